@@ -1,0 +1,50 @@
+# Needs Python 3.11 or newer, git and make; everything else is put into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# Neither DVC nor MLflow reports home; idle OpenMP threads sleep instead of spinning.
+export DVC_NO_ANALYTICS := true
+export DO_NOT_TRACK := true
+export MLFLOW_DISABLE_TELEMETRY := true
+export NO_ALBUMENTATIONS_UPDATE := 1
+export OMP_WAIT_POLICY := passive
+export GOMP_SPINCOUNT := 0
+
+.PHONY: demo test check lock clean
+
+demo: $(VENV)  ## fresh clone -> finished pipeline on the embedded data
+	$(BIN)/dvc repro
+	@echo
+	@cat data/reports/comparison.md
+	@echo
+	@echo "table:       data/reports/comparison.md"
+	@echo "pictures:    data/ensemble/sheet.png, data/predictions/<model>-<fold>/"
+	@echo "submission:  data/submission/submission.csv"
+	@echo "every run:   $(BIN)/harveyseg ui"
+
+test: $(VENV)  ## all tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)  ## style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# The stamp is newer than what it was made from, so a second call does nothing.
+$(VENV): $(VENV)/.made
+$(VENV)/.made: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet 'uv>=0.5'
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+lock: $(VENV)  ## requirements.lock anew, for every platform and Python
+	$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --extra dev \
+	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+	    pyproject.toml --output-file requirements.lock
+
+clean:  ## everything that the pipeline and the tests made; the environment and MLflow's runs stay
+	rm -rf data .checkpoints .locks .mypy_cache .ruff_cache .pytest_cache

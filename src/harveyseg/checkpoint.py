@@ -1,0 +1,85 @@
+"""Checkpoints for resuming: outside DVC's outs, which DVC deletes before a stage runs, just when they are needed."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from harveyseg.errors import HarveysegError
+from harveyseg.files import atomic, write_json
+
+
+class Checkpoint:
+    """The resumable state of one training, in a folder named by its stage key.
+
+    Another parameter, split or line of code gives another key, so a training never goes on from what does not fit.
+
+    Args:
+        root: folder of all checkpoints, e.g. ``<project>/.checkpoints``.
+        stage_key: the training's key.
+    """
+
+    def __init__(self, root: Path, stage_key: str) -> None:
+        self.folder = root / stage_key
+        self._state = self.folder / "state.pt"
+        self._record = self.folder / "run.json"
+
+    def save_record(self, record: dict[str, Any]) -> None:
+        """Keep who is training, before the first epoch: a killed training goes on under the same identity."""
+        write_json(self._record, record)
+
+    def load_record(self) -> dict[str, Any] | None:
+        """What :meth:`save_record` kept, or None when there is nothing to go on from."""
+        try:
+            value = json.loads(self._record.read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return value if isinstance(value, dict) else None
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write the state after an epoch, with the states of all random generators, atomically."""
+        generators = {
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            # As plain lists, so that the file can be read back without unpickling arbitrary objects.
+            "numpy": [value.tolist() if isinstance(value, np.ndarray) else value for value in np.random.get_state()],
+            "python": random.getstate(),
+        }
+        with atomic(self._state) as temporary:
+            torch.save({"training": state, "generators": generators}, temporary)
+
+    def load(self) -> dict[str, Any] | None:
+        """Read the state back and set the random generators; None when there is none.
+
+        Raises:
+            HarveysegError: when the file is damaged.
+        """
+        if not self._state.exists():
+            return None
+        try:
+            # map_location: torch wants the generators' states as CPU tensors; load_state_dict moves the rest.
+            loaded = torch.load(self._state, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises whatever its unpickler met
+            raise HarveysegError(
+                f"{self._state}: cannot be read ({error}). Delete the folder to start this training anew."
+            ) from None
+        generators = loaded["generators"]
+        torch.set_rng_state(generators["torch"])
+        if torch.cuda.is_available() and generators["cuda"]:
+            torch.cuda.set_rng_state_all(generators["cuda"])
+        name, keys, position, has_gauss, cached = generators["numpy"]
+        np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+        version, internal, gauss = generators["python"]
+        random.setstate((version, tuple(internal), gauss))
+        training = loaded["training"]
+        if not isinstance(training, dict):
+            raise HarveysegError(f"{self._state}: not a checkpoint. Delete the folder to start this training anew.")
+        return training
+
+    def remove(self) -> None:
+        """Delete the folder, once the training's outs are written."""
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,111 @@
+"""Which device, which precision, how many threads: resolved once and recorded with each run."""
+
+import os
+import platform
+import random
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import numpy as np
+import torch
+
+from harveyseg.errors import HarveysegError
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+PrecisionName = Literal["auto", "fp32", "bf16"]
+
+
+def resolve_device(name: DeviceName) -> torch.device:
+    """``auto`` takes CUDA where there is one.
+
+    Raises:
+        HarveysegError: when ``cuda`` is asked for and there is none.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise HarveysegError("device = 'cuda': this machine has no usable CUDA device. Set it to auto or cpu.")
+    return torch.device("cuda" if name != "cpu" and available else "cpu")
+
+
+def resolve_precision(name: PrecisionName, device: torch.device) -> torch.dtype:
+    """``auto`` takes bfloat16 where the chip computes with it, and float32 elsewhere.
+
+    On a CPU that lacks AVX-512 BF16 or AMX, bfloat16 works but is emulated and slower than float32, hence the look
+    at the CPU's capabilities. float16 is not offered: U-Nets from scratch overflow in it.
+    """
+    if name == "fp32":
+        return torch.float32
+    if name == "bf16":
+        return torch.bfloat16
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    native = {"avx512_bf16", "amx_bf16"} & set(_cpu_info("flags").split())
+    return torch.bfloat16 if native else torch.float32
+
+
+def _cpu_info(key: str) -> str:
+    """A line of /proc/cpuinfo; empty where there is none (macOS)."""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as opened:
+            line = next((line for line in opened if line.startswith(key)), "")
+    except OSError:
+        return ""
+    return line.partition(":")[2].strip()
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Autocast to ``dtype``; nothing for float32."""
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=dtype)
+
+
+def use_threads(count: int) -> None:
+    """Let torch compute with ``count`` threads. Another count gives other sums, so it is part of a run's identity."""
+    torch.set_num_threads(count)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch, and ask for deterministic kernels where they exist."""
+    # cuBLAS reads this when it starts; without it its matrix products differ from run to run.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    torch.backends.cudnn.benchmark = False
+    # Bilinear upsampling has no deterministic CUDA backward: warn_only, so that those networks run all the same.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def describe(device: torch.device) -> dict[str, str]:
+    """What computed: device name and the versions that can change a result.
+
+    Returns:
+        ``python``, ``torch``, ``platform``, ``device_name`` and, on CUDA, ``cuda``, ``cudnn`` and ``driver``.
+    """
+    found = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "device_name": _cpu_info("model name") or platform.processor() or platform.machine(),
+    }
+    if device.type == "cuda":
+        found["device_name"] = torch.cuda.get_device_name(device)
+        found["cuda"] = str(torch.version.cuda)
+        found["cudnn"] = str(torch.backends.cudnn.version())
+        found["driver"] = _driver_version()
+    return found
+
+
+def _driver_version() -> str:
+    try:
+        with open("/proc/driver/nvidia/version", encoding="ascii", errors="replace") as opened:
+            words = opened.readline().split()
+    except OSError:
+        return "unknown"
+    return next((word for word in words if word[0].isdigit() and "." in word), "unknown")
+
+
+def peak_memory_mb(device: torch.device) -> float | None:
+    """Most CUDA memory held so far, in MiB; None on a CPU."""
+    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None

@@ -1,0 +1,285 @@
+"""The ensemble: a weighted mean of the models' probabilities, its weights chosen out of fold on the score itself.
+
+A model predicts a test photo by the mean of its fold models, and a training photo by the one fold model that was not
+trained on it ("out of fold"). Models and folds come from params.yaml, so a model that was removed there is gone here,
+too, though its files may still lie about.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from harveyseg.cache import CachedPart
+from harveyseg.classes import N_CLASSES
+from harveyseg.errors import HarveysegError, raise_problems
+from harveyseg.files import digest, read_json
+from harveyseg.probabilities import average, read_probabilities
+from harveyseg.provenance import experiment_name, git_state, library_versions
+from harveyseg.runs import RunRecord, read_run
+from harveyseg.score import confusion, image_scores
+from harveyseg.settings import Section, load
+
+_REMEDY = "Run `dvc repro`, which trains and evaluates what is missing."
+
+ScoresAfter = Callable[[tuple[int, ...]], npt.NDArray[np.float64]]
+"""From how often each model was taken so far to the score of each photo when one more is taken: (models, photos)."""
+
+
+class EnsembleParams(Section):
+    """The section ``ensemble`` of params.yaml."""
+
+    steps: int = Field(default=12, ge=1, le=1000)
+    """Models taken one after another, with replacement; a weight is a multiple of 1 / (how many were taken)."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One trained model of one fold and what it predicts."""
+
+    record: RunRecord
+    val_ids: tuple[str, ...]
+    val: npt.NDArray[np.uint8]
+    """(n, 25, H, W): probabilities of the photos that its training left out."""
+    test_ids: tuple[str, ...]
+    test: npt.NDArray[np.uint8]
+    """(n, 25, H, W): probabilities of the test photos."""
+    score: float
+    """val/score of its evaluation."""
+    empty_score: float
+
+
+@dataclass(frozen=True)
+class Members:
+    """All models x folds; checked to fit together."""
+
+    models: tuple[str, ...]
+    folds: tuple[int, ...]
+    of: Mapping[tuple[str, int], Member]
+
+    @property
+    def first(self) -> Member:
+        """Any member, for what all share: test photos, data, split."""
+        return self.of[self.models[0], self.folds[0]]
+
+    @property
+    def positions(self) -> list[tuple[int, int]]:
+        """The out-of-fold photos: (fold, row in that fold's ``val``), fold by fold."""
+        return [(fold, row) for fold in self.folds for row in range(len(self.of[self.models[0], fold].val_ids))]
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of ``positions``."""
+        return [photo for fold in self.folds for photo in self.of[self.models[0], fold].val_ids]
+
+    def mean_score(self, model: str) -> tuple[float, float]:
+        """A model's out-of-fold score and that of handing in nothing: every photo counts the same."""
+        counts = [len(self.of[model, fold].val_ids) for fold in self.folds]
+        members = [self.of[model, fold] for fold in self.folds]
+        score, empty = (
+            np.average([getattr(member, name) for member in members], weights=counts) for name in ("score", "empty_score")
+        )
+        return float(score), float(empty)
+
+    def validation(self, position: int, weights: Mapping[str, float]) -> npt.NDArray[np.uint8]:
+        """Weighted mean of the models' out-of-fold probabilities of one of ``positions``, uint8 (25, H, W)."""
+        fold, row = self.positions[position]
+        arrays = [self.of[model, fold].val for model in weights]
+        return average(arrays, list(weights.values()), [row] * len(arrays))
+
+    def test(self, weights: Mapping[str, float]) -> Iterator[npt.NDArray[np.uint8]]:
+        """Weighted mean over models of the mean over folds, for each test photo, uint8 (25, H, W)."""
+        arrays = [self.of[model, fold].test for model in weights for fold in self.folds]
+        shares = [weight / len(self.folds) for weight in weights.values() for _ in self.folds]
+        for row in range(len(self.first.test_ids)):
+            yield average(arrays, shares, [row] * len(arrays))
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of the models, each set summing to 1."""
+
+    chosen: dict[str, float]
+    """On all out-of-fold photos: what predicts the test photos."""
+    without: dict[int, dict[str, float]]
+    """Per fold, on the photos of all other folds, for the nested estimate; empty when there is only one fold."""
+
+
+def listed(params: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The models and folds that params.yaml names.
+
+    Raises:
+        HarveysegError: when either list is absent or empty.
+    """
+    values = load(params)
+    models, folds = values.get("models"), values.get("folds")
+    if not isinstance(models, dict) or not models or not isinstance(folds, list) or not folds:
+        raise HarveysegError(f"{params}: `models` and `folds` must each name at least one. See `harveyseg preset demo`.")
+    return tuple(map(str, models)), tuple(map(int, folds))
+
+
+def load_members(models: Sequence[str], folds: Sequence[int], runs: Path, predictions: Path) -> Members:
+    """Open the predictions of all models x folds and check that they fit together.
+
+    Args:
+        models: names of the models.
+        folds: the folds that were held out.
+        runs: folder of ``<model>-<fold>/run.json``.
+        predictions: folder of ``<model>-<fold>/{val,test}.npy`` and ``metrics.json``.
+
+    Raises:
+        HarveysegError: listing all that is missing, damaged, stale or of another data set or split.
+    """
+    of: dict[tuple[str, int], Member] = {}
+    problems: list[str] = []
+    for model in models:
+        for fold in folds:
+            name = f"{model}-{fold}"
+            try:
+                of[model, fold] = _load_member(runs / name, predictions / name)
+            except HarveysegError as error:
+                problems.append(str(error))
+    heading = f"predictions of {len(models)} models on {len(folds)} folds"
+    raise_problems(problems, heading, _REMEDY)
+    for (model, fold), member in of.items():
+        same_fold, any_member = of[models[0], fold], of[models[0], folds[0]]
+        fits = {
+            "data": member.record.data_hash == any_member.record.data_hash,
+            "split": member.record.split_hash == any_member.record.split_hash,
+            "validation photos": member.val_ids == same_fold.val_ids,
+            "test photos": member.test_ids == any_member.test_ids,
+            "size of the maps": member.val.shape[2:] == member.test.shape[2:] == any_member.val.shape[2:],
+        }
+        different = [what for what, fit in fits.items() if not fit]
+        if different:
+            problems.append(f"{predictions / f'{model}-{fold}'}: other {', '.join(different)} than {models[0]}")
+    raise_problems(problems, heading, _REMEDY)
+    return Members(tuple(models), tuple(folds), of)
+
+
+def _load_member(run: Path, predictions: Path) -> Member:
+    record = read_run(run / "run.json")
+    found = read_json(predictions / "metrics.json", _REMEDY)
+    if found.get("uid") != record.uid:
+        raise HarveysegError(f"{predictions / 'metrics.json'}: belongs to another run than {run / 'run.json'}. {_REMEDY}")
+    val_ids, val = read_probabilities(predictions / "val.npy")
+    test_ids, test = read_probabilities(predictions / "test.npy")
+    return Member(record, val_ids, val, test_ids, test, float(found["val/score"]), float(found["val/empty_score"]))
+
+
+def choose_weights(members: Members, part: CachedPart, params: EnsembleParams, threads: int) -> Weights:
+    """Choose the weights by greedy forward selection with replacement (Caruana et al., ICML 2004) on the score.
+
+    The score is taken at the cache's size, against the masks of that size: the search looks at hundreds of mixtures,
+    16 times cheaper at 256 x 256 than at 1024 x 1024, and weights need only the order of the mixtures to be right.
+
+    With several folds the weights are chosen anew without the photos of each fold: scored on that fold, they tell what
+    choosing weights is worth on photos that had no say in it.
+
+    Args:
+        members: the models.
+        part: the training part, with masks at the cache's size.
+        params: how many steps.
+        threads: photos scored side by side; does not change the result.
+    """
+    if part.masks is None:
+        raise HarveysegError("data/cache/train/masks.npy: missing. Run `dvc repro resize-cache`.")
+    row_of = {photo: row for row, photo in enumerate(part.ids)}
+    truth = [part.masks[row_of[photo]] for photo in members.ids]
+    scores_after = scores_of_mixtures(members, truth, threads)
+    fold_of = np.array([fold for fold, _ in members.positions])
+
+    def weights(photos: npt.NDArray[np.intp]) -> dict[str, float]:
+        counts = select(scores_after, len(members.models), photos, params.steps)
+        return {model: count / sum(counts) for model, count in zip(members.models, counts, strict=True)}
+
+    folds = members.folds if len(members.folds) > 1 else ()
+    without = {fold: weights(np.flatnonzero(fold_of != fold)) for fold in folds}
+    return Weights(weights(np.arange(len(truth))), without)
+
+
+def select(scores_after: ScoresAfter, models: int, photos: npt.NDArray[np.intp], steps: int) -> tuple[int, ...]:
+    """Greedy forward selection with replacement: always take the model that lifts the mean score of ``photos`` most.
+
+    Args:
+        scores_after: see :data:`ScoresAfter`.
+        models: how many there are.
+        photos: indices of the photos that have a say.
+        steps: how many are taken.
+
+    Returns:
+        How often each model was taken when the score was highest; the smallest such mixture.
+    """
+    counts, best, best_score = (0,) * models, (0,) * models, -np.inf
+    for _ in range(steps):
+        means = scores_after(counts)[:, photos].mean(1)
+        taken = int(means.argmax())
+        counts = tuple(count + (model == taken) for model, count in enumerate(counts))
+        if means[taken] > best_score + 1e-12:  # a gain by rounding is none
+            best, best_score = counts, float(means[taken])
+    return best
+
+
+def scores_of_mixtures(members: Members, truth: Sequence[npt.NDArray[np.uint8]], threads: int) -> ScoresAfter:
+    """The score of each out-of-fold photo, at the size of the stored maps, for mixtures of the models.
+
+    Args:
+        members: the models.
+        truth: per position, class ids, uint8 (H, W).
+        threads: photos scored side by side.
+    """
+    # 32 * sum + (24 - class): the largest such number tells the most probable class, the first of equal ones.
+    tie = np.arange(N_CLASSES - 1, -1, -1, dtype=np.int32)[:, None, None]
+    positions = members.positions
+
+    def photo_scores(position: int, counts: tuple[int, ...]) -> list[float]:
+        fold, row = positions[position]
+        maps = [members.of[model, fold].val[row] for model in members.models]
+        base = tie + sum(count * (32 * one.astype(np.int32)) for count, one in zip(counts, maps, strict=True) if count)
+        scores = []
+        for one in maps:
+            winner = (base + 32 * one.astype(np.int32)).max(0)
+            labels = (N_CLASSES - 1 - (winner & 31)).astype(np.uint8)
+            scores.append(float(image_scores(confusion(truth[position], labels))))
+        return scores
+
+    @functools.cache  # the searches without a fold mostly walk the same way
+    def scores_after(counts: tuple[int, ...]) -> npt.NDArray[np.float64]:
+        with ThreadPoolExecutor(threads) as pool:
+            found = list(pool.map(lambda position: photo_scores(position, counts), range(len(positions))))
+        return np.array(found).T
+
+    return scores_after
+
+
+def new_record(members: Members, weights: Weights, params: EnsembleParams, root: Path) -> RunRecord:
+    """The record of an ensemble that is made now; its parameters name the weights and the members' uids."""
+    uids = {f"{model}-{fold}": member.record.uid for (model, fold), member in members.of.items()}
+    settings = {f"ensemble.{name}": value for name, value in params.model_dump().items()}
+    git, shared = git_state(root), members.first.record
+    return RunRecord(
+        kind="ensemble",
+        model="ensemble",
+        fold=None,
+        stage_key=digest({"members": uids, "parameters": settings}),
+        experiment=experiment_name(),
+        parameters={
+            **settings,
+            **{f"weight.{model}": weight for model, weight in weights.chosen.items()},
+            **{f"member.{name}": uid for name, uid in uids.items()},
+        },
+        git_commit=git.commit,
+        git_dirty=git.dirty,
+        data_source=shared.data_source,
+        data_hash=shared.data_hash,
+        split_hash=shared.split_hash,
+        device="cpu",
+        environment=library_versions(),
+        started_ms=round(time.time() * 1000),
+    )

@@ -1,0 +1,24 @@
+"""The one exception that means "the user can mend this": it names the file, the cause and the remedy."""
+
+from collections.abc import Sequence
+
+
+class HarveysegError(Exception):
+    """Bad input or a bad setting. Stages and commands print it without a traceback and exit with 1."""
+
+
+def raise_problems(problems: Sequence[str], heading: str, remedy: str) -> None:
+    """Raise one ``HarveysegError`` that lists all problems at once; do nothing when there are none.
+
+    Args:
+        problems: one line each, every line naming the file or setting it is about.
+        heading: what was being checked, e.g. ``"the photos in data/raw"``.
+        remedy: what the user can do about it.
+
+    Raises:
+        HarveysegError: when ``problems`` is not empty.
+    """
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        lines = "\n".join(f"  - {problem}" for problem in problems)
+        raise HarveysegError(f"{heading}: {count}\n{lines}\n{remedy}")

@@ -1,0 +1,221 @@
+"""Figures: learning curve, confusion matrix, sheets of photo, truth and prediction, and the README's overview.
+
+Only matplotlib's object interface is used: no window, no global state, no effect on a caller's own figures.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from harveyseg.classes import CLASS_NAMES, N_CLASSES, PALETTE
+from harveyseg.files import atomic
+
+_INK, _GREY, _BLUE, _ORANGE, _GREEN = "#222222", "#8a8a8a", "#2f6db3", "#d9772b", "#3a8f5a"
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Photos with their label maps, to be drawn side by side."""
+
+    names: Sequence[str]
+    """One per photo."""
+    photos: Sequence[npt.NDArray[np.uint8]]
+    """RGB (H, W, 3), of any size."""
+    shapes: Sequence[tuple[int, int]]
+    """(width, height) in pixels of each original, for its aspect: cached photos are squeezed."""
+    columns: Mapping[str, Sequence[npt.NDArray[np.uint8]]]
+    """Per column, e.g. "truth", one label map (H, W) for each photo."""
+    notes: Mapping[str, Sequence[str]]
+    """Per column, what is written below each of its maps; columns without notes are left out."""
+
+
+def colourise(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """RGB colours (H, W, 3) of a label map (H, W)."""
+    colours: npt.NDArray[np.uint8] = PALETTE[labels]
+    return colours
+
+
+def learning_curve(history: pd.DataFrame, path: Path, title: str) -> None:
+    """Loss of the training and the validation part per epoch, and the validation score beside it.
+
+    Args:
+        history: with the columns epoch, train_loss, val_loss and val_score.
+        path: the PNG file.
+        title: e.g. the run's name.
+    """
+    figure = Figure(figsize=(9.5, 3.6), layout="constrained")
+    losses, scores = figure.subplots(1, 2)
+    epochs = history["epoch"] + 1
+    marker = "o" if len(history) == 1 else ""  # a line through one point cannot be seen
+    losses.plot(epochs, history["train_loss"], color=_BLUE, lw=1.8, marker=marker, label="training")
+    losses.plot(epochs, history["val_loss"], color=_ORANGE, lw=1.8, marker=marker, label="validation")
+    losses.set_ylabel("loss")
+    losses.legend(frameon=False)
+    scores.plot(epochs, history["val_score"], color=_GREEN, lw=1.8, marker=marker)
+    scores.set_ylabel("validation score")
+    best = int(history["val_score"].to_numpy().argmax())
+    epoch, score = int(epochs.iloc[best]), float(history["val_score"].iloc[best])
+    scores.plot([epoch], [score], "o", color=_GREEN, ms=6)
+    scores.set_title(f"best {score:.3f} in epoch {epoch}", fontsize=9, color=_GREY, loc="right")
+    for axes in (losses, scores):
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.25, lw=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, fontsize=11, color=_INK)
+    _save(figure, path)
+
+
+def confusion_figure(confusion: npt.NDArray[np.int64], path: Path, title: str) -> None:
+    """Row-normalised confusion matrix of the classes that occur, with each one's share of the pixels.
+
+    Args:
+        confusion: int64 (25, 25), rows the truth, summed over the images.
+        path: the PNG file.
+        title: above the figure.
+    """
+    true = confusion.sum(1)
+    shown = np.flatnonzero(true + confusion.sum(0))
+    shares = confusion[np.ix_(shown, shown)] / np.maximum(true[shown, None], 1)
+    side = 2.6 + 0.34 * len(shown)
+    figure = Figure(figsize=(side + 1.2, side), layout="constrained")
+    axes = figure.subplots()
+    # The square root shows the small off-diagonal shares, which a linear scale would leave white.
+    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
+    for row, column in np.argwhere(shares >= 0.005):
+        value = shares[row, column]
+        text = f"{100 * value:.0f}"
+        axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color="white" if value > 0.35 else _INK)
+    names = [CLASS_NAMES[class_id] for class_id in shown]
+    rows = [f"{name}  {_percent(true[class_id] / true.sum())}" for name, class_id in zip(names, shown, strict=True)]
+    axes.set_xticks(range(len(shown)), names, rotation=90, fontsize=7.5)
+    axes.set_yticks(range(len(shown)), rows, fontsize=7.5)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true, with its share of all pixels")
+    axes.set_xticks(np.arange(len(shown) - 1) + 0.5, minor=True)
+    axes.set_yticks(np.arange(len(shown) - 1) + 0.5, minor=True)
+    axes.grid(which="minor", color="white", lw=0.8)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=axes, shrink=0.6, ticks=[0, 0.05, 0.2, 0.5, 1], format=lambda v, _: f"{100 * v:.0f}")
+    bar.set_label("% of the true class", fontsize=8)
+    bar.ax.tick_params(labelsize=7.5)
+    bar.outline.set_visible(False)
+    axes.set_title(title, fontsize=11, color=_INK)
+    _save(figure, path)
+
+
+def prediction_sheet(sheet: Sheet, path: Path, title: str) -> None:
+    """One row per photo: the photo, then a coloured map per column, above a legend of the classes that occur."""
+    figure = Figure(figsize=_sheet_size(sheet), layout="constrained")
+    _draw_sheet(figure, sheet)
+    figure.suptitle(title, fontsize=11, color=_INK)
+    _save(figure, path)
+
+
+def overview(sheet: Sheet, scores: Mapping[str, float], empty_score: float, path: Path, title: str) -> None:
+    """A bar for each model's score, against "everything empty", above a sheet with a column for each model.
+
+    Args:
+        sheet: photo, truth and predictions.
+        scores: per model, in the order of the bars.
+        empty_score: what handing in nothing scores on the same photos.
+        path: the PNG file.
+        title: above the figure.
+    """
+    width, height = _sheet_size(sheet)
+    bars_height = 0.9 + 0.3 * len(scores)
+    figure = Figure(figsize=(width, height + bars_height), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=(bars_height, height))
+    axes = upper.subplots()
+    names, values = list(scores), np.array(list(scores.values()))
+    axes.barh(names, values, color=[_GREEN if value > empty_score else _GREY for value in values], height=0.62)
+    low = min(empty_score, values.min())
+    span = max(empty_score, values.max()) - low or 0.01
+    axes.set_xlim(max(0.0, low - 0.35 * span), max(empty_score, values.max()) + 0.15 * span)
+    for index, value in enumerate(values):
+        axes.text(value + 0.008 * span, index, f"{value:.3f}", va="center", fontsize=8.5, color=_INK)
+    axes.axvline(empty_score, color=_ORANGE, lw=1.6, label=f"everything empty: {empty_score:.3f}")
+    axes.legend(frameon=False, fontsize=8.5, loc="lower left", bbox_to_anchor=(0, 1.0), borderpad=0)
+    axes.invert_yaxis()
+    axes.set_xlabel("score (mean Dice over image and class)", fontsize=8.5)
+    axes.tick_params(labelsize=8.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    _draw_sheet(lower, sheet)
+    figure.suptitle(title, fontsize=11, color=_INK)
+    _save(figure, path)
+
+
+def _sheet_size(sheet: Sheet) -> tuple[float, float]:
+    """Width and height in inches."""
+    columns = 1 + len(sheet.columns)
+    panel = min(2.6, 13 / columns)
+    aspects = [height / width for width, height in sheet.shapes]
+    legend_rows = -(-len(_classes_of(sheet)) // _legend_columns(sheet))
+    return max(6.5, panel * columns), sum(panel * aspect + 0.3 for aspect in aspects) + 0.7 + 0.19 * legend_rows
+
+
+def _legend_columns(sheet: Sheet) -> int:
+    return 4 if len(sheet.columns) < 4 else 6
+
+
+def _classes_of(sheet: Sheet) -> list[int]:
+    maps: Iterable[npt.NDArray[np.uint8]] = (labels for column in sheet.columns.values() for labels in column)
+    occurs = np.zeros(N_CLASSES, np.bool_)
+    for labels in maps:
+        occurs[np.unique(labels)] = True
+    return [int(class_id) for class_id in np.flatnonzero(occurs)]
+
+
+def _draw_sheet(figure: Figure, sheet: Sheet) -> None:
+    aspects = [height / width for width, height in sheet.shapes]
+    grid = figure.subplots(len(sheet.photos), 1 + len(sheet.columns), squeeze=False, height_ratios=aspects)
+    for row, (name, photo, shape) in enumerate(zip(sheet.names, sheet.photos, sheet.shapes, strict=True)):
+        _draw_image(grid[row, 0], photo, shape)
+        grid[row, 0].set_ylabel(name, fontsize=8, color=_INK)
+        for axes, (column, maps) in zip(grid[row, 1:], sheet.columns.items(), strict=True):
+            _draw_image(axes, colourise(maps[row]), shape)
+            if column in sheet.notes:
+                axes.set_xlabel(sheet.notes[column][row], fontsize=7.5, color=_GREY, labelpad=3)
+    for axes, column in zip(grid[0], ("photo", *sheet.columns), strict=True):
+        axes.set_title(column, fontsize=9, color=_INK)
+    patches = [
+        Patch(facecolor=PALETTE[class_id] / 255, edgecolor=_GREY, lw=0.5, label=CLASS_NAMES[class_id])
+        for class_id in _classes_of(sheet)
+    ]
+    figure.legend(
+        handles=patches,
+        loc="outside lower center",
+        ncols=_legend_columns(sheet),
+        frameon=False,
+        fontsize=7.5,
+        handlelength=1.1,
+        handleheight=1.1,
+    )
+
+
+def _draw_image(axes: Axes, image: npt.NDArray[np.uint8], shape: tuple[int, int]) -> None:
+    width, height = shape
+    axes.imshow(image, extent=(0, width, height, 0), interpolation="nearest" if image.shape[0] < 200 else "antialiased")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%" if share >= 0.0005 or share == 0 else "<0.1%"
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic(path) as temporary:
+        # Without the program's version in it, the same figure is the same file.
+        figure.savefig(temporary, dpi=130, metadata={"Software": None})

@@ -1,0 +1,80 @@
+"""Files written atomically and read with clear errors."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harveyseg.errors import HarveysegError
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; move it there on success, remove it on any failure.
+
+    A reader thus sees the old file or the whole new one, never half of it, also when the process is killed.
+    The temporary name ends like ``path`` does, since several writers choose their format by the ending.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)  # mkstemp gives 0600, which a colleague sharing the folder could not read
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON with its keys in order, atomically.
+
+    Raises:
+        ValueError: for NaN or infinity, which JSON cannot hold.
+    """
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        path: the file.
+        remedy: how to make the file anew, for the error message.
+
+    Raises:
+        HarveysegError: when the file is absent, no JSON, or no object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise HarveysegError(f"{path}: no such file. {remedy}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise HarveysegError(f"{path}: not valid JSON ({error}). {remedy}") from None
+    if not isinstance(value, dict):
+        raise HarveysegError(f"{path}: holds a {type(value).__name__}, an object was expected. {remedy}")
+    return value
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def digest(value: Mapping[str, Any]) -> str:
+    """Hexadecimal SHA-256 of a JSON-like mapping, independent of the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()

@@ -1,0 +1,60 @@
+"""Who is training: the stage key, and the run record made from it."""
+
+import time
+from pathlib import Path
+
+import torch
+
+from harveyseg.cache import CachedPart
+from harveyseg.configs import ModelConfig, flat_parameters
+from harveyseg.device import describe
+from harveyseg.files import digest, sha256
+from harveyseg.imports import code_digests, module_closure
+from harveyseg.provenance import experiment_name, git_state, library_versions
+from harveyseg.runs import RunRecord
+
+
+def stage_key(config: ModelConfig, cache: Path, split_hash: str, fold: int) -> str:
+    """SHA-256 of all that decides the weights: photos and masks, split and fold, settings, code.
+
+    Args:
+        config: the model's checked settings; they hold the digests of its network's code.
+        cache: folder of the cached training part.
+        split_hash: SHA-256 of the folds.
+        fold: the fold that is held out.
+    """
+    parameters = flat_parameters(config)
+    del parameters["train.workers"]  # who augments does not change the result
+    return digest(
+        {
+            "data": {name: sha256(cache / name) for name in ("images.npy", "masks.npy", "photos.csv")},
+            "split": split_hash,
+            "fold": fold,
+            "parameters": parameters,
+            "code": {**config.code, **code_digests(module_closure("harveyseg.training"))},
+        }
+    )
+
+
+def new_record(
+    config: ModelConfig, fold: int, part: CachedPart, split_hash: str, key: str, device: torch.device, root: Path
+) -> RunRecord:
+    """The record of a training that starts now."""
+    git = git_state(root)
+    height, width = part.size
+    return RunRecord(
+        kind="train",
+        model=config.model,
+        fold=fold,
+        stage_key=key,
+        experiment=experiment_name(),
+        parameters={**flat_parameters(config), "resize-cache.size": f"{height}x{width}"},
+        git_commit=git.commit,
+        git_dirty=git.dirty,
+        data_source=part.source,
+        data_hash=part.data_hash,
+        split_hash=split_hash,
+        device=device.type,
+        environment={**describe(device), **library_versions()},
+        started_ms=round(time.time() * 1000),
+    )

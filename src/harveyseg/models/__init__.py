@@ -1,0 +1,122 @@
+"""The networks: one module per network, imported by its name only when it is asked for.
+
+A network's module offers ``class Params(Section)``, its own settings, and
+``build(params, classes, encoder_weights) -> Network``. Nothing here imports a network statically: a stage that
+trains one network thus does not depend on the code of another.
+"""
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harveyseg.classes import N_CLASSES
+from harveyseg.errors import HarveysegError
+from harveyseg.settings import Section, parse
+
+_NO_NETWORKS = frozenset({"blocks"})
+"""Modules of this package that hold no network."""
+
+
+class Network(nn.Module, ABC):
+    """A network for semantic segmentation."""
+
+    @abstractmethod
+    def forward(self, photos: Tensor) -> Tensor:
+        """Classify every pixel.
+
+        Args:
+            photos: (B, 3, H, W) float, normalised RGB.
+
+        Returns:
+            Logits, (B, classes, H, W).
+
+        Raises:
+            HarveysegError: when the network cannot take photos of this height and width.
+        """
+
+    @abstractmethod
+    def depth_groups(self) -> list[list[nn.Parameter]]:
+        """Every parameter exactly once, in groups from the shallowest layers (near the photo) to the deepest."""
+
+
+def available() -> list[str]:
+    """Names of the networks, sorted, found by listing this package and without importing any of them."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NO_NETWORKS)
+
+
+def build(spec: Mapping[str, Any], encoder_weights: str | None) -> Network:
+    """Make a network with fresh weights, drawn from torch's global random state.
+
+    Args:
+        spec: ``{"network": <one of available()>, **its settings}``.
+        encoder_weights: name of published weights (``"imagenet"``), path to a local weights file, or ``None``.
+
+    Raises:
+        HarveysegError: when the network, a setting or the weights cannot be used.
+    """
+    return _build(spec, encoder_weights, "models")
+
+
+def validate(
+    spec: Mapping[str, Any], encoder_weights: str | None, where: str, size: tuple[int, int] | None = None
+) -> None:
+    """Check that a network can be made, its pretrained weights included, and that it takes photos of a size.
+
+    The network is really built, so that what passes here cannot fail after the data has been read. Published weights
+    that are not on this machine yet are downloaded on the way. Torch's random state is left as it was.
+
+    Args:
+        spec: as for :func:`build`.
+        encoder_weights: as for :func:`build`.
+        where: where the spec stands, for messages, e.g. ``"models.unet"``.
+        size: (height, width) in pixels of the photos; ``None`` leaves the size unchecked.
+
+    Raises:
+        HarveysegError: naming the setting, what is wrong with it, and what is allowed.
+    """
+    with torch.random.fork_rng(devices=[]):
+        network = _build(spec, encoder_weights, where)
+    if size is not None:
+        _check_size(network, where, size)
+
+
+def _build(spec: Mapping[str, Any], encoder_weights: str | None, where: str) -> Network:
+    module, params = _resolve(spec, where)
+    try:
+        network = module.build(params, N_CLASSES, encoder_weights)
+    except HarveysegError as error:
+        raise HarveysegError(f"{where}: {error}") from error
+    assert isinstance(network, Network)
+    return network
+
+
+def _resolve(spec: Mapping[str, Any], where: str) -> tuple[ModuleType, Section]:
+    """The network's module and its checked settings."""
+    names = available()
+    if "network" not in spec:
+        raise HarveysegError(f"{where}.network: missing. Allowed: {', '.join(names)}")
+    name = spec["network"]
+    if name not in names:
+        raise HarveysegError(f"{where}.network = {name!r}: allowed: {', '.join(names)}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    return module, parse(module.Params, {key: value for key, value in spec.items() if key != "network"}, where)
+
+
+def _check_size(network: Network, where: str, size: tuple[int, int]) -> None:
+    """Run the network on photos without content: the device ``meta`` computes shapes only, in milliseconds."""
+    height, width = size
+    remedy = "Height and width divisible by 32, e.g. [256, 256], suit almost every network."
+    problem = f"{where}: cannot take photos of {height}x{width} pixels (resize-cache.size)"
+    try:
+        # Two photos: batch norm refuses to train on a single value per channel.
+        logits = network.to("meta")(torch.empty(2, 3, height, width, device="meta"))
+    except Exception as error:  # libraries raise whatever they like for a size they cannot take
+        raise HarveysegError(f"{problem}: {error} {remedy}") from error
+    if tuple(logits.shape[-2:]) != size:
+        raise HarveysegError(f"{problem}: it would answer with {'x'.join(map(str, logits.shape[-2:]))}. {remedy}")

@@ -1,0 +1,52 @@
+"""U-Net (Ronneberger, Fischer & Brox 2015, "U-Net: Convolutional Networks for Biomedical Image Segmentation").
+
+As in the paper: five double 3x3 convolutions with max-pools between, 2x2 up-convolutions, concatenated skips, a 1x1
+convolution to the classes. As in the report: 16 instead of 64 channels at first, batch norm after every convolution of
+the contracting path, dropout 0.1 after every max-pool. Unlike the paper, convolutions are padded.
+"""
+
+from torch import Tensor, nn
+
+from harveyseg.models import Network
+from harveyseg.models.blocks import ContractingPath, StepUp, UnetParams, he_initialise, reject_encoder_weights
+
+
+class Params(UnetParams):
+    """Settings of the U-Net."""
+
+
+class Unet(Network):
+    """(B, 3, H, W) -> logits (B, classes, H, W), for H and W divisible by 16."""
+
+    def __init__(self, params: Params, classes: int) -> None:
+        """Make the network with He-initialised weights."""
+        super().__init__()
+        self.encoder = ContractingPath(params.width, params.dropout, params.batch_norm != "none")
+        *finer, _ = self.encoder.channels
+        # Deepest step first, as they run.
+        self.decoder = nn.ModuleList(StepUp(channels, 1, params.batch_norm == "both") for channels in reversed(finer))
+        self.head = nn.Conv2d(params.width, classes, kernel_size=1)
+        he_initialise(self)
+
+    def forward(self, photos: Tensor) -> Tensor:
+        """See :meth:`harveyseg.models.Network.forward`."""
+        *skips, features = self.encoder(photos)
+        for step, skip in zip(self.decoder, reversed(skips), strict=True):
+            features = step([skip], features)
+        logits: Tensor = self.head(features)
+        return logits
+
+    def depth_groups(self) -> list[list[nn.Parameter]]:
+        """Five levels down, four steps up, the head."""
+        layers = [*self.encoder.levels, *self.decoder, self.head]
+        return [list(layer.parameters()) for layer in layers]
+
+
+def build(params: Params, classes: int, encoder_weights: str | None) -> Unet:
+    """Make a U-Net from scratch.
+
+    Raises:
+        HarveysegError: when ``encoder_weights`` is not ``None``.
+    """
+    reject_encoder_weights(encoder_weights)
+    return Unet(params, classes)

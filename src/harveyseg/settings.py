@@ -1,0 +1,84 @@
+"""Reading ``params.yaml``: one section per stage, each checked by the model that stands beside its component."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from harveyseg.errors import HarveysegError, raise_problems
+
+SectionT = TypeVar("SectionT", bound="Section")
+
+
+class Section(BaseModel):
+    """Base of every section's model: immutable, and an unknown key is an error rather than ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    ruamel reads YAML 1.2, in which ``1e-05`` is a float; PyYAML reads YAML 1.1, in which it is a string, and
+    ``dvc exp run -S train.lr=0.00001`` writes just that.
+
+    Raises:
+        HarveysegError: when the file is absent or no mapping.
+    """
+    try:
+        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise HarveysegError(
+            f"{path}: no such file. Run this in the project's root folder, where params.yaml lies."
+        ) from None
+    except YAMLError as error:
+        raise HarveysegError(f"{path}: not valid YAML: {error}. Mend the line it names.") from None
+    if not isinstance(values, dict):
+        raise HarveysegError(f"{path}: a mapping of sections was expected. `harveyseg preset demo` writes a good one.")
+    return values
+
+
+def parse(model: type[SectionT], values: Mapping[str, Any], where: str) -> SectionT:
+    """Check ``values`` against a section's model.
+
+    Args:
+        model: the section's model.
+        values: the raw values.
+        where: the section's name, put before each key in messages, e.g. ``"train"``.
+
+    Raises:
+        HarveysegError: with one line for each wrong key, saying what is allowed.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = []
+        for item in error.errors():
+            key = ".".join(str(part) for part in (where, *item["loc"]))
+            if item["type"] == "extra_forbidden":
+                known = ", ".join(sorted(model.model_fields))
+                problems.append(f"{key}: unknown key. Known are: {known}")
+            elif item["type"] == "missing":
+                problems.append(f"{key}: missing")
+            else:
+                message = item["msg"].removeprefix("Value error, ")
+                problems.append(f"{key} = {item['input']!r}: {message}")
+        raise_problems(problems, "params.yaml", "Correct params.yaml, or the -S option that set it.")
+        raise  # unreachable: a ValidationError always has at least one problem
+
+
+def section(path: Path, name: str, model: type[SectionT]) -> SectionT:
+    """Read and check one section of ``params.yaml``.
+
+    Raises:
+        HarveysegError: when the file or the section is absent or wrong.
+    """
+    values = load(path)
+    if name not in values:
+        raise HarveysegError(f"{path}: the section {name!r} is missing. `harveyseg preset demo` writes a complete file.")
+    if not isinstance(values[name], dict):
+        raise HarveysegError(f"{path}: the section {name!r} must be a mapping of keys to values.")
+    return parse(model, values[name], name)

@@ -1,0 +1,106 @@
+"""Where the data come from: ``data.source`` names a function that provides a folder in the Kaggle layout."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from harveyseg.errors import HarveysegError
+from harveyseg.files import sha256, write_json
+from harveyseg.manifest import verify, write_manifest
+from harveyseg.scenes import DemoParams, write_demo
+from harveyseg.settings import Section
+
+
+class DataParams(Section):
+    """The section ``data``."""
+
+    source: Literal["demo", "directory"]
+    """Always explicit: no source ever stands in for another."""
+    path: str = ""
+    """For ``directory``: a folder in the Kaggle layout; relative paths are below the project's root."""
+    demo: DemoParams = Field(default_factory=DemoParams)
+    """For ``demo``: what is drawn."""
+
+
+@dataclass(frozen=True)
+class Provided:
+    """What a source hands over."""
+
+    folder: Path
+    """In the Kaggle layout; it is verified and copied, never changed."""
+    detail: Mapping[str, Any]
+    """For ``source.json``: what else identifies the data, without anything that differs between two clones."""
+
+
+def _demo(params: DataParams, root: Path, scratch: Path) -> Provided:
+    write_demo(scratch, params.demo)
+    return Provided(scratch, params.demo.model_dump())
+
+
+def _directory(params: DataParams, root: Path, scratch: Path) -> Provided:
+    if not params.path:
+        raise HarveysegError(
+            "data.path is empty: with data.source = directory it names the folder of photos and masks."
+        )
+    folder = root / params.path
+    if not folder.is_dir():
+        raise HarveysegError(f"data.path = {params.path}: {folder} is no folder. Correct data.path in params.yaml.")
+    return Provided(folder, {"path": params.path})
+
+
+SOURCES: Mapping[str, Callable[[DataParams, Path, Path], Provided]] = {"demo": _demo, "directory": _directory}
+"""By the value of ``data.source``; each is called with the settings, the project's root and an empty folder to fill."""
+
+
+def gather(params: DataParams, root: Path, raw: Path) -> None:
+    """Verify the data of a source and put them into ``data/raw``: flat folders, ``manifest.csv`` and ``source.json``.
+
+    ``raw`` appears only when all is there; an older one is replaced, and stays as it is when anything fails.
+
+    Args:
+        params: the section ``data``.
+        root: the project's root, which a relative ``data.path`` is below.
+        raw: the folder to make.
+
+    Raises:
+        HarveysegError: lists everything that is wrong with the photos and masks.
+    """
+    with _replacing(raw) as building, tempfile.TemporaryDirectory(dir=raw.parent, prefix=".source-") as scratch:
+        provided = SOURCES[params.source](params, root, Path(scratch))
+        pairs, manifest = verify(provided.folder)
+        for pair, image, mask in zip(pairs, manifest["image"], manifest["mask"], strict=True):
+            _copy(pair.image, building / image)
+            if pair.mask is not None:
+                _copy(pair.mask, building / mask)
+        write_manifest(building / "manifest.csv", manifest)
+        source = {
+            "source": params.source,
+            "detail": dict(provided.detail),
+            "hash": sha256(building / "manifest.csv"),
+        }
+        write_json(building / "source.json", source)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file's bytes alone: the mode of a read-only original would make ``data/raw`` hard to replace."""
+    target.parent.mkdir(exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """Yield a new folder beside ``folder`` that takes its place on success and vanishes on failure."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+        building = Path(temporary) / "new"
+        building.mkdir()
+        yield building
+        if folder.exists():
+            folder.rename(Path(temporary) / "old")
+        building.rename(folder)

@@ -1,0 +1,392 @@
+"""Training one network on one fold. It knows nothing of tracking: it yields what happens, the caller passes it on."""
+
+import copy
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field, field_validator
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.data import DataLoader, Dataset
+
+from harveyseg.augmentation import Augmentation, AugmentationParams
+from harveyseg.cache import CachedPart, channel_statistics, class_frequencies
+from harveyseg.checkpoint import Checkpoint
+from harveyseg.classes import CLASS_NAMES, N_CLASSES
+from harveyseg.device import (
+    DeviceName,
+    PrecisionName,
+    autocast,
+    peak_memory_mb,
+    resolve_device,
+    resolve_precision,
+    seed_everything,
+    use_threads,
+)
+from harveyseg.errors import HarveysegError
+from harveyseg.losses import ClassWeights, SegmentationLoss, class_weights
+from harveyseg.models import build
+from harveyseg.optimisation import (
+    ExponentialMovingAverage,
+    OptimiserName,
+    ScheduleName,
+    make_optimiser,
+    make_schedule,
+    parameter_groups,
+)
+from harveyseg.score import confusion, metrics
+from harveyseg.settings import Section
+
+
+class TrainParams(Section):
+    """Section ``train``; ``models.<name>.train`` may override any key for one model."""
+
+    epochs: int = Field(ge=1)
+    """Passes over the training part of the fold."""
+    batch_size: int = Field(ge=1)
+    lr: float = Field(gt=0, le=10)
+    """Learning rate of the deepest parameters."""
+    weight_decay: float = Field(ge=0)
+    optimiser: OptimiserName
+    schedule: ScheduleName
+    plateau_patience: int = Field(ge=0)
+    """Epochs without a lower validation loss after which ``schedule: plateau`` divides the rate by ten."""
+    depth_factor: float = Field(gt=0, le=1)
+    """Discriminative learning rate: each shallower group's rate is this times the next deeper one's; 1 is off."""
+    class_weights: ClassWeights
+    softmax_before_loss: bool
+    """The report's "softmax at the output": a double softmax, which bounds the cross-entropy from below at 2.285."""
+    dice: float = Field(ge=0, le=1)
+    """Share of the Dice term in the loss."""
+    ema: float | None = Field(gt=0, lt=1)
+    """Decay of the moving average of the weights; null is off."""
+    keep: Literal["best", "last"]
+    """Which epoch's weights are written: the one with the best ``monitor``, or the last."""
+    monitor: Literal["val_score", "val_loss"]
+    early_stopping: int | None = Field(ge=1)
+    """Stop after so many epochs without a better ``monitor``; null trains all epochs."""
+    encoder_weights: str | None
+    """``imagenet``, a path to a local weights file, or null; for networks that have an encoder to load."""
+    augmentation: AugmentationParams
+    seed: int = Field(ge=0)
+    threads: int = Field(ge=1, le=256)
+    """CPU threads that compute; another number gives other weights."""
+    workers: int = Field(ge=0, le=64)
+    """Processes that augment beside the training; 0 augments in the training process. Does not change the result."""
+    device: DeviceName
+    precision: PrecisionName
+
+    @field_validator("encoder_weights")
+    @classmethod
+    def _not_empty(cls, value: str | None) -> str | None:
+        if value == "":
+            raise ValueError("must be `imagenet`, a path to a weights file, or null")
+        return value
+
+
+Row = dict[str, float]
+"""One epoch: epoch (from 0), time_ms, train_loss, val_loss, val_score, lr, images_per_second, seconds."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch is finished and its state is safe on disk."""
+
+    row: Row
+    history: tuple[Row, ...]
+    """All epochs so far, those before a kill included."""
+    epochs: int
+    """How many there will be at the most."""
+
+    def __str__(self) -> str:
+        """One line of progress: losses, score, speed and the time that is left."""
+        row = self.row
+        mean = sum(earlier["seconds"] for earlier in self.history) / len(self.history)
+        minutes, seconds = divmod(round((self.epochs - len(self.history)) * mean), 60)
+        return (
+            f"epoch {len(self.history):>3}/{self.epochs}  train loss {row['train_loss']:.4f}  "
+            f"val loss {row['val_loss']:.4f}  score {row['val_score']:.4f}  "
+            f"{row['images_per_second']:.1f} images/s  ETA {minutes:d}:{seconds:02d}"
+        )
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished training hands over."""
+
+    state: dict[str, torch.Tensor]
+    """State dict of the kept epoch."""
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    history: tuple[Row, ...]
+    results: dict[str, float]
+    """``best/*``, ``final/*``, ``epochs``, ``seconds``, ``images_per_second``, ``parameters``, ..."""
+
+
+class _Samples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Augmented samples; an index is (epoch, row), since workers copy the dataset once and see no later change."""
+
+    def __init__(self, part: CachedPart, augmentation: Augmentation) -> None:
+        if part.masks is None:
+            raise HarveysegError("the training cache has no masks. Run `dvc repro resize-cache` again.")
+        self._images, self._masks = part.images, part.masks
+        self._augmentation = augmentation
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        epoch, row = key
+        image, mask = self._augmentation(np.array(self._images[row]), np.array(self._masks[row]), epoch, row)
+        return torch.from_numpy(np.ascontiguousarray(image)), torch.from_numpy(np.ascontiguousarray(mask))
+
+
+def epoch_batches(rows: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[tuple[int, int]]]:
+    """Batches of one epoch in the order that (seed, epoch) says, as (epoch, row) pairs.
+
+    Every photo comes once. A last batch of one sample joins the batch before: batch norm over one sample fails where
+    a network pools to 1 x 1, and is noise elsewhere.
+    """
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order = torch.randperm(len(rows), generator=generator).tolist()
+    keys = [(epoch, int(rows[position])) for position in order]
+    batches = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
+    if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2].extend(batches.pop())
+    return batches
+
+
+class Training:
+    """One training: construct it, iterate :meth:`run` to its end, then ask for :meth:`finished`.
+
+    Args:
+        spec: the network, as :func:`harveyseg.models.build` takes it.
+        params: the recipe.
+        part: the cached training photos.
+        train_rows: rows of ``part`` to train on.
+        val_rows: rows of the held-out fold.
+        checkpoint: where the state is kept after each epoch.
+
+    Raises:
+        HarveysegError: for settings that cannot work here (no CUDA, missing encoder weights, too few photos).
+    """
+
+    def __init__(
+        self,
+        spec: Mapping[str, Any],
+        params: TrainParams,
+        part: CachedPart,
+        train_rows: npt.NDArray[np.int64],
+        val_rows: npt.NDArray[np.int64],
+        checkpoint: Checkpoint,
+    ) -> None:
+        self._params = params
+        self._part = part
+        self._train_rows = [int(row) for row in train_rows]
+        self._val_rows = [int(row) for row in val_rows]
+        self._checkpoint = checkpoint
+        if not self._train_rows or not self._val_rows:
+            raise HarveysegError(
+                f"the fold has {len(self._train_rows)} training and {len(self._val_rows)} validation photos: both "
+                "need at least one. Lower split.folds, or add photos."
+            )
+        use_threads(params.threads)
+        seed_everything(params.seed)
+        self.device = resolve_device(params.device)
+        self.dtype = resolve_precision(params.precision, self.device)
+        # Statistics come from the training part of the fold alone; the validation part must stay unseen.
+        photos = part.photos.iloc[self._train_rows]
+        mean, std = channel_statistics(photos)
+        self._mean: tuple[float, float, float] = (float(mean[0]), float(mean[1]), float(mean[2]))
+        self._std: tuple[float, float, float] = (float(std[0]), float(std[1]), float(std[2]))
+        frequencies = class_frequencies(photos)
+        weights = class_weights(params.class_weights, frequencies)
+        self.warnings: list[str] = []
+        if weights is not None and (absent := np.flatnonzero(frequencies == 0)).size:
+            names = ", ".join(f"{index} {CLASS_NAMES[index]}" for index in absent)
+            self.warnings.append(f"class_weights: no training pixel of {names}: weight 0")
+        self._network = build(spec, params.encoder_weights).to(self.device, memory_format=torch.channels_last)
+        self._loss = SegmentationLoss(weights, params.softmax_before_loss, params.dice).to(self.device)
+        groups = parameter_groups(self._network.depth_groups(), params.lr, params.depth_factor)
+        self._optimiser = make_optimiser(params.optimiser, groups, params.weight_decay)
+        steps = params.epochs * len(epoch_batches(self._train_rows, params.batch_size, params.seed, 0))
+        self._schedule = make_schedule(params.schedule, self._optimiser, steps, params.plateau_patience)
+        self._ema = None if params.ema is None else ExponentialMovingAverage(self._network, params.ema)
+        # The average is validated in a network of its own, so that training's own weights are never touched.
+        self._averaged = None if self._ema is None else copy.deepcopy(self._network)
+        self._history: list[Row] = []
+        self._best: dict[str, Any] | None = None
+
+    def run(self) -> Iterator[Epoch]:
+        """Train, from the last finished epoch where a checkpoint is there, and yield after each epoch.
+
+        Raises:
+            HarveysegError: when the loss is not finite.
+        """
+        self._resume()
+        loader: DataLoader[tuple[torch.Tensor, torch.Tensor]]
+        samples = _Samples(self._part, Augmentation(self._params.augmentation, self._params.seed))
+        for epoch in range(len(self._history), self._params.epochs):
+            if self._stopped_early():
+                break
+            batches = epoch_batches(self._train_rows, self._params.batch_size, self._params.seed, epoch)
+            # A generator of its own: the loader draws a seed from it, which must not depend on the rest.
+            loader = DataLoader(
+                samples,
+                batch_sampler=batches,
+                num_workers=self._params.workers,
+                generator=torch.Generator().manual_seed(self._params.seed),
+                pin_memory=self.device.type == "cuda",
+            )
+            started = time.perf_counter()
+            lr = float(self._optimiser.param_groups[-1]["lr"])
+            train_loss = self._pass(loader, epoch)
+            train_seconds = time.perf_counter() - started
+            val_loss, val_score = self._validate()
+            if isinstance(self._schedule, ReduceLROnPlateau):
+                self._schedule.step(val_loss)
+            row: Row = {
+                "epoch": epoch,
+                "time_ms": round(time.time() * 1000),
+                "train_loss": train_loss,
+                "val_loss": val_loss,
+                "val_score": val_score,
+                "lr": lr,
+                "images_per_second": len(self._train_rows) / train_seconds,
+                "seconds": time.perf_counter() - started,
+            }
+            self._history.append(row)
+            self._keep_if_best(row)
+            self._checkpoint.save(self._state())
+            yield Epoch(row, tuple(self._history), self._params.epochs)
+
+    def _pass(self, loader: DataLoader[tuple[torch.Tensor, torch.Tensor]], epoch: int) -> float:
+        """One pass over the training part; returns the mean loss per photo."""
+        self._network.train()
+        total = torch.zeros((), device=self.device)
+        photos = 0
+        for images, masks in loader:
+            inputs = self._normalise(images)
+            target = masks.to(self.device, non_blocking=True).long()
+            with autocast(self.device, self.dtype):
+                logits = self._network(inputs)
+            loss = self._loss(logits, target)
+            self._optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            self._optimiser.step()
+            if not isinstance(self._schedule, ReduceLROnPlateau):
+                self._schedule.step()
+            if self._ema is not None:
+                self._ema.update(self._network)
+            total += loss.detach() * len(images)
+            photos += len(images)
+        mean = float(total) / photos
+        if not math.isfinite(mean):
+            raise HarveysegError(
+                f"the training loss became {mean} in epoch {epoch + 1}. Lower train.lr, or set train.precision: fp32; "
+                "with class_weights: report the loss has no lower bound (its weights have mixed signs)."
+            )
+        return mean
+
+    def _normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 on the device, channels last without a copy."""
+        moved = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
+        return normalise(moved, self._mean, self._std)
+
+    @torch.inference_mode()
+    def _validate(self) -> tuple[float, float]:
+        """Loss per photo and score at the cache's size (a quick stand-in for the score at 1024 x 1024)."""
+        network = self._network
+        if self._ema is not None and self._averaged is not None:
+            self._averaged.load_state_dict(self._ema.weights())
+            network = self._averaged
+        network.eval()
+        assert self._part.masks is not None  # checked when the samples were made
+        total = 0.0
+        counts = []
+        for start in range(0, len(self._val_rows), self._params.batch_size):
+            rows = self._val_rows[start : start + self._params.batch_size]
+            images = torch.from_numpy(np.stack([self._part.images[row] for row in rows]))
+            masks = np.stack([self._part.masks[row] for row in rows])
+            with autocast(self.device, self.dtype):
+                logits = network(self._normalise(images))
+            target = torch.from_numpy(masks).to(self.device).long()
+            total += float(self._loss(logits, target)) * len(rows)
+            predicted = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
+            counts.extend(confusion(truth, labels) for truth, labels in zip(masks, predicted, strict=True))
+        return total / len(self._val_rows), metrics(np.stack(counts))["score"]
+
+    def _keep_if_best(self, row: Row) -> None:
+        better = self._best is None or (
+            row["val_score"] > self._best["row"]["val_score"]
+            if self._params.monitor == "val_score"
+            else row["val_loss"] < self._best["row"]["val_loss"]
+        )
+        if better:
+            self._best = {"row": row, "state": self._current_weights()}
+
+    def _current_weights(self) -> dict[str, torch.Tensor]:
+        state = self._network.state_dict() if self._ema is None else self._ema.weights()
+        return {name: value.detach().cpu().clone() for name, value in state.items()}
+
+    def _stopped_early(self) -> bool:
+        if self._params.early_stopping is None or self._best is None:
+            return False
+        return len(self._history) - 1 - self._best["row"]["epoch"] >= self._params.early_stopping
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "network": self._network.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "ema": None if self._ema is None else self._ema.state_dict(),
+            "history": self._history,
+            "best": self._best,
+        }
+
+    def _resume(self) -> None:
+        state = self._checkpoint.load()
+        if state is None:
+            return
+        self._network.load_state_dict(state["network"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._schedule.load_state_dict(state["schedule"])
+        if self._ema is not None:
+            self._ema.load_state_dict(state["ema"])
+        self._history = list(state["history"])
+        self._best = state["best"]
+
+    def finished(self) -> Result:
+        """The kept weights and the figures, once :meth:`run` has come to its end."""
+        assert self._best is not None, "run() was not iterated to its end"
+        best, last = self._best["row"], self._history[-1]
+        kept = self._best["state"] if self._params.keep == "best" else self._current_weights()
+        seconds = sum(row["seconds"] for row in self._history)
+        results = {
+            **{f"best/{key}": best[key] for key in ("epoch", "train_loss", "val_loss", "val_score")},
+            **{f"final/{key}": last[key] for key in ("epoch", "train_loss", "val_loss", "val_score")},
+            "epochs": float(len(self._history)),
+            "seconds": seconds,
+            "images_per_second": float(np.mean([row["images_per_second"] for row in self._history])),
+            "parameters": float(sum(parameter.numel() for parameter in self._network.parameters())),
+        }
+        if (memory := peak_memory_mb(self.device)) is not None:
+            results["peak_gpu_memory_mb"] = memory
+        return Result(kept, self._mean, self._std, tuple(self._history), results)
+
+
+def normalise(
+    images: torch.Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> torch.Tensor:
+    """Subtract the mean and divide by the standard deviation.
+
+    Args:
+        images: (B, 3, H, W) float, values 0..255.
+        mean: of each channel, on the scale 0..1.
+        std: of each channel, on the scale 0..1.
+    """
+    centre = images.new_tensor(mean).view(1, 3, 1, 1) * 255
+    scale = images.new_tensor(std).view(1, 3, 1, 1) * 255
+    return (images - centre) / scale

@@ -1,0 +1,19 @@
+"""Stage ``resize-cache``: decode and shrink every photo and mask once, into packed arrays."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from harveyseg.resize import ResizeParams, build_cache
+from harveyseg.settings import section
+from harveyseg.stage import run
+
+
+def main(raw: Path = Path("data/raw"), cache: Path = Path("data/cache"), params: Path = Path("params.yaml")) -> None:
+    """Write CACHE/train, CACHE/test and CACHE/score from the verified photos in RAW."""
+    build_cache(raw, cache, section(params, "resize-cache", ResizeParams))
+
+
+if __name__ == "__main__":
+    run(main)

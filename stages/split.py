@@ -1,0 +1,36 @@
+"""Stage ``split``: assign every training photo to the fold in which it is held out."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from rich.console import Console
+from rich.table import Table
+
+from harveyseg.cache import read_photos
+from harveyseg.files import atomic
+from harveyseg.settings import section
+from harveyseg.split import SplitParams, make_folds, summary
+from harveyseg.stage import project_root, run
+
+
+def main(
+    train: Path = Path("data/cache/train"),
+    folds: Path = Path("data/splits/folds.csv"),
+    params: Path = Path("params.yaml"),
+) -> None:
+    """Write FOLDS from the photos.csv in TRAIN, and print what each fold holds."""
+    photos = read_photos(train)
+    made = make_folds(photos, section(params, "split", SplitParams), project_root())
+    with atomic(folds) as temporary:
+        made.to_csv(temporary, index=False, lineterminator="\n")
+    rows = summary(made, photos)
+    table = Table(*rows.columns, title="Folds")
+    for row in rows.itertuples(index=False):
+        table.add_row(*map(str, row))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    run(main)

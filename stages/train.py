@@ -1,0 +1,69 @@
+"""Stage ``train``: train one model on one fold, from the last finished epoch if it was killed; MLflow hears of it."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from harveyseg.cache import load_part
+from harveyseg.checkpoint import Checkpoint
+from harveyseg.configs import read_config
+from harveyseg.folds import indices, read_folds, split_hash
+from harveyseg.history import write_history
+from harveyseg.identity import new_record, stage_key
+from harveyseg.runs import RunRecord, write_run
+from harveyseg.settings import section
+from harveyseg.stage import project_root, run
+from harveyseg.tracking import TrackingParams, open_tracker
+from harveyseg.training import Training
+from harveyseg.weights import save_weights
+
+
+def main(
+    model: Annotated[str, typer.Option(help="Key in `models`.")],
+    fold: Annotated[int, typer.Option(help="The fold that is held out.")],
+    params: Annotated[Path, typer.Option(help="Settings of the tracker.")] = Path("params.yaml"),
+    configs: Annotated[Path, typer.Option(help="Checked settings of the models.")] = Path("data/configs"),
+    cache: Annotated[Path, typer.Option(help="Cached training part.")] = Path("data/cache/train"),
+    folds: Annotated[Path, typer.Option(help="The split.")] = Path("data/splits/folds.csv"),
+    out: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("data/models"),
+) -> None:
+    """Train one model on all folds but one and keep the epoch that does best on that one."""
+    config, part, split = read_config(configs / f"{model}.json"), load_part(cache), split_hash(folds)
+    key = stage_key(config, cache, split, fold)
+    checkpoint = Checkpoint(project_root() / ".checkpoints", key)
+    training = Training(
+        config.spec, config.train, part, *indices(read_folds(folds), part.ids, fold), checkpoint=checkpoint
+    )
+    for warning in training.warnings:
+        print(f"warning: {model}-{fold}: {warning}", file=sys.stderr)
+    kept = checkpoint.load_record()  # of this very training, if it was killed
+    record = (
+        RunRecord.model_validate(kept)
+        if kept
+        else new_record(config, fold, part, split, key, training.device, project_root())
+    )
+    with open_tracker(section(params, "tracking", TrackingParams)).run(record, resume=record.run_id) as tracked:
+        record.run_id = tracked.id
+        checkpoint.save_record(record.model_dump())
+        tracked.log_dataset(part.source, "data/cache/train", part.data_hash)
+        for epoch in training.run():
+            tracked.log_history(epoch.history)
+            print(f"{model}-{fold} {epoch}", flush=True)
+        result = training.finished()
+        tracked.log_history(result.history)
+        tracked.log_metrics(result.results)
+        record.results, record.ended_ms = result.results, round(time.time() * 1000)
+        folder = out / f"{model}-{fold}"
+        save_weights(folder / "weights.safetensors", result.state, config.spec, result.mean, result.std, part.size)
+        write_history(folder / "history.csv", result.history)
+        write_run(folder / "run.json", record)
+    checkpoint.remove()
+
+
+if __name__ == "__main__":
+    run(main)

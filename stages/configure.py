@@ -8,7 +8,8 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from harveyseg.configs import check_params, write_config
+from harveyseg.configs import write_config
+from harveyseg.configure import check_params
 from harveyseg.stage import run
 
 

@@ -1,14 +1,16 @@
 """Online augmentation with Albumentations, seeded for each sample: results don't depend on the number of workers."""
 
 import hashlib
+import random
 
 import albumentations as A
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from harveyseg.settings import Section
 from pydantic import Field
+
+from harveyseg.settings import Section
 
 # Albumentations runs inside worker processes and beside torch's own threads; more threads here only stall both.
 cv2.setNumThreads(1)
@@ -65,6 +67,8 @@ class Augmentation:
         """Transform one sample as (seed, epoch, index) says.
 
         Without a seed for each sample, Albumentations 2.0.8 repeats the same draws in every epoch and in every worker.
+        Its ``set_random_seed`` would give each transform the same seed, so that both flips always come together; one
+        random state for all of them keeps the draws independent.
 
         Args:
             image: (H, W, 3) uint8.
@@ -73,6 +77,7 @@ class Augmentation:
             index: the photo's row in the training cache.
         """
         key = hashlib.blake2b(f"{self._seed}/{epoch}/{index}".encode(), digest_size=4).digest()
-        self._compose.set_random_seed(int.from_bytes(key, "little"))
+        seed = int.from_bytes(key, "little")
+        self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         result = self._compose(image=image, mask=mask)
         return result["image"], result["mask"]

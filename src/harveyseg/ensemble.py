@@ -19,7 +19,7 @@ from pydantic import Field
 from harveyseg.cache import CachedPart
 from harveyseg.classes import N_CLASSES
 from harveyseg.errors import HarveysegError, raise_problems
-from harveyseg.files import digest, read_json
+from harveyseg.files import digest, read_json, write_json
 from harveyseg.probabilities import average, read_probabilities
 from harveyseg.provenance import experiment_name, git_state, library_versions
 from harveyseg.runs import RunRecord, read_run
@@ -52,7 +52,6 @@ class Member:
     """(n, 25, H, W): probabilities of the test photos."""
     score: float
     """val/score of its evaluation."""
-    empty_score: float
 
 
 @dataclass(frozen=True)
@@ -78,20 +77,34 @@ class Members:
         """The ids of ``positions``."""
         return [photo for fold in self.folds for photo in self.of[self.models[0], fold].val_ids]
 
-    def mean_score(self, model: str) -> tuple[float, float]:
-        """A model's out-of-fold score and that of handing in nothing: every photo counts the same."""
-        counts = [len(self.of[model, fold].val_ids) for fold in self.folds]
+    def mean_score(self, model: str) -> float:
+        """A model's score over all out-of-fold photos, each of which counts the same."""
         members = [self.of[model, fold] for fold in self.folds]
-        score, empty = (
-            np.average([getattr(member, name) for member in members], weights=counts) for name in ("score", "empty_score")
-        )
-        return float(score), float(empty)
+        return float(np.average([one.score for one in members], weights=[len(one.val_ids) for one in members]))
 
-    def validation(self, position: int, weights: Mapping[str, float]) -> npt.NDArray[np.uint8]:
-        """Weighted mean of the models' out-of-fold probabilities of one of ``positions``, uint8 (25, H, W)."""
-        fold, row = self.positions[position]
-        arrays = [self.of[model, fold].val for model in weights]
-        return average(arrays, list(weights.values()), [row] * len(arrays))
+    def rows(self, ids: Sequence[str]) -> list[int]:
+        """Per position, the photo's place in ``ids``."""
+        row_of = {photo: row for row, photo in enumerate(ids)}
+        return [row_of[photo] for photo in self.ids]
+
+    def predictor(self, *weights: Mapping[str, float]) -> Callable[[int], npt.NDArray[np.uint8]]:
+        """Weighted mean of the models' out-of-fold probabilities.
+
+        Args:
+            weights: one mapping for all photos, or one for each fold, in the order of ``folds``.
+
+        Returns:
+            From one of ``positions`` to uint8 (25, H, W).
+        """
+        of_fold = dict(zip(self.folds, weights * len(self.folds) if len(weights) == 1 else weights, strict=True))
+        positions = self.positions
+
+        def predict(position: int) -> npt.NDArray[np.uint8]:
+            fold, row = positions[position]
+            arrays = [self.of[model, fold].val for model in of_fold[fold]]
+            return average(arrays, list(of_fold[fold].values()), [row] * len(arrays))
+
+        return predict
 
     def test(self, weights: Mapping[str, float]) -> Iterator[npt.NDArray[np.uint8]]:
         """Weighted mean over models of the mean over folds, for each test photo, uint8 (25, H, W)."""
@@ -108,7 +121,11 @@ class Weights:
     chosen: dict[str, float]
     """On all out-of-fold photos: what predicts the test photos."""
     without: dict[int, dict[str, float]]
-    """Per fold, on the photos of all other folds, for the nested estimate; empty when there is only one fold."""
+    """Per fold, on the photos of all other folds; empty when there is only one fold.
+
+    A score with these is the nested estimate. With ``chosen`` it is a little rosy, since the same photos chose them.
+    (Both rest on models whose best epoch was picked by the same photos, if training keeps the best one.)
+    """
 
 
 def listed(params: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -120,7 +137,9 @@ def listed(params: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
     values = load(params)
     models, folds = values.get("models"), values.get("folds")
     if not isinstance(models, dict) or not models or not isinstance(folds, list) or not folds:
-        raise HarveysegError(f"{params}: `models` and `folds` must each name at least one. See `harveyseg preset demo`.")
+        raise HarveysegError(
+            f"{params}: `models` and `folds` must each name at least one. See `harveyseg preset demo`."
+        )
     return tuple(map(str, models)), tuple(map(int, folds))
 
 
@@ -167,10 +186,12 @@ def _load_member(run: Path, predictions: Path) -> Member:
     record = read_run(run / "run.json")
     found = read_json(predictions / "metrics.json", _REMEDY)
     if found.get("uid") != record.uid:
-        raise HarveysegError(f"{predictions / 'metrics.json'}: belongs to another run than {run / 'run.json'}. {_REMEDY}")
+        raise HarveysegError(
+            f"{predictions / 'metrics.json'}: belongs to another run than {run / 'run.json'}. {_REMEDY}"
+        )
     val_ids, val = read_probabilities(predictions / "val.npy")
     test_ids, test = read_probabilities(predictions / "test.npy")
-    return Member(record, val_ids, val, test_ids, test, float(found["val/score"]), float(found["val/empty_score"]))
+    return Member(record, val_ids, val, test_ids, test, float(found["val/score"]))
 
 
 def choose_weights(members: Members, part: CachedPart, params: EnsembleParams, threads: int) -> Weights:
@@ -190,8 +211,7 @@ def choose_weights(members: Members, part: CachedPart, params: EnsembleParams, t
     """
     if part.masks is None:
         raise HarveysegError("data/cache/train/masks.npy: missing. Run `dvc repro resize-cache`.")
-    row_of = {photo: row for row, photo in enumerate(part.ids)}
-    truth = [part.masks[row_of[photo]] for photo in members.ids]
+    truth = [part.masks[row] for row in members.rows(part.ids)]
     scores_after = scores_of_mixtures(members, truth, threads)
     fold_of = np.array([fold for fold, _ in members.positions])
 
@@ -258,6 +278,16 @@ def scores_of_mixtures(members: Members, truth: Sequence[npt.NDArray[np.uint8]],
     return scores_after
 
 
+def write_weights(path: Path, members: Members, weights: Weights) -> None:
+    """Write ``weights.json``: the weights, those chosen without each fold, and each model's out-of-fold score."""
+    content = {
+        "weights": weights.chosen,
+        "weights_without_fold": {str(fold): found for fold, found in weights.without.items()},
+        "scores": {model: members.mean_score(model) for model in members.models},
+    }
+    write_json(path, content)
+
+
 def new_record(members: Members, weights: Weights, params: EnsembleParams, root: Path) -> RunRecord:
     """The record of an ensemble that is made now; its parameters name the weights and the members' uids."""
     uids = {f"{model}-{fold}": member.record.uid for (model, fold), member in members.of.items()}
@@ -283,3 +313,15 @@ def new_record(members: Members, weights: Weights, params: EnsembleParams, root:
         environment=library_versions(),
         started_ms=round(time.time() * 1000),
     )
+
+
+def describe_members(members: Members, weights: Mapping[str, float]) -> dict[str, object]:
+    """What a mixture is made of, for a side-car: each model's weight, and uid and MLflow run id of its fold models."""
+    return {
+        "weights": dict(weights),
+        "members": {
+            f"{model}-{fold}": {"uid": member.record.uid, "run_id": member.record.run_id}
+            for (model, fold), member in members.of.items()
+            if weights.get(model, 0) > 0
+        },
+    }

@@ -1,50 +1,38 @@
 """From probabilities and true masks to ``metrics.json``, tables and figures of one run."""
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from harveyseg.cache import CachedPart
+from harveyseg.cache import CachedPart, load_score_masks
 from harveyseg.classes import CLASS_NAMES, N_CLASSES
+from harveyseg.errors import HarveysegError
 from harveyseg.figures import Sheet, confusion_figure
 from harveyseg.files import write_json, write_text
-from harveyseg.probabilities import label_map
+from harveyseg.probabilities import Confusions, label_map
 from harveyseg.runs import RunRecord
-from harveyseg.score import SCORE_SIZE, confusion, image_dice, image_scores, metrics
-
-Confusions = npt.NDArray[np.int64]
-"""int64 (n, 25, 25): one confusion count per photo, rows the truth."""
-
-_SHEET_PHOTOS = 4
+from harveyseg.score import confusion, image_dice, image_scores, metrics
 
 
-def count_confusions(
-    probabilities: Callable[[int], npt.NDArray[np.uint8]],
-    truth: npt.NDArray[np.uint8],
-    rows: Sequence[int],
-    threads: int,
-) -> Confusions:
-    """Confusion of each photo at the scoring size.
+def true_masks(folder: Path) -> dict[str, npt.NDArray[np.uint8]]:
+    """The masks at the scoring size, uint8 (N, 1024, 1024).
 
     Args:
-        probabilities: from a position in ``rows`` to the photo's probabilities, uint8 (25, H, W).
-        truth: masks at the scoring size, uint8 (N, 1024, 1024).
-        rows: the photos' rows in ``truth``.
-        threads: photos counted side by side; does not change the result.
+        folder: ``data/cache/score``.
 
     Returns:
-        int64 (len(rows), 25, 25).
+        ``val``: of all training photos; ``test``: of the test photos, only where they are known.
+
+    Raises:
+        HarveysegError: when those of the training photos are absent or damaged.
     """
-
-    def count(position: int) -> npt.NDArray[np.int64]:
-        return confusion(truth[rows[position]], label_map(probabilities(position), SCORE_SIZE))
-
-    with ThreadPoolExecutor(threads) as pool:  # OpenCV and NumPy release the lock
-        return np.stack(list(pool.map(count, range(len(rows)))))
+    val, test = load_score_masks(folder, "train"), load_score_masks(folder, "test")
+    if val is None:
+        raise HarveysegError(f"{folder}: holds no masks of the training photos. Run `dvc repro resize-cache`.")
+    return {"val": val} if test is None else {"val": val, "test": test}
 
 
 def metrics_record(record: RunRecord, confusions: Mapping[str, Confusions]) -> dict[str, float | int | str | None]:
@@ -58,7 +46,9 @@ def metrics_record(record: RunRecord, confusions: Mapping[str, Confusions]) -> d
         run_id, uid, model and fold, then ``<part>/<metric>``, see :func:`harveyseg.score.metrics`.
     """
     identity = {"run_id": record.run_id, "uid": record.uid, "model": record.model, "fold": record.fold}
-    return identity | {f"{part}/{name}": value for part, counts in confusions.items() for name, value in metrics(counts).items()}
+    return identity | {
+        f"{part}/{name}": value for part, counts in confusions.items() for name, value in metrics(counts).items()
+    }
 
 
 def scores_of(found: Mapping[str, float | int | str | None]) -> dict[str, float]:
@@ -100,7 +90,7 @@ def per_class(confusions: Mapping[str, Confusions]) -> pd.DataFrame:
 
 
 def confusion_table(confusions: Confusions) -> pd.DataFrame:
-    """The summed confusion in long form: actual, predicted, pixels, share (of the actual class; 0 where it is absent)."""
+    """The summed confusion in long form: actual, predicted, pixels, and share of the actual class (0 where absent)."""
     summed = confusions.sum(0)
     shares = summed / np.maximum(summed.sum(1, keepdims=True), 1)
     return pd.DataFrame(
@@ -111,6 +101,17 @@ def confusion_table(confusions: Confusions) -> pd.DataFrame:
             "share": shares.reshape(-1),
         }
     )
+
+
+def nested_entry(confusions: Confusions | None) -> dict[str, float | int | str | None]:
+    """The entry of ``metrics.json`` for an estimate whose weights had no say of the scored photos.
+
+    Args:
+        confusions: of the photos, each with the weights chosen without its fold; None when there is only one fold.
+    """
+    if confusions is None:
+        return {"note": "val/nested_score is not available: with one fold, weights cannot be chosen without it."}
+    return {"val/nested_score": float(image_scores(confusions).mean())}
 
 
 def write_evaluation(
@@ -145,16 +146,18 @@ def sheet_of(
     rows: Sequence[int],
     truth: npt.NDArray[np.uint8],
     columns: Mapping[str, Callable[[int], npt.NDArray[np.uint8]]],
+    photos: int,
 ) -> Sheet:
-    """Up to four photos, evenly spaced, with truth and predictions: the same ones for every model of a fold.
+    """Some photos, evenly spaced, with truth and predictions: the same ones for every model of a fold.
 
     Args:
         part: the cached photos.
         rows: the photos to choose from, as rows of ``part``.
         truth: masks at the scoring size, uint8 (N, 1024, 1024), rows as in ``part``.
         columns: per column, from a position in ``rows`` to the photo's probabilities, uint8 (25, H, W).
+        photos: at most so many.
     """
-    chosen = np.unique(np.linspace(0, len(rows) - 1, _SHEET_PHOTOS).round().astype(int)).tolist()
+    chosen = np.unique(np.linspace(0, len(rows) - 1, photos).round().astype(int)).tolist()
     masks = [np.array(truth[rows[position]]) for position in chosen]
     maps = {name: [label_map(column(position)) for position in chosen] for name, column in columns.items()}
     table = part.photos.iloc[[rows[position] for position in chosen]]
@@ -164,7 +167,9 @@ def sheet_of(
         shapes=list(zip(table["width"], table["height"], strict=True)),
         columns={"truth": masks, **maps},
         notes={
-            name: [f"score {image_scores(confusion(mask, labels)):.3f}" for mask, labels in zip(masks, drawn, strict=True)]
+            name: [
+                f"score {image_scores(confusion(mask, labels)):.3f}" for mask, labels in zip(masks, drawn, strict=True)
+            ]
             for name, drawn in maps.items()
         },
     )

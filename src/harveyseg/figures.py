@@ -106,7 +106,9 @@ def confusion_figure(confusion: npt.NDArray[np.int64], path: Path, title: str) -
     axes.grid(which="minor", color="white", lw=0.8)
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=axes, shrink=0.6, ticks=[0, 0.05, 0.2, 0.5, 1], format=lambda v, _: f"{100 * v:.0f}")
+    bar = figure.colorbar(
+        image, ax=axes, shrink=0.6, ticks=[0, 0.05, 0.2, 0.5, 1], format=lambda v, _: f"{100 * v:.0f}"
+    )
     bar.set_label("% of the true class", fontsize=8)
     bar.ax.tick_params(labelsize=7.5)
     bar.outline.set_visible(False)
@@ -135,7 +137,7 @@ def overview(sheet: Sheet, scores: Mapping[str, float], empty_score: float, path
     width, height = _sheet_size(sheet)
     bars_height = 0.9 + 0.3 * len(scores)
     figure = Figure(figsize=(width, height + bars_height), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=(bars_height, height))
+    upper, lower = np.asarray(figure.subfigures(2, 1, height_ratios=(bars_height, height)))
     axes = upper.subplots()
     names, values = list(scores), np.array(list(scores.values()))
     axes.barh(names, values, color=[_GREEN if value > empty_score else _GREY for value in values], height=0.62)

@@ -27,6 +27,7 @@ class InferenceParams(Section):
 def predict(
     network: nn.Module,
     images: npt.NDArray[np.uint8],
+    rows: Sequence[int],
     mean: Sequence[float],
     std: Sequence[float],
     params: InferenceParams,
@@ -37,7 +38,8 @@ def predict(
 
     Args:
         network: (B, 3, H, W) float, normalised -> logits (B, 25, H, W). It is moved to the device, in eval mode.
-        images: uint8 RGB (n, H, W, 3), may be a memory map.
+        images: uint8 RGB (N, H, W, 3), may be a memory map.
+        rows: which of ``images``, in which order.
         mean: of each channel of the training photos, on the scale 0..1.
         std: standard deviation of each channel, on the scale 0..1.
         params: batch size, device and precision.
@@ -54,8 +56,8 @@ def predict(
     network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     shift = torch.tensor(mean, device=device).view(3, 1, 1)
     scale = torch.tensor(std, device=device).view(3, 1, 1)
-    for start in range(0, len(images), params.batch_size):
-        batch = torch.from_numpy(np.array(images[start : start + params.batch_size])).to(device)
+    for start in range(0, len(rows), params.batch_size):
+        batch = torch.from_numpy(images[rows[start : start + params.batch_size]]).to(device)
         # (B, H, W, 3) in memory is what channels_last means, so the permutation copies nothing.
         inputs = (batch.permute(0, 3, 1, 2).float() / 255 - shift) / scale
         with torch.inference_mode(), autocast(device, precision):

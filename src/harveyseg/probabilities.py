@@ -4,7 +4,8 @@ A stored value is ``round(255 * p)``. Probabilities are enlarged before any argm
 worth more than a point of the best possible score at 256 x 256.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,10 @@ import pandas as pd
 from harveyseg.classes import N_CLASSES
 from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic, write_text
-from harveyseg.score import SCORE_SIZE
+from harveyseg.score import SCORE_SIZE, confusion
+
+Confusions = npt.NDArray[np.int64]
+"""int64 (n, 25, 25): one confusion count per photo, rows the truth."""
 
 
 def upsample(probabilities: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.float32]:
@@ -50,19 +54,42 @@ def label_map(probabilities: npt.NDArray[np.uint8], size: int = SCORE_SIZE) -> n
     labels = np.zeros((size, size), np.uint8)
     for class_id in range(1, len(probabilities)):
         candidate = _enlarge(probabilities[class_id], size)
-        better = cv2.compare(candidate, best, cv2.CMP_GT)  # 255 where better, else 0
+        better = np.asarray(cv2.compare(candidate, best, cv2.CMP_GT), np.uint8)  # 255 where better, else 0
         cv2.max(candidate, best, dst=best)
         # A later class has a larger id, so the maximum writes it where it is better and changes nothing elsewhere.
-        cv2.bitwise_and(better, class_id, dst=better)
+        np.bitwise_and(better, np.uint8(class_id), out=better)
         cv2.max(labels, better, dst=labels)
     return labels
 
 
 def _enlarge(channel: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.float32]:
-    enlarged: npt.NDArray[np.float32] = cv2.resize(
-        channel.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR
-    )
-    return enlarged
+    enlarged = cv2.resize(channel.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(enlarged, np.float32)
+
+
+def count_confusions(
+    probabilities: Callable[[int], npt.NDArray[np.uint8]],
+    truth: npt.NDArray[np.uint8],
+    rows: Sequence[int],
+    threads: int,
+) -> Confusions:
+    """Confusion of each photo at the scoring size.
+
+    Args:
+        probabilities: from a position in ``rows`` to the photo's probabilities, uint8 (25, H, W).
+        truth: masks at the scoring size, uint8 (N, 1024, 1024).
+        rows: the photos' rows in ``truth``.
+        threads: photos counted side by side; does not change the result.
+
+    Returns:
+        int64 (len(rows), 25, 25).
+    """
+
+    def count(position: int) -> npt.NDArray[np.int64]:
+        return confusion(truth[rows[position]], label_map(probabilities(position)))
+
+    with ThreadPoolExecutor(threads) as pool:  # OpenCV and NumPy release the lock
+        return np.stack(list(pool.map(count, range(len(rows)))))
 
 
 def average(

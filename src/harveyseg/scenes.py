@@ -14,7 +14,7 @@ some borders, one frame without any label, and rare classes that only one strip 
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -59,10 +59,10 @@ class DemoParams(Section):
             wider as in the real set. Objects scale with it.
     """
 
-    train: int = Field(default=36, ge=8, le=1000)
-    test: int = Field(default=12, ge=1, le=500)
+    train: int = Field(default=36, ge=8, le=2000)
+    test: int = Field(default=12, ge=1, le=2000)
     seed: int = Field(default=0, ge=0)
-    width: int = Field(default=300, ge=96, le=1000)
+    width: int = Field(default=300, ge=96, le=600)
 
 
 def _rgb(red: float, green: float, blue: float) -> Colour:
@@ -74,10 +74,11 @@ def _noise(rng: np.random.Generator, shape: tuple[int, int], cell: float) -> Flo
     """Smooth noise of about zero mean and unit variance whose features are ``cell`` pixels wide; float32 (H, W)."""
     if cell <= 1:
         return rng.standard_normal(shape, dtype=np.float32)
-    height, width = int(shape[0] / cell) + 4, int(shape[1] / cell) + 4
+    height, width = int(np.ceil(shape[0] / cell)) + 1, int(np.ceil(shape[1] / cell)) + 1
     grid = rng.standard_normal((height, width), dtype=np.float32)
-    scale = np.array([[1 / cell, 0, 1], [0, 1 / cell, 1]])
-    return cv2.warpAffine(grid, scale, shape[::-1], flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP) * np.float32(1.35)
+    size = (int(np.ceil(width * cell)), int(np.ceil(height * cell)))
+    smooth = cv2.resize(grid, size, interpolation=cv2.INTER_CUBIC)
+    return np.ascontiguousarray(smooth[: shape[0], : shape[1]]) * np.float32(1.35)
 
 
 @dataclass(frozen=True)
@@ -165,14 +166,15 @@ class _World:
         size, wavelength, phase = self._bend
         return float(np.arctan(size * 2 * np.pi / wavelength * np.cos(2 * np.pi * x / wavelength + phase)))
 
-    def outline(self, points: Points) -> tuple[Window, Bools]:
-        """The window around a polygon given in metres, and the polygon's inside in it."""
+    def outline(self, points: Points, margin: float = 0.0) -> tuple[Window, Bools]:
+        """The window around a polygon given in metres, widened by ``margin`` metres, and the polygon's inside in it."""
         corners = []
         for (x0, y0), (x1, y1) in zip(points, points[1:] + points[:1], strict=True):
             steps = max(1, int(abs(x1 - x0) / 4))  # long edges follow the bend
             corners += [self.place(x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps) for i in range(steps)]
         positions = np.array(corners)
-        window = self._window(*positions.min(axis=0), *positions.max(axis=0))
+        spare = margin * self.scale
+        window = self._window(*(positions.min(axis=0) - spare), *(positions.max(axis=0) + spare))
         rows, columns = window
         inside = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.uint8)
         if inside.size:
@@ -225,9 +227,11 @@ class _World:
         return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
     def lower(self, points: Points, metres: float) -> None:
-        """Sink the terrain under a polygon."""
-        window, inside = self.outline(points)
-        self.ground[window] -= metres * cv2.blur(inside.astype(np.float32), (9, 9))
+        """Sink the terrain under a polygon (or raise it, by a negative amount), with banks 3 m wide."""
+        window, inside = self.outline(points, margin=3)
+        if inside.size:
+            kernel = round(3 * self.scale)
+            self.ground[window] -= metres * cv2.blur(inside.astype(np.float32), (kernel, kernel))
 
 
 def _chance(world: _World, probability: float) -> bool:
@@ -283,7 +287,9 @@ def _solar(world: _World, x: float, y: float, angle: float) -> None:
     inside = (np.abs(u) < 2.7) & (np.abs(v) < 1.7) & (world.label[window] == ROOF)
     frame = (np.mod(u + 2.7, 0.9) < 0.13) | (np.mod(v + 1.7, 1.7) < 0.13)
     paint = np.where(frame[..., None], np.float32(_rgb(120, 130, 146)), np.float32(_rgb(26, 36, 72)))
-    world.put(window, inside, paint * world.texture(window, 0.05, 0.04, 0)[..., None], SOLAR, world.height[window] + 0.2)
+    world.put(
+        window, inside, paint * world.texture(window, 0.05, 0.04, 0)[..., None], SOLAR, world.height[window] + 0.2
+    )
 
 
 def _antenna(world: _World, x: float, y: float) -> None:
@@ -411,7 +417,9 @@ def _bins(world: _World, x: float, y: float) -> None:
     """Two or three wheeled bins in a row at the kerb."""
     colours = (_rgb(34, 62, 44), _rgb(36, 38, 40), _rgb(42, 70, 128))
     for index in range(int(world.rng.integers(2, 4))):
-        window, u, v = world.axes(x + 1.05 * index, y + world.rng.uniform(-0.15, 0.15), 0.9, world.rng.uniform(-0.2, 0.2))
+        window, u, v = world.axes(
+            x + 1.05 * index, y + world.rng.uniform(-0.15, 0.15), 0.9, world.rng.uniform(-0.2, 0.2)
+        )
         inside = (np.abs(u) < 0.45) & (np.abs(v) < 0.5)
         paint = np.where((v < -0.28)[..., None], np.float32(0.02), np.float32(colours[index]))
         world.put(window, inside, paint * np.float32((1, 1, 1)), BINS, 1.1)
@@ -486,20 +494,23 @@ def _lot(world: _World, x: float, lot: float, kerb: float, front: int, garden: _
     width, depth = lot - rng.uniform(2.4, 3.6), rng.uniform(8.5, 10.5)
     centre = rng.uniform(11.2, 12.4)
     turn = rng.normal(0, 0.03)
-    colour = _shade(world.look.roofs[rng.integers(len(world.look.roofs))], rng.uniform(0.8, 1.2))
+    colour = _shade(world.look.roofs[rng.integers(len(world.look.roofs))], rng.uniform(0.8, 1.35))
     garage = middle + side * (width / 2 - 3.2)
 
     drive = world.box(garage - 2.4, min(at(-1.5), at(centre - 3)), garage + 2.4, max(at(-1.5), at(centre - 3)))
     world.area(drive, _shade(CONCRETE, rng.uniform(0.8, 1.1)), BACKGROUND, (0.04, 0.04, 0.06))
     walk = world.box(middle - side * 2 - 0.6, min(at(2), at(centre)), middle - side * 2 + 0.6, max(at(2), at(centre)))
     world.area(walk, _shade(CONCRETE, 0.9), BACKGROUND)
-    if _chance(world, 0.55):
-        patio = world.box(middle - 3, min(at(centre), at(centre + 8)), middle + 2.5, max(at(centre), at(centre + 8)))
+    if _chance(world, 0.75):
+        left, right = middle - rng.uniform(2.5, lot / 2 - 1), middle + rng.uniform(2.5, lot / 2 - 1)
+        far = centre + rng.uniform(7.5, 11)
+        patio = world.box(left, min(at(centre), at(far)), right, max(at(centre), at(far)))
         world.area(patio, _shade(_rgb(186, 152, 126), rng.uniform(0.8, 1.1)), BACKGROUND, (0.06, 0.1, 0.06))
-    if _chance(world, 0.7):  # a dark mulched bed along the front
-        bed = world.box(middle - side * 2.5 - 3.2, min(at(centre - 6.3), at(centre)),
-                        middle - side * 2.5 + 3.2, max(at(centre - 6.3), at(centre)))  # fmt: skip
-        world.area(bed, _rgb(92, 76, 60), BACKGROUND, (0.15, 0.15, 0.05))
+    beside = world.box(
+        x + 0.2, min(at(centre - 4.5), at(centre + 5)), x + lot - 0.2, max(at(centre - 4.5), at(centre + 5))
+    )
+    if _chance(world, 0.75):  # gravel and mulch between the houses, which nobody labels
+        world.area(beside, _shade(_rgb(112, 98, 80), rng.uniform(0.7, 1.4)), BACKGROUND, (0.16, 0.14, 0.08))
     for s in (centre + 1, 27.0):
         _fence(world, ((x, at(12.0)), (x, at(s))))
 
@@ -540,11 +551,11 @@ def _lot(world: _World, x: float, lot: float, kerb: float, front: int, garden: _
         _bins(world, garage + side * 3.2 - 1, at(0.3))
 
     crowns = world.look.crowns
-    for s, probability in ((0.5, 0.5), (3.5, 0.6), (20.0, 0.6), (24.0, 0.7), (26.0, 0.7)):
+    for s, probability in ((0.8, 0.6), (2.5, 0.5), (5.0, 0.4), (19.5, 0.6), (22.5, 0.6), (25.0, 0.8), (26.5, 0.8)):
         if _chance(world, garden.tree * probability):
-            radius = rng.uniform(2.0, 3.4) if s > 10 else rng.uniform(2.4, 4.6)
-            away = middle - side * rng.uniform(1, lot / 2) if s < 10 else middle + rng.uniform(-0.5, 0.5) * lot
-            _tree(world, away, at(s + rng.uniform(-1, 1)), radius, _shade(crowns[rng.integers(len(crowns))], 1))
+            radius = rng.uniform(2.6, 5.6) * (0.85 if s > 10 else 1)
+            away = middle - side * rng.uniform(0, lot / 2) if s < 10 else middle + rng.uniform(-0.5, 0.5) * lot
+            _tree(world, away, at(s + rng.uniform(-1, 1)), radius, crowns[rng.integers(len(crowns))])
     for _ in range(int(rng.integers(2, 7))):  # shrubs along the walls and fences
         s = centre - depth / 2 - rng.uniform(0.4, 1.2) if _chance(world, 0.5) else rng.uniform(19, 26)
         shrub = middle + rng.uniform(-lot / 2, lot / 2)
@@ -600,14 +611,17 @@ def _grassland(world: _World, y: float, deep: float, track: bool = False, sunk: 
     rows = np.arange(window[0].start, window[0].stop, dtype=np.float32)[:, None] / world.scale
     stripes = 1 + 0.07 * np.sin(rows * 2.1 + 0.6 * world.broad[window]) + 0.08 * world.patch[window]
     world.albedo[window] *= np.where(inside, stripes, 1)[..., None]
-    world.lower(world.box(-3, y, world.width + 3, y + deep), sunk)
+    if sunk:
+        world.lower(world.box(-3, y, world.width + 3, y + deep), sunk)
     if track:
         for rut in (0.0, 1.7):
             world.area(world.box(-3, y + deep * 0.45 + rut, world.width + 3, y + deep * 0.45 + rut + 0.7),
                        SOIL, BACKGROUND, (0.1, 0.1, 0.15))  # fmt: skip
-    for _ in range(int(deep / 9)):
-        crown = world.look.crowns[rng.integers(len(world.look.crowns))]
-        _tree(world, rng.uniform(0, world.width), y + rng.uniform(2, deep - 2), rng.uniform(1, 3), crown)
+    for _ in range(int(deep / 6)):
+        x, row = rng.uniform(0, world.width), y + rng.uniform(2, deep - 2)
+        for _ in range(int(rng.integers(1, 5))):  # in clumps
+            crown = world.look.crowns[rng.integers(len(world.look.crowns))]
+            _tree(world, x + rng.normal(0, 3), row + rng.normal(0, 2), rng.uniform(1, 4), crown)
     return y + deep
 
 
@@ -637,7 +651,7 @@ def _river(world: _World, y: float, deep: float, boats: tuple[float, ...] = ()) 
     banks = shore(y, wiggle[0] + 1) + shore(y + deep, wiggle[1] - 1)[::-1]
     world.area(banks, SAND, BACKGROUND, (0.07, 0.08, 0.12))
     window, inside = world.outline(shore(y + 3.5, wiggle[0]) + shore(y + deep - 3.5, wiggle[1])[::-1])
-    tint, pale = np.float32(_rgb(112, 122, 118)), np.float32(_rgb(140, 147, 146))
+    tint, pale = np.float32(_rgb(90, 114, 106)), np.float32(_rgb(126, 143, 135))
     mix = np.clip(0.5 + 0.3 * world.broad[window], 0, 1)[..., None]
     ripples = world.texture(window, 0.015, 0.02, 0.02)[..., None]
     world.put(window, inside, (tint + (pale - tint) * mix) * ripples, WATER, 0.0)
@@ -761,6 +775,7 @@ def _construction(world: _World, y: float) -> float:
     rng = world.rng
     deep = 30.0
     left, right = world.width * 0.28, world.width * 0.72
+    world.lower(world.box(left, y, right, y + deep), -0.6)
     world.area(world.box(left, y + 1, right, y + deep - 1), _rgb(184, 142, 104), CONSTRUCTION, (0.09, 0.12, 0.14))
     slab = world.box(left + 3, y + 6, left + 15, y + 18)
     world.area(slab, _rgb(206, 204, 198), CONSTRUCTION, (0.04, 0.03, 0.04), top=0.3)
@@ -786,7 +801,7 @@ def _construction(world: _World, y: float) -> float:
 def _flood(world: _World, level: float) -> None:
     """Fill the terrain with murky water up to ``level`` metres: shallow water shows the ground, deep water does not."""
     depth = level - world.ground
-    wet = (depth > 0) & (world.height < 0.35)
+    wet = (depth > 0) & (world.height < 0.35) & (world.label != WATER)
     cover = (1 - np.exp(-np.maximum(depth, 0) / 0.22))[..., None]
     shallow, deep = np.float32(_rgb(146, 112, 72)), np.float32(_rgb(94, 88, 80))
     murk = shallow + (deep - shallow) * np.clip(depth / 0.6, 0, 1)[..., None]
@@ -810,15 +825,14 @@ def _shadows(height: Floats, azimuth: float, fall: float) -> Floats:
         fall: metres by which a ray falls per pixel.
     """
 
-    def moved(field_: Floats, steps: float) -> Floats:
-        column, row = round(float(np.cos(azimuth) * steps)), round(float(np.sin(azimuth) * steps))
-        result = np.full_like(field_, -100)
-        rows, columns = field_.shape
-        result[max(-row, 0) : rows - max(row, 0), max(-column, 0) : columns - max(column, 0)] = field_[
-            max(row, 0) : rows - max(-row, 0), max(column, 0) : columns - max(-column, 0)
-        ]
-        result -= np.float32(fall * steps)
-        return result
+    size = height.shape[::-1]
+
+    def moved(surface: Floats, steps: float) -> Floats:
+        shift = np.array([[1, 0, np.cos(azimuth) * steps], [0, 1, np.sin(azimuth) * steps]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(surface, shift, size, flags=flags, borderMode=cv2.BORDER_REPLICATE) - np.float32(
+            fall * steps
+        )
 
     horizon = moved(height, 1)
     for doubling in range(7):
@@ -831,9 +845,12 @@ def _light(world: _World) -> Bytes:
     """The lit world as display colours, uint8 RGB (H, W, 3)."""
     look, scale = world.look, world.scale
     height = world.height
-    relief = cv2.GaussianBlur(height, (0, 0), 0.7)
-    slope_x = np.clip(cv2.Sobel(relief, cv2.CV_32F, 1, 0, scale=scale / 8), -3, 3)
-    slope_y = np.clip(cv2.Sobel(relief, cv2.CV_32F, 0, 1, scale=scale / 8), -3, 3)
+    relief = cv2.GaussianBlur(height, (0, 0), 0.9)
+    slope_x = cv2.Sobel(relief, cv2.CV_32F, 1, 0, scale=scale / 8)
+    slope_y = cv2.Sobel(relief, cv2.CV_32F, 0, 1, scale=scale / 8)
+    gentler = 1.7 / np.maximum(np.hypot(slope_x, slope_y), 1.7)  # a wall is one step of the map, not a face
+    slope_x *= gentler
+    slope_y *= gentler
     low = np.cos(look.elevation)
     towards = low * (np.cos(look.azimuth) * slope_x + np.sin(look.azimuth) * slope_y)
     lambert = (np.sin(look.elevation) - towards) / np.sqrt(1 + slope_x**2 + slope_y**2)
@@ -908,7 +925,7 @@ class _Strip:
     """One flight line: what lies along it, and how it was flown.
 
     Attributes:
-        first_id: id of its first frame.
+        first_id: id of its first frame; later where that is taken.
         share: its share of all frames.
         size: width and height of its photos, in units of ``DemoParams.width``.
         zoom: magnification; 1 shows ``FRAME_METRES`` across.
@@ -936,13 +953,13 @@ def _block(above: _Garden, below: _Garden, street: Band) -> tuple[Band, ...]:
 
 
 LARGE = (307 / 300, 459 / 300)
-POOLS = _Garden(pool=0.55, shed=0.3, chimney=0.5, car=0.5, tree=0.7)
-PLAIN = _Garden(car=0.45, shed=0.35, chimney=0.3, tree=0.9)
-CLOSE = _Garden(pool=0.5, window=0.6, chimney=0.6, shed=0.4, trampoline=0.3, bins=0.4, car=0.5, tree=0.7)
-SUNNY = _Garden(pool=0.4, window=0.6, chimney=0.5, solar=0.6, antenna=0.9, car=0.5, tree=0.4)
-DROWNED = _Garden(pool=0.45, shed=0.4, chimney=0.5, window=0.35, trampoline=0.1, car=0.35, tree=1.0)
+POOLS = _Garden(pool=0.45, shed=0.2, chimney=0.35, car=0.5, tree=0.8)
+PLAIN = _Garden(car=0.4, shed=0.2, tree=1.0)
+CLOSE = _Garden(pool=0.35, window=0.4, chimney=0.5, shed=0.25, trampoline=0.2, bins=0.35, car=0.5, tree=0.7)
+SUNNY = _Garden(pool=0.4, window=0.6, chimney=0.5, solar=0.8, antenna=0.9, car=0.5, tree=0.4)
+DROWNED = _Garden(pool=0.35, shed=0.2, chimney=0.35, window=0.2, trampoline=0.06, car=0.3, tree=1.1)
 STRIPS = (
-    _Strip(6411, 8, 1.0, 9, HAZY, (
+    _Strip(6437, 8, 1.0, 9, HAZY, (
         *_block(POOLS, POOLS, partial(_street, lights=True)), _power, partial(_grassland, deep=34, track=True),
         partial(_river, deep=46, boats=(0.38, 0.62)), partial(_grassland, deep=14), partial(_forest, deep=26),
         *_block(PLAIN, POOLS, _street), _power, partial(_river, deep=44), partial(_grassland, deep=40),
@@ -957,9 +974,9 @@ STRIPS = (
         *_block(POOLS, PLAIN, partial(_street, asphalt=True)), partial(_grassland, deep=20), partial(_river, deep=30),
     ), cross_street=True),
     _Strip(8420, 9, 1.15, -6, SHARP, (
-        partial(_forest, deep=34), *_block(POOLS, CLOSE, _street), _power, partial(_grassland, deep=24, sunk=0.3),
+        partial(_forest, deep=34), *_block(POOLS, CLOSE, partial(_street, lights=True)), _power, partial(_grassland, deep=24, sunk=0.3),
         _construction, partial(_homes, front=-1, garden=PLAIN), partial(_river, deep=30),
-        partial(_grassland, deep=22, sunk=0.35), partial(_homes, front=1, garden=CLOSE), _street,
+        partial(_grassland, deep=22, sunk=0.35), partial(_homes, front=1, garden=CLOSE), partial(_street, lights=True),
         partial(_forest, deep=30),
     ), flood=-0.28),
     _Strip(9030, 7, 1.0, -20, WET, (
@@ -974,18 +991,19 @@ STRIPS = (
 )  # fmt: skip
 """The flight lines: four of the dry flight, two of the flooded one."""
 
-BARE = _Strip(7258, 1, 1.0, 0, SHARP, (partial(_bare, deep=200),))
+BARE = _Strip(6411, 1, 1.0, 0, SHARP, (partial(_bare, deep=200),))
 """The frame on which there is nothing to label."""
 
+ROUND = 60
+"""Most frames from one round of ``STRIPS``; a larger set takes further rounds over new ground."""
 
-@dataclass
+
+@dataclass(frozen=True)
 class _Frame:
-    """One photo with its mask: uint8 RGB (h, w, 3), uint8 (h, w)."""
+    """One photo with its mask: uint8 RGB (h, w, 3) and uint8 (h, w)."""
 
-    id: int
     photo: Bytes
     mask: Bytes
-    strip: int = field(default=0)
 
 
 def _majority(label: Bytes) -> Bytes:
@@ -995,8 +1013,8 @@ def _majority(label: Bytes) -> Bytes:
     return np.where((a == b) | (a == c) | (a == d), a, result)
 
 
-def _draw(strip: _Strip, number: int, frames: int, params: DemoParams) -> list[_Frame]:
-    """Draw one strip's world and photograph it."""
+def _draw(number: int, strip: _Strip, frames: int, params: DemoParams) -> list[_Frame]:
+    """Draw one strip's world and photograph it; ``number`` sets its random numbers apart from the other strips'."""
     rng = np.random.default_rng([params.seed, number])
     width, height = round(strip.size[0] * params.width), round(strip.size[1] * params.width)
     scale = 2 * params.width * strip.zoom / FRAME_METRES  # of the drawing, pixels per metre
@@ -1017,7 +1035,6 @@ def _draw(strip: _Strip, number: int, frames: int, params: DemoParams) -> list[_
     photo = _light(world)
 
     result = []
-    identifier = strip.first_id
     for frame in range(frames):
         centre_x = (world.width / 2 + rng.uniform(-1.5, 1.5)) * scale
         centre_y = (span_y / 2 + 4 + advance * frame + rng.uniform(-1.5, 1.5)) * scale
@@ -1031,10 +1048,7 @@ def _draw(strip: _Strip, number: int, frames: int, params: DemoParams) -> list[_
         size = (2 * width, 2 * height)
         large = cv2.warpAffine(photo, window, size, flags=cv2.INTER_LINEAR | inverse, borderMode=cv2.BORDER_REFLECT)
         mask = cv2.warpAffine(world.label, window, size, flags=cv2.INTER_NEAREST | inverse, borderValue=BACKGROUND)
-        result.append(
-            _Frame(identifier, _camera(large, strip.look, rng), _unlabel_borders(_majority(mask), rng), number)
-        )
-        identifier += 1 if rng.random() < 0.8 else 2  # now and then a frame is missing, as in the real set
+        result.append(_Frame(_camera(large, strip.look, rng), _unlabel_borders(_majority(mask), rng)))
     return result
 
 
@@ -1043,7 +1057,10 @@ def _camera(large: Bytes, look: _Look, rng: np.random.Generator) -> Bytes:
     photo = cv2.resize(large, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     photo += 0.35 * (photo - cv2.GaussianBlur(photo, (0, 0), 1.0))  # the sharpening every such camera applies
     height, width = photo.shape[:2]
-    across, down = np.linspace(-1, 1, width, dtype=np.float32)[None], np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    across, down = (
+        np.linspace(-1, 1, width, dtype=np.float32)[None],
+        np.linspace(-1, 1, height, dtype=np.float32)[:, None],
+    )
     vignette = 1 - 0.09 * (across**2 + down**2)
     glare = np.float32(look.haze) * (1 + 0.4 * across * rng.uniform(-1, 1) + 0.4 * down * rng.uniform(-1, 1))
     photo *= vignette[..., None] * (rng.normal(1, 0.035) * (1 + rng.normal(0, 0.012, 3))).astype(np.float32)
@@ -1054,38 +1071,44 @@ def _camera(large: Bytes, look: _Look, rng: np.random.Generator) -> Bytes:
 
 
 def _unlabel_borders(mask: Bytes, rng: np.random.Generator) -> Bytes:
-    """Leave a strip at a border without labels, as the annotators did: mostly thin, now and then wide."""
+    """Leave strips at some borders without labels, as the annotators did: mostly thin, now and then wide.
+
+    A strip takes a part of a class, never all of it, so that the rare classes stay in the set.
+    """
     for quarter in range(4):
         if rng.random() < 0.22:
-            side = np.rot90(mask, quarter)
-            side[: 1 + int(rng.integers(2)) if rng.random() < 0.96 else len(side) // 9] = BACKGROUND
+            trial = mask.copy()
+            side = np.rot90(trial, quarter)
+            side[: 1 + int(rng.integers(2)) if rng.random() < 0.9 else len(side) // 9] = BACKGROUND
+            if len(np.setdiff1d(mask, trial)) == 0:
+                mask = trial
     return mask
 
 
-def _plan(frames: int) -> list[int]:
-    """Frames per strip, the bare frame left out, by largest remainder of the strips' shares."""
-    total = sum(strip.share for strip in STRIPS)
-    exact = [strip.share / total * (frames - 1) for strip in STRIPS]
+def _plan(frames: int) -> list[tuple[_Strip, int]]:
+    """The strips to fly and the frames of each: shares by largest remainder, after the one bare frame."""
+    strips = STRIPS * -(-(frames - 1) // ROUND)
+    total = sum(strip.share for strip in strips)
+    exact = [strip.share / total * (frames - 1) for strip in strips]
     counts = [int(value) for value in exact]
-    order = sorted(range(len(STRIPS)), key=lambda index: counts[index] - exact[index])
-    for index in order[: frames - 1 - sum(counts)]:
+    by_remainder = sorted(range(len(strips)), key=lambda index: counts[index] - exact[index])
+    for index in by_remainder[: frames - 1 - sum(counts)]:
         counts[index] += 1
-    return counts
+    return [(BARE, 1), *((strip, count) for strip, count in zip(strips, counts, strict=True) if count)]
 
 
-def _choose_test(frames: list[_Frame], count: int, rng: np.random.Generator) -> set[int]:
-    """Ids of the test frames: at random, but no class leaves the training frames, nor does the bare frame."""
-    present = np.array([[(frame.mask == label).any() for label in range(N_CLASSES)] for frame in frames])
+def _choose_test(masks: list[Bytes], count: int, rng: np.random.Generator) -> set[int]:
+    """Indices of the test frames: at random, yet neither the bare frame nor, if it can be helped, a class's last."""
+    present = np.array([np.bincount(mask.ravel(), minlength=N_CLASSES) > 0 for mask in masks])
+    order = [int(index) for index in rng.permutation(len(masks)) if present[index, 1:].any()]
     left = present.sum(axis=0)
-    order = [index for index in rng.permutation(len(frames)) if present[index, 1:].any()]
-    # A frame whose loss would rob the training set of a class comes last.
     chosen: list[int] = []
     for index in order:
-        if len(chosen) < count and (left - present[index] > 0)[present[index]].all():
+        if len(chosen) < count and (left[present[index]] > 1).all():
             chosen.append(index)
             left = left - present[index]
     chosen += [index for index in order if index not in chosen][: count - len(chosen)]
-    return {frames[index].id for index in chosen}
+    return set(chosen)
 
 
 def write_demo(folder: Path, params: DemoParams) -> None:
@@ -1098,18 +1121,21 @@ def write_demo(folder: Path, params: DemoParams) -> None:
         folder: where to write; made when absent. Files of the same name are replaced, others left alone.
         params: how many photos, how large, from which seed.
     """
-    counts = _plan(params.train + params.test)
-    tasks = [(strip, number, count) for number, (strip, count) in enumerate(zip(STRIPS, counts, strict=True)) if count]
-    tasks.append((BARE, len(STRIPS), 1))
+    plan = _plan(params.train + params.test)
     with ThreadPoolExecutor(max_workers=2) as pool:
-        drawn = pool.map(lambda task: _draw(*task, params), tasks)
-        frames = [frame for strip in drawn for frame in strip]
-    test = _choose_test(frames, params.test, np.random.default_rng([params.seed, len(STRIPS) + 1]))
-    for frame in frames:
-        part = "test" if frame.id in test else "train"
-        quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-        _write(folder / f"{part}_images" / f"{frame.id}.jpg", frame.photo[..., ::-1], quality)
-        _write(folder / f"{part}_masks" / f"{frame.id}.png", frame.mask, [cv2.IMWRITE_PNG_COMPRESSION, 6])
+        drawn = list(pool.map(lambda task: _draw(task[0], *task[1], params), enumerate(plan)))
+    rng = np.random.default_rng([params.seed, len(plan)])
+    test = _choose_test([frame.mask for frames in drawn for frame in frames], params.test, rng)
+    index, identifier = 0, 0
+    for (strip, _), frames in zip(plan, drawn, strict=True):
+        identifier = max(identifier + 30, strip.first_id)  # strips lie apart
+        for frame in frames:
+            part = "test" if index in test else "train"
+            quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+            _write(folder / f"{part}_images" / f"{identifier}.jpg", frame.photo[..., ::-1], quality)
+            _write(folder / f"{part}_masks" / f"{identifier}.png", frame.mask, [cv2.IMWRITE_PNG_COMPRESSION, 6])
+            index += 1
+            identifier += 1 if rng.random() < 0.8 else 2  # now and then a frame is missing, as in the real set
 
 
 def _write(path: Path, image: Bytes, options: list[int]) -> None:

@@ -41,7 +41,9 @@ def confusion(truth: npt.NDArray[np.uint8], predicted: npt.NDArray[np.uint8]) ->
         block = [rows[start : start + _BLOCK, None], columns[start : start + _BLOCK, None]]
         counts += cv2.calcHist(block, [0, 1], None, [N_CLASSES] * 2, [0, N_CLASSES] * 2).astype(np.int64)
     if counts.sum() != rows.size:
-        raise ValueError(f"a class id is above {N_CLASSES - 1}: largest {rows.max()} (truth), {columns.max()} (prediction)")
+        raise ValueError(
+            f"a class id is above {N_CLASSES - 1}: largest {rows.max()} (truth), {columns.max()} (prediction)"
+        )
     return counts
 
 
@@ -118,7 +120,9 @@ def pair_metrics(dice: npt.NDArray[np.float64], present: npt.NDArray[np.bool_]) 
         raise ValueError("there is no image to score")
     found = {"score": float(dice.mean()), "empty_score": float(1 - present.mean())}
     classes = {
-        f"dice/{slug(index + 1)}": float(dice[holds, index].mean()) for index, holds in enumerate(present.T) if holds.any()
+        f"dice/{slug(index + 1)}": float(dice[holds, index].mean())
+        for index, holds in enumerate(present.T)
+        if holds.any()
     }
     if classes:
         found["macro_dice"] = float(np.mean(list(classes.values())))

@@ -5,9 +5,10 @@ A row is one class of one image: ``ImageClassId,rle_mask``. The mask is 1024 x 1
 Every class 1..24 has a row; it is empty where the class does not occur.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +50,7 @@ def encode_labels(labels: npt.NDArray[np.uint8]) -> list[str]:
     order = np.argsort(classes, kind="stable")
     bounds = np.searchsorted(classes[order], np.arange(1, N_CLASSES + 1))
     pairs = np.stack((starts[order] + 1, lengths[order]), axis=1)
-    return [_text(pairs[first:last]) for first, last in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [_text(pairs[first:last]) for first, last in itertools.pairwise(bounds.tolist())]
 
 
 def encode_mask(mask: npt.NDArray[np.bool_]) -> str:
@@ -99,7 +100,7 @@ def decode(row: str, size: int = SCORE_SIZE) -> npt.NDArray[np.bool_]:
 
 
 def write_submission(
-    path: Path, ids: Sequence[str], predictions: Iterable[npt.NDArray[np.uint8 | np.bool_]], params: SubmitParams
+    path: Path, ids: Sequence[str], predictions: Iterable[npt.NDArray[Any]], params: SubmitParams
 ) -> None:
     """Write a submission, atomically; every row is decoded again and the whole file is read back.
 
@@ -117,11 +118,7 @@ def write_submission(
     """
     rows: list[tuple[str, str]] = []
     for photo, prediction in zip(ids, predictions, strict=True):
-        masks = _masks(prediction)
-        encoded = encode_labels(prediction) if prediction.ndim == 2 else [encode_mask(mask) for mask in masks]
-        for class_id, (row, mask) in enumerate(zip(encoded, masks, strict=True), start=1):
-            if not np.array_equal(decode(row), mask):
-                raise RuntimeError(f"{photo}: the row of class {class_id} does not decode to its mask")
+        for class_id, row in enumerate(_encode(photo, prediction), start=1):
             rows.append((params.row_id.replace("{id}", photo).replace("{class}", str(class_id)), row))
     with atomic(path) as temporary:
         pd.DataFrame(rows, columns=list(HEADER)).to_csv(temporary, index=False, lineterminator="\n")
@@ -129,12 +126,22 @@ def write_submission(
             raise RuntimeError(f"{path}: the photos are not in the order of the test set")
 
 
-def _masks(prediction: npt.NDArray[np.uint8 | np.bool_]) -> npt.NDArray[np.bool_]:
-    if prediction.shape == (SCORE_SIZE, SCORE_SIZE) and prediction.dtype == np.uint8:
-        return prediction == np.arange(1, N_CLASSES, dtype=np.uint8)[:, None, None]
-    if prediction.shape == (N_SCORED, SCORE_SIZE, SCORE_SIZE) and prediction.dtype == np.bool_:
-        return prediction.astype(np.bool_, copy=False)
-    raise ValueError(f"a prediction is {prediction.dtype} {prediction.shape}: a label map or 24 masks were expected")
+def _encode(photo: str, prediction: npt.NDArray[Any]) -> list[str]:
+    """The 24 rows of a label map or of 24 masks, each decoded again for comparison."""
+    if prediction.dtype == np.uint8 and prediction.shape == (SCORE_SIZE, SCORE_SIZE):
+        rows = encode_labels(prediction)
+        decoded = np.zeros((SCORE_SIZE, SCORE_SIZE), np.uint8)
+        for class_id, row in enumerate(rows, start=1):
+            if row:
+                decoded[decode(row)] = class_id
+    elif prediction.dtype == np.bool_ and prediction.shape == (N_SCORED, SCORE_SIZE, SCORE_SIZE):
+        rows = [encode_mask(mask) for mask in prediction]
+        decoded = np.stack([decode(row) for row in rows])
+    else:
+        raise ValueError(f"{photo}: {prediction.dtype} {prediction.shape}: a label map or 24 masks were expected")
+    if not np.array_equal(decoded, prediction):
+        raise RuntimeError(f"{photo}: its rows do not decode to what was encoded")
+    return rows
 
 
 def read_submission(path: Path, ids: Iterable[str]) -> dict[str, list[str]]:

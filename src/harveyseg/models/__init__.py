@@ -111,12 +111,12 @@ def _resolve(spec: Mapping[str, Any], where: str) -> tuple[ModuleType, Section]:
 def _check_size(network: Network, where: str, size: tuple[int, int]) -> None:
     """Run the network on photos without content: the device ``meta`` computes shapes only, in milliseconds."""
     height, width = size
-    remedy = "Height and width divisible by 32, e.g. [256, 256], suit almost every network."
+    remedy = "Sizes divisible by 32 suit almost every network; a few encoders take only the size in their name."
     problem = f"{where}: cannot take photos of {height}x{width} pixels (resize-cache.size)"
     try:
         # Two photos: batch norm refuses to train on a single value per channel.
         logits = network.to("meta")(torch.empty(2, 3, height, width, device="meta"))
     except Exception as error:  # libraries raise whatever they like for a size they cannot take
-        raise HarveysegError(f"{problem}: {error} {remedy}") from error
+        raise HarveysegError(f"{problem}: {str(error).rstrip('.')}. {remedy}") from error
     if tuple(logits.shape[-2:]) != size:
         raise HarveysegError(f"{problem}: it would answer with {'x'.join(map(str, logits.shape[-2:]))}. {remedy}")

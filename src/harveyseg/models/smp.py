@@ -1,4 +1,4 @@
-"""Every architecture and encoder of segmentation_models_pytorch (smp), among them the report's MobileNet and EfficientNet.
+"""All architectures and encoders of segmentation_models_pytorch (smp), among them the report's MobileNet-V2.
 
 An encoder is one of smp's own (``mobilenet_v2``, ``efficientnet-b3``, ``resnet101``, ``mit_b2``, ...) or any of timm's
 with the prefix ``tu-`` (``tu-convnext_tiny``).
@@ -55,21 +55,27 @@ class Params(Section):
     @classmethod
     def _known(cls, name: str) -> str:
         own = sorted(smp.encoders.encoders)
-        if name in own or (name.startswith(_TIMM) and timm.is_model(name.removeprefix(_TIMM))):
-            return name
         timms = [_TIMM + model for model in timm.list_models()]
+        model, _, tag = name.partition(".")
+        if name in own or (model in timms and not tag):
+            return name
+        if model in timms:
+            tagged = [_TIMM + known for known in timm.list_pretrained(f"{model.removeprefix(_TIMM)}.*")]
+            if name in tagged:
+                return name
+            raise ValueError(f"unknown weights {tag!r}; allowed: {', '.join([model, *tagged])}")
         closest = difflib.get_close_matches(name, [*own, *timms], n=5)
         hint = f"closest: {', '.join(closest)}; " if closest else ""
         raise ValueError(
-            f"unknown encoder; {hint}allowed: {', '.join(own)}, and each of the {len(timms)} models of timm.list_models() "
-            f"with the prefix {_TIMM}"
+            f"unknown encoder; {hint}allowed: {', '.join(own)}, and any of the {len(timms)} models of "
+            f"timm.list_models() with the prefix {_TIMM}"
         )
 
 
 class SmpNetwork(Network):
     """A network of smp: (B, 3, H, W) -> logits (B, classes, H, W)."""
 
-    def __init__(self, model: nn.Module, encoder_input: tuple[int, int]) -> None:
+    def __init__(self, model: Any, encoder_input: tuple[int, int]) -> None:
         """Wrap a model of smp.
 
         Args:
@@ -104,7 +110,8 @@ class SmpNetwork(Network):
         undecided = dict(probe.named_parameters())
         stages: list[list[str]] = []
         for feature in features:
-            if feature.requires_grad:  # the photo itself is among the features, too
+            # The photo itself is among the features, too, and VGG's last one is but a max-pool of the one before.
+            if feature.requires_grad and undecided:
                 gradients = torch.autograd.grad(
                     feature, list(undecided.values()), torch.empty_like(feature), retain_graph=True, allow_unused=True
                 )
@@ -138,8 +145,9 @@ def build(params: Params, classes: int, encoder_weights: str | None) -> SmpNetwo
         elif not Path(encoder_weights).is_file():
             names = " or ".join(f"`{name}`" for name in _published(params.encoder)) or "none at all"
             raise HarveysegError(
-                f"encoder_weights = {encoder_weights!r}: no such file, and no name of weights published for the encoder "
-                f"{params.encoder} (there are: {names}). Give a path to a local weights file, or `encoder_weights: null`."
+                f"encoder_weights = {encoder_weights!r}: no such file, and no name of weights published for the "
+                f"encoder {params.encoder} (there are: {names}). Give a path to a local weights file, or set "
+                "`encoder_weights: null`."
             )
     try:
         model = smp.create_model(
@@ -151,8 +159,8 @@ def build(params: Params, classes: int, encoder_weights: str | None) -> SmpNetwo
         )
     except Exception as error:  # smp and timm raise whatever they like when the two do not go together
         raise HarveysegError(
-            f"architecture {params.architecture} with the encoder {params.encoder} cannot be built: {error} "
-            "Choose another encoder or another architecture (`Unet` takes most encoders)."
+            f"architecture {params.architecture} with the encoder {params.encoder} cannot be built: "
+            f"{str(error).rstrip('.')}. Choose another encoder or another architecture (`Unet` takes most encoders)."
         ) from error
     if encoder_weights is not None and not published:
         _load_encoder(model.encoder, params.encoder, Path(encoder_weights))
@@ -184,7 +192,7 @@ def _require_reachable(encoder: str, weights: str) -> None:
     """
     if encoder.startswith(_TIMM):
         config = timm.get_pretrained_cfg(encoder.removeprefix(_TIMM))
-        repository, _, revision = (config.hf_hub_id or "").partition("@")
+        repository, _, revision = ((config and config.hf_hub_id) or "").partition("@")
         filenames = ["model.safetensors", "pytorch_model.bin"]
     else:
         settings = smp.encoders.encoders[encoder]["pretrained_settings"][weights]

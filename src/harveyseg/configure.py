@@ -1,0 +1,90 @@
+"""Checking ``params.yaml`` before any data is read: the networks, their training, the folds, the size.
+
+(DVC's matrix cannot look a model's entry up by its name in ``deps``, so what a training depends on is written to a
+file of its own for each model, and this is a stage.)
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harveyseg.configs import ModelConfig
+from harveyseg.errors import HarveysegError, raise_problems
+from harveyseg.imports import code_digests, module_closure
+from harveyseg.models import validate
+from harveyseg.resize import ResizeParams
+from harveyseg.settings import load, parse
+from harveyseg.split import SplitParams
+from harveyseg.training import TrainParams
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_RESERVED = {"ensemble", "everything_empty", "mean", "submission"}
+
+
+def merge(defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """``defaults`` with the keys of ``overrides`` laid over them, mappings merged key by key."""
+    merged = dict(defaults)
+    for key, value in overrides.items():
+        inner = merged.get(key)
+        merged[key] = merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def check_params(params: Path) -> list[ModelConfig]:
+    """Check a params file's ``models``, ``train``, ``folds``, ``split`` and ``resize-cache``, all at once.
+
+    Raises:
+        HarveysegError: with one line for each thing that cannot work, naming the allowed values.
+    """
+    values = load(params)
+    for name in ("models", "train", "split", "resize-cache"):
+        if not isinstance(values.get(name), dict) or not values[name]:
+            raise HarveysegError(
+                f"{params}: {name} must be a mapping that is not empty. `harveyseg preset demo` writes a complete file."
+            )
+    problems: list[str] = []
+    size = None
+    try:
+        size = parse(ResizeParams, values["resize-cache"], "resize-cache").shape
+        folds = parse(SplitParams, values["split"], "split").folds
+        problems += _fold_problems(values.get("folds"), folds)
+        parse(TrainParams, values["train"], "train")
+    except HarveysegError as error:
+        problems.append(str(error))
+    configs = []
+    for name, entry in values["models"].items():
+        try:
+            configs.append(_check_model(str(name), entry, values["train"], size))
+        except HarveysegError as error:
+            problems.append(str(error))
+    # A mistake in the defaults is every model's, but one mistake to the user.
+    raise_problems(list(dict.fromkeys(problems)), str(params), "Correct params.yaml, or the -S option that set it.")
+    return configs
+
+
+def _fold_problems(folds: object, count: int) -> list[str]:
+    if not isinstance(folds, list) or not folds or not all(isinstance(fold, int) for fold in folds):
+        return [f"folds = {folds!r}: a list of fold numbers is needed, e.g. `- 0`"]
+    problems = [f"folds: {fold} stands there twice" for fold in sorted({f for f in folds if folds.count(f) > 1})]
+    problems += [f"folds: {f} is not in 0..{count - 1} (split.folds = {count})" for f in folds if not 0 <= f < count]
+    return problems
+
+
+def _check_model(name: str, entry: object, train: Mapping[str, Any], size: tuple[int, int] | None) -> ModelConfig:
+    where = f"models.{name}"
+    if not _NAME.fullmatch(name) or name in _RESERVED:
+        raise HarveysegError(
+            f"{where}: not a usable name: letters, digits and underscores, a letter first, and none of "
+            f"{', '.join(sorted(_RESERVED))}"
+        )
+    if not isinstance(entry, dict) or not isinstance(entry.get("train", {}), dict):
+        raise HarveysegError(f"{where}: must be a mapping like `network: unet`, its `train` one, too")
+    spec = {key: value for key, value in entry.items() if key != "train"}
+    overrides = entry.get("train", {})
+    merged = parse(TrainParams, merge(train, overrides), f"{where}.train" if overrides else "train")
+    validate(spec, merged.encoder_weights, where, size)
+    code = code_digests(module_closure(f"harveyseg.models.{spec['network']}"))
+    return ModelConfig(name, spec, merged, code)
+
+

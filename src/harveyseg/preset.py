@@ -1,0 +1,57 @@
+"""Presets: complete settings under a name, written into ``params.yaml`` with its comments kept."""
+
+from collections.abc import Mapping, MutableMapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from harveyseg.errors import HarveysegError
+from harveyseg.files import atomic
+
+_FOLDER = files("harveyseg") / "presets"
+
+
+def preset_names() -> list[str]:
+    """Names of the presets, sorted."""
+    return sorted(Path(entry.name).stem for entry in _FOLDER.iterdir() if entry.name.endswith(".yaml"))
+
+
+def apply_preset(name: str, params: Path) -> None:
+    """Write a preset into a params file: every section but ``data`` and ``tracking``, which it leaves alone.
+
+    Comments of keys that stay are kept; a model that the preset lacks goes.
+
+    Raises:
+        HarveysegError: for an unknown preset or a params file that is absent.
+    """
+    if name not in preset_names():
+        raise HarveysegError(f"preset {name!r}: unknown. Known are: {', '.join(preset_names())}")
+    if not params.is_file():
+        raise HarveysegError(f"{params}: no such file. Run this in the project's root folder, where params.yaml lies.")
+    yaml = YAML()
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.preserve_quotes = True
+    yaml.width = 120
+    # Without this ruamel writes an empty value for null.
+    yaml.representer.add_representer(
+        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
+    target = yaml.load(params.read_text(encoding="utf-8"))
+    preset = yaml.load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    _overwrite(target, preset)
+    with atomic(params) as temporary, temporary.open("w", encoding="utf-8") as opened:
+        yaml.dump(target, opened)
+
+
+def _overwrite(target: MutableMapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Lay ``values`` over ``target``; what is equal stays untouched, since its comments hang on it."""
+    for key, value in values.items():
+        present = target.get(key)
+        if isinstance(value, Mapping) and isinstance(present, MutableMapping):
+            for gone in [inner for inner in present if inner not in value]:
+                del present[gone]
+            _overwrite(present, value)
+        elif key not in target or present != value or type(present) is not type(value):
+            target[key] = value

@@ -1,0 +1,26 @@
+"""Stage ``compare``: bring MLflow up to the workspace, then make the comparison table from MLflow."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from harveyseg.settings import section
+from harveyseg.stage import run
+from harveyseg.table import comparison, workspace, write_table
+from harveyseg.tracking import TrackingParams, open_tracker, sync
+
+
+def main(data: Path = Path("data"), reports: Path = Path("data/reports"), params: Path = Path("params.yaml")) -> None:
+    """Write REPORTS/comparison.csv, comparison.md and costs.csv, and print the table."""
+    outputs = workspace(params, data)
+    tracker = open_tracker(section(params, "tracking", TrackingParams), required=True)
+    for line in sync(tracker, outputs):
+        print(f"sync: {line}")
+    table = comparison(tracker, [output.record for output in outputs])
+    write_table(table, reports)
+    print((reports / "comparison.md").read_text(encoding="utf-8"), end="")
+
+
+if __name__ == "__main__":
+    run(main)

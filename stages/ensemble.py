@@ -1,0 +1,73 @@
+"""Stage ``ensemble``: weight the models out of fold, average their test probabilities, log it as a run of its own."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from harveyseg.cache import load_part
+from harveyseg.ensemble import EnsembleParams, choose_weights, listed, load_members, new_record, write_weights
+from harveyseg.evaluation import nested_entry, sheet_of, true_masks, write_evaluation
+from harveyseg.figures import overview, prediction_sheet
+from harveyseg.inference import InferenceParams
+from harveyseg.probabilities import count_confusions, read_probabilities, write_probabilities
+from harveyseg.runs import write_run
+from harveyseg.settings import section
+from harveyseg.stage import project_root, run
+from harveyseg.tracking import TrackingParams, open_tracker
+
+
+def main(
+    params: Annotated[Path, typer.Option(help="Settings; `models` and `folds` say what is averaged.")] = Path(
+        "params.yaml"
+    ),
+    cache: Annotated[Path, typer.Option(help="The resize cache.")] = Path("data/cache"),
+    models: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("data/models"),
+    predictions: Annotated[Path, typer.Option(help="Folder of their predictions.")] = Path("data/predictions"),
+    out: Annotated[Path, typer.Option(help="Folder of the ensemble.")] = Path("data/ensemble"),
+) -> None:
+    """Average the models with the weights that score best on photos that they were not trained on."""
+    settings, threads = (
+        section(params, "ensemble", EnsembleParams),
+        section(params, "inference", InferenceParams).threads,
+    )
+    train, members = load_part(cache / "train"), load_members(*listed(params), models, predictions)
+    truth = true_masks(cache / "score")
+    weights = choose_weights(members, train, settings, threads)
+    record = new_record(members, weights, settings, project_root())
+    with open_tracker(section(params, "tracking", TrackingParams)).run(record) as tracked:
+        record.run_id = tracked.id
+        averaged = (maps[None] for maps in members.test(weights.chosen))
+        write_probabilities(out / "test.npy", members.first.test_ids, train.size, averaged)
+        rows, ensemble, nested = members.rows(train.ids), members.predictor(weights.chosen), None
+        confusions = {"val": count_confusions(ensemble, truth["val"], rows, threads)}
+        if "test" in truth:
+            test = read_probabilities(out / "test.npy")[1]
+            confusions["test"] = count_confusions(test.__getitem__, truth["test"], range(len(test)), threads)
+        if weights.without:
+            nested = count_confusions(members.predictor(*weights.without.values()), truth["val"], rows, threads)
+        results, files = write_evaluation(out, record, confusions, nested_entry(nested))
+        write_weights(out / "weights.json", members, weights)
+        title = "Photos that the models were not trained on"
+        prediction_sheet(
+            sheet_of(train, rows, truth["val"], {"ensemble": ensemble}, photos=4), out / "sheet.png", title
+        )
+        columns = {model: members.predictor({model: 1.0}) for model in members.models} | {"ensemble": ensemble}
+        scores = {model: members.mean_score(model) for model in members.models} | {"ensemble": results["val/score"]}
+        sheet = sheet_of(train, rows, truth["val"], columns, photos=3)
+        overview(sheet, scores, results["val/empty_score"], out / "overview.png", title)
+        tracked.log_metrics(results)
+        tracked.log_artifacts(
+            [*files, *(out / name for name in ("weights.json", "sheet.png", "overview.png"))], "evaluation"
+        )
+        record.ended_ms = round(time.time() * 1000)
+        write_run(out / "run.json", record)
+    print("ensemble: " + ", ".join(f"{model} {weight:.2f}" for model, weight in weights.chosen.items()))
+
+
+if __name__ == "__main__":
+    run(main)

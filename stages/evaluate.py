@@ -1,0 +1,57 @@
+"""Stage ``evaluate``: what one trained model predicts, how good that is, and the same added to its MLflow run."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from harveyseg.cache import load_part
+from harveyseg.evaluation import sheet_of, true_masks, write_evaluation
+from harveyseg.figures import prediction_sheet
+from harveyseg.folds import indices, read_folds
+from harveyseg.inference import InferenceParams, predict
+from harveyseg.probabilities import count_confusions, read_probabilities, write_probabilities
+from harveyseg.runs import read_run
+from harveyseg.settings import section
+from harveyseg.stage import run
+from harveyseg.tracking import TrackingParams, open_tracker
+from harveyseg.weights import load_weights
+
+
+def main(
+    model: Annotated[str, typer.Option(help="Key in `models` of params.yaml.")],
+    fold: Annotated[int, typer.Option(help="The fold that was held out.")],
+    params: Annotated[Path, typer.Option(help="Settings.")] = Path("params.yaml"),
+    cache: Annotated[Path, typer.Option(help="The resize cache.")] = Path("data/cache"),
+    folds: Annotated[Path, typer.Option(help="The split.")] = Path("data/splits/folds.csv"),
+    models: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("data/models"),
+    out: Annotated[Path, typer.Option(help="Folder of the predictions.")] = Path("data/predictions"),
+) -> None:
+    """Predict the photos that the fold held out and the test photos; score those whose masks are known."""
+    inference = section(params, "inference", InferenceParams)
+    train, test = load_part(cache / "train"), load_part(cache / "test")
+    record = read_run(models / f"{model}-{fold}" / "run.json")
+    trained = load_weights(models / f"{model}-{fold}" / "weights.safetensors")
+    folder = out / f"{model}-{fold}"
+    held_out = indices(read_folds(folds), train.ids, fold)[1].tolist()
+    truth, stored, confusions = true_masks(cache / "score"), {}, {}
+    for name, part, rows in (("val", train, held_out), ("test", test, list(range(len(test.ids))))):
+        batches = predict(trained.network, part.images, rows, trained.mean, trained.std, inference)
+        write_probabilities(folder / f"{name}.npy", [part.ids[row] for row in rows], part.size, batches)
+        stored[name] = read_probabilities(folder / f"{name}.npy")[1]
+        if name in truth:
+            confusions[name] = count_confusions(stored[name].__getitem__, truth[name], rows, inference.threads)
+    results, files = write_evaluation(folder, record, confusions, {})
+    sheet = sheet_of(train, held_out, truth["val"], {"prediction": stored["val"].__getitem__}, photos=4)
+    prediction_sheet(sheet, folder / "sheet.png", f"{record.name}: photos that it was not trained on")
+    open_tracker(section(params, "tracking", TrackingParams)).add_results(
+        record, results, [*files, folder / "sheet.png"]
+    )
+    print(f"{model}-{fold}: score {results['val/score']:.4f} (everything empty {results['val/empty_score']:.4f})")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,51 @@
+"""Stage ``submit``: the submission of the ensemble and of every model, and what made them."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from harveyseg.ensemble import describe_members, listed, load_members
+from harveyseg.files import read_json, sha256, write_json
+from harveyseg.probabilities import label_map, read_probabilities
+from harveyseg.provenance import git_state
+from harveyseg.runs import read_run
+from harveyseg.settings import section
+from harveyseg.stage import project_root, run
+from harveyseg.submission import SubmitParams, write_submission
+
+
+def main(
+    params: Annotated[Path, typer.Option(help="Settings; `models` and `folds` say what is submitted.")] = Path(
+        "params.yaml"
+    ),
+    models: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("data/models"),
+    predictions: Annotated[Path, typer.Option(help="Folder of their predictions.")] = Path("data/predictions"),
+    ensemble: Annotated[Path, typer.Option(help="Folder of the ensemble.")] = Path("data/ensemble"),
+    out: Annotated[Path, typer.Option(help="Folder of the submissions.")] = Path("data/submission"),
+) -> None:
+    """Write submission.csv (the ensemble), one file per model, and submission.json, which says what made each."""
+    settings, members = section(params, "submit", SubmitParams), load_members(*listed(params), models, predictions)
+    ids, averaged = read_probabilities(ensemble / "test.npy")
+    record, weights = (
+        read_run(ensemble / "run.json"),
+        read_json(ensemble / "weights.json", "Run `dvc repro`.")["weights"],
+    )
+    made = {"submission.csv": describe_members(members, weights) | {"uid": record.uid, "run_id": record.run_id}}
+    write_submission(out / "submission.csv", ids, map(label_map, averaged), settings)
+    for model in members.models:
+        made[f"{model}.csv"] = describe_members(members, {model: 1.0})
+        write_submission(out / f"{model}.csv", ids, map(label_map, members.test({model: 1.0})), settings)
+    for name, about in made.items():
+        about["sha256"] = sha256(out / name)
+        print(f"{out / name}: {len(ids)} images x 24 classes")
+    git = git_state(project_root())
+    shared = {key: getattr(record, key) for key in ("data_source", "data_hash", "split_hash", "experiment")}
+    write_json(out / "submission.json", {**shared, "git_commit": git.commit, "git_dirty": git.dirty, "files": made})
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,46 @@
+"""What several test modules share: folders of real photos and a tiny cached part."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harveyseg.cache import CachedPart
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Set before anything computes: tests run beside each other's leftovers, and spinning threads stall them.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The competition's photos, or a skip that says what is missing."""
+    folder = Path(os.environ.get("HARVEYSEG_DATA", ROOT.parent / "shared" / "data" / "harvey"))
+    if not folder.is_dir():
+        pytest.skip(f"no real photos in {folder}; set HARVEYSEG_DATA to a folder in the Kaggle layout")
+    return folder
+
+
+@pytest.fixture
+def tiny_part() -> CachedPart:
+    """Twelve 32 x 32 photos of two classes that colour tells apart: 5 is green, 23 is brown; no other occurs."""
+    rng = np.random.default_rng(0)
+    masks = np.where(rng.random((12, 4, 4)) < 0.5, 5, 23).astype(np.uint8).repeat(8, axis=1).repeat(8, axis=2)
+    colours = np.zeros((25, 3))
+    colours[5], colours[23] = (60, 160, 60), (150, 110, 80)
+    images = np.clip(colours[masks] + rng.normal(0, 25, (12, 32, 32, 3)), 0, 255).astype(np.uint8)
+    flat = images.reshape(12, -1, 3).astype(np.float64)
+    photos = pd.DataFrame({"id": [str(index) for index in range(12)], "width": 32, "height": 32, "pixels": 32 * 32})
+    for channel, name in enumerate("rgb"):
+        photos[f"sum_{name}"] = flat[..., channel].sum(axis=1)
+        photos[f"sumsq_{name}"] = (flat[..., channel] ** 2).sum(axis=1)
+    for class_id in range(25):
+        photos[f"count_{class_id}"] = (masks == class_id).sum(axis=(1, 2))
+    return CachedPart(
+        ids=tuple(photos["id"]), images=images, masks=masks, photos=photos, size=(32, 32), source="demo", data_hash="0"
+    )

@@ -1,0 +1,270 @@
+"""Verification of folders in the Kaggle layout: good ones in all their shapes, and every bad input with its message."""
+
+import hashlib
+import io
+import logging
+import re
+import shutil
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from harveyseg.errors import HarveysegError
+from harveyseg.manifest import read_manifest, verify, write_manifest
+
+Damage = Callable[[Path], object]
+
+SEEDS = {"10": 0, "9": 1, "NA": 2, "20": 3}
+
+
+def photo(seed: int, size: tuple[int, int] = (48, 64)) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8))
+
+
+def mask(size: tuple[int, int] = (48, 64)) -> Image.Image:
+    return Image.fromarray((np.arange(size[0] * size[1]).reshape(size) % 25).astype(np.uint8))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Training photos 10, 9 and NA, test photo 20 with a mask."""
+    for photo_id, seed in SEEDS.items():
+        part = "test" if photo_id == "20" else "train"
+        for kind, image, ending in (("images", photo(seed), "jpg"), ("masks", mask(), "png")):
+            path = tmp_path / f"{part}_{kind}/{photo_id}.{ending}"
+            path.parent.mkdir(exist_ok=True)
+            image.save(path)
+    return tmp_path
+
+
+def png(bits: int, colour: int, rows: bytes) -> bytes:
+    """A PNG of 64x48 pixels from its filtered rows, written by hand: Pillow does not write 4-bit grey."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+
+    header = (64).to_bytes(4, "big") + (48).to_bytes(4, "big") + bytes([bits, colour, 0, 0, 0])
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def encoded(image: Image.Image, file_format: str = "JPEG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def with_value(value: int, pixels: int) -> Image.Image:
+    values = np.asarray(mask()).copy()
+    values.flat[:pixels] = value
+    return Image.fromarray(values)
+
+
+def turned() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(photo(0), exif=exif)
+
+
+def cut(name: str, end: int) -> Damage:
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:end])
+
+
+def zeroed(folder: Path) -> None:
+    """As a download that broke off in a preallocated file; cut at a marker so that the decoder alone sees nothing."""
+    path = folder / "train_images/9.jpg"
+    data = path.read_bytes()
+    path.write_bytes(data[:-2] + bytes(200))
+
+
+def write(name: str, data: bytes) -> Damage:
+    return lambda folder: (folder / name).write_bytes(data)
+
+
+def remove(name: str) -> Damage:
+    return lambda folder: (folder / name).unlink()
+
+
+def copy(source: str, target: str) -> Damage:
+    return lambda folder: shutil.copy(folder / source, folder / target)
+
+
+def empty(name: str) -> Damage:
+    def damage(folder: Path) -> None:
+        shutil.rmtree(folder / name)
+        (folder / name).mkdir()
+
+    return damage
+
+
+BAD: list[tuple[Damage, str]] = [
+    (lambda folder: shutil.rmtree(folder / "train_images"), "train_images: the folder is missing"),
+    (lambda folder: shutil.rmtree(folder / "train_masks"), "train_masks: the folder is missing"),
+    (lambda folder: shutil.rmtree(folder / "test_images"), "test_images: the folder is missing"),
+    (empty("test_images"), "test_images: holds no photo (.jpg or .jpeg)"),
+    (remove("train_masks/9.png"), "train_images/9.jpg: has no mask train_masks/9.png"),
+    (remove("test_masks/20.png"), "test_images/20.jpg: has no mask test_masks/20.png"),
+    (remove("train_images/9.jpg"), "train_masks/9.png: has no photo train_images/9.jpg"),
+    (
+        write("train_masks/9.png", encoded(mask((64, 48)), "PNG")),
+        "train_masks/9.png: is 48x64 pixels, its photo 64x48",
+    ),
+    (
+        write("train_masks/9.png", encoded(with_value(25, 7), "PNG")),
+        "train_masks/9.png: holds the value 25 in 7 pixels; classes are 0..24",
+    ),
+    (
+        write("test_masks/20.png", encoded(with_value(255, 1), "PNG")),
+        "test_masks/20.png: holds the value 255 in 1 pixels; classes are 0..24",
+    ),
+    (
+        write("train_masks/9.png", encoded(mask().convert("RGB"), "PNG")),
+        "train_masks/9.png: is 8-bit colour; a mask must be 8-bit grey, its value the class id",
+    ),
+    (
+        write("train_masks/9.png", encoded(mask().convert("P"), "PNG")),
+        "train_masks/9.png: is 8-bit palette; a mask must be 8-bit grey",
+    ),
+    (
+        write("train_masks/9.png", encoded(Image.fromarray(np.zeros((48, 64), np.uint16)), "PNG")),
+        "train_masks/9.png: is 16-bit grey; a mask must be 8-bit grey",
+    ),
+    # Pillow reads this one as mode L with the values 0 and 17, both valid classes
+    (
+        write("train_masks/9.png", png(4, 0, (b"\0" + b"\x01" * 32) * 48)),
+        "train_masks/9.png: is 4-bit grey; a mask must be 8-bit grey",
+    ),
+    (cut("train_images/9.jpg", 1500), "train_images/9.jpg: cannot be decoded as a JPEG photo (image file is truncated"),
+    (cut("train_images/9.jpg", -2), "train_images/9.jpg: "),
+    (zeroed, "train_images/9.jpg: is truncated (a JPEG without its end marker)"),
+    (cut("train_images/9.jpg", 100), "train_images/9.jpg: cannot be decoded as a JPEG photo"),
+    (cut("train_images/9.jpg", 0), "train_images/9.jpg: cannot be decoded as a JPEG photo (unknown format)"),
+    (cut("train_masks/9.png", -50), "train_masks/9.png: cannot be decoded as a PNG mask"),
+    (cut("train_masks/9.png", -1), "train_masks/9.png: is truncated (a PNG without its end chunk)"),
+    (
+        write("train_images/9.jpg", encoded(photo(1), "PNG")),
+        "train_images/9.jpg: cannot be decoded as a JPEG photo (unknown format)",
+    ),
+    (
+        write("train_masks/9.png", encoded(photo(1))),
+        "train_masks/9.png: cannot be decoded as a PNG mask (unknown format)",
+    ),
+    (
+        write("train_images/9.jpg", encoded(photo(1).convert("CMYK"))),
+        "train_images/9.jpg: is a JPEG of mode CMYK; a colour photo (RGB) is needed",
+    ),
+    (write("train_images/9.jpg", turned()), "train_images/9.jpg: its EXIF orientation tag (6) turns it against"),
+    (
+        write("train_images/9.JPEG", encoded(photo(8))),
+        "train_images/9.JPEG and train_images/9.jpg: the id '9' occurs twice; ids must be unique",
+    ),
+    (
+        write("train_images/20.jpg", encoded(photo(8))),
+        "train_images/20.jpg and test_images/20.jpg: the id '20' occurs in both parts",
+    ),
+    (
+        copy("train_images/9.jpg", "test_images/21.jpg"),
+        "train_images/9.jpg and test_images/21.jpg: the same photo in train and test",
+    ),
+    (write("train_images/9.tif", b""), "train_images/9.tif: must end in .jpg or .jpeg"),
+    (write("train_masks/9.jpg", b""), "train_masks/9.jpg: must end in .png"),
+    (lambda folder: (folder / "train_images/more").mkdir(), "train_images/more: a folder; files must lie in"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), BAD, ids=[message for _, message in BAD])
+def test_bad_input(folder: Path, damage: Damage, message: str) -> None:
+    damage(folder)
+    with pytest.raises(HarveysegError, match=re.escape(message)) as caught:
+        verify(folder)
+    assert str(caught.value).startswith(f"the photos in {folder}: ")
+    assert str(caught.value).endswith("then run `dvc repro download`.")
+
+
+def test_all_problems_are_listed_at_once(folder: Path) -> None:
+    (folder / "train_masks/10.png").unlink()
+    (folder / "train_masks/9.png").write_bytes(encoded(with_value(25, 3), "PNG"))
+    (folder / "train_images/NA.jpg").write_bytes(b"\xff\xd8\xff")
+    (folder / "test_images/20.jpg").write_bytes((folder / "train_images/9.jpg").read_bytes())
+    with pytest.raises(HarveysegError) as caught:
+        verify(folder)
+    lines = str(caught.value).splitlines()
+    assert lines[0].endswith(": 4 problems")
+    assert len(lines) == 1 + 4 + 1
+    for name in ("train_images/10.jpg", "train_masks/9.png", "train_images/NA.jpg", "test_images/20.jpg"):
+        assert name in str(caught.value)
+
+
+def test_manifest_of_a_good_folder(folder: Path, tmp_path: Path) -> None:
+    pairs, manifest = verify(folder)
+    assert [(pair.part, pair.id) for pair in pairs] == [
+        ("train", "10"),
+        ("train", "9"),
+        ("train", "NA"),
+        ("test", "20"),
+    ]
+    write_manifest(tmp_path / "manifest.csv", manifest)
+    read = read_manifest(tmp_path / "manifest.csv")
+    assert read.equals(manifest)
+    row = read.iloc[2]
+    assert row[["part", "id", "image", "mask", "width", "height"]].tolist() == [
+        "train", "NA", "train_images/NA.jpg", "train_masks/NA.png", 64, 48,
+    ]  # fmt: skip
+    assert row["image_sha256"] == hashlib.sha256((folder / "train_images/NA.jpg").read_bytes()).hexdigest()
+    assert row["mask_sha256"] == hashlib.sha256((folder / "train_masks/NA.png").read_bytes()).hexdigest()
+
+
+def test_one_training_photo_is_enough_here(folder: Path) -> None:
+    for photo_id in ("10", "NA"):
+        (folder / f"train_images/{photo_id}.jpg").unlink()
+        (folder / f"train_masks/{photo_id}.png").unlink()
+    assert len(verify(folder)[0]) == 2
+
+
+def test_test_masks_may_be_unknown(folder: Path) -> None:
+    shutil.rmtree(folder / "test_masks")
+    pairs, manifest = verify(folder)
+    assert pairs[-1].mask is None
+    assert manifest.iloc[-1][["mask", "mask_sha256"]].tolist() == ["", ""]
+
+
+def test_nested_folders_any_case_and_hidden_files(folder: Path) -> None:
+    flat = verify(folder)[1]
+    for name in ("train_images", "train_masks", "test_images"):
+        (folder / name).rename(folder / "moved")
+        (folder / name).mkdir()
+        (folder / "moved").rename(folder / name / name)
+    nested = folder / "train_images/train_images"
+    (nested / "9.jpg").rename(nested / "9.JPEG")
+    (nested / ".DS_Store").write_bytes(b"")
+    assert verify(folder)[1].equals(flat)
+
+
+def test_trailing_bytes_and_upright_exif_are_no_problem(folder: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    (folder / "train_images/9.jpg").write_bytes(encoded(photo(1), exif=exif) + b"camera maker's trailer")
+    (folder / "train_images/10.jpg").write_bytes(encoded(photo(0), progressive=True))
+    verify(folder)
+
+
+def test_same_photo_twice_in_training_is_warned_about(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.copy(folder / "train_images/9.jpg", folder / "train_images/10.jpg")
+    with caplog.at_level(logging.WARNING):
+        verify(folder)
+    assert "train_images/10.jpg and train_images/9.jpg: the same photo under several ids" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "not a manifest"), ("part,id\ntrain,1\n", r"not a manifest \(columns part, id\)"), (None, "no such file")],
+)
+def test_damaged_manifest(tmp_path: Path, text: str | None, message: str) -> None:
+    if text is not None:
+        (tmp_path / "manifest.csv").write_text(text)
+    with pytest.raises(HarveysegError, match=rf"manifest\.csv: {message}.*dvc repro download"):
+        read_manifest(tmp_path / "manifest.csv")

@@ -1,0 +1,320 @@
+"""Networks of smp: encoder stages, pretrained weights from files, from the hub's cache and from a hub, and errors."""
+
+import hashlib
+import io
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+import segmentation_models_pytorch as smp
+import timm
+import torch
+from safetensors.torch import save, save_file
+from torch import Tensor
+
+from harveyseg import models
+from harveyseg.errors import HarveysegError
+from harveyseg.models.smp import Params, SmpNetwork, build
+
+MOBILENET = {"network": "smp", "encoder": "mobilenet_v2"}
+PUBLISHED = smp.encoders.encoders["mobilenet_v2"]["pretrained_settings"]["imagenet"]
+
+
+def make(encoder: str, architecture: str = "Unet", weights: str | None = None) -> SmpNetwork:
+    return build(Params.model_validate({"encoder": encoder, "architecture": architecture}), 25, weights)
+
+
+@pytest.fixture(scope="module")
+def encoder_state() -> dict[str, Tensor]:
+    """Weights for a MobileNet-V2 encoder that no fresh one has, batch norm's running statistics included."""
+    torch.manual_seed(7)
+    state: dict[str, Tensor] = smp.encoders.get_encoder("mobilenet_v2", weights=None).state_dict()
+    return {name: torch.rand_like(value) if value.is_floating_point() else value + 3 for name, value in state.items()}
+
+
+def assert_loaded(network: models.Network, state: dict[str, Tensor]) -> None:
+    assert isinstance(network, SmpNetwork)
+    loaded = network.model.encoder.state_dict()
+    assert loaded.keys() == state.keys()
+    for name, value in state.items():
+        assert torch.equal(loaded[name], value), name
+
+
+def stage_names(network: SmpNetwork) -> list[list[str]]:
+    names = {id(parameter): name for name, parameter in network.model.encoder.named_parameters()}
+    *stages, _, _ = network.depth_groups()
+    return [[names[id(parameter)] for parameter in stage] for stage in stages]
+
+
+def test_stages_of_resnet_are_its_layers() -> None:
+    for stage, allowed in zip(
+        stage_names(make("resnet18")),
+        [("conv1.", "bn1."), ("layer1.",), ("layer2.",), ("layer3.",), ("layer4.",)],
+        strict=True,
+    ):
+        assert all(name.startswith(allowed) for name in stage)
+
+
+def test_stages_of_mobilenet_end_where_the_resolution_halves() -> None:
+    blocks = [
+        sorted({int(name.split(".")[1]) for name in stage}) for stage in stage_names(make("mobilenet_v2"))
+    ]  # features.<block>.<...>
+    assert blocks == [[0, 1], [2, 3], [4, 5, 6], list(range(7, 14)), list(range(14, 19))]
+
+
+def test_stages_of_a_transformer_that_registers_its_stems_first() -> None:
+    stages = [{name.split(".")[0] for name in stage} for stage in stage_names(make("mit_b0"))]
+    assert stages == [{f"patch_embed{i}", f"block{i}", f"norm{i}"} for i in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "encoder"),
+    [
+        ("UnetPlusPlus", "resnet18"),
+        ("MAnet", "resnet18"),
+        ("Linknet", "vgg11"),
+        ("FPN", "efficientnet-b0"),
+        ("PSPNet", "mobilenet_v2"),
+        ("DeepLabV3", "resnet18"),
+        ("DeepLabV3Plus", "resnet18"),
+        ("PAN", "resnet18"),
+        ("UPerNet", "tu-convnext_atto"),
+        ("Segformer", "mit_b0"),
+        ("DPT", "tu-vit_tiny_patch16_224"),
+    ],
+)
+def test_every_architecture(architecture: str, encoder: str) -> None:
+    side = {"DPT": 224, "PAN": 128}.get(architecture, 64)  # the only size of that encoder; three more halvings
+    spec = {"network": "smp", "architecture": architecture, "encoder": encoder}
+    models.validate(spec, None, "models.x", (side, side))
+    network = make(encoder, architecture)
+    ids = [id(parameter) for group in network.depth_groups() for parameter in group]
+    assert sorted(ids) == sorted(id(parameter) for parameter in network.parameters())
+    assert network.eval()(torch.randn(1, 3, side, side)).shape == (1, 25, side, side)
+
+
+def test_gradients_reach_all_but_the_classifier_s_last_layers() -> None:
+    torch.manual_seed(0)
+    for encoder, unused in (("mobilenet_v2", ()), ("efficientnet-b1", ("_conv_head.", "_bn1."))):
+        network = make(encoder)
+        network(torch.randn(2, 3, 64, 64)).square().mean().backward()
+        without = [name for name, value in network.named_parameters() if value.grad is None]
+        assert all(name.startswith(tuple(f"model.encoder.{part}" for part in unused)) for name in without), without
+
+
+def test_depth_groups_leave_the_network_as_it_was() -> None:
+    network = make("mobilenet_v2").train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network.depth_groups()
+    assert network.training
+    assert network.model.encoder.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth"])
+def test_weights_from_a_file(tmp_path: Path, encoder_state: dict[str, Tensor], suffix: str) -> None:
+    path = tmp_path / f"encoder{suffix}"
+    if suffix == ".safetensors":
+        save_file(encoder_state, path)
+    else:
+        torch.save(encoder_state, path)
+    models.validate(MOBILENET, str(path), "models.mobilenet_v2", (64, 64))
+    assert_loaded(models.build(MOBILENET, str(path)), encoder_state)
+
+
+def test_weights_of_a_whole_classifier(tmp_path: Path, encoder_state: dict[str, Tensor]) -> None:
+    """torchvision's own files, which hold the classifier, too, fit smp's encoders of the same name."""
+    path = tmp_path / "mobilenet_v2.pth"
+    torch.save(encoder_state | {"classifier.1.weight": torch.ones(2, 2), "classifier.1.bias": torch.ones(2)}, path)
+    assert_loaded(make("mobilenet_v2", weights=str(path)), encoder_state)
+
+
+def test_weights_that_do_not_fit(tmp_path: Path, encoder_state: dict[str, Tensor]) -> None:
+    state = dict(encoder_state)
+    del state["features.1.conv.0.0.weight"]
+    state["features.0.0.weight"] = torch.zeros(5, 3, 3, 3)
+    state |= {f"more.{index}": torch.zeros(1) for index in range(5)}
+    path = tmp_path / "other.safetensors"
+    save_file(state, path)
+    with pytest.raises(HarveysegError) as raised:
+        models.validate(MOBILENET, str(path), "models.mobilenet_v2")
+    message = str(raised.value)
+    assert message.startswith(f"models.mobilenet_v2: encoder_weights: {path} does not fit the encoder mobilenet_v2: ")
+    assert "1 tensors missing: features.1.conv.0.0.weight;" in message
+    assert "5 tensors unexpected: more.0, more.1, more.2, ...;" in message
+    assert "1 tensors of another shape: features.0.0.weight is (5, 3, 3, 3), not (32, 3, 3, 3)." in message
+
+
+def test_weights_path_that_does_not_exist() -> None:
+    with pytest.raises(HarveysegError) as raised:
+        models.validate(MOBILENET, "nowhere/weights.pt", "models.mobilenet_v2")
+    message = str(raised.value)
+    assert "encoder_weights = 'nowhere/weights.pt': no such file, and no name of weights published" in message
+    assert "(there are: `imagenet`)" in message
+
+
+class Malicious:
+    """Unpickled without care, this runs code."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("code from a weights file ran",)
+
+
+@pytest.mark.parametrize("kind", ["garbage.pt", "garbage.safetensors", "empty.pt", "code.pt", "checkpoint.pt"])
+def test_weights_file_that_is_none(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / kind
+    if kind == "code.pt":
+        torch.save({"a": Malicious()}, path)
+    elif kind == "checkpoint.pt":
+        torch.save({"epoch": 3, "state_dict": {"a": torch.ones(1)}}, path)
+    else:
+        path.write_bytes(b"" if kind.startswith("empty") else b"no weights at all, just a few words of text")
+    with pytest.raises(HarveysegError) as raised:
+        make("mobilenet_v2", weights=str(path))
+    assert str(path) in str(raised.value)
+    assert ("holds no state dict" if kind == "checkpoint.pt" else "cannot be read") in str(raised.value)
+    assert "ran" not in capsys.readouterr().out
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and a hub at a port where nothing listens."""
+    folder = tmp_path / "hub"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(
+        huggingface_hub.constants,
+        "HUGGINGFACE_CO_URL_TEMPLATE",
+        "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}",
+    )
+    return folder
+
+
+@pytest.mark.usefixtures("hub_cache")
+@pytest.mark.parametrize("encoder", ["mobilenet_v2", "tu-resnet18"])
+def test_imagenet_without_a_network_fails_soon_and_names_the_remedy(encoder: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(HarveysegError) as raised:
+        models.validate({"network": "smp", "encoder": encoder}, "imagenet", "models.pretrained")
+    assert time.monotonic() - start < 10
+    message = str(raised.value)
+    assert message.startswith("models.pretrained: encoder_weights = 'imagenet': ")
+    assert "path to a local weights file" in message
+    assert "`encoder_weights: null`" in message
+
+
+def test_imagenet_without_a_network_but_in_the_cache(hub_cache: Path, encoder_state: dict[str, Tensor]) -> None:
+    folder = hub_cache / ("models--" + PUBLISHED["repo_id"].replace("/", "--")) / "snapshots" / PUBLISHED["revision"]
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    save_file(encoder_state, folder / "model.safetensors")
+    assert_loaded(models.build(MOBILENET, "imagenet"), encoder_state)
+
+
+@pytest.fixture
+def hub(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
+    """A hub over loopback HTTP with an empty cache before it; it serves what is put into the mapping of paths."""
+    files: dict[str, bytes] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            body = files.get(self.path, b"")
+            self.send_response(200 if self.path in files else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
+            self.send_header("X-Repo-Commit", PUBLISHED["revision"])
+            if self.path not in files:
+                self.send_header("X-Error-Code", "EntryNotFound")
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET = _answer
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Keep the tests' output clean."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+    template = address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    yield files
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_imagenet_from_a_hub(hub: dict[str, bytes], encoder_state: dict[str, Tensor]) -> None:
+    folder = f"/{PUBLISHED['repo_id']}/resolve/{PUBLISHED['revision']}"
+    hub[f"{folder}/config.json"] = b"{}"
+    hub[f"{folder}/model.safetensors"] = save(encoder_state)
+    assert_loaded(models.build(MOBILENET, "imagenet"), encoder_state)
+
+
+@pytest.mark.parametrize("filename", ["model.safetensors", "pytorch_model.bin"])
+def test_imagenet_of_a_timm_encoder_from_a_hub(hub: dict[str, bytes], filename: str) -> None:
+    torch.manual_seed(0)
+    state = {name: value.contiguous() for name, value in timm.create_model("resnet10t").state_dict().items()}
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = save(state) if filename == "model.safetensors" else buffer.getvalue()
+    hub[f"/{timm.get_pretrained_cfg('resnet10t').hf_hub_id}/resolve/main/{filename}"] = content
+    network = make("tu-resnet10t", weights="imagenet")
+    loaded = network.model.encoder.state_dict()
+    assert len(loaded) > 50
+    for name, value in loaded.items():
+        assert torch.equal(value, state[name.removeprefix("model.")]), name
+
+
+def test_a_name_that_is_published_for_another_encoder() -> None:
+    with pytest.raises(HarveysegError, match=r"'advprop': no such file.*mobilenet_v2 \(there are: `imagenet`\)"):
+        make("mobilenet_v2", weights="advprop")
+
+
+def test_an_encoder_without_published_weights() -> None:
+    """timm itself would only log a warning and go on with random weights."""
+    encoder = next(name for name in timm.list_models() if not timm.models.is_model_pretrained(name))
+    with pytest.raises(HarveysegError, match="there are: none at all"):
+        make(f"tu-{encoder}", weights="imagenet")
+
+
+def test_unknown_encoders_get_the_closest_names_first() -> None:
+    with pytest.raises(HarveysegError) as raised:
+        models.validate({"network": "smp", "encoder": "efficientnet_b3"}, None, "models.x")
+    message = str(raised.value)
+    assert (
+        "models.x.encoder = 'efficientnet_b3': unknown encoder; closest: efficientnet-b3, tu-efficientnet_b3" in message
+    )
+    assert "resnet101" in message
+
+
+def test_unknown_weights_tag_of_a_timm_encoder() -> None:
+    with pytest.raises(HarveysegError, match=r"unknown weights 'foo'; allowed: tu-resnet18, tu-resnet18\.a1_in1k"):
+        models.validate({"network": "smp", "encoder": "tu-resnet18.foo"}, None, "models.x")
+    models.validate({"network": "smp", "encoder": "tu-resnet18.a1_in1k"}, None, "models.x", (64, 64))
+
+
+def test_pairs_that_smp_cannot_combine() -> None:
+    for architecture, encoder in (("UnetPlusPlus", "mit_b0"), ("DPT", "resnet18"), ("DeepLabV3", "vgg11")):
+        with pytest.raises(HarveysegError, match=f"architecture {architecture} with the encoder {encoder} cannot be"):
+            models.validate({"network": "smp", "architecture": architecture, "encoder": encoder}, None, "models.x")
+
+
+def test_sizes() -> None:
+    fpn = {"network": "smp", "architecture": "FPN", "encoder": "resnet18"}
+    models.validate(fpn, None, "models.fpn", (64, 96))
+    with pytest.raises(HarveysegError, match=r"models\.fpn: cannot take photos of 250x256 .* divisible by 32"):
+        models.validate(fpn, None, "models.fpn", (250, 256))
+    with pytest.raises(HarveysegError, match="divisible by 32"):
+        make("resnet18", "FPN")(torch.zeros(1, 3, 40, 64))
+    fixed = {"network": "smp", "encoder": "tu-swin_tiny_patch4_window7_224"}
+    with pytest.raises(HarveysegError, match=r"cannot take photos of 256x256 .*224"):
+        models.validate(fixed, None, "models.swin", (256, 256))

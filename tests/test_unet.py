@@ -1,0 +1,179 @@
+"""The U-Net against its paper: shapes, parameter counts worked out by hand, and a forward pass written out flat."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harveyseg.errors import HarveysegError
+from harveyseg.models.blocks import ContractingPath, he_initialise
+from harveyseg.models.unet import Params, Unet, build
+
+
+def make(seed: int = 0, **settings: object) -> Unet:
+    torch.manual_seed(seed)
+    return build(Params.model_validate(settings), 25, None)
+
+
+@pytest.mark.parametrize("width", [16, 64])
+def test_shapes_layer_by_layer(width: int) -> None:
+    network = make(width=width).eval()
+    shapes: list[tuple[int, ...]] = []
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.MaxPool2d):
+            layer.register_forward_hook(lambda _layer, _inputs, output: shapes.append(tuple(output.shape[1:])))
+    network(torch.zeros(1, 3, 64, 32))
+    w = width
+    assert shapes == [
+        (w, 64, 32), (w, 64, 32), (w, 32, 16),
+        (2 * w, 32, 16), (2 * w, 32, 16), (2 * w, 16, 8),
+        (4 * w, 16, 8), (4 * w, 16, 8), (4 * w, 8, 4),
+        (8 * w, 8, 4), (8 * w, 8, 4), (8 * w, 4, 2),
+        (16 * w, 4, 2), (16 * w, 4, 2),
+        (8 * w, 8, 4), (8 * w, 8, 4), (8 * w, 8, 4),
+        (4 * w, 16, 8), (4 * w, 16, 8), (4 * w, 16, 8),
+        (2 * w, 32, 16), (2 * w, 32, 16), (2 * w, 32, 16),
+        (w, 64, 32), (w, 64, 32), (w, 64, 32),
+        (25, 64, 32),
+    ]  # fmt: skip
+
+
+# By hand, for first width w. The levels have w, 2w, 4w, 8w, 16w channels: sum 31w, sum of squares 341 w^2.
+# 3x3 weights down:  27w (from RGB) + 9 * 341 w^2 (second of each pair) + 4.5 * 340 w^2 (first of levels 2..5)
+#                    = 4599 w^2 + 27w
+# steps up to c = 8w, 4w, 2w, w (sum 15w, squares 85 w^2): up-convolution 8c^2, then 18c^2 and 9c^2
+#                    = 35 * 85 w^2 = 2975 w^2
+# head: 25w + 25.    Weights in all: 7574 w^2 + 52w + 25, without the biases and batch norms:
+# a pair of convolutions to c channels has 2c biases, or 4c batch norm parameters; an up-convolution has c biases.
+EXTRA = {"none": 2 * 31 + 3 * 15, "encoder": 4 * 31 + 3 * 15, "both": 4 * 31 + 5 * 15}
+
+
+@pytest.mark.parametrize("batch_norm", ["none", "encoder", "both"])
+@pytest.mark.parametrize("width", [16, 32, 64])
+def test_parameter_count(width: int, batch_norm: str) -> None:
+    count = sum(parameter.numel() for parameter in make(width=width, batch_norm=batch_norm).parameters())
+    assert count == 7574 * width**2 + (52 + EXTRA[batch_norm]) * width + 25
+
+
+def test_parameter_count_of_the_report() -> None:
+    assert sum(parameter.numel() for parameter in make().parameters()) == 1_942_505
+    assert sum(parameter.numel() for parameter in make(width=64).parameters()) == 31_037_273
+
+
+@pytest.mark.parametrize(("batch_norm", "norms"), [("none", 0), ("encoder", 10), ("both", 18)])
+def test_batch_norm_places(batch_norm: str, norms: int) -> None:
+    network = make(width=1, batch_norm=batch_norm)
+    assert sum(isinstance(layer, nn.BatchNorm2d) for layer in network.modules()) == norms
+    assert sum(isinstance(layer, nn.BatchNorm2d) for layer in network.encoder.modules()) == min(norms, 10)
+
+
+def test_forward_is_the_paper_written_out() -> None:
+    network = make(width=2, batch_norm="none").eval()
+    state = network.state_dict()
+    photos = torch.randn(2, 3, 32, 16)
+
+    def pair(features: Tensor, prefix: str) -> Tensor:
+        features = F.relu(F.conv2d(features, state[f"{prefix}.0.weight"], state[f"{prefix}.0.bias"], padding=1))
+        return F.relu(F.conv2d(features, state[f"{prefix}.2.weight"], state[f"{prefix}.2.bias"], padding=1))
+
+    def up(features: Tensor, step: int) -> Tensor:
+        prefix = f"decoder.{step}.up"
+        return F.conv_transpose2d(features, state[f"{prefix}.weight"], state[f"{prefix}.bias"], stride=2)
+
+    one = pair(photos, "encoder.levels.0")
+    two = pair(F.max_pool2d(one, 2), "encoder.levels.1")
+    three = pair(F.max_pool2d(two, 2), "encoder.levels.2")
+    four = pair(F.max_pool2d(three, 2), "encoder.levels.3")
+    five = pair(F.max_pool2d(four, 2), "encoder.levels.4")
+    four = pair(torch.cat([four, up(five, 0)], 1), "decoder.0.convs")
+    three = pair(torch.cat([three, up(four, 1)], 1), "decoder.1.convs")
+    two = pair(torch.cat([two, up(three, 2)], 1), "decoder.2.convs")
+    one = pair(torch.cat([one, up(two, 3)], 1), "decoder.3.convs")
+    expected = F.conv2d(one, state["head.weight"], state["head.bias"])
+    torch.testing.assert_close(network(photos), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_dropout_after_every_max_pool() -> None:
+    torch.manual_seed(0)
+    path = ContractingPath(8, 0.3, batch_norm=False).train()
+    zeroed: list[float] = []
+    order: list[str] = []
+    for name, layer in path.named_modules():
+        if isinstance(layer, nn.Dropout):
+            layer.register_forward_hook(
+                lambda _layer, inputs, output: zeroed.append(
+                    float(((output == 0) & (inputs[0] != 0)).sum() / (inputs[0] != 0).sum())
+                )
+            )
+        if isinstance(layer, nn.Dropout | nn.MaxPool2d):
+            layer.register_forward_hook(lambda *_, name=name: order.append(name))
+    path(torch.randn(8, 3, 64, 64))
+    assert order == ["pool.0", "pool.1"] * 4
+    assert zeroed == pytest.approx([0.3] * 4, abs=0.03)
+
+
+def test_eval_is_deterministic_and_training_is_not() -> None:
+    network = make(width=4)
+    photos = torch.randn(2, 3, 32, 32)
+    assert not torch.equal(network.train()(photos), network(photos))
+    assert torch.equal(network.eval()(photos), network(photos))
+
+
+def test_same_seed_same_weights() -> None:
+    first, second, other = make(seed=3), make(seed=3), make(seed=4)
+    assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
+    assert not torch.equal(first.head.weight, other.head.weight)
+
+
+def test_he_initialisation() -> None:
+    network = make(width=32, batch_norm="none")
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            # Counted rather than looked up: how many inputs does an output in the middle depend on?
+            photo = torch.zeros(1, layer.in_channels, 8, 8, requires_grad=True)
+            output = layer(photo)
+            (gradient,) = torch.autograd.grad(output[0, 0, output.shape[2] // 2, output.shape[3] // 2], photo)
+            incoming = int((gradient != 0).sum())
+            tolerance = 4 / math.sqrt(2 * layer.weight.numel())  # 4 standard errors of a standard deviation
+            assert float(layer.weight.detach().std()) == pytest.approx(math.sqrt(2 / incoming), rel=tolerance), name
+            assert layer.bias is not None
+            assert not layer.bias.any()
+
+
+def test_he_initialisation_keeps_the_scale() -> None:
+    torch.manual_seed(0)
+    layers = nn.Sequential(*(nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()) for _ in range(20)))
+    he_initialise(layers)
+    # The second moment stays; padding with zeros takes a little of it in every layer.
+    assert 0.1 < float(layers(torch.randn(1, 64, 64, 64)).square().mean()) < 2
+
+
+@pytest.mark.parametrize("batch_norm", ["none", "encoder", "both"])
+def test_gradients_reach_every_parameter(batch_norm: str) -> None:
+    network = make(batch_norm=batch_norm)
+    network(torch.randn(2, 3, 32, 32)).square().mean().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_depth_groups_run_from_the_photo_to_the_logits() -> None:
+    network = make(width=2)
+    groups = network.depth_groups()
+    assert [id(parameter) for group in groups for parameter in group] == [id(value) for value in network.parameters()]
+    assert len(groups) == 10
+    assert groups[0][0] is next(network.encoder.levels[0].parameters())
+    assert [len(group) for group in groups] == [6] * 5 + [6] * 4 + [2]
+
+
+@pytest.mark.parametrize("size", [(40, 32), (32, 40), (250, 250), (8, 8)])
+def test_size_that_cannot_be_halved_four_times(size: tuple[int, int]) -> None:
+    with pytest.raises(HarveysegError, match=rf"{size[0]}x{size[1]} pixels: .* divisible by 16"):
+        make(width=1)(torch.zeros(1, 3, *size))
+
+
+def test_pretrained_weights_are_refused() -> None:
+    with pytest.raises(HarveysegError, match=r"encoder_weights = 'imagenet': this network is trained from scratch"):
+        build(Params(), 25, "imagenet")

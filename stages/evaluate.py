@@ -10,8 +10,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from harveyseg.cache import load_part
 from harveyseg.evaluation import sheet_of, true_masks, write_evaluation
-from harveyseg.figures import prediction_sheet
+from harveyseg.figures import learning_curve, prediction_sheet
 from harveyseg.folds import indices, read_folds
+from harveyseg.history import read_history
 from harveyseg.inference import InferenceParams, predict
 from harveyseg.probabilities import count_confusions, read_probabilities, write_probabilities
 from harveyseg.runs import read_run
@@ -47,9 +48,9 @@ def main(
     results, files = write_evaluation(folder, record, confusions, {})
     sheet = sheet_of(train, held_out, truth["val"], {"prediction": stored["val"].__getitem__}, photos=4)
     prediction_sheet(sheet, folder / "sheet.png", f"{record.name}: photos that it was not trained on")
-    open_tracker(section(params, "tracking", TrackingParams)).add_results(
-        record, results, [*files, folder / "sheet.png"]
-    )
+    learning_curve(read_history(models / f"{model}-{fold}" / "history.csv"), folder / "learning_curve.png", record.name)
+    files += [folder / "sheet.png", folder / "learning_curve.png"]
+    open_tracker(section(params, "tracking", TrackingParams)).add_results(record, results, files)
     print(f"{model}-{fold}: score {results['val/score']:.4f} (everything empty {results['val/empty_score']:.4f})")
 
 

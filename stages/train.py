@@ -50,7 +50,7 @@ def main(
     with open_tracker(section(params, "tracking", TrackingParams)).run(record, resume=record.run_id) as tracked:
         record.run_id = tracked.id
         checkpoint.save_record(record.model_dump())
-        tracked.log_dataset(part.source, "data/cache/train", part.data_hash)
+        tracked.log_dataset(f"{part.source}, fold {fold} held out", "data/cache/train", part.data_hash[:32], "training")
         for epoch in training.run():
             tracked.log_history(epoch.history)
             print(f"{model}-{fold} {epoch}", flush=True)

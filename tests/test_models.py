@@ -156,6 +156,13 @@ def test_size_that_does_not_fit(name: str) -> None:
     assert "divisible by 16" in message
 
 
+@pytest.mark.parametrize("name", SPECS)
+def test_who_takes_encoder_weights(name: str) -> None:
+    assert models.takes_encoder_weights(SPECS[name], f"models.{name}") == (SPECS[name]["network"] == "smp")
+    with pytest.raises(HarveysegError, match=r"models\.x\.deep: unknown key"):
+        models.takes_encoder_weights(SPECS[name] | {"deep": 1}, "models.x")
+
+
 def test_weights_error_names_the_model() -> None:
     with pytest.raises(HarveysegError, match=r"^models\.unet: encoder_weights = 'imagenet': this network is trained"):
         models.validate(SPECS["unet"], "imagenet", "models.unet")

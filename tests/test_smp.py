@@ -234,7 +234,11 @@ def hub(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, 
             if self.command == "GET":
                 self.wfile.write(body)
 
-        do_HEAD = do_GET = _answer
+        def do_HEAD(self) -> None:
+            self._answer()
+
+        def do_GET(self) -> None:
+            self._answer()
 
         def log_message(self, format: str, *args: object) -> None:
             """Keep the tests' output clean."""
@@ -266,7 +270,9 @@ def test_imagenet_of_a_timm_encoder_from_a_hub(hub: dict[str, bytes], filename: 
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = save(state) if filename == "model.safetensors" else buffer.getvalue()
-    hub[f"/{timm.get_pretrained_cfg('resnet10t').hf_hub_id}/resolve/main/{filename}"] = content
+    config = timm.get_pretrained_cfg("resnet10t")
+    assert config is not None
+    hub[f"/{config.hf_hub_id}/resolve/main/{filename}"] = content
     network = make("tu-resnet10t", weights="imagenet")
     loaded = network.model.encoder.state_dict()
     assert len(loaded) > 50

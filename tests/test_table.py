@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
-from test_tracking import make_record, plain_environment, project, tracker, write_outputs
 
 from harveyseg.errors import HarveysegError
 from harveyseg.table import EMPTY, all_runs, check, comparison, markdown, workspace, write_table
 from harveyseg.tracking import RunOutputs, Tracker, TrackingParams, open_tracker, sync
+from test_tracking import make_record, migrated, plain_environment, project, tracker, write_outputs
 
-__all__ = ["plain_environment", "project", "tracker"]  # fixtures
+__all__ = ["migrated", "plain_environment", "project", "tracker"]  # fixtures
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -162,7 +162,9 @@ def test_impossible_settings_name_the_key_and_what_is_allowed(changes: dict[str,
 
 def test_a_fold_without_photos_is_refused(tiny_part: CachedPart, tmp_path: Path) -> None:
     with pytest.raises(HarveysegError, match="0 validation photos"):
-        Training(SPEC, parse(TrainParams, BASE, "train"), tiny_part, np.arange(12), np.arange(0), Checkpoint(tmp_path, "k"))
+        Training(
+            SPEC, parse(TrainParams, BASE, "train"), tiny_part, np.arange(12), np.arange(0), Checkpoint(tmp_path, "k")
+        )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

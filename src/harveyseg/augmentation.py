@@ -7,7 +7,6 @@ import albumentations as A
 import cv2
 import numpy as np
 import numpy.typing as npt
-
 from pydantic import Field
 
 from harveyseg.settings import Section

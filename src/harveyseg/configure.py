@@ -11,12 +11,14 @@ from typing import Any
 
 from harveyseg.configs import ModelConfig
 from harveyseg.errors import HarveysegError, raise_problems
+from harveyseg.files import sha256
 from harveyseg.imports import code_digests, module_closure
-from harveyseg.models import validate
+from harveyseg.models import takes_encoder_weights, validate
 from harveyseg.resize import ResizeParams
 from harveyseg.settings import load, parse
 from harveyseg.split import SplitParams
 from harveyseg.training import TrainParams
+from harveyseg.weights import locate_encoder_weights
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _RESERVED = {"ensemble", "everything_empty", "mean", "submission"}
@@ -83,8 +85,12 @@ def _check_model(name: str, entry: object, train: Mapping[str, Any], size: tuple
     spec = {key: value for key, value in entry.items() if key != "train"}
     overrides = entry.get("train", {})
     merged = parse(TrainParams, merge(train, overrides), f"{where}.train" if overrides else "train")
-    validate(spec, merged.encoder_weights, where, size)
+    if "encoder_weights" not in overrides and not takes_encoder_weights(spec, where):
+        # The section train speaks for all models; a network from scratch must not record a pretraining.
+        merged = merged.model_copy(update={"encoder_weights": None})
+    weights = locate_encoder_weights(merged.encoder_weights)
+    validate(spec, weights, where, size)
     code = code_digests(module_closure(f"harveyseg.models.{spec['network']}"))
+    if weights is not None and Path(weights).is_file():
+        code["encoder_weights"] = sha256(Path(weights))  # other content under the same name is another training
     return ModelConfig(name, spec, merged, code)
-
-

@@ -90,17 +90,21 @@ def per_class(confusions: Mapping[str, Confusions]) -> pd.DataFrame:
 
 
 def confusion_table(confusions: Confusions) -> pd.DataFrame:
-    """The summed confusion in long form: actual, predicted, pixels, and share of the actual class (0 where absent)."""
+    """The confusion of the summed pixels as DVC's plot template ``confusion`` takes it: it counts rows.
+
+    Returns:
+        The columns actual and predicted, e.g. "05 Grass"; 100 rows for each class that occurs in the truth, so that
+        a row is one percent of its pixels (rounded by largest remainder).
+    """
     summed = confusions.sum(0)
-    shares = summed / np.maximum(summed.sum(1, keepdims=True), 1)
-    return pd.DataFrame(
-        {
-            "actual": np.repeat(CLASS_NAMES, N_CLASSES),
-            "predicted": np.tile(CLASS_NAMES, N_CLASSES),
-            "pixels": summed.reshape(-1),
-            "share": shares.reshape(-1),
-        }
-    )
+    names = np.array([f"{class_id:02d} {name}" for class_id, name in enumerate(CLASS_NAMES)])
+    rows: list[npt.NDArray[np.str_]] = []
+    for actual in np.flatnonzero(summed.sum(1)):
+        percent = 100 * summed[actual] / summed[actual].sum()
+        counts = np.floor(percent).astype(int)
+        counts[np.argsort(counts - percent, kind="stable")[: 100 - counts.sum()]] += 1
+        rows.append(np.stack((np.repeat(names[actual], 100), np.repeat(names, counts)), axis=1))
+    return pd.DataFrame(np.concatenate(rows), columns=["actual", "predicted"])
 
 
 def nested_entry(confusions: Confusions | None) -> dict[str, float | int | str | None]:

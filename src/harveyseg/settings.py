@@ -78,7 +78,9 @@ def section(path: Path, name: str, model: type[SectionT]) -> SectionT:
     """
     values = load(path)
     if name not in values:
-        raise HarveysegError(f"{path}: the section {name!r} is missing. `harveyseg preset demo` writes a complete file.")
+        raise HarveysegError(
+            f"{path}: the section {name!r} is missing. `harveyseg preset demo` writes a complete file."
+        )
     if not isinstance(values[name], dict):
         raise HarveysegError(f"{path}: the section {name!r} must be a mapping of keys to values.")
     return parse(model, values[name], name)

@@ -152,7 +152,9 @@ def all_runs(tracker: Tracker) -> pd.DataFrame:
         identity = {"experiment": cells.pop("experiment"), "status": run.status}
         fold = run.tags.get("harveyseg.fold", "")
         rows.append(identity | {"model": run.tags.get("harveyseg.model", ""), "fold": fold} | cells)
-    rows.sort(key=lambda row: (row["experiment"] or "", row["model"], len(str(row["fold"])), row["fold"]))  # stable: oldest first in each
+    rows.sort(
+        key=lambda row: (row["experiment"] or "", row["model"], len(str(row["fold"])), row["fold"])
+    )  # stable: oldest first in each
     columns = ["experiment", "status", "model", "fold", *(name for name in _COLUMNS if name != "experiment")]
     return _typed(rows, columns)
 

@@ -282,7 +282,7 @@ class Tracker:
         Raises:
             HarveysegError: when MLflow cannot be read.
         """
-        runs = self._strict(lambda client: self._search(client, f"tags.`{KIND}` IN ('train', 'ensemble')"))
+        runs = self._strict(lambda client: self._search(client, f"tags.`{KIND}` != 'pipeline'"))
         return sorted(map(_tracked, runs), key=lambda run: (run.started_ms, run.run_id or ""))
 
     def synchronise(self, outputs: Sequence[RunOutputs]) -> list[str]:

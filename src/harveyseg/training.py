@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from harveyseg.augmentation import Augmentation, AugmentationParams
 from harveyseg.cache import CachedPart, channel_statistics, class_frequencies
 from harveyseg.checkpoint import Checkpoint
-from harveyseg.classes import CLASS_NAMES, N_CLASSES
+from harveyseg.classes import CLASS_NAMES
 from harveyseg.device import (
     DeviceName,
     PrecisionName,
@@ -41,6 +41,7 @@ from harveyseg.optimisation import (
 )
 from harveyseg.score import confusion, metrics
 from harveyseg.settings import Section
+from harveyseg.weights import locate_encoder_weights
 
 
 class TrainParams(Section):
@@ -207,7 +208,9 @@ class Training:
         if weights is not None and (absent := np.flatnonzero(frequencies == 0)).size:
             names = ", ".join(f"{index} {CLASS_NAMES[index]}" for index in absent)
             self.warnings.append(f"class_weights: no training pixel of {names}: weight 0")
-        self._network = build(spec, params.encoder_weights).to(self.device, memory_format=torch.channels_last)
+        self._network = build(spec, locate_encoder_weights(params.encoder_weights)).to(
+            self.device, memory_format=torch.channels_last
+        )
         self._loss = SegmentationLoss(weights, params.softmax_before_loss, params.dice).to(self.device)
         groups = parameter_groups(self._network.depth_groups(), params.lr, params.depth_factor)
         self._optimiser = make_optimiser(params.optimiser, groups, params.weight_decay)
@@ -377,9 +380,7 @@ class Training:
         return Result(kept, self._mean, self._std, tuple(self._history), results)
 
 
-def normalise(
-    images: torch.Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]
-) -> torch.Tensor:
+def normalise(images: torch.Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> torch.Tensor:
     """Subtract the mean and divide by the standard deviation.
 
     Args:

@@ -1,8 +1,8 @@
 """The networks: one module per network, imported by its name only when it is asked for.
 
-A network's module offers ``class Params(Section)``, its own settings, and
-``build(params, classes, encoder_weights) -> Network``. Nothing here imports a network statically: a stage that
-trains one network thus does not depend on the code of another.
+A network's module offers ``class Params(Section)``, its own settings, ``build(params, classes, encoder_weights) ->
+Network``, and ``TAKES_ENCODER_WEIGHTS``, whether it has an encoder that can start from pretrained weights. Nothing here
+imports a network statically: a stage that trains one network thus does not depend on the code of another.
 """
 
 import importlib
@@ -48,6 +48,23 @@ class Network(nn.Module, ABC):
 def available() -> list[str]:
     """Names of the networks, sorted, found by listing this package and without importing any of them."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NO_NETWORKS)
+
+
+def takes_encoder_weights(spec: Mapping[str, Any], where: str) -> bool:
+    """Whether a network can start from pretrained weights; one that cannot must be built with ``None``.
+
+    With this a default for all models can be laid aside for those it does not concern, so that no record claims a
+    pretraining that never was.
+
+    Args:
+        spec: as for :func:`build`.
+        where: where the spec stands, for messages, e.g. ``"models.unet"``.
+
+    Raises:
+        HarveysegError: when the network or one of its settings is wrong.
+    """
+    module, _ = _resolve(spec, where)
+    return bool(module.TAKES_ENCODER_WEIGHTS)
 
 
 def build(spec: Mapping[str, Any], encoder_weights: str | None) -> Network:

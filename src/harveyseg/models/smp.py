@@ -23,6 +23,8 @@ from harveyseg.errors import HarveysegError
 from harveyseg.models import Network
 from harveyseg.settings import Section
 
+TAKES_ENCODER_WEIGHTS = True
+
 _TIMM = "tu-"
 """Prefix by which smp knows timm's encoders."""
 

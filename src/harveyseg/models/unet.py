@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from harveyseg.models import Network
 from harveyseg.models.blocks import ContractingPath, StepUp, UnetParams, he_initialise, reject_encoder_weights
 
+TAKES_ENCODER_WEIGHTS = False
+
 
 class Params(UnetParams):
     """Settings of the U-Net."""

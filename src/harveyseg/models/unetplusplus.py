@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from harveyseg.models import Network
 from harveyseg.models.blocks import LEVELS, ContractingPath, StepUp, UnetParams, he_initialise, reject_encoder_weights
 
+TAKES_ENCODER_WEIGHTS = False
+
 
 class Params(UnetParams):
     """Settings of U-Net++; batch norm in ``encoder`` is that of the nodes X[i, 0]."""

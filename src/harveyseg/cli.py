@@ -1,0 +1,127 @@
+"""The command ``harveyseg``: what is done around the pipeline. (The pipeline itself is ``dvc repro``.)"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harveyseg.errors import HarveysegError
+
+PARAMS = Path("params.yaml")
+DATA = Path("data")
+
+_commands = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+
+@_commands.callback()
+def _main() -> None:
+    """Flood maps from drone photographs: settings, tables, scores and predictions around the DVC pipeline."""
+
+
+@_commands.command()
+def preset(name: Annotated[str, typer.Argument(help="demo, report")]) -> None:
+    """Write a preset into params.yaml; comments, `data` and `tracking` stay as they are."""
+    from harveyseg.preset import apply_preset
+
+    apply_preset(name, PARAMS)
+    print(f"params.yaml: preset {name}. Run it with `dvc repro`.")
+
+
+@_commands.command()
+def table(
+    every: Annotated[bool, typer.Option("--all", help="Every experiment in MLflow, not only the workspace.")] = False,
+) -> None:
+    """Recreate data/reports/comparison.csv and .md from MLflow alone, and print the table."""
+    from harveyseg.settings import section
+    from harveyseg.table import all_runs, comparison, markdown, workspace, write_table
+    from harveyseg.tracking import TrackingParams, open_tracker
+
+    tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
+    if every:
+        frame = all_runs(tracker)
+    else:
+        frame = comparison(tracker, [output.record for output in workspace(PARAMS, DATA)])
+        write_table(frame, DATA / "reports")
+    print(markdown(frame), end="")
+
+
+@_commands.command()
+def sync() -> None:
+    """Import the workspace's runs and results that MLflow misses."""
+    from harveyseg.settings import section
+    from harveyseg.table import workspace
+    from harveyseg.tracking import TrackingParams, open_tracker
+    from harveyseg.tracking import sync as synchronise
+
+    tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
+    lines = synchronise(tracker, workspace(PARAMS, DATA))
+    print("\n".join(lines) if lines else "MLflow has everything.")
+
+
+@_commands.command()
+def check() -> None:
+    """Exit with 1 if the comparison table and the stages' own files differ."""
+    from harveyseg.table import check as differences
+    from harveyseg.table import workspace
+
+    found = differences(DATA / "reports" / "comparison.csv", workspace(PARAMS, DATA))
+    if found:
+        print("\n".join(found), file=sys.stderr)
+        raise typer.Exit(1)
+    print("The table and the stages' files agree.")
+
+
+@_commands.command()
+def score(
+    submission: Annotated[Path, typer.Argument(help="A submission file.")],
+    masks: Annotated[Path, typer.Option(help="Folder of the true masks, <id>.png.")],
+) -> None:
+    """The competition's score of a submission file."""
+    from harveyseg.score import score_submission
+
+    for name, value in score_submission(submission, masks).items():
+        print(f"{name}: {value:.5f}")
+
+
+@_commands.command()
+def predict(
+    photos: Annotated[list[Path], typer.Argument(help="JPEG, PNG or TIFF files.")],
+    out: Annotated[Path, typer.Option(help="Folder for class maps, overlays and areas.csv.")],
+    model: Annotated[str | None, typer.Option(help="A trained model; the ensemble if not given.")] = None,
+) -> None:
+    """Class maps, overlays and area shares of new photos."""
+    from harveyseg.inference import InferenceParams
+    from harveyseg.prediction import load_predictor, predict_photos
+    from harveyseg.settings import section
+
+    settings = section(PARAMS, "inference", InferenceParams)
+    areas = predict_photos(photos, load_predictor(PARAMS, DATA, model), settings, out)
+    for row in areas.to_dict("records"):
+        shares = sorted(((float(share), str(name)) for name, share in row.items() if name != "photo"), reverse=True)
+        print(f"{row['photo']}: " + ", ".join(f"{name} {share:.1f}%" for share, name in shares if share >= 0.1))
+    print(f"{out}: class maps, overlays and areas.csv of {len(photos)} photos")
+
+
+@_commands.command()
+def ui(port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000) -> None:
+    """The MLflow UI, with the settings that let it start fastest: one worker, no job runners."""
+    from harveyseg.stage import project_root
+    from harveyseg.tracking import tracking_uri
+
+    uri = tracking_uri(project_root())
+    command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--port", str(port), "--backend-store-uri", uri]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    print(f"{uri} at http://127.0.0.1:{port} (Ctrl-C ends it)")
+    raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)
+
+
+def app() -> None:
+    """Run the command line; a ``HarveysegError`` is printed without a traceback (exit 1)."""
+    try:
+        _commands()
+    except HarveysegError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,275 @@
+"""Weights against slow plain searches; that nothing of a scored fold is used; files that do not fit."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+
+from harveyseg.cache import CachedPart
+from harveyseg.ensemble import (
+    EnsembleParams,
+    Members,
+    choose_weights,
+    describe_members,
+    listed,
+    load_members,
+    new_record,
+    scores_of_mixtures,
+    select,
+)
+from harveyseg.errors import HarveysegError
+from harveyseg.files import write_json
+from harveyseg.probabilities import write_probabilities
+from harveyseg.runs import RunRecord, write_run
+
+SIZE = (6, 5)
+MODELS, FOLDS = ("a", "b", "c"), (0, 2)
+VAL_IDS = {0: ("p0", "p3"), 2: ("p1", "p2", "p4")}
+IDS = ("p0", "p1", "p2", "p3", "p4")
+
+Array = npt.NDArray[np.uint8]
+
+
+def a_record(**changes: Any) -> RunRecord:
+    fields: dict[str, Any] = {
+        "kind": "train",
+        "model": "a",
+        "fold": 0,
+        "stage_key": "k",
+        "parameters": {},
+        "git_commit": None,
+        "git_dirty": False,
+        "data_source": "demo",
+        "data_hash": "d",
+        "split_hash": "s",
+        "device": "cpu",
+        "environment": {},
+        "started_ms": 0,
+    }
+    return RunRecord(**(fields | changes))
+
+
+def random_maps(rng: np.random.Generator, count: int, truth: Sequence[Array] | None = None) -> Array:
+    """Noise over a few classes, leaning to the truth where there is one, so that mixtures help."""
+    maps = np.zeros((count, 25, *SIZE))
+    maps[:, :5] = rng.random((count, 5, *SIZE))
+    for one, labels in zip(maps, truth or [], strict=False):
+        np.put_along_axis(one, labels[None], np.take_along_axis(one, labels[None], 0) + 0.4, 0)
+    return np.asarray(np.rint(255 * maps / maps.sum(1, keepdims=True)), np.uint8)
+
+
+def a_truth(seed: int) -> dict[str, Array]:
+    rng = np.random.default_rng(seed)
+    return {photo: rng.integers(0, 5, SIZE).astype(np.uint8) for photo in IDS}
+
+
+def write_members(folder: Path, truth: dict[str, Array]) -> None:
+    rng = np.random.default_rng(1)
+    for model, fold in itertools.product(MODELS, FOLDS):
+        name, ids = f"{model}-{fold}", VAL_IDS[fold]
+        record = a_record(model=model, fold=fold, uid=f"uid-{name}", run_id=f"run-{name}")
+        write_run(folder / "models" / name / "run.json", record)
+        predictions = folder / "predictions" / name
+        write_probabilities(predictions / "val.npy", ids, SIZE, [random_maps(rng, len(ids), [truth[i] for i in ids])])
+        write_probabilities(predictions / "test.npy", ("t0", "t1"), SIZE, [random_maps(rng, 2)])
+        scores = {"val/score": 0.5 + 0.1 * fold, "val/empty_score": 0.6}
+        write_json(predictions / "metrics.json", {"uid": record.uid, **scores})
+
+
+def read_members(folder: Path) -> Members:
+    return load_members(MODELS, FOLDS, folder / "models", folder / "predictions")
+
+
+@pytest.fixture
+def members(tmp_path: Path) -> Members:
+    write_members(tmp_path, a_truth(0))
+    return read_members(tmp_path)
+
+
+def a_part(truth: dict[str, Array]) -> CachedPart:
+    masks = np.stack([truth[photo] for photo in IDS])
+    return CachedPart(IDS, np.zeros((5, *SIZE, 3), np.uint8), masks, pd.DataFrame({"id": IDS}), SIZE, "demo", "d")
+
+
+def plain_scores(members: Members, truth: dict[str, Array], counts: Sequence[int]) -> npt.NDArray[np.float64]:
+    """Per out-of-fold photo the mean Dice over the classes 1..24 of the mixture's argmax, with plain loops."""
+    scores = []
+    for fold, row in members.positions:
+        maps = [
+            members.of[model, fold].val[row].astype(int) * count for model, count in zip(MODELS, counts, strict=True)
+        ]
+        labels, true = np.sum(maps, axis=0).argmax(0), truth[VAL_IDS[fold][row]]
+        dice = []
+        for class_id in range(1, 25):
+            both, total = (
+                ((labels == class_id) & (true == class_id)).sum(),
+                (labels == class_id).sum() + (true == class_id).sum(),
+            )
+            dice.append(2 * both / total if total else 1.0)
+        scores.append(np.mean(dice))
+    return np.array(scores)
+
+
+def test_positions_run_fold_by_fold(members: Members) -> None:
+    assert members.positions == [(0, 0), (0, 1), (2, 0), (2, 1), (2, 2)]
+    assert members.ids == ["p0", "p3", "p1", "p2", "p4"]
+    assert members.rows(IDS) == [0, 3, 1, 2, 4]
+
+
+def test_scores_of_mixtures_are_those_of_plain_loops(members: Members) -> None:
+    truth = a_truth(0)
+    scores_after = scores_of_mixtures(members, [truth[photo] for photo in members.ids], threads=2)
+    for counts in ((0, 0, 0), (1, 0, 0), (3, 1, 7)):
+        for model, found in enumerate(scores_after(counts)):
+            taken = [count + (index == model) for index, count in enumerate(counts)]
+            assert found == pytest.approx(plain_scores(members, truth, taken))
+
+
+def test_selection_is_greedy_and_keeps_the_best_prefix(members: Members) -> None:
+    truth = a_truth(0)
+    scores_after = scores_of_mixtures(members, [truth[photo] for photo in members.ids], threads=1)
+    counts, seen = [0, 0, 0], []
+    for _ in range(6):
+        tried = []
+        for model in range(3):
+            more = [count + (index == model) for index, count in enumerate(counts)]
+            tried.append((plain_scores(members, truth, more).mean(), -model, more))
+        score, _, counts = max(tried)
+        seen.append((score, counts))
+    best = max(score for score, _ in seen)
+    expected = next(counts for score, counts in seen if score > best - 1e-9)
+    assert select(scores_after, 3, np.arange(5), 6) == tuple(expected)
+
+
+def test_selection_finds_the_best_mixture_of_all_where_greed_suffices() -> None:
+    # The score of a mixture falls with its distance from the weights 2/3, 1/3, 0.
+    def mixture_score(counts: Sequence[int]) -> float:
+        share = np.array(counts) / sum(counts)
+        return float(1 - np.abs(share - [2 / 3, 1 / 3, 0]).sum())
+
+    def scores_after(counts: tuple[int, ...]) -> npt.NDArray[np.float64]:
+        more = [[count + (index == model) for index, count in enumerate(counts)] for model in range(3)]
+        return np.array([[mixture_score(one)] * 2 for one in more])
+
+    every = [counts for counts in itertools.product(range(7), repeat=3) if 0 < sum(counts) <= 6]
+    best = max(mixture_score(counts) for counts in every)
+    found = select(scores_after, 3, np.arange(2), 6)
+    assert mixture_score(found) == best
+    assert found == (2, 1, 0)
+
+
+def test_weights_of_a_fold_know_nothing_of_it(tmp_path: Path) -> None:
+    truth = a_truth(0)
+    write_members(tmp_path, truth)
+    params = EnsembleParams(steps=6)
+    before = choose_weights(read_members(tmp_path), a_part(truth), params, threads=1)
+    assert set(before.without) == set(FOLDS)
+    changed = dict.fromkeys(FOLDS, False)
+    for seed, fold in itertools.product(range(1, 6), FOLDS):
+        # Any other truth of the fold's photos leaves its weights as they are; those of the other fold may change.
+        other = truth | {photo: a_truth(seed)[photo] for photo in VAL_IDS[fold]}
+        after = choose_weights(read_members(tmp_path), a_part(other), params, threads=1)
+        assert after.without[fold] == before.without[fold]
+        changed[fold] |= after.chosen != before.chosen
+    assert all(changed.values())
+
+
+def test_one_fold_has_no_nested_weights(tmp_path: Path) -> None:
+    truth = a_truth(0)
+    write_members(tmp_path, truth)
+    members = load_members(MODELS, (2,), tmp_path / "models", tmp_path / "predictions")
+    weights = choose_weights(members, a_part(truth), EnsembleParams(steps=2), threads=1)
+    assert weights.without == {}
+    assert sum(weights.chosen.values()) == pytest.approx(1)
+
+
+def test_predictions_are_weighted_means(members: Members) -> None:
+    weights = {"a": 0.5, "b": 0.0, "c": 0.5}
+    other = {"a": 0.0, "b": 1.0, "c": 0.0}
+    val = members.of["a", 2].val[1].astype(float) / 2 + members.of["c", 2].val[1] / 2
+    assert np.array_equal(members.predictor(weights)(3), np.rint(val))
+    assert not np.array_equal(members.predictor(weights, other)(1), members.of["b", 0].val[1])
+    assert np.array_equal(members.predictor(other, weights)(1), members.of["b", 0].val[1])
+    assert np.array_equal(members.predictor(other, weights)(3), np.rint(val))
+    test = np.mean([members.of[model, fold].test.astype(float) for model in "ac" for fold in FOLDS], axis=0)
+    assert np.abs(np.stack(list(members.test(weights))) - test).max() <= 0.5
+
+
+def test_mean_score_weighs_folds_by_their_photos(members: Members) -> None:
+    assert members.mean_score("a") == pytest.approx((2 * 0.5 + 3 * 0.7) / 5)
+
+
+def test_record_names_weights_and_members(members: Members, tmp_path: Path) -> None:
+    weights = choose_weights(members, a_part(a_truth(0)), EnsembleParams(steps=2), threads=1)
+    record = new_record(members, weights, EnsembleParams(steps=2), tmp_path)
+    assert record.kind == record.model == "ensemble"
+    assert record.parameters["member.b-2"] == "uid-b-2"
+    assert record.parameters["ensemble.steps"] == 2
+    assert sum(float(record.parameters[f"weight.{model}"] or 0) for model in MODELS) == pytest.approx(1)
+    assert (record.data_hash, record.split_hash, record.data_source) == ("d", "s", "demo")
+    again = new_record(members, weights, EnsembleParams(steps=2), tmp_path)
+    assert again.stage_key == record.stage_key
+    assert again.uid != record.uid
+    assert new_record(members, weights, EnsembleParams(steps=3), tmp_path).stage_key != record.stage_key
+
+
+def test_side_car_names_only_members_with_weight(members: Members) -> None:
+    about = describe_members(members, {"a": 0.0, "b": 1.0})
+    assert about["members"] == {f"b-{f}": {"uid": f"uid-b-{f}", "run_id": f"run-b-{f}"} for f in FOLDS}
+
+
+def test_a_model_that_params_no_longer_name_is_left_out(tmp_path: Path) -> None:
+    write_members(tmp_path, a_truth(0))
+    (tmp_path / "params.yaml").write_text("models: {c: {network: unet}, a: {network: unet}}\nfolds: [2, 0]\n")
+    models, folds = listed(tmp_path / "params.yaml")
+    assert (models, folds) == (("c", "a"), (2, 0))
+    members = load_members(models, folds, tmp_path / "models", tmp_path / "predictions")
+    assert {model for model, _ in members.of} == {"a", "c"}
+
+
+@pytest.mark.parametrize("content", ["models: {}\nfolds: [0]\n", "models: {a: {}}\n", "models: {a: {}}\nfolds: []\n"])
+def test_empty_lists_are_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "params.yaml").write_text(content)
+    with pytest.raises(HarveysegError, match="must each name at least one"):
+        listed(tmp_path / "params.yaml")
+
+
+def test_all_missing_and_damaged_files_are_listed_at_once(tmp_path: Path) -> None:
+    write_members(tmp_path, a_truth(0))
+    (tmp_path / "predictions/a-0/val.npy").unlink()
+    (tmp_path / "predictions/b-2/metrics.json").unlink()
+    (tmp_path / "models/c-0/run.json").write_text("{")
+    write_json(tmp_path / "predictions/c-2/metrics.json", {"uid": "of an older run", "val/score": 0.1})
+    with pytest.raises(HarveysegError) as caught:
+        read_members(tmp_path)
+    text = str(caught.value)
+    for expected in (
+        "4 problems",
+        "a-0/val.npy: no such file",
+        "b-2/metrics.json: no such file",
+        "c-0/run.json: not valid",
+    ):
+        assert expected in text
+    assert "c-2/metrics.json: belongs to another run" in text
+
+
+def test_members_of_other_data_or_photos_are_refused(tmp_path: Path) -> None:
+    write_members(tmp_path, a_truth(0))
+    write_run(
+        tmp_path / "models/b-0/run.json", a_record(model="b", uid="uid-b-0", data_hash="other", split_hash="other")
+    )
+    rng = np.random.default_rng(2)
+    write_probabilities(tmp_path / "predictions/c-0/val.npy", ("p0", "p1"), SIZE, [random_maps(rng, 2)])
+    write_probabilities(
+        tmp_path / "predictions/c-2/test.npy", ("t0", "t1"), (4, 4), [np.zeros((2, 25, 4, 4), np.uint8)]
+    )
+    with pytest.raises(HarveysegError) as caught:
+        read_members(tmp_path)
+    assert "b-0: other data, split than a" in str(caught.value)
+    assert "c-0: other validation photos than a" in str(caught.value)
+    assert "c-2: other size of the maps than a" in str(caught.value)

@@ -1,0 +1,136 @@
+"""The score against numbers worked out by hand, a slow plain version, and the real masks."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from harveyseg.score import SCORE_SIZE, confusion, image_dice, image_scores, metrics, pair_dice, pair_metrics
+
+REAL = Path(os.environ.get("HARVEYSEG_DATA") or Path(__file__).resolve().parents[2] / "shared/data/harvey")
+
+TRUTH = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 5, 5], [0, 0, 5, 5]], np.uint8)
+PREDICTED = np.array([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 6, 5], [0, 0, 5, 5]], np.uint8)
+# Class 1: 4 true, 4 predicted, 3 of them right. Class 5: 4, 3, 3. Class 6: none true, 1 predicted. Background: 8, 8, 7.
+
+
+def random_labels(seed: int, *shape: int, classes: int = 25) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, classes, shape).astype(np.uint8)
+
+
+def test_metrics_of_a_hand_made_mask() -> None:
+    found = metrics(confusion(TRUTH, PREDICTED)[None])
+    assert found == pytest.approx(
+        {
+            "score": (0.75 + 6 / 7 + 0 + 21) / 24,
+            "empty_score": 22 / 24,
+            "macro_dice": (0.75 + 6 / 7) / 2,
+            "dice/01_property_roof": 0.75,
+            "dice/05_grass": 6 / 7,
+            "miou": (7 / 9 + 3 / 5 + 3 / 4) / 3,  # classes 0, 1 and 5; class 6 does not occur in the truth
+            "pixel_accuracy": 13 / 16,
+        }
+    )
+
+
+def test_dice_counts_only_photos_that_hold_the_class_and_the_score_counts_all() -> None:
+    empty = np.zeros((4, 4), np.uint8)
+    wrong = np.full((4, 4), 1, np.uint8)
+    counts = np.stack([confusion(TRUTH, PREDICTED), confusion(empty, empty), confusion(empty, wrong)])
+    found = metrics(counts)
+    assert found["dice/01_property_roof"] == pytest.approx(0.75)  # the third photo holds no roof
+    assert image_scores(counts) == pytest.approx([(0.75 + 6 / 7 + 21) / 24, 1, 23 / 24])
+    assert found["score"] == pytest.approx(image_scores(counts).mean())
+
+
+def test_perfect_predictions_score_1() -> None:
+    counts = np.stack([confusion(labels, labels) for labels in random_labels(0, 5, 9, 7, classes=6)])
+    found = metrics(counts)
+    assert {found[key] for key in ("score", "macro_dice", "miou", "pixel_accuracy")} == {1.0}
+
+
+def test_nothing_at_all_scores_the_share_of_absent_pairs() -> None:
+    truth = random_labels(1, 20, 3, 3)
+    counts = np.stack([confusion(labels, np.zeros_like(labels)) for labels in truth])
+    absent = sum(class_id not in labels for labels in truth for class_id in range(1, 25))
+    found = metrics(counts)
+    assert found["score"] == found["empty_score"] == pytest.approx(absent / (20 * 24))
+
+
+def test_a_photo_without_any_class_leaves_the_class_metrics_out() -> None:
+    empty = np.zeros((4, 4), np.uint8)
+    assert metrics(confusion(empty, empty)[None]) == {"score": 1, "empty_score": 1, "miou": 1, "pixel_accuracy": 1}
+
+
+def test_no_photo_is_refused() -> None:
+    with pytest.raises(ValueError, match="no image"):
+        metrics(np.zeros((0, 25, 25), np.int64))
+
+
+def test_confusion_is_that_of_a_plain_loop() -> None:
+    truth, predicted = random_labels(2, 31, 17), random_labels(3, 31, 17)
+    plain = np.zeros((25, 25), np.int64)
+    for row, column in zip(truth.ravel(), predicted.ravel(), strict=True):
+        plain[row, column] += 1
+    counts = confusion(truth, predicted)
+    assert counts.dtype == np.int64
+    assert np.array_equal(counts, plain)
+    assert np.array_equal(confusion(truth.T, predicted.T), plain)  # not contiguous
+
+
+def test_confusion_is_exact_beyond_what_float32_counts() -> None:
+    pixels = 2**24 + 3  # float32 would say 2**24 + 4 or less
+    labels = np.zeros((1, pixels), np.uint8)
+    assert confusion(labels, labels)[0, 0] == pixels
+
+
+@pytest.mark.parametrize("bad", [25, 255])
+def test_confusion_refuses_unknown_classes(bad: int) -> None:
+    labels = np.full((2, 2), bad, np.uint8)
+    with pytest.raises(ValueError, match=f"largest {bad}"):
+        confusion(labels, np.zeros((2, 2), np.uint8))
+
+
+def test_confusion_refuses_other_shapes() -> None:
+    with pytest.raises(ValueError, match="shape"):
+        confusion(np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8))
+
+
+def test_pair_dice_of_disjoint_masks_is_that_of_the_confusion() -> None:
+    truth, predicted = random_labels(4, 12, 12, classes=9), random_labels(5, 12, 12, classes=9)
+    masks = np.stack([predicted == class_id for class_id in range(1, 25)])
+    assert pair_dice(truth, masks) == pytest.approx(image_dice(confusion(truth, predicted))[1:])
+
+
+def test_pair_dice_of_overlapping_masks_is_that_of_a_plain_loop() -> None:
+    truth, masks = random_labels(6, 8, 8, classes=9), np.random.default_rng(7).random((24, 8, 8)) < 0.3
+    masks[20:] = False
+    for class_id, dice in enumerate(pair_dice(truth, masks), start=1):
+        true = {(int(y), int(x)) for y, x in np.argwhere(truth == class_id)}
+        said = {(int(y), int(x)) for y, x in np.argwhere(masks[class_id - 1])}
+        assert dice == (2 * len(true & said) / (len(true) + len(said)) if true or said else 1)
+
+
+def test_pair_dice_refuses_other_shapes() -> None:
+    with pytest.raises(ValueError, match="shape"):
+        pair_dice(TRUTH, np.zeros((25, 4, 4), np.bool_))
+
+
+def test_pair_metrics_are_the_shared_part_of_metrics() -> None:
+    counts = np.stack([confusion(TRUTH, PREDICTED), confusion(PREDICTED, TRUTH)])
+    found = pair_metrics(image_dice(counts)[:, 1:], counts.sum(2)[:, 1:] > 0)
+    assert found.items() <= metrics(counts).items()
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"the real photos are not in {REAL}")
+def test_nothing_at_all_on_the_real_masks() -> None:
+    counts, absent, photos = [], 0, sorted((REAL / "train_masks").rglob("*.png"))
+    for path in photos:
+        with Image.open(path) as opened:
+            labels = np.array(opened.resize((SCORE_SIZE, SCORE_SIZE), Image.Resampling.NEAREST))
+        counts.append(confusion(labels, np.zeros_like(labels)))
+        absent += sum(not (labels == class_id).any() for class_id in range(1, 25))
+    assert metrics(np.stack(counts))["score"] == pytest.approx(absent / (len(photos) * 24), abs=1e-12)

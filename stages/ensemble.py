@@ -57,7 +57,8 @@ def main(
             sheet_of(train, rows, truth["val"], {"ensemble": ensemble}, photos=4), out / "sheet.png", title
         )
         columns = {model: members.predictor({model: 1.0}) for model in members.models} | {"ensemble": ensemble}
-        scores = {model: members.mean_score(model) for model in members.models} | {"ensemble": results["val/score"]}
+        scores = {model: members.mean_score(model) for model in members.models}
+        scores["ensemble"] = results.get("val/nested_score", results["val/score"])
         sheet = sheet_of(train, rows, truth["val"], columns, photos=3)
         overview(sheet, scores, results["val/empty_score"], out / "overview.png", title)
         tracked.log_metrics(results)

@@ -47,7 +47,10 @@ def main(
         if kept
         else new_record(config, fold, part, split, key, training.device, project_root())
     )
-    with open_tracker(section(params, "tracking", TrackingParams)).run(record, resume=record.run_id) as tracked:
+    tracker = open_tracker(section(params, "tracking", TrackingParams))
+    if not kept:
+        tracker.close_abandoned(key)
+    with tracker.run(record, resume=record.run_id) as tracked:
         record.run_id = tracked.id
         checkpoint.save_record(record.model_dump())
         tracked.log_dataset(f"{part.source}, fold {fold} held out", "data/cache/train", part.data_hash[:32], "training")

@@ -1,11 +1,12 @@
 import numpy as np
+import numpy.typing as npt
 
 from harveyseg.augmentation import Augmentation, AugmentationParams
 
 NOTHING = AugmentationParams(flip=0, rotate=0, sharpen=0, brightness=0)
 
 
-def _sample(size: int = 16) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def _sample(size: int = 16) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     rng = np.random.default_rng(0)
     mask = rng.integers(0, 25, (size, size), dtype=np.uint8)
     return np.stack([mask * 10] * 3, axis=-1), mask

@@ -184,10 +184,15 @@ def test_temporary_experiment_writes_into_the_real_project(
     """DVC runs it in a folder that it deletes, and names the real one."""
     copy = tmp_path / "copy"
     copy.mkdir()
+    half_made = project / "mlflow.db-new"  # left by a process that was killed while it made the database
+    half_made.mkdir()
+    (half_made / "mlflow.db").write_bytes(b"half a migration")
+    (half_made / "mlflow.db-journal").write_bytes(b"what to roll back")
     monkeypatch.chdir(copy)
     monkeypatch.setenv("DVC_ROOT", str(project))
-    open_tracker(TrackingParams())
+    assert open_tracker(TrackingParams()).alive
     assert (project / "mlflow.db").exists()
+    assert not half_made.exists()
     assert not list(copy.iterdir())
 
 
@@ -244,6 +249,7 @@ def test_run_holds_identity_parameters_epochs_and_files(tracker: Tracker, projec
     assert stored.data.metrics["best/epoch"] == 2
     assert stored.data.metrics["epoch/seconds"] == 1.0
     assert stored.data.metrics["seconds"] == 44.0
+    assert stored.inputs is not None
     (dataset,) = stored.inputs.dataset_inputs
     assert dataset.dataset.name == "fold 1"
     assert ("d" * 64).startswith(dataset.dataset.digest)
@@ -441,7 +447,7 @@ def test_system_metrics_on_request(project: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
     tracker = open_tracker(TrackingParams(system_metrics=True), project)
     with tracker.run(make_record()):
-        time.sleep(1)
+        time.sleep(0.5)
     (stored,) = all_mlflow_runs(tracker)
     assert any(name.startswith("system/") for name in stored.data.metrics)
     assert stored.info.status == "FINISHED"

@@ -36,7 +36,7 @@ class Checkpoint:
         """What :meth:`save_record` kept, or None when there is nothing to go on from."""
         try:
             value = json.loads(self._record.read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (FileNotFoundError, ValueError):  # no such file, no JSON, no text
             return None
         return value if isinstance(value, dict) else None
 
@@ -63,11 +63,11 @@ class Checkpoint:
         try:
             # map_location: torch wants the generators' states as CPU tensors; load_state_dict moves the rest.
             loaded = torch.load(self._state, map_location="cpu", weights_only=True)
+            training, generators = loaded["training"], loaded["generators"]
         except Exception as error:  # torch raises whatever its unpickler met
             raise HarveysegError(
                 f"{self._state}: cannot be read ({error}). Delete the folder to start this training anew."
             ) from None
-        generators = loaded["generators"]
         torch.set_rng_state(generators["torch"])
         if torch.cuda.is_available() and generators["cuda"]:
             torch.cuda.set_rng_state_all(generators["cuda"])
@@ -75,10 +75,7 @@ class Checkpoint:
         np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
         version, internal, gauss = generators["python"]
         random.setstate((version, tuple(internal), gauss))
-        training = loaded["training"]
-        if not isinstance(training, dict):
-            raise HarveysegError(f"{self._state}: not a checkpoint. Delete the folder to start this training anew.")
-        return training
+        return dict(training)
 
     def remove(self) -> None:
         """Delete the folder, once the training's outs are written."""

@@ -1,4 +1,4 @@
-"""The command ``harveyseg``: what is done around the pipeline. (The pipeline itself is ``dvc repro``.)"""
+"""The command ``harveyseg``: what is done around the pipeline, which itself is ``dvc repro``."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from harveyseg.errors import HarveysegError
 PARAMS = Path("params.yaml")
 DATA = Path("data")
 
-_commands = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+_commands = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
 @_commands.callback()
@@ -80,7 +80,7 @@ def score(
     masks: Annotated[Path, typer.Option(help="Folder of the true masks, <id>.png.")],
 ) -> None:
     """The competition's score of a submission file."""
-    from harveyseg.score import score_submission
+    from harveyseg.submission import score_submission
 
     for name, value in score_submission(submission, masks).items():
         print(f"{name}: {value:.5f}")

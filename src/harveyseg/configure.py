@@ -5,9 +5,9 @@ file of its own for each model, and this is a stage.)
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from harveyseg.configs import ModelConfig
 from harveyseg.errors import HarveysegError, raise_problems
@@ -19,6 +19,9 @@ from harveyseg.settings import load, parse
 from harveyseg.split import SplitParams
 from harveyseg.training import TrainParams
 from harveyseg.weights import locate_encoder_weights
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _RESERVED = {"ensemble", "everything_empty", "mean", "submission"}
@@ -46,30 +49,38 @@ def check_params(params: Path) -> list[ModelConfig]:
                 f"{params}: {name} must be a mapping that is not empty. `harveyseg preset demo` writes a complete file."
             )
     problems: list[str] = []
-    size = None
-    try:
-        size = parse(ResizeParams, values["resize-cache"], "resize-cache").shape
-        folds = parse(SplitParams, values["split"], "split").folds
-        problems += _fold_problems(values.get("folds"), folds)
-        parse(TrainParams, values["train"], "train")
-    except HarveysegError as error:
-        problems.append(str(error))
+    resize = _gather(problems, parse, ResizeParams, values["resize-cache"], "resize-cache")
+    split = _gather(problems, parse, SplitParams, values["split"], "split")
+    problems += _fold_problems(values.get("folds"), split.folds if split else None)
+    _gather(problems, parse, TrainParams, values["train"], "train")
     configs = []
     for name, entry in values["models"].items():
-        try:
-            configs.append(_check_model(str(name), entry, values["train"], size))
-        except HarveysegError as error:
-            problems.append(str(error))
-    # A mistake in the defaults is every model's, but one mistake to the user.
-    raise_problems(list(dict.fromkeys(problems)), str(params), "Correct params.yaml, or the -S option that set it.")
+        own: list[str] = []
+        config = _gather(own, _check_model, str(name), entry, values["train"], resize.shape if resize else None)
+        # A mistake in the defaults is every model's, but one mistake to the user.
+        problems += [line for line in own if line.replace(f"models.{name}.train.", "train.", 1) not in problems]
+        if config is not None:
+            configs.append(config)
+    raise_problems(problems, str(params), "Correct params.yaml, or the -S option that set it.")
     return configs
 
 
-def _fold_problems(folds: object, count: int) -> list[str]:
-    if not isinstance(folds, list) or not folds or not all(isinstance(fold, int) for fold in folds):
+def _gather(problems: list[str], check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+    """The result of a check; None if it fails, its problems appended."""
+    try:
+        return check(*args, **kwargs)
+    except HarveysegError as error:
+        problems += error.problems
+        return None
+
+
+def _fold_problems(folds: object, count: int | None) -> list[str]:
+    if not isinstance(folds, list) or not folds or not all(type(fold) is int for fold in folds):
         return [f"folds = {folds!r}: a list of fold numbers is needed, e.g. `- 0`"]
     problems = [f"folds: {fold} stands there twice" for fold in sorted({f for f in folds if folds.count(f) > 1})]
-    problems += [f"folds: {f} is not in 0..{count - 1} (split.folds = {count})" for f in folds if not 0 <= f < count]
+    if count is not None:
+        outside = [fold for fold in folds if not 0 <= fold < count]
+        problems += [f"folds: {fold} is not in 0..{count - 1} (split.folds = {count})" for fold in dict.fromkeys(outside)]
     return problems
 
 
@@ -84,8 +95,12 @@ def _check_model(name: str, entry: object, train: Mapping[str, Any], size: tuple
         raise HarveysegError(f"{where}: must be a mapping like `network: unet`, its `train` one, too")
     spec = {key: value for key, value in entry.items() if key != "train"}
     overrides = entry.get("train", {})
-    merged = parse(TrainParams, merge(train, overrides), f"{where}.train" if overrides else "train")
-    if "encoder_weights" not in overrides and not takes_encoder_weights(spec, where):
+    problems: list[str] = []
+    merged = _gather(problems, parse, TrainParams, merge(train, overrides), f"{where}.train")
+    pretrainable = _gather(problems, takes_encoder_weights, spec, where)
+    if merged is None or pretrainable is None:
+        raise HarveysegError("\n".join(problems), problems)
+    if "encoder_weights" not in overrides and not pretrainable:
         # The section train speaks for all models; a network from scratch must not record a pretraining.
         merged = merged.model_copy(update={"encoder_weights": None})
     weights = locate_encoder_weights(merged.encoder_weights)

@@ -92,7 +92,7 @@ def describe(device: torch.device) -> dict[str, str]:
     if device.type == "cuda":
         found["device_name"] = torch.cuda.get_device_name(device)
         found["cuda"] = str(torch.version.cuda)
-        found["cudnn"] = str(torch.backends.cudnn.version())
+        found["cudnn"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
         found["driver"] = _driver_version()
     return found
 

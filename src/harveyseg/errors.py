@@ -4,7 +4,16 @@ from collections.abc import Sequence
 
 
 class HarveysegError(Exception):
-    """Bad input or a bad setting. Stages and commands print it without a traceback and exit with 1."""
+    """Bad input or a bad setting. Stages and commands print it without a traceback and exit with 1.
+
+    Args:
+        message: file or setting, cause and remedy.
+        problems: the single problems that ``message`` lists, for a caller that gathers those of several checks.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems) or (message,)
 
 
 def raise_problems(problems: Sequence[str], heading: str, remedy: str) -> None:
@@ -21,4 +30,4 @@ def raise_problems(problems: Sequence[str], heading: str, remedy: str) -> None:
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         lines = "\n".join(f"  - {problem}" for problem in problems)
-        raise HarveysegError(f"{heading}: {count}\n{lines}\n{remedy}")
+        raise HarveysegError(f"{heading}: {count}\n{lines}\n{remedy}", problems)

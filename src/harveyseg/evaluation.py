@@ -169,7 +169,8 @@ def sheet_of(
         names=list(table["id"]),
         photos=[np.array(part.images[rows[position]]) for position in chosen],
         shapes=list(zip(table["width"], table["height"], strict=True)),
-        columns={"truth": masks, **maps},
+        # Scored at full size; a panel shows no more than every second pixel.
+        columns={name: [labels[::2, ::2] for labels in drawn] for name, drawn in {"truth": masks, **maps}.items()},
         notes={
             name: [
                 f"score {image_scores(confusion(mask, labels)):.3f}" for mask, labels in zip(masks, drawn, strict=True)

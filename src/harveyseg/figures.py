@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
@@ -118,7 +119,7 @@ def confusion_figure(confusion: npt.NDArray[np.int64], path: Path, title: str) -
 
 def prediction_sheet(sheet: Sheet, path: Path, title: str) -> None:
     """One row per photo: the photo, then a coloured map per column, above a legend of the classes that occur."""
-    figure = Figure(figsize=_sheet_size(sheet), layout="constrained")
+    figure = Figure(figsize=_sheet_size(sheet), layout=_tight())
     _draw_sheet(figure, sheet)
     figure.suptitle(title, fontsize=11, color=_INK)
     _save(figure, path)
@@ -135,17 +136,29 @@ def overview(sheet: Sheet, scores: Mapping[str, float], empty_score: float, path
         title: above the figure.
     """
     width, height = _sheet_size(sheet)
-    bars_height = 0.9 + 0.3 * len(scores)
-    figure = Figure(figsize=(width, height + bars_height), layout="constrained")
+    bars_height = 0.9 + 0.28 * len(scores)
+    figure = Figure(figsize=(width, height + bars_height), layout=_tight())
     upper, lower = np.asarray(figure.subfigures(2, 1, height_ratios=(bars_height, height)))
     axes = upper.subplots()
     names, values = list(scores), np.array(list(scores.values()))
-    axes.barh(names, values, color=[_GREEN if value > empty_score else _GREY for value in values], height=0.62)
-    low = min(empty_score, values.min())
-    span = max(empty_score, values.max()) - low or 0.01
-    axes.set_xlim(max(0.0, low - 0.35 * span), max(empty_score, values.max()) + 0.15 * span)
-    for index, value in enumerate(values):
-        axes.text(value + 0.008 * span, index, f"{value:.3f}", va="center", fontsize=8.5, color=_INK)
+    colours = [_GREEN if value > empty_score else _GREY for value in values]
+    # Bars start at "everything empty": what a model is worth is what it adds to that.
+    axes.barh(names, values - empty_score, left=empty_score, color=colours, height=0.62)
+    low, high = min(empty_score, values.min()), max(empty_score, values.max())
+    margin = 0.12 * (high - low) or 0.01
+    axes.set_xlim(low - margin, high + margin)
+    for index, (value, colour) in enumerate(zip(values, colours, strict=True)):
+        side, shift = ("left", 4) if value > empty_score else ("right", -4)
+        axes.annotate(
+            f"{value:.3f}",
+            (value, index),
+            (shift, 0),
+            textcoords="offset points",
+            va="center",
+            ha=side,
+            fontsize=8.5,
+            color=colour,
+        )
     axes.axvline(empty_score, color=_ORANGE, lw=1.6, label=f"everything empty: {empty_score:.3f}")
     axes.legend(frameon=False, fontsize=8.5, loc="lower left", bbox_to_anchor=(0, 1.0), borderpad=0)
     axes.invert_yaxis()
@@ -157,13 +170,17 @@ def overview(sheet: Sheet, scores: Mapping[str, float], empty_score: float, path
     _save(figure, path)
 
 
+def _tight() -> ConstrainedLayoutEngine:
+    return ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.045, wspace=0, hspace=0)
+
+
 def _sheet_size(sheet: Sheet) -> tuple[float, float]:
     """Width and height in inches."""
     columns = 1 + len(sheet.columns)
-    panel = min(2.6, 13 / columns)
+    panel = min(2.2, 13 / columns)
     aspects = [height / width for width, height in sheet.shapes]
     legend_rows = -(-len(_classes_of(sheet)) // _legend_columns(sheet))
-    return max(6.5, panel * columns), sum(panel * aspect + 0.3 for aspect in aspects) + 0.7 + 0.19 * legend_rows
+    return max(6.5, panel * columns + 0.3), sum(panel * aspect + 0.16 for aspect in aspects) + 0.55 + 0.18 * legend_rows
 
 
 def _legend_columns(sheet: Sheet) -> int:
@@ -178,7 +195,7 @@ def _classes_of(sheet: Sheet) -> list[int]:
     return [int(class_id) for class_id in np.flatnonzero(occurs)]
 
 
-def _draw_sheet(figure: Figure, sheet: Sheet) -> None:
+def _draw_sheet(figure: Figure | SubFigure, sheet: Sheet) -> None:
     aspects = [height / width for width, height in sheet.shapes]
     grid = figure.subplots(len(sheet.photos), 1 + len(sheet.columns), squeeze=False, height_ratios=aspects)
     for row, (name, photo, shape) in enumerate(zip(sheet.names, sheet.photos, sheet.shapes, strict=True)):
@@ -220,4 +237,4 @@ def _percent(share: float) -> str:
 def _save(figure: Figure, path: Path) -> None:
     with atomic(path) as temporary:
         # Without the program's version in it, the same figure is the same file.
-        figure.savefig(temporary, dpi=130, metadata={"Software": None})
+        figure.savefig(temporary, dpi=130, metadata={"Software": None}, pil_kwargs={"compress_level": 3})

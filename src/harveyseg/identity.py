@@ -17,6 +17,8 @@ from harveyseg.runs import RunRecord
 def stage_key(config: ModelConfig, cache: Path, split_hash: str, fold: int) -> str:
     """SHA-256 of all that decides the weights: photos and masks, split and fold, settings, code.
 
+    The model's name is in it, too: two models of the same settings must not go on from each other's checkpoints.
+
     Args:
         config: the model's checked settings; they hold the digests of its network's code.
         cache: folder of the cached training part.
@@ -27,6 +29,7 @@ def stage_key(config: ModelConfig, cache: Path, split_hash: str, fold: int) -> s
     del parameters["train.workers"]  # who augments does not change the result
     return digest(
         {
+            "model": config.model,
             "data": {name: sha256(cache / name) for name in ("images.npy", "masks.npy", "photos.csv")},
             "split": split_hash,
             "fold": fold,

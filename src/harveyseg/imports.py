@@ -29,7 +29,7 @@ def _imported_modules(source: Path) -> set[str]:
             names.add(node.module)
             # `from harveyseg.models import unet` imports a module, `from harveyseg.cache import load_part` does not.
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    found = set()
+    found: set[str] = set()
     for name in names:
         parts = name.split(".")
         if parts[0] == PACKAGE.name:
@@ -46,8 +46,11 @@ def closure(source: Path, without: Collection[str] = ()) -> list[Path]:
         without: modules that are not followed, e.g. ``{"harveyseg.tracking"}`` for a stage whose result they cannot
             change.
     """
-    files: set[Path] = {source} if source.is_relative_to(PACKAGE) else set()
-    queue = [source]
+    files: set[Path] = set()
+    if source.is_relative_to(PACKAGE):
+        above = [folder / "__init__.py" for folder in source.parents if folder.is_relative_to(PACKAGE)]
+        files = {source, *above}  # importing a module runs its packages first
+    queue = [source, *files]
     while queue:
         for module in _imported_modules(queue.pop()):
             if module in without:

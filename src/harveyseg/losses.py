@@ -18,9 +18,9 @@ def class_weights(scheme: ClassWeights, frequencies: npt.NDArray[np.float64]) ->
     * ``report``: 1 / ln(percentage of occurrences), the report's trial 2 taken literally. **It is defective**: the
       logarithm is 0 at 1%, so the weight is infinite there, negative below it, and positive above it. A class of
       0.9% thus gets about -9.5 and one of 1.1% about +10.5, and among the frequent classes the rarest weighs most
-      while among the rare ones the rarest weighs least (in size): the order is turned round. A negative weight rewards mistakes.
-      It is here so that the report's trial can be repeated, and its finding that weights "didn't really help"
-      explained.
+      while among the rare ones the rarest weighs least (in size): the order is turned round. A negative weight
+      rewards mistakes. It is here so that the report's trial can be repeated, and its finding that weights "didn't
+      really help" explained.
     * ``enet``: 1 / ln(1.02 + frequency), Paszke et al. 2016 (ENet), bounded in [1.4, 50.5].
 
     Args:

@@ -40,7 +40,9 @@ def load_predictor(params: Path, data: Path, model: str | None) -> Predictor:
     Raises:
         HarveysegError: when the model is unknown or not trained yet.
     """
-    folds = load(params)["folds"]
+    folds = load(params).get("folds")
+    if not isinstance(folds, list) or not folds:
+        raise HarveysegError(f"{params}: needs a list `folds`, which says what a model consists of.")
     if model is None:
         path = data / "ensemble" / "weights.json"
         weights = read_json(path, "Run `dvc repro`, or name a trained model with --model.")["weights"]
@@ -99,12 +101,14 @@ def predict_photos(photos: Sequence[Path], predictor: Predictor, params: Inferen
         One row per photo: its name and the percentage of each class.
 
     Raises:
-        HarveysegError: when photos are absent or share a name; before anything is written.
+        HarveysegError: when photos are absent, share a name, or would be overwritten; before anything is written.
     """
     problems = [f"{photo}: no such file" for photo in photos if not photo.is_file()]
     stems = [photo.stem for photo in photos]
     problems += [f"{stem}: two photos have this name" for stem in sorted({s for s in stems if stems.count(s) > 1})]
-    raise_problems(problems, "photos to predict", "Name existing photos with different names.")
+    written = {(out / f"{stem}{ending}").resolve() for stem in stems for ending in (".png", "_overlay.jpg")}
+    problems += [f"{photo}: would be overwritten in {out}" for photo in photos if photo.resolve() in written]
+    raise_problems(problems, "photos to predict", "Name existing photos with different names, and another folder.")
     rows = []
     for photo in photos:
         labels = predict_photo(photo, predictor, params)

@@ -40,7 +40,10 @@ def apply_preset(name: str, params: Path) -> None:
     )
     target = yaml.load(params.read_text(encoding="utf-8"))
     preset = yaml.load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
-    _overwrite(target, preset)
+    for name in preset:
+        comment = _comment_behind(target, name) if name in target else None
+        _overwrite(target, {name: preset[name]})
+        _hang_behind(target, name, comment)
     with atomic(params) as temporary, temporary.open("w", encoding="utf-8") as opened:
         yaml.dump(target, opened)
 

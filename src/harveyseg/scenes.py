@@ -12,7 +12,7 @@ flights of which the second is mostly flooded, the imbalance of the classes and 
 some borders, one frame without any label, and rare classes that only one strip holds.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -111,7 +111,7 @@ class _Look:
 
 CONCRETE = _rgb(188, 180, 168)
 ASPHALT = _rgb(118, 118, 122)
-SOIL = _rgb(158, 124, 92)
+SOIL = _rgb(148, 122, 96)
 SAND = _rgb(196, 166, 130)
 FENCE = _rgb(126, 106, 86)
 CARS = (
@@ -226,7 +226,8 @@ class _World:
         window, inside = self.outline(points)
         self.put(window, inside, self.texture(window, *rough)[..., None] * colour, label, top)
 
-    def box(self, left: float, top: float, right: float, bottom: float) -> Points:
+    @staticmethod
+    def box(left: float, top: float, right: float, bottom: float) -> Points:
         """The corners of a rectangle in metres."""
         return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
@@ -517,7 +518,7 @@ def _lot(world: _World, x: float, lot: float, kerb: float, front: int, garden: _
         _pool(world, middle + rng.uniform(-2, 2), at(centre + 9.6), rng.uniform(2.9, 3.8), rng.normal(0, 0.25))
     window, u, v = world.axes(middle, at(centre), 12)
     pad = np.exp(-((np.maximum(np.abs(u) - width / 2, 0) + np.maximum(np.abs(v) - depth / 2, 0)) ** 2) / 6)
-    world.ground[window] = np.maximum(world.ground[window], world.ground[window] + 0.3 * pad)
+    world.ground[window] += 0.3 * pad  # houses stand a little higher
 
     parts = [(0.0, 0.0, width, depth), (side * (width / 2 - 3.2), front * depth * 0.55, 6.4, 7.0)]
     if _chance(world, 0.6):
@@ -815,7 +816,7 @@ def _flood(world: _World, level: float) -> None:
 def _shadows(height: Floats, azimuth: float, fall: float) -> Floats:
     """How lit each pixel is, 0..1, by the highest line of sight towards the sun.
 
-    The horizon H(p) = max over k > 0 of h(p + k s) - k f is found in seven doublings:
+    The horizon H(p) = max over k > 0 of h(p + k s) - k f is found by doubling:
     the maximum over the first 2n steps is that over n steps and the same moved by n steps.
 
     Args:
@@ -828,12 +829,12 @@ def _shadows(height: Floats, azimuth: float, fall: float) -> Floats:
     def moved(surface: Floats, steps: float) -> Floats:
         shift = np.array([[1, 0, np.cos(azimuth) * steps], [0, 1, np.sin(azimuth) * steps]])
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        return cv2.warpAffine(surface, shift, size, flags=flags, borderMode=cv2.BORDER_REPLICATE) - np.float32(
-            fall * steps
-        )
+        shifted = cv2.warpAffine(surface, shift, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(shifted - np.float32(fall * steps), np.float32)
 
     horizon = moved(height, 1)
-    for doubling in range(7):
+    longest = max(2.0, float(height.max()) / fall)
+    for doubling in range(int(np.ceil(np.log2(longest)))):
         np.maximum(horizon, moved(horizon, 2.0**doubling), out=horizon)
     lit = np.clip(1 - (horizon - height) / 0.5, 0, 1)
     return np.asarray(cv2.GaussianBlur(lit, (0, 0), 1.2), np.float32)
@@ -846,9 +847,8 @@ def _light(world: _World) -> Bytes:
     relief = cv2.GaussianBlur(height, (0, 0), 0.9)
     slope_x = np.asarray(cv2.Sobel(relief, cv2.CV_32F, 1, 0, scale=scale / 8), np.float32)
     slope_y = np.asarray(cv2.Sobel(relief, cv2.CV_32F, 0, 1, scale=scale / 8), np.float32)
-    gentler = np.float32(1.7) / np.maximum(
-        np.hypot(slope_x, slope_y), np.float32(1.7)
-    )  # a wall is one step of the map, not a face
+    steepest = np.float32(1.7)  # a wall is one step of the map, not a face: unlimited it would outline every roof
+    gentler = steepest / np.maximum(np.hypot(slope_x, slope_y), steepest)
     slope_x *= gentler
     slope_y *= gentler
     low = np.cos(look.elevation)
@@ -865,24 +865,23 @@ def _light(world: _World) -> Bytes:
     lit *= world.albedo
     np.clip(lit, 0, 1, out=lit)
     photo: Bytes = np.rint(255 * np.sqrt(lit)).astype(np.uint8)
-    for wire, thickness in _wire_lines(world):
-        cv2.line(photo, *wire, (208, 208, 206), thickness, cv2.LINE_AA, shift=4)
-    for start, end in world.wires:
-        cv2.line(world.label, *_fixed(start, end), POWER_LINES, max(1, round(1.5 * scale)), cv2.LINE_8, shift=4)
     return photo
+
+
+def _string_wires(world: _World, photo: Bytes) -> None:
+    """Draw three wires along each span over the lit photo, and their bundle, as annotators outline it, as the label."""
+    thickness = max(1, round(0.09 * world.scale))
+    for start, end in world.wires:
+        for offset in (-0.55 * world.scale, 0.0, 0.55 * world.scale):
+            wire = _fixed((start[0], start[1] + offset), (end[0], end[1] + offset))
+            cv2.line(photo, *wire, (208, 208, 206), thickness, cv2.LINE_AA, shift=4)
+        bundle = max(1, round(1.5 * world.scale))
+        cv2.line(world.label, *_fixed(start, end), POWER_LINES, bundle, cv2.LINE_8, shift=4)
 
 
 def _fixed(start: tuple[float, float], end: tuple[float, float]) -> tuple[tuple[int, int], tuple[int, int]]:
     """A line's ends with four fractional bits, as OpenCV takes them."""
     return (round(start[0] * 16), round(start[1] * 16)), (round(end[0] * 16), round(end[1] * 16))
-
-
-def _wire_lines(world: _World) -> Iterator[tuple[tuple[tuple[int, int], tuple[int, int]], int]]:
-    """Three parallel wires for each span, with their thickness in pixels."""
-    for start, end in world.wires:
-        for shift in (-0.55, 0.0, 0.55):
-            offset = shift * world.scale
-            yield _fixed((start[0], start[1] + offset), (end[0], end[1] + offset)), max(1, round(0.09 * world.scale))
 
 
 # ------------------------------------------------------------------------------------------------------------- strips
@@ -956,7 +955,7 @@ LARGE = (307 / 300, 459 / 300)
 POOLS = _Garden(pool=0.45, shed=0.2, chimney=0.35, car=0.5, tree=0.8)
 PLAIN = _Garden(car=0.4, shed=0.2, tree=1.0)
 CLOSE = _Garden(pool=0.35, window=0.4, chimney=0.5, shed=0.25, trampoline=0.2, bins=0.35, car=0.5, tree=0.7)
-SUNNY = _Garden(pool=0.4, window=0.6, chimney=0.5, solar=0.8, antenna=0.9, car=0.5, tree=0.4)
+SUNNY = _Garden(pool=0.4, window=0.6, chimney=0.5, solar=1.0, antenna=1.0, car=0.5, tree=0.4)
 DROWNED = _Garden(pool=0.35, shed=0.2, chimney=0.35, window=0.2, trampoline=0.06, car=0.3, tree=1.1)
 STRIPS = (
     _Strip(6437, 8, 1.0, 9, HAZY, (
@@ -1039,6 +1038,7 @@ def _draw(number: int, strip: _Strip, frames: int, params: DemoParams) -> list[_
     if strip.flood is not None:
         _flood(world, strip.flood)
     photo = _light(world)
+    _string_wires(world, photo)
 
     result = []
     for frame in range(frames):

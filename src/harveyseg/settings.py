@@ -14,9 +14,9 @@ SectionT = TypeVar("SectionT", bound="Section")
 
 
 class Section(BaseModel):
-    """Base of every section's model: immutable, and an unknown key is an error rather than ignored."""
+    """Base of every section's model: immutable; an unknown key is an error rather than ignored, and so is infinity."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def load(path: Path) -> dict[str, Any]:
         raise HarveysegError(
             f"{path}: no such file. Run this in the project's root folder, where params.yaml lies."
         ) from None
-    except YAMLError as error:
+    except (YAMLError, UnicodeDecodeError) as error:
         raise HarveysegError(f"{path}: not valid YAML: {error}. Mend the line it names.") from None
     if not isinstance(values, dict):
         raise HarveysegError(f"{path}: a mapping of sections was expected. `harveyseg preset demo` writes a good one.")

@@ -152,9 +152,8 @@ def all_runs(tracker: Tracker) -> pd.DataFrame:
         identity = {"experiment": cells.pop("experiment"), "status": run.status}
         fold = run.tags.get("harveyseg.fold", "")
         rows.append(identity | {"model": run.tags.get("harveyseg.model", ""), "fold": fold} | cells)
-    rows.sort(
-        key=lambda row: (row["experiment"] or "", row["model"], len(str(row["fold"])), row["fold"])
-    )  # stable: oldest first in each
+    # Stable, so that runs of one name stay oldest first; by length first, so that fold 10 comes after fold 2.
+    rows.sort(key=lambda row: (row["experiment"] or "", row["model"], len(str(row["fold"])), row["fold"]))
     columns = ["experiment", "status", "model", "fold", *(name for name in _COLUMNS if name != "experiment")]
     return _typed(rows, columns)
 

@@ -11,6 +11,7 @@ import csv
 import math
 import os
 import re
+import shutil
 import socket
 import sys
 import time
@@ -616,15 +617,16 @@ def _experiment(client: "MlflowClient", name: str, artifacts: str | None) -> str
 
 
 def _create_database(path: Path, artifacts: Path) -> None:
-    """Make an empty database beside ``path`` and move it there: half a migration would break it for good."""
+    """Make an empty database in a folder of its own, then move it to ``path``: half a migration breaks it for good."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}-new")
-    temporary.unlink(missing_ok=True)
-    store = SqlAlchemyStore(f"sqlite:///{temporary}", artifacts.as_uri())  # type: ignore[no-untyped-call]
+    folder = path.with_name(f"{path.name}-new")
+    shutil.rmtree(folder, ignore_errors=True)  # left by a killed process, perhaps with a journal
+    folder.mkdir(parents=True)
+    store = SqlAlchemyStore(f"sqlite:///{folder / path.name}", artifacts.as_uri())  # type: ignore[no-untyped-call]
     store.engine.dispose()
-    temporary.replace(path)
+    (folder / path.name).replace(path)
+    folder.rmdir()
 
 
 def _tags(record: RunRecord) -> dict[str, str]:
@@ -775,7 +777,7 @@ def _is_dvc(process: psutil.Process) -> bool:
         command = process.cmdline()
     except psutil.Error:  # another user's process, or one that has just ended
         return False
-    return any(Path(part).stem == "dvc" for part in command[:2]) or command[1:3] == ["-m", "dvc"]
+    return any(Path(part).name in ("dvc", "dvc.exe") for part in command[:2]) or command[1:3] == ["-m", "dvc"]
 
 
 def _this_process() -> str:

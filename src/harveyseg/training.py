@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -208,9 +208,8 @@ class Training:
         if weights is not None and (absent := np.flatnonzero(frequencies == 0)).size:
             names = ", ".join(f"{index} {CLASS_NAMES[index]}" for index in absent)
             self.warnings.append(f"class_weights: no training pixel of {names}: weight 0")
-        self._network = build(spec, locate_encoder_weights(params.encoder_weights)).to(
-            self.device, memory_format=torch.channels_last
-        )
+        self._network = build(spec, locate_encoder_weights(params.encoder_weights)).to(self.device)
+        self._network.to(memory_format=torch.channels_last)
         self._loss = SegmentationLoss(weights, params.softmax_before_loss, params.dice).to(self.device)
         groups = parameter_groups(self._network.depth_groups(), params.lr, params.depth_factor)
         self._optimiser = make_optimiser(params.optimiser, groups, params.weight_decay)
@@ -222,7 +221,7 @@ class Training:
         self._history: list[Row] = []
         self._best: dict[str, Any] | None = None
 
-    def run(self) -> Iterator[Epoch]:
+    def run(self) -> Generator[Epoch, None, None]:
         """Train, from the last finished epoch where a checkpoint is there, and yield after each epoch.
 
         Raises:
@@ -308,7 +307,7 @@ class Training:
         network.eval()
         assert self._part.masks is not None  # checked when the samples were made
         total = 0.0
-        counts = []
+        counts: list[npt.NDArray[np.int64]] = []
         for start in range(0, len(self._val_rows), self._params.batch_size):
             rows = self._val_rows[start : start + self._params.batch_size]
             images = torch.from_numpy(np.stack([self._part.images[row] for row in rows]))
@@ -337,7 +336,8 @@ class Training:
     def _stopped_early(self) -> bool:
         if self._params.early_stopping is None or self._best is None:
             return False
-        return len(self._history) - 1 - self._best["row"]["epoch"] >= self._params.early_stopping
+        best_epoch: float = self._best["row"]["epoch"]
+        return len(self._history) - 1 - best_epoch >= self._params.early_stopping
 
     def _state(self) -> dict[str, Any]:
         return {

@@ -76,10 +76,10 @@ def load_weights(path: Path) -> TrainedNetwork:
     if header is None:
         raise HarveysegError(f"{path}: was not written by harveyseg: it does not say which network it is for. {remedy}")
     description = json.loads(header)
-    network = build(description["spec"], encoder_weights=None)
     try:
+        network = build(description["spec"], encoder_weights=None)
         network.load_state_dict(state)
-    except RuntimeError as error:
+    except (HarveysegError, RuntimeError) as error:  # another version may lack the network, or one of its settings
         raise HarveysegError(f"{path}: does not fit the network {description['spec']}: {error}. {remedy}") from None
     mean, std, size = (tuple(description[key]) for key in ("mean", "std", "size"))
     return TrainedNetwork(network.eval(), description["spec"], mean, std, size)

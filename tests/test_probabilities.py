@@ -48,7 +48,7 @@ def bilinear(channel: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.float6
 def test_upsample_is_the_closed_form(height: int, width: int, size: int) -> None:
     channels = np.random.default_rng(0).integers(0, 256, (3, height, width)).astype(np.uint8)
     plain = np.stack([bilinear(channel, size) for channel in channels])
-    assert np.abs(upsample(channels, size) - plain).max() < 1e-3
+    assert np.abs(upsample(channels, (size, size)) - plain).max() < 1e-3
 
 
 def test_upsample_is_what_torch_does() -> None:
@@ -56,7 +56,7 @@ def test_upsample_is_what_torch_does() -> None:
     theirs = torch.nn.functional.interpolate(
         torch.from_numpy(maps)[None].float(), size=(256, 256), mode="bilinear", align_corners=False
     )
-    assert np.abs(upsample(maps, 256) - theirs[0].numpy()).max() < 1e-3
+    assert np.abs(upsample(maps, (256, 256)) - theirs[0].numpy()).max() < 1e-3
 
 
 @pytest.mark.parametrize(("height", "width", "size"), [(64, 64, 256), (96, 80, 250), (30, 30, 30), (64, 64, 40)])
@@ -64,9 +64,9 @@ def test_upsample_is_what_torch_does() -> None:
 def test_label_map_is_exactly_the_argmax_of_the_enlarged(kind: str, height: int, width: int, size: int) -> None:
     noise = np.random.default_rng(2).integers(0, 256 if kind == "noise" else 3, (25, height, width)).astype(np.uint8)
     maps = smooth_probabilities(3, height, width) if kind == "smooth" else noise
-    labels = label_map(maps, size)
+    labels = label_map(maps, (size, size + 3))
     assert labels.dtype == np.uint8
-    assert np.array_equal(labels, upsample(maps, size).argmax(0))
+    assert np.array_equal(labels, upsample(maps, (size, size + 3)).argmax(0))
 
 
 def test_enlarging_comes_before_the_argmax() -> None:
@@ -74,7 +74,7 @@ def test_enlarging_comes_before_the_argmax() -> None:
     maps = np.zeros((25, 1, 2), np.uint8)
     maps[:3, 0, :] = [[120, 120], [135, 0], [0, 135]]
     # The new pixels lie at 0, 0, 1/8, 3/8, 5/8, 7/8, 1, 1; 135 * 7/8 is less than 120 already.
-    assert label_map(maps, 8)[0].tolist() == [1, 1, 0, 0, 0, 0, 2, 2]
+    assert label_map(maps, (8, 8))[0].tolist() == [1, 1, 0, 0, 0, 0, 2, 2]
 
 
 def test_average_is_the_weighted_mean() -> None:
@@ -89,7 +89,7 @@ def test_count_confusions_takes_each_photos_own_mask() -> None:
     truth = np.random.default_rng(6).integers(0, 25, (5, 1024, 1024)).astype(np.uint8)
     counts = count_confusions(maps.__getitem__, truth, [4, 0, 2], threads=2)
     plain = [
-        confusion(truth[row], upsample(one, 1024).argmax(0).astype(np.uint8))
+        confusion(truth[row], upsample(one, (1024, 1024)).argmax(0).astype(np.uint8))
         for row, one in zip([4, 0, 2], maps, strict=True)
     ]
     assert np.array_equal(counts, np.stack(plain))

@@ -1,6 +1,5 @@
 """The score against numbers worked out by hand, a slow plain version, and the real masks."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +8,6 @@ import pytest
 from PIL import Image
 
 from harveyseg.score import SCORE_SIZE, confusion, image_dice, image_scores, metrics, pair_dice, pair_metrics
-
-REAL = Path(os.environ.get("HARVEYSEG_DATA") or Path(__file__).resolve().parents[2] / "shared/data/harvey")
 
 TRUTH = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 5, 5], [0, 0, 5, 5]], np.uint8)
 PREDICTED = np.array([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 6, 5], [0, 0, 5, 5]], np.uint8)
@@ -125,9 +122,8 @@ def test_pair_metrics_are_the_shared_part_of_metrics() -> None:
     assert found.items() <= metrics(counts).items()
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"the real photos are not in {REAL}")
-def test_nothing_at_all_on_the_real_masks() -> None:
-    counts, absent, photos = [], 0, sorted((REAL / "train_masks").rglob("*.png"))
+def test_nothing_at_all_on_the_real_masks(real_data: Path) -> None:
+    counts, absent, photos = [], 0, sorted((real_data / "train_masks").rglob("*.png"))
     for path in photos:
         with Image.open(path) as opened:
             labels = np.array(opened.resize((SCORE_SIZE, SCORE_SIZE), Image.Resampling.NEAREST))

@@ -1,6 +1,5 @@
 """Run-length rows against hand-made masks and the usual notebook code; files good and bad; the score of a file."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,6 @@ from harveyseg.submission import (
     score_submission,
     write_submission,
 )
-
-REAL = Path(os.environ.get("HARVEYSEG_DATA") or Path(__file__).resolve().parents[2] / "shared/data/harvey")
 
 LABELS = np.array([[0, 1, 1, 0], [0, 0, 0, 2], [2, 0, 0, 0], [1, 1, 1, 1]], np.uint8)
 
@@ -217,9 +214,8 @@ def test_masks_that_cannot_be_used_are_named(tmp_path: Path, masks_dir: Path) ->
         score_submission(path, masks_dir)
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"the real photos are not in {REAL}")
-def test_the_real_masks_handed_in_score_1(tmp_path: Path) -> None:
-    files = sorted((REAL / "train_masks").rglob("*.png"))[:6]
+def test_the_real_masks_handed_in_score_1(tmp_path: Path, real_data: Path) -> None:
+    files = sorted((real_data / "train_masks").rglob("*.png"))[:6]
     folder = tmp_path / "masks"
     folder.mkdir()
     maps = []

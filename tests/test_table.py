@@ -14,7 +14,7 @@ from harveyseg.errors import HarveysegError
 from harveyseg.runs import RunRecord
 from harveyseg.table import EMPTY, all_runs, check, comparison, markdown, workspace, write_table
 from harveyseg.tracking import RunOutputs, Tracker, TrackingParams, open_tracker, sync
-from test_tracking import make_record, migrated, plain_environment, project, tracker, write_outputs  # type: ignore[import-not-found]
+from test_tracking import make_record, migrated, plain_environment, project, tracker, write_outputs
 
 __all__ = ["migrated", "plain_environment", "project", "tracker"]  # fixtures
 

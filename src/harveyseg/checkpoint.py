@@ -63,7 +63,7 @@ class Checkpoint:
         try:
             # map_location: torch wants the generators' states as CPU tensors; load_state_dict moves the rest.
             loaded = torch.load(self._state, map_location="cpu", weights_only=True)
-            training, generators = loaded["training"], loaded["generators"]
+            training, generators = dict(loaded["training"]), loaded["generators"]
         except Exception as error:  # torch raises whatever its unpickler met
             raise HarveysegError(
                 f"{self._state}: cannot be read ({error}). Delete the folder to start this training anew."
@@ -75,7 +75,7 @@ class Checkpoint:
         np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
         version, internal, gauss = generators["python"]
         random.setstate((version, tuple(internal), gauss))
-        return dict(training)
+        return training
 
     def remove(self) -> None:
         """Delete the folder, once the training's outs are written."""

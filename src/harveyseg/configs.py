@@ -45,7 +45,10 @@ def read_config(path: Path) -> ModelConfig:
         model, spec, train, code = (content[key] for key in ("model", "spec", "train", "code"))
     except KeyError as error:
         raise HarveysegError(f"{path}: lacks {error}. {remedy}") from None
-    return ModelConfig(model, spec, parse(TrainParams, train, f"{path}: train"), code)
+    try:
+        return ModelConfig(model, spec, parse(TrainParams, train, "train"), code)
+    except HarveysegError as error:
+        raise HarveysegError(f"{path}: {'; '.join(error.problems)}. {remedy}") from None
 
 
 def flat_parameters(config: ModelConfig) -> dict[str, str | int | float | bool | None]:

@@ -80,7 +80,9 @@ def _fold_problems(folds: object, count: int | None) -> list[str]:
     problems = [f"folds: {fold} stands there twice" for fold in sorted({f for f in folds if folds.count(f) > 1})]
     if count is not None:
         outside = [fold for fold in folds if not 0 <= fold < count]
-        problems += [f"folds: {fold} is not in 0..{count - 1} (split.folds = {count})" for fold in dict.fromkeys(outside)]
+        problems += [
+            f"folds: {fold} is not in 0..{count - 1} (split.folds = {count})" for fold in dict.fromkeys(outside)
+        ]
     return problems
 
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from harveyseg.device import DeviceName, PrecisionName, autocast, resolve_device, resolve_precision, use_threads
+from harveyseg.normalisation import normalise
 from harveyseg.settings import Section
 
 
@@ -54,12 +55,9 @@ def predict(
     device = resolve_device(params.device)
     precision = resolve_precision(params.precision, device)
     network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    shift = torch.tensor(mean, device=device).view(3, 1, 1)
-    scale = torch.tensor(std, device=device).view(3, 1, 1)
     for start in range(0, len(rows), params.batch_size):
         batch = torch.from_numpy(images[rows[start : start + params.batch_size]]).to(device)
-        # (B, H, W, 3) in memory is what channels_last means, so the permutation copies nothing.
-        inputs = (batch.permute(0, 3, 1, 2).float() / 255 - shift) / scale
+        inputs = normalise(batch, mean, std)
         with torch.inference_mode(), autocast(device, precision):
             logits = network(inputs)
         with torch.inference_mode():

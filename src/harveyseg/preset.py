@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.tokens import CommentToken
 
 from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic
@@ -40,10 +42,11 @@ def apply_preset(name: str, params: Path) -> None:
     )
     target = yaml.load(params.read_text(encoding="utf-8"))
     preset = yaml.load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
-    for name in preset:
-        comment = _comment_behind(target, name) if name in target else None
-        _overwrite(target, {name: preset[name]})
-        _hang_behind(target, name, comment)
+    for section, values in preset.items():
+        comment = _comment_behind(target, section) if section in target else None
+        _overwrite(target, {section: values})
+        if comment is not None:
+            _hang_behind(target, section, comment)
     with atomic(params) as temporary, temporary.open("w", encoding="utf-8") as opened:
         yaml.dump(target, opened)
 
@@ -58,3 +61,26 @@ def _overwrite(target: MutableMapping[str, Any], values: Mapping[str, Any]) -> N
             _overwrite(present, value)
         elif key not in target or present != value or type(present) is not type(value):
             target[key] = value
+
+
+# ruamel hangs the comment above a section on the last value of the section before; it would vanish with that value.
+
+
+def _last_value(holder: CommentedMap, section: str) -> tuple[CommentedMap | CommentedSeq, Any, int]:
+    """Container and key of a section's last value, and ruamel's place for the comment behind it."""
+    inner: CommentedMap | CommentedSeq = holder
+    key: Any = section
+    while isinstance(value := inner[key], CommentedMap | CommentedSeq) and value and not value.fa.flow_style():
+        inner, key = value, list(value)[-1] if isinstance(value, CommentedMap) else len(value) - 1
+    return inner, key, 2 if isinstance(inner, CommentedMap) else 0
+
+
+def _comment_behind(holder: CommentedMap, section: str) -> CommentToken | None:
+    inner, key, place = _last_value(holder, section)
+    comments = inner.ca.items.get(key)
+    return comments[place] if comments else None
+
+
+def _hang_behind(holder: CommentedMap, section: str, comment: CommentToken) -> None:
+    inner, key, place = _last_value(holder, section)
+    inner.ca.items.setdefault(key, [None, None, None, None])[place] = comment

@@ -18,26 +18,29 @@ from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic, write_text
 from harveyseg.score import SCORE_SIZE, confusion
 
+SCORE_SHAPE = (SCORE_SIZE, SCORE_SIZE)
+"""(height, width) at which the competition scores."""
+
 Confusions = npt.NDArray[np.int64]
 """int64 (n, 25, 25): one confusion count per photo, rows the truth."""
 
 
-def upsample(probabilities: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.float32]:
+def upsample(probabilities: npt.NDArray[np.uint8], size: tuple[int, int] = SCORE_SHAPE) -> npt.NDArray[np.float32]:
     """Enlarge probabilities bilinearly, with pixel centres at half-integers and edges repeated.
 
     The same map as ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)``.
 
     Args:
         probabilities: uint8 (classes, H, W).
-        size: the new height and width in pixels.
+        size: the new (height, width) in pixels.
 
     Returns:
-        float32 (classes, size, size), still on the scale 0..255.
+        float32 (classes, height, width), still on the scale 0..255.
     """
     return np.stack([_enlarge(channel, size) for channel in probabilities])
 
 
-def label_map(probabilities: npt.NDArray[np.uint8], size: int = SCORE_SIZE) -> npt.NDArray[np.uint8]:
+def label_map(probabilities: npt.NDArray[np.uint8], size: tuple[int, int] = SCORE_SHAPE) -> npt.NDArray[np.uint8]:
     """The most probable class of each pixel of the enlarged probabilities; of equal ones, the first.
 
     Exactly ``upsample(probabilities, size).argmax(0)`` in a tenth of its time and memory: one class after another
@@ -45,13 +48,13 @@ def label_map(probabilities: npt.NDArray[np.uint8], size: int = SCORE_SIZE) -> n
 
     Args:
         probabilities: uint8 (25, H, W).
-        size: height and width of the map in pixels.
+        size: (height, width) of the map in pixels.
 
     Returns:
-        class ids, uint8 (size, size).
+        class ids, uint8 (height, width).
     """
     best = _enlarge(probabilities[0], size)
-    labels = np.zeros((size, size), np.uint8)
+    labels = np.zeros(size, np.uint8)
     for class_id in range(1, len(probabilities)):
         candidate = _enlarge(probabilities[class_id], size)
         better = np.asarray(cv2.compare(candidate, best, cv2.CMP_GT), np.uint8)  # 255 where better, else 0
@@ -62,8 +65,8 @@ def label_map(probabilities: npt.NDArray[np.uint8], size: int = SCORE_SIZE) -> n
     return labels
 
 
-def _enlarge(channel: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.float32]:
-    enlarged = cv2.resize(channel.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
+def _enlarge(channel: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    enlarged = cv2.resize(channel.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
     return np.asarray(enlarged, np.float32)
 
 

@@ -59,8 +59,7 @@ def parse(model: type[SectionT], values: Mapping[str, Any], where: str) -> Secti
         for item in error.errors():
             key = ".".join(str(part) for part in (where, *item["loc"]))
             if item["type"] == "extra_forbidden":
-                known = ", ".join(sorted(model.model_fields))
-                problems.append(f"{key}: unknown key. Known are: {known}")
+                problems.append(f"{key}: unknown key. Known are: {', '.join(_known_keys(model, item['loc'][:-1]))}")
             elif item["type"] == "missing":
                 problems.append(f"{key}: missing")
             else:
@@ -68,6 +67,16 @@ def parse(model: type[SectionT], values: Mapping[str, Any], where: str) -> Secti
                 problems.append(f"{key} = {item['input']!r}: {message}")
         raise_problems(problems, "params.yaml", "Correct params.yaml, or the -S option that set it.")
         raise  # unreachable: a ValidationError always has at least one problem
+
+
+def _known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """The keys of a section, or of the section inside it to which ``path`` leads."""
+    for name in path:
+        inner = model.model_fields[str(name)].annotation
+        assert isinstance(inner, type)
+        assert issubclass(inner, BaseModel)  # nothing else has keys
+        model = inner
+    return sorted(model.model_fields)
 
 
 def section(path: Path, name: str, model: type[SectionT]) -> SectionT:

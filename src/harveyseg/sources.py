@@ -1,5 +1,6 @@
 """Where the data come from: ``data.source`` names a function that provides a folder in the Kaggle layout."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -85,6 +86,29 @@ def gather(params: DataParams, root: Path, raw: Path) -> None:
             "hash": sha256(building / "manifest.csv"),
         }
         write_json(building / "source.json", source)
+
+
+def link_for_experiments(path: str, root: Path) -> None:
+    """Let queued and temporary experiments find a ``data.path`` such as ``../photos``, which leads out of the project.
+
+    It is a dep of the stage, and DVC looks for it below the folder that the experiment runs in, ``.dvc/tmp/exps/<name>``
+    or ``.dvc/tmp/exps/standalone/<name>``, before any code of ours runs. Links at the places where those paths end lead
+    to the real folder. Only places inside ``.dvc/tmp`` are linked; a path that climbs higher has to be absolute.
+
+    Args:
+        path: the value of ``data.path``.
+        root: the project's root.
+    """
+    private = root / ".dvc" / "tmp"
+    target = Path(os.path.normpath(root / path))
+    if Path(path).is_absolute() or target.is_relative_to(root) or not (root / ".dvc").is_dir():
+        return
+    for folder in (private / "exps", private / "exps" / "standalone"):
+        link = Path(os.path.normpath(folder / "experiment" / path))
+        if link.is_relative_to(private) and not link.exists():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.unlink(missing_ok=True)  # a link that leads nowhere
+            link.symlink_to(target, target_is_directory=True)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -31,6 +31,7 @@ from harveyseg.device import (
 from harveyseg.errors import HarveysegError
 from harveyseg.losses import ClassWeights, SegmentationLoss, class_weights
 from harveyseg.models import build
+from harveyseg.normalisation import normalise
 from harveyseg.optimisation import (
     ExponentialMovingAverage,
     OptimiserName,
@@ -293,9 +294,7 @@ class Training:
         return mean
 
     def _normalise(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 on the device, channels last without a copy."""
-        moved = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
-        return normalise(moved, self._mean, self._std)
+        return normalise(images.to(self.device, non_blocking=True), self._mean, self._std)
 
     @torch.inference_mode()
     def _validate(self) -> tuple[float, float]:
@@ -378,16 +377,3 @@ class Training:
         if (memory := peak_memory_mb(self.device)) is not None:
             results["peak_gpu_memory_mb"] = memory
         return Result(kept, self._mean, self._std, tuple(self._history), results)
-
-
-def normalise(images: torch.Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> torch.Tensor:
-    """Subtract the mean and divide by the standard deviation.
-
-    Args:
-        images: (B, 3, H, W) float, values 0..255.
-        mean: of each channel, on the scale 0..1.
-        std: of each channel, on the scale 0..1.
-    """
-    centre = images.new_tensor(mean).view(1, 3, 1, 1) * 255
-    scale = images.new_tensor(std).view(1, 3, 1, 1) * 255
-    return (images - centre) / scale

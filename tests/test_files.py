@@ -1,0 +1,118 @@
+"""Files stay whole, whatever happens to the process that writes them."""
+
+import hashlib
+import json
+import math
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harveyseg.errors import HarveysegError
+from harveyseg.files import atomic, digest, read_json, sha256, write_json, write_text
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from harveyseg.files import atomic
+with atomic(Path(sys.argv[1])) as temporary, temporary.open("w") as opened:
+    opened.write("half of the new")
+    opened.flush()
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_process_killed_in_the_middle_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "state.txt"
+    path.write_text("the old file, whole")
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "writing\n"
+        assert path.read_text() == "the old file, whole"  # a reader beside it
+        writer.send_signal(signal.SIGKILL)
+        assert writer.wait() == -signal.SIGKILL
+    assert path.read_text() == "the old file, whole"
+    write_text(path, "new")  # what the dead one left is in nobody's way
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "state.txt"
+    path.write_text("old")
+
+    def fail() -> None:
+        with atomic(path) as temporary:
+            temporary.write_text("new")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_temporary_file_ends_like_the_path_and_lies_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "new folder" / "curve.png"
+    with atomic(path) as temporary:
+        assert temporary.suffix == ".png"
+        assert temporary.parent == path.parent  # a rename works only inside one file system
+        temporary.write_bytes(b"x")
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
+def test_others_can_read_what_was_written(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "x")
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o644
+
+
+def test_json_round_trip_is_exact_and_independent_of_order(tmp_path: Path) -> None:
+    value = {"b": 0.1 + 0.2, "a": [1, None, True], "ä": "☂"}
+    write_json(tmp_path / "1.json", value)
+    write_json(tmp_path / "2.json", dict(reversed(value.items())))
+    assert read_json(tmp_path / "1.json", "") == value
+    assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_json_cannot_hold_is_refused(tmp_path: Path, value: float) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"loss": value})
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="JSON"):
+        digest({"loss": value})
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [(None, "no such file"), (b"", "not valid JSON"), (b'{"a": ', "not valid JSON"), (b"\xff\xfe", "not valid JSON"),
+     (b"[1]", "holds a list, an object was expected"), (b"null", "holds a NoneType")],
+)  # fmt: skip
+def test_a_damaged_file_is_named_with_cause_and_remedy(tmp_path: Path, content: bytes | None, cause: str) -> None:
+    path = tmp_path / "info.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(HarveysegError) as caught:
+        read_json(path, "Make it anew.")
+    assert str(caught.value).startswith(f"{path}: {cause}")
+    assert str(caught.value).endswith(" Make it anew.")
+
+
+def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1.
+    assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_digest_ignores_order_and_nothing_else() -> None:
+    value = {"a": 1, "b": {"c": 2, "d": [1, 2]}}
+    assert digest(value) == digest({"b": {"d": [1, 2], "c": 2}, "a": 1})
+    assert digest(value) == hashlib.sha256(json.dumps(value).encode()).hexdigest()
+    assert digest(value) != digest({"a": 1, "b": {"c": 2, "d": [2, 1]}})
+    assert digest({"a": 1}) != digest({"a": "1"})

@@ -42,7 +42,12 @@ def test_network_and_optimiser_come_back(tmp_path: Path) -> None:
     optimiser = torch.optim.AdamW(network.parameters())
     network(torch.ones(1, 3)).sum().backward()
     optimiser.step()
-    state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "best": None, "history": [{"lr": 0.1}]}
+    state = {
+        "network": network.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "best": None,
+        "history": [{"lr": 0.1}],
+    }
     Checkpoint(tmp_path, "key").save(state)
     loaded = Checkpoint(tmp_path, "key").load()
     assert loaded is not None

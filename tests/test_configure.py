@@ -1,4 +1,4 @@
-"""Everything that cannot work is found at once, before any data is read; and what decides one training is in one file."""
+"""All that cannot work is found at once, before any data is read; what decides a training is in one file."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from harveyseg.errors import HarveysegError
 from harveyseg.settings import load
 
 ROOT = Path(__file__).resolve().parents[1]
-MODELS = {
+MODELS: dict[str, dict[str, Any]] = {
     "unet": {"network": "unet", "width": 4},
     "attention_unet": {"network": "attention_unet", "width": 4},
     "mobilenet_v2": {"network": "smp", "encoder": "mobilenet_v2"},

@@ -13,7 +13,7 @@ def test_all_problems_are_in_one_message() -> None:
 
 
 def test_one_problem_is_not_called_problems() -> None:
-    with pytest.raises(HarveysegError, match="^the photos: 1 problem\n"):
+    with pytest.raises(HarveysegError, match=r"^the photos: 1 problem\n"):
         raise_problems(["a.jpg: empty"], "the photos", "Replace it.")
 
 

@@ -120,9 +120,7 @@ def test_another_process_in_another_checkout_finds_the_same_key(cache: Path, tmp
     assert losses_edited != same
 
 
-def test_a_record_says_who_is_training(
-    tiny_part: CachedPart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_says_who_is_training(tiny_part: CachedPart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_EXP_NAME", "ocher-pope")
     record = new_record(config(lr=1e-5), 2, tiny_part, SPLIT, "key", torch.device("cpu"), tmp_path)
     assert record.name == "unet-f2@ocher-pope"

@@ -67,7 +67,9 @@ def test_one_network_is_not_made_of_another() -> None:
 
 def test_a_script_is_no_part_of_its_answer(tmp_path: Path) -> None:
     script = tmp_path / "stage.py"
-    script.write_text("import json, harveyseg.errors\nfrom harveyseg import classes\nfrom harveyseg.classes import slug\n")
+    script.write_text(
+        "import json, harveyseg.errors\nfrom harveyseg import classes\nfrom harveyseg.classes import slug\n"
+    )
     assert closure(script) == [PACKAGE / name for name in ("__init__.py", "classes.py", "errors.py")]
 
 
@@ -92,6 +94,7 @@ def test_digests_are_the_files_and_the_same_in_every_checkout(tmp_path: Path) ->
     assert digests["models/unet.py"] == sha256((PACKAGE / "models" / "unet.py").read_bytes()).hexdigest()
     assert len(digests) == len(files)
     shutil.copytree(PACKAGE, tmp_path / "harveyseg", ignore=shutil.ignore_patterns("__pycache__"))
-    code = "import json; from harveyseg.imports import *; print(json.dumps(code_digests(module_closure('harveyseg.models.unet'))))"
+    call = "imports.code_digests(imports.module_closure('harveyseg.models.unet'))"
+    code = f"import json; from harveyseg import imports; print(json.dumps({call}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert json.loads(done.stdout) == digests

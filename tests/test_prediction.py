@@ -51,7 +51,9 @@ def half_red(path: Path, height: int = 96, width: int = 160, **options: Any) -> 
     """A photo, black on the left and red on the right; returned as RGB."""
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[:, width // 2 :, 0] = 250
-    Image.fromarray(pixels).save(path, quality=100, **options) if path.suffix == ".jpg" else Image.fromarray(pixels).save(path)
+    Image.fromarray(pixels).save(path, quality=100, **options) if path.suffix == ".jpg" else Image.fromarray(
+        pixels
+    ).save(path)
     return pixels
 
 
@@ -96,7 +98,11 @@ def test_area_shares() -> None:
     labels = np.array([[0, 0, 0, 5], [23, 23, 5, 5]], np.uint8)
     shares = area_shares(labels)
     assert list(shares) == list(CLASS_NAMES)
-    assert {name: share for name, share in shares.items() if share} == {"Background": 37.5, "Grass": 37.5, "Flooded": 25.0}
+    assert {name: share for name, share in shares.items() if share} == {
+        "Background": 37.5,
+        "Grass": 37.5,
+        "Flooded": 25.0,
+    }
     random = np.random.default_rng(0).integers(0, 25, (37, 41)).astype(np.uint8)
     assert sum(area_shares(random).values()) == pytest.approx(100)
 

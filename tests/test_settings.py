@@ -68,7 +68,7 @@ def test_infinity_and_nan_are_no_settings(tmp_path: Path, value: str) -> None:
 
 def test_settings_do_not_change_afterwards() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        parse(Recipe, {"lr": 1}, "train").lr = 2  # type: ignore[misc]
+        parse(Recipe, {"lr": 1}, "train").lr = 2
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_the_memory_format_does_not_matter(tmp_path: Path) -> None:
     original = state()
     network = build(SPEC, None)
     network.load_state_dict(original)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.to(memory_format=torch.channels_last)
     save_weights(tmp_path / "w.safetensors", network.state_dict(), SPEC, MEAN, STD, SIZE)
     loaded = load_weights(tmp_path / "w.safetensors").network.state_dict()
     assert all(torch.equal(loaded[name], original[name]) for name in original)
@@ -70,7 +70,9 @@ def test_a_damaged_file(tmp_path: Path, content: str) -> None:
     path = tmp_path / "w.safetensors"
     save_weights(path, state(), SPEC, MEAN, STD, SIZE)
     whole = path.read_bytes()
-    path.write_bytes({"half": whole[: len(whole) // 2], "empty": b"", "text": b"no tensors here, but many words"}[content])
+    path.write_bytes(
+        {"half": whole[: len(whole) // 2], "empty": b"", "text": b"no tensors here, but many words"}[content]
+    )
     with pytest.raises(HarveysegError, match=r"w\.safetensors: not a safetensors file .*dvc repro"):
         load_weights(path)
 

@@ -58,6 +58,6 @@ def new_record(
         data_hash=part.data_hash,
         split_hash=split_hash,
         device=device.type,
-        environment={**describe(device), **library_versions()},
+        environment={**library_versions(), **describe(device)},  # torch.__version__ names the build, too
         started_ms=round(time.time() * 1000),
     )

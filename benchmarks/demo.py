@@ -1,0 +1,82 @@
+"""`make demo` in a fresh clone: seconds of every stage, then the table as the README shows it.
+
+    .venv/bin/python benchmarks/demo.py [--keep FOLDER]
+
+Run it on an idle machine. The environment is the one that runs this script, so that only the pipeline is timed.
+"""
+
+import argparse
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from harveyseg.provenance import library_versions
+
+ROOT = Path(__file__).resolve().parents[1]
+COLUMNS = {
+    "model": "model",
+    "val_score": "score, held-out fold",
+    "test_score": "score, test",
+    "test_macro_dice": "macro Dice, test",
+    "test_miou": "mIoU, test",
+    "epochs": "epochs",
+    "parameters": "parameters",
+}
+
+
+def _time_stages(folder: Path) -> dict[str, float]:
+    environment = {**os.environ, "VIRTUAL_ENV": sys.prefix, "PATH": f"{sys.prefix}/bin{os.pathsep}{os.environ['PATH']}"}
+    seconds: dict[str, float] = {}
+    stage, started = "dvc starts", time.perf_counter()
+    with subprocess.Popen(["dvc", "repro"], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", file=sys.stderr)
+            if found := re.match(r"Running stage '(.+)':", line):
+                seconds[stage] = time.perf_counter() - started
+                stage, started = found[1], time.perf_counter()
+    seconds[stage] = time.perf_counter() - started
+    if process.returncode:
+        raise SystemExit(f"dvc repro ended with {process.returncode}")
+    return seconds
+
+
+def _readme_table(reports: Path) -> str:
+    table = pd.read_csv(reports / "comparison.csv", dtype=str, keep_default_na=False)
+    rows = table[table["fold"].isin(["mean", ""])][list(COLUMNS)].rename(columns=COLUMNS)
+    lines = [list(rows.columns), ["---"] + ["---:"] * (len(COLUMNS) - 1), *rows.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def main() -> None:
+    """Clone, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keep", type=Path, help="clone to this folder and leave it there")
+    keep = parser.parse_args().keep
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = keep or Path(temporary) / "clone"
+        subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
+        seconds = _time_stages(folder)
+        again = time.perf_counter()
+        subprocess.run([f"{sys.prefix}/bin/dvc", "repro", "-q"], cwd=folder, check=True)
+        again = time.perf_counter() - again
+        versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
+        print(f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, {versions}\n")
+        print("| stage | seconds |\n|---|---:|")
+        for stage, value in seconds.items():
+            print(f"| {stage} | {value:.0f} |")
+        print(f"| **all** | **{sum(seconds.values()):.0f}** |\n| a second `dvc repro` (nothing runs) | {again:.0f} |\n")
+        print(_readme_table(folder / "data" / "reports"))
+
+
+if __name__ == "__main__":
+    main()

@@ -91,9 +91,9 @@ def gather(params: DataParams, root: Path, raw: Path) -> None:
 def link_for_experiments(path: str, root: Path) -> None:
     """Let queued and temporary experiments find a ``data.path`` such as ``../photos``, which leads out of the project.
 
-    It is a dep of the stage, and DVC looks for it below the folder in which the experiment runs, ``.dvc/tmp/exps/<name>``
-    or ``.dvc/tmp/exps/standalone/<name>``, before any code of ours runs. Links where those paths end lead
-    to the real folder. Only places inside ``.dvc/tmp`` are linked; a path that climbs higher has to be absolute.
+    It is a dep of the stage, and DVC looks for it from the folder in which the experiment runs before any code of ours
+    runs: ``.dvc/tmp/exps/<name>`` or ``.dvc/tmp/exps/standalone/<name>``. Links where those paths end lead to the real
+    folder. Only places inside ``.dvc/tmp`` are linked; a path that climbs higher has to be absolute.
 
     Args:
         path: the value of ``data.path``.

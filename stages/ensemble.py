@@ -17,7 +17,7 @@ from harveyseg.inference import InferenceParams
 from harveyseg.probabilities import count_confusions, read_probabilities, write_probabilities
 from harveyseg.runs import write_run
 from harveyseg.settings import section
-from harveyseg.stage import project_root, run
+from harveyseg.stage import run
 from harveyseg.tracking import TrackingParams, open_tracker
 
 
@@ -38,7 +38,7 @@ def main(
     train, members = load_part(cache / "train"), load_members(*listed(params), models, predictions)
     truth = true_masks(cache / "score")
     weights = choose_weights(members, train, settings, threads)
-    record = new_record(members, weights, settings, project_root())
+    record = new_record(members, weights, settings, Path.cwd())
     with open_tracker(section(params, "tracking", TrackingParams)).run(record) as tracked:
         record.run_id = tracked.id
         averaged = (maps[None] for maps in members.test(weights.chosen))

@@ -14,7 +14,7 @@ from harveyseg.probabilities import label_map, read_probabilities
 from harveyseg.provenance import git_state
 from harveyseg.runs import read_run
 from harveyseg.settings import section
-from harveyseg.stage import project_root, run
+from harveyseg.stage import run
 from harveyseg.submission import SubmitParams, write_submission
 
 
@@ -42,7 +42,7 @@ def main(
     for name, about in made.items():
         about["sha256"] = sha256(out / name)
         print(f"{out / name}: {len(ids)} images x 24 classes")
-    git = git_state(project_root())
+    git = git_state(Path.cwd())
     shared = {key: getattr(record, key) for key in ("data_source", "data_hash", "split_hash", "experiment")}
     write_json(out / "submission.json", {**shared, "git_commit": git.commit, "git_dirty": git.dirty, "files": made})
 

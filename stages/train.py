@@ -45,7 +45,7 @@ def main(
     record = (
         RunRecord.model_validate(kept)
         if kept
-        else new_record(config, fold, part, split, key, training.device, project_root())
+        else new_record(config, fold, part, split, key, training.device, Path.cwd())
     )
     tracker = open_tracker(section(params, "tracking", TrackingParams))
     if not kept:

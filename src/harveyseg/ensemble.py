@@ -288,11 +288,11 @@ def write_weights(path: Path, members: Members, weights: Weights) -> None:
     write_json(path, content)
 
 
-def new_record(members: Members, weights: Weights, params: EnsembleParams, root: Path) -> RunRecord:
+def new_record(members: Members, weights: Weights, params: EnsembleParams, checkout: Path) -> RunRecord:
     """The record of an ensemble that is made now; its parameters name the weights and the members' uids."""
     uids = {f"{model}-{fold}": member.record.uid for (model, fold), member in members.of.items()}
     settings = {f"ensemble.{name}": value for name, value in params.model_dump().items()}
-    git, shared = git_state(root), members.first.record
+    git, shared = git_state(checkout), members.first.record
     return RunRecord(
         kind="ensemble",
         model="ensemble",

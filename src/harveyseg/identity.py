@@ -40,10 +40,10 @@ def stage_key(config: ModelConfig, cache: Path, split_hash: str, fold: int) -> s
 
 
 def new_record(
-    config: ModelConfig, fold: int, part: CachedPart, split_hash: str, key: str, device: torch.device, root: Path
+    config: ModelConfig, fold: int, part: CachedPart, split_hash: str, key: str, device: torch.device, checkout: Path
 ) -> RunRecord:
     """The record of a training that starts now."""
-    git = git_state(root)
+    git = git_state(checkout)
     height, width = part.size
     return RunRecord(
         kind="train",

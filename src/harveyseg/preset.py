@@ -43,10 +43,10 @@ def apply_preset(name: str, params: Path) -> None:
     target = yaml.load(params.read_text(encoding="utf-8"))
     preset = yaml.load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     for section, values in preset.items():
-        comment = _comment_behind(target, section) if section in target else None
+        comment = _take_comment(target, section) if section in target else None
         _overwrite(target, {section: values})
         if comment is not None:
-            _hang_behind(target, section, comment)
+            _hang_comment(target, section, comment)
     with atomic(params) as temporary, temporary.open("w", encoding="utf-8") as opened:
         yaml.dump(target, opened)
 
@@ -75,12 +75,16 @@ def _last_value(holder: CommentedMap, section: str) -> tuple[CommentedMap | Comm
     return inner, key, 2 if isinstance(inner, CommentedMap) else 0
 
 
-def _comment_behind(holder: CommentedMap, section: str) -> CommentToken | None:
+def _take_comment(holder: CommentedMap, section: str) -> CommentToken | None:
     inner, key, place = _last_value(holder, section)
     comments = inner.ca.items.get(key)
-    return comments[place] if comments else None
+    if not comments:
+        return None
+    comment: CommentToken | None = comments[place]
+    comments[place] = None
+    return comment
 
 
-def _hang_behind(holder: CommentedMap, section: str, comment: CommentToken) -> None:
+def _hang_comment(holder: CommentedMap, section: str, comment: CommentToken) -> None:
     inner, key, place = _last_value(holder, section)
     inner.ca.items.setdefault(key, [None, None, None, None])[place] = comment

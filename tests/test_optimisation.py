@@ -34,7 +34,7 @@ def test_adam_adds_weight_decay_to_the_gradient_and_adamw_does_not() -> None:
             ours.grad = theirs.grad = torch.full((3,), 0.5)
             mine.step()
             other.step()
-        assert torch.equal(ours, theirs)
+        torch.testing.assert_close(ours, theirs)
 
 
 def _rates(name: ScheduleName, steps: int) -> list[float]:

@@ -39,7 +39,9 @@ def main(
     truth = true_masks(cache / "score")
     weights = choose_weights(members, train, settings, threads)
     record = new_record(members, weights, settings, Path.cwd())
-    with open_tracker(section(params, "tracking", TrackingParams)).run(record) as tracked:
+    tracker = open_tracker(section(params, "tracking", TrackingParams))
+    tracker.close_abandoned(record.stage_key)
+    with tracker.run(record) as tracked:
         record.run_id = tracked.id
         averaged = (maps[None] for maps in members.test(weights.chosen))
         write_probabilities(out / "test.npy", members.first.test_ids, train.size, averaged)

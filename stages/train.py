@@ -14,8 +14,8 @@ from harveyseg.checkpoint import Checkpoint
 from harveyseg.configs import read_config
 from harveyseg.folds import indices, read_folds, split_hash
 from harveyseg.history import write_history
-from harveyseg.identity import new_record, stage_key
-from harveyseg.runs import RunRecord, write_run
+from harveyseg.identity import killed_record, new_record, stage_key
+from harveyseg.runs import write_run
 from harveyseg.settings import section
 from harveyseg.stage import project_root, run
 from harveyseg.tracking import TrackingParams, open_tracker
@@ -41,31 +41,30 @@ def main(
     )
     for warning in training.warnings:
         print(f"warning: {model}-{fold}: {warning}", file=sys.stderr)
-    kept = checkpoint.load_record()  # of this very training, if it was killed
-    record = (
-        RunRecord.model_validate(kept)
-        if kept
-        else new_record(config, fold, part, split, key, training.device, Path.cwd())
-    )
     tracker = open_tracker(section(params, "tracking", TrackingParams))
-    if not kept:
-        tracker.close_abandoned(key)
-    with tracker.run(record, resume=record.run_id) as tracked:
-        record.run_id = tracked.id
-        checkpoint.save_record(record.model_dump())
-        tracked.log_dataset(f"{part.source}, fold {fold} held out", "data/cache/train", part.data_hash[:32], "training")
-        for epoch in training.run():
-            tracked.log_history(epoch.history)
-            print(f"{model}-{fold} {epoch}", flush=True)
-        result = training.finished()
-        tracked.log_history(result.history)
-        tracked.log_metrics(result.results)
-        record.results, record.ended_ms = result.results, round(time.time() * 1000)
-        folder = out / f"{model}-{fold}"
-        save_weights(folder / "weights.safetensors", result.state, config.spec, result.mean, result.std, part.size)
-        write_history(folder / "history.csv", result.history)
-        write_run(folder / "run.json", record)
-    checkpoint.remove()
+    with checkpoint.owned():
+        record = killed_record(checkpoint)
+        if record is None:
+            tracker.close_abandoned(key)
+            record = new_record(config, fold, part, split, key, training.device, Path.cwd())
+        with tracker.run(record, resume=record.run_id) as tracked:
+            record.run_id = tracked.id
+            checkpoint.save_record(record.model_dump())
+            tracked.log_dataset(
+                f"{part.source}, fold {fold} held out", "data/cache/train", part.data_hash[:32], "training"
+            )
+            for epoch in training.run():
+                tracked.log_history(epoch.history)
+                print(f"{model}-{fold} {epoch}", flush=True)
+            result = training.finished()
+            tracked.log_history(result.history)
+            tracked.log_metrics(result.results)
+            record.results, record.ended_ms = result.results, round(time.time() * 1000)
+            folder = out / f"{model}-{fold}"
+            save_weights(folder / "weights.safetensors", result.state, config.spec, result.mean, result.std, part.size)
+            write_history(folder / "history.csv", result.history)
+            write_run(folder / "run.json", record)
+        checkpoint.remove()
 
 
 if __name__ == "__main__":

@@ -154,3 +154,22 @@ def test_a_damaged_record_counts_as_none(tmp_path: Path, content: bytes) -> None
 
 def test_removing_what_is_not_there_is_no_error(tmp_path: Path) -> None:
     Checkpoint(tmp_path, "key").remove()
+
+
+def test_a_second_process_is_kept_from_the_same_training(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / ".checkpoints", "key")
+    script = (
+        "import sys; from pathlib import Path; from harveyseg.checkpoint import Checkpoint\n"
+        "with Checkpoint(Path(sys.argv[1]), sys.argv[2]).owned(): print('in')"
+    )
+
+    def other(key: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", script, str(tmp_path / ".checkpoints"), key]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+    with checkpoint.owned():
+        refused = other("key")
+        assert refused.returncode == 1
+        assert "another process is in this very training" in refused.stderr
+        assert other("another").stdout == "in\n"
+    assert other("key").stdout == "in\n"

@@ -1,6 +1,7 @@
 """dvc.yaml and the stage scripts: their deps are what they import, and they are thin."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,21 @@ def test_scripts_are_thin_and_show_their_options(stage: str) -> None:
 @pytest.mark.parametrize("stage", [stage for stage, definition in STAGES.items() if "matrix" in definition])
 def test_matrix_stages_run_every_listed_model_on_every_listed_fold(stage: str) -> None:
     assert STAGES[stage]["matrix"] == {"model": "${models}", "fold": "${folds}"}
+
+
+@pytest.mark.parametrize("variable", ["VIRTUAL_ENV", "CONDA_PREFIX"])
+def test_an_active_environment_without_the_project_is_passed_over(tmp_path: Path, variable: str) -> None:
+    foreign = tmp_path / "bin" / "python"
+    foreign.parent.mkdir()
+    foreign.write_text("#!/bin/sh\nexit 9\n")
+    foreign.chmod(0o755)
+    environment = {key: value for key, value in os.environ.items() if key not in {"VIRTUAL_ENV", "CONDA_PREFIX"}}
+    environment |= {variable: str(tmp_path), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    command = ["stages/run", "split", "--help"]
+    subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True, timeout=120)
+    (tmp_path / "bin" / "harveyseg").symlink_to(foreign)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False, timeout=120)
+    assert done.returncode == 9
 
 
 def test_a_stage_uses_the_code_of_its_own_checkout(tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ def test_rows_order_means_and_decimals(tracker: Tracker, project: Path) -> None:
         "model": "unet",
         "fold": "0",
         "val_score": "0.60000",
+        "val_nested_score": "",
         "val_macro_dice": "0.30000",
         "val_miou": "0.15000",
         "val_pixel_accuracy": "0.92500",

@@ -3,11 +3,14 @@
 import json
 import random
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic, write_json
@@ -27,6 +30,27 @@ class Checkpoint:
         self.folder = root / stage_key
         self._state = self.folder / "state.pt"
         self._record = self.folder / "run.json"
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Keep a second process from the same training, e.g. a queued experiment beside ``dvc repro``.
+
+        Raises:
+            HarveysegError: when another process is at it.
+        """
+        locks = self.folder.parent.parent / ".locks"  # removing the folder must not remove the lock
+        locks.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(locks / f"training-{self.folder.name}.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise HarveysegError(
+                f"{self.folder}: another process is in this very training. Wait for it; its result is then reused."
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def save_record(self, record: dict[str, Any]) -> None:
         """Keep who is training, before the first epoch: a killed training goes on under the same identity."""

@@ -112,6 +112,9 @@ def ui(port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000) 
     from harveyseg.tracking import tracking_uri
 
     uri = tracking_uri(project_root())
+    if uri.startswith(("http://", "https://")):
+        print(f"MLflow's UI is where its server is: {uri}")
+        return
     command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--port", str(port), "--backend-store-uri", uri]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     print(f"{uri} at http://127.0.0.1:{port} (Ctrl-C ends it)")

@@ -4,8 +4,10 @@ import time
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 
 from harveyseg.cache import CachedPart
+from harveyseg.checkpoint import Checkpoint
 from harveyseg.configs import ModelConfig, flat_parameters
 from harveyseg.device import describe
 from harveyseg.files import digest, sha256
@@ -37,6 +39,18 @@ def stage_key(config: ModelConfig, cache: Path, split_hash: str, fold: int) -> s
             "code": {**config.code, **code_digests(module_closure("harveyseg.training"))},
         }
     )
+
+
+def killed_record(checkpoint: Checkpoint) -> RunRecord | None:
+    """The record of this very training, if it was killed; it goes on under the name of the experiment that resumes it.
+
+    A record that cannot be understood, as one of another version, counts as none: the weights can still be resumed.
+    """
+    try:
+        record = RunRecord.model_validate(checkpoint.load_record())
+    except ValidationError:
+        return None
+    return record.model_copy(update={"experiment": experiment_name()})
 
 
 def new_record(

@@ -51,9 +51,11 @@ def _score(name: str) -> _Column:
     return _Column(name, "metrics", f"{part}/{rest}", _five_decimals, averaged=True)
 
 
-_SCORES = tuple(
-    _score(f"{part}_{name}") for part in ("val", "test") for name in ("score", "macro_dice", "miou", "pixel_accuracy")
+_SCORES = (
+    *(_score(f"val_{name}") for name in ("score", "nested_score", "macro_dice", "miou", "pixel_accuracy")),
+    *(_score(f"test_{name}") for name in ("score", "macro_dice", "miou", "pixel_accuracy")),
 )
+"""``val_nested_score``: the ensemble's, its weights chosen without the fold that is scored; empty with one fold."""
 _COMPARED = (
     *_SCORES,
     _Column("train_loss", "metrics", "final/train_loss", _five_decimals, averaged=True),

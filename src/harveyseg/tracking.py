@@ -365,6 +365,8 @@ class Tracker:
                 run_id: str = killed.info.run_id
                 client.update_run(run_id, status="RUNNING")
                 client.set_tag(run_id, _PROCESS, _this_process())
+                if record.experiment is not None:  # the one that resumes it is the one that `dvc exp show` lists
+                    client.set_tag(run_id, EXPERIMENT, record.experiment)
                 _log_missing_parameters(client, killed, record)
                 epochs = client.get_metric_history(run_id, _EPOCH_MARK)
                 return run_id, max((epoch.step for epoch in epochs), default=-1)

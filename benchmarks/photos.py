@@ -1,6 +1,6 @@
 """The report's recipe on a folder of real photos, in a fresh clone: U-Net, U-Net++ and MobileNetV2, then the table.
 
-    .venv/bin/python benchmarks/photos.py ../shared/data/harvey [--keep FOLDER] [-S KEY=VALUE ...]
+    .venv/bin/python benchmarks/photos.py FOLDER_OF_PHOTOS [--keep FOLDER] [-S KEY=VALUE ...]
 
 Encoders start from random weights (`encoder_weights: null`): no network is needed. Any -S goes to `dvc exp run`.
 """

@@ -9,7 +9,9 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+from harveyseg.added_runs import add_runs
 from harveyseg.cache import load_part
+from harveyseg.diversity import compare_models, mixture_scores, write_diversity
 from harveyseg.ensemble import EnsembleParams, choose_weights, listed, load_members, new_record, write_weights
 from harveyseg.evaluation import nested_entry, sheet_of, true_masks, write_evaluation
 from harveyseg.figures import overview, prediction_sheet
@@ -28,23 +30,24 @@ def main(
     cache: Annotated[Path, typer.Option(help="The resize cache.")] = Path("data/cache"),
     models: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("data/models"),
     predictions: Annotated[Path, typer.Option(help="Folder of their predictions.")] = Path("data/predictions"),
+    raw: Annotated[Path, typer.Option(help="Folder of the photos, for added runs.")] = Path("data/raw"),
     out: Annotated[Path, typer.Option(help="Folder of the ensemble.")] = Path("data/ensemble"),
 ) -> None:
     """Average the models with the weights that score best on photos that they were not trained on."""
-    settings, threads = (
-        section(params, "ensemble", EnsembleParams),
-        section(params, "inference", InferenceParams).threads,
-    )
-    train, members = load_part(cache / "train"), load_members(*listed(params), models, predictions)
-    truth = true_masks(cache / "score")
+    settings, inference = section(params, "ensemble", EnsembleParams), section(params, "inference", InferenceParams)
+    train, truth, threads = load_part(cache / "train"), true_masks(cache / "score"), inference.threads
+    tracker = open_tracker(section(params, "tracking", TrackingParams))
+    own = load_members(*listed(params), models, predictions)
+    add_runs(settings.runs, tracker, own, train, truth["val"], raw, inference, out / "added")
+    members = load_members(*listed(params), models, predictions, out / "added")
     weights = choose_weights(members, train, settings, threads)
     record = new_record(members, weights, settings, Path.cwd())
-    tracker = open_tracker(section(params, "tracking", TrackingParams))
     tracker.close_abandoned(record.stage_key)
     with tracker.run(record) as tracked:
         record.run_id = tracked.id
         averaged = (maps[None] for maps in members.test(weights.chosen))
-        write_probabilities(out / "test.npy", members.first.test_ids, train.size, averaged)
+        size = members.test_size(weights.chosen)
+        write_probabilities(out / "test.npy", members.first.test_ids, size, averaged)
         rows, ensemble, nested = members.rows(train.ids), members.predictor(weights.chosen), None
         confusions = {"val": count_confusions(ensemble, truth["val"], rows, threads)}
         if "test" in truth:
@@ -55,18 +58,19 @@ def main(
         results, files = write_evaluation(out, record, confusions, nested_entry(nested))
         write_weights(out / "weights.json", members, weights)
         title = "Photos that the models were not trained on"
-        prediction_sheet(
-            sheet_of(train, rows, truth["val"], {"ensemble": ensemble}, photos=4), out / "sheet.png", title
-        )
+        sheet = sheet_of(train, rows, truth["val"], {"ensemble": ensemble}, photos=4)
+        prediction_sheet(sheet, out / "sheet.png", title)
         columns = {model: members.predictor({model: 1.0}) for model in members.models} | {"ensemble": ensemble}
         scores = {model: members.mean_score(model) for model in members.models}
-        scores["ensemble"] = results.get("val/nested_score", results["val/score"])
+        bars = scores | {"ensemble": results.get("val/nested_score", results["val/score"])}
         sheet = sheet_of(train, rows, truth["val"], columns, photos=3)
-        overview(sheet, scores, results["val/empty_score"], out / "overview.png", title)
+        overview(sheet, bars, results["val/empty_score"], out / "overview.png", title)
+        equal = members.predictor(dict.fromkeys(members.models, 1 / len(members.models)))
+        scores |= mixture_scores(count_confusions(equal, truth["val"], rows, threads), results)
+        files += write_diversity(out, compare_models(members, train, threads), scores)
         tracked.log_metrics(results)
-        tracked.log_artifacts(
-            [*files, *(out / name for name in ("weights.json", "sheet.png", "overview.png"))], "evaluation"
-        )
+        files += [out / name for name in ("weights.json", "sheet.png", "overview.png")]
+        tracked.log_artifacts(files, "evaluation")
         record.ended_ms = round(time.time() * 1000)
         write_run(out / "run.json", record)
     print("ensemble: " + ", ".join(f"{model} {weight:.2f}" for model, weight in weights.chosen.items()))

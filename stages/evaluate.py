@@ -40,8 +40,8 @@ def main(
     held_out = indices(read_folds(folds), train.ids, fold)[1].tolist()
     truth, stored, confusions = true_masks(cache / "score"), {}, {}
     for name, part, rows in (("val", train, held_out), ("test", test, list(range(len(test.ids))))):
-        batches = predict(trained.network, part.images, rows, trained.mean, trained.std, inference)
-        write_probabilities(folder / f"{name}.npy", [part.ids[row] for row in rows], part.size, batches)
+        maps = predict(trained.network, part.images, rows, trained.mean, trained.std, inference)
+        write_probabilities(folder / f"{name}.npy", [part.ids[row] for row in rows], maps.size, maps.batches)
         stored[name] = read_probabilities(folder / f"{name}.npy")[1]
         if name in truth:
             confusions[name] = count_confusions(stored[name].__getitem__, truth[name], rows, inference.threads)

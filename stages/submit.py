@@ -8,9 +8,10 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from harveyseg.ensemble import describe_members, listed, load_members
-from harveyseg.files import read_json, sha256, write_json
-from harveyseg.probabilities import label_map, read_probabilities
+from harveyseg.decision import read_decision
+from harveyseg.ensemble import describe_members, listed, load_members, read_weights
+from harveyseg.files import sha256, write_json
+from harveyseg.probabilities import read_probabilities
 from harveyseg.provenance import git_state
 from harveyseg.runs import read_run
 from harveyseg.settings import section
@@ -25,20 +26,22 @@ def main(
     models: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("data/models"),
     predictions: Annotated[Path, typer.Option(help="Folder of their predictions.")] = Path("data/predictions"),
     ensemble: Annotated[Path, typer.Option(help="Folder of the ensemble.")] = Path("data/ensemble"),
+    decisions: Annotated[Path, typer.Option(help="Folder of the decisions' rules.")] = Path("data/decisions/rules"),
     out: Annotated[Path, typer.Option(help="Folder of the submissions.")] = Path("data/submission"),
 ) -> None:
     """Write submission.csv (the ensemble), one file per model, and submission.json, which says what made each."""
-    settings, members = section(params, "submit", SubmitParams), load_members(*listed(params), models, predictions)
+    settings, (own, folds) = section(params, "submit", SubmitParams), listed(params)
+    members, record = load_members(own, folds, models, predictions, ensemble / "added"), read_run(ensemble / "run.json")
     ids, averaged = read_probabilities(ensemble / "test.npy")
-    record, weights = (
-        read_run(ensemble / "run.json"),
-        read_json(ensemble / "weights.json", "Run `dvc repro`.")["weights"],
-    )
-    made = {"submission.csv": describe_members(members, weights) | {"uid": record.uid, "run_id": record.run_id}}
-    write_submission(out / "submission.csv", ids, map(label_map, averaged), settings)
-    for model in members.models:
-        made[f"{model}.csv"] = describe_members(members, {model: 1.0})
-        write_submission(out / f"{model}.csv", ids, map(label_map, members.test({model: 1.0})), settings)
+    decision = read_decision(decisions / "ensemble.json", [record])
+    about = describe_members(members, read_weights(ensemble / "weights.json").chosen)
+    made = {"submission.csv": about | {"uid": record.uid, "run_id": record.run_id, **decision.summary()}}
+    write_submission(out / "submission.csv", ids, map(decision.handed_in, averaged), settings)
+    for model in own:
+        runs = [members.of[model, fold].record for fold in folds]
+        decision = read_decision(decisions / f"{model}.json", runs)
+        made[f"{model}.csv"] = describe_members(members, {model: 1.0}) | decision.summary()
+        write_submission(out / f"{model}.csv", ids, map(decision.handed_in, members.test({model: 1.0})), settings)
     for name, about in made.items():
         about["sha256"] = sha256(out / name)
         print(f"{out / name}: {len(ids)} images x 24 classes")

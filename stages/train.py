@@ -18,7 +18,7 @@ from harveyseg.identity import killed_record, new_record, stage_key
 from harveyseg.runs import write_run
 from harveyseg.settings import section
 from harveyseg.stage import project_root, run
-from harveyseg.tracking import TrackingParams, open_tracker
+from harveyseg.tracking import MODEL_FOLDER, WEIGHTS_FILE, TrackingParams, open_tracker
 from harveyseg.training import Training
 from harveyseg.weights import save_weights
 
@@ -29,16 +29,17 @@ def main(
     params: Annotated[Path, typer.Option(help="Settings of the tracker.")] = Path("params.yaml"),
     configs: Annotated[Path, typer.Option(help="Checked settings of the models.")] = Path("data/configs"),
     cache: Annotated[Path, typer.Option(help="Cached training part.")] = Path("data/cache/train"),
+    test: Annotated[Path, typer.Option(help="Cached test part, for self-training.")] = Path("data/cache/test"),
     folds: Annotated[Path, typer.Option(help="The split.")] = Path("data/splits/folds.csv"),
     out: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("data/models"),
 ) -> None:
     """Train one model on all folds but one and keep the epoch that does best on that one."""
     config, part, split = read_config(configs / f"{model}.json"), load_part(cache), split_hash(folds)
-    key = stage_key(config, cache, split, fold)
+    unlabelled = None if config.train.self_training is None else load_part(test)
+    key = stage_key(config, cache, split, fold, test)
     checkpoint = Checkpoint(project_root() / ".checkpoints", key)
-    training = Training(
-        config.spec, config.train, part, *indices(read_folds(folds), part.ids, fold), checkpoint=checkpoint
-    )
+    rows = indices(read_folds(folds), part.ids, fold)
+    training = Training(config.spec, config.train, part, *rows, checkpoint=checkpoint, unlabelled=unlabelled)
     for warning in training.warnings:
         print(f"warning: {model}-{fold}: {warning}", file=sys.stderr)
     tracker = open_tracker(section(params, "tracking", TrackingParams))
@@ -61,9 +62,10 @@ def main(
             tracked.log_metrics(result.results)
             record.results, record.ended_ms = result.results, round(time.time() * 1000)
             folder = out / f"{model}-{fold}"
-            save_weights(folder / "weights.safetensors", result.state, config.spec, result.mean, result.std, part.size)
+            save_weights(folder / WEIGHTS_FILE, result.state, config.spec, result.mean, result.std, part.size)
             write_history(folder / "history.csv", result.history)
             write_run(folder / "run.json", record)
+            tracked.log_artifacts([folder / WEIGHTS_FILE], MODEL_FOLDER)
         checkpoint.remove()
 
 

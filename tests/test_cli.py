@@ -57,7 +57,7 @@ def test_an_error_of_the_user_comes_without_a_traceback(project: Path) -> None:
     assert script.exists(), "install the package: pip install -e ."
     done = subprocess.run([script, "preset", "demos"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: preset 'demos': unknown. Known are: demo, report\n"
+    assert done.stderr == "error: preset 'demos': unknown. Known are: best, best-imagenet, demo, report\n"
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,7 @@ def test_an_error_of_the_user_comes_without_a_traceback(project: Path) -> None:
         (["score", "absent.csv", "--masks", "masks"], "masks: holds no masks"),
         (["predict", "absent.jpg", "--out", "maps"], "data/ensemble/weights.json: no such file"),
         (["predict", "absent.jpg", "--out", "maps", "--model", "unet"], "--model unet: not trained here"),
+        (["predict", "absent.jpg", "--out", "maps", "--footprint", "3000"], "--footprint 3000: must be HEIGHTxWIDTH"),
     ],
 )
 def test_errors(
@@ -175,3 +176,8 @@ def test_predict(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         assert (np.array(opened) == 23).all()
     header, row = (project / "maps" / "areas.csv").read_text().splitlines()
     assert header.count(",") == row.count(",") == len(CLASS_NAMES)
+    arguments = ["photo.jpg", "--out", "mosaic", "--model", "unet", "--footprint", "20x25", "--argmax"]
+    assert command(monkeypatch, capsys, "predict", *arguments)[0] == 0
+    with Image.open(project / "mosaic" / "photo.png") as opened:
+        assert opened.size == (50, 30)
+        assert (np.array(opened) == 23).all()

@@ -67,8 +67,11 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         ("models.unet.network = 'unett'", "allowed: attention_unet, smp, unet, unetplusplus"),
         ("models.my model", "letters, digits and underscores"),
         ("models.ensemble", "none of ensemble, everything_empty, mean, submission"),
-        ("models.wide.widht", "unknown key. Known are: batch_norm, dropout, width"),
-        ("models.wide.train.augmentation.flop", "unknown key. Known are: brightness, brightness_limit, flip"),
+        ("models.wide.widht", "unknown key. Known are: batch_norm, dropout, stem_stride, width"),
+        (
+            "models.wide.train.augmentation.flop",
+            "unknown key. Known are: brightness, brightness_limit, colour, contrast",
+        ),
         ("models.nothing", "must be a mapping like `network: unet`"),
     ]:
         assert sum(line.startswith(start) and reason in line for line in found) == 1, (start, found)
@@ -114,6 +117,54 @@ def test_a_size_that_a_network_cannot_take(tmp_path: Path) -> None:
     models = {"vit": {"network": "smp", "architecture": "DPT", "encoder": "tu-vit_tiny_patch16_224"}}
     (problem,) = problems(write_params(tmp_path, models, resize_cache={"size": 256}))
     assert problem.startswith("models.vit: cannot take photos of 256x256 pixels (resize-cache.size)")
+
+
+@pytest.mark.parametrize(
+    ("size", "augmentation", "expected"),
+    [
+        ([64, 96], {"d4": 1}, ["augmentation.d4 = 1.0: samples of 64x96 pixels (resize-cache.size) cannot be turned"]),
+        ([64, 96], {"d4": 1, "crop": 32}, []),
+        (96, {"d4": 0.5}, []),
+        ([64, 96], {"crop": 96}, ["augmentation.crop = 96: larger than the photos, 64x96 pixels (resize-cache.size)"]),
+        (64, {"crop": 40}, ["augmentation.crop = 40: Input should be a multiple of 32"]),
+        (64, {"zoom": 0.1, "focus": 0.5}, ["augmentation.zoom = 0.1: says how", "augmentation.focus = 0.5: says how"]),
+    ],
+)
+def test_samples_that_cannot_be_made(tmp_path: Path, size: Any, augmentation: Any, expected: list[str]) -> None:
+    path = write_params(tmp_path, resize_cache={"size": size}, train={"augmentation": augmentation})
+    if not expected:
+        assert len(check_params(path)) == 2
+        return
+    found = problems(path)
+    assert len(found) == len(expected)  # one mistake, although it is both models'
+    assert all(line.startswith(f"train.{start}") for line, start in zip(found, expected, strict=True)), found
+    override = {"unet": {"network": "unet", "width": 4, "train": {"augmentation": augmentation}}}
+    found = problems(write_params(tmp_path, override, resize_cache={"size": size}))
+    assert all(line.startswith(f"models.unet.train.{start}") for line, start in zip(found, expected, strict=True))
+
+
+def test_a_crop_that_one_network_cannot_take(tmp_path: Path) -> None:
+    models = {name: {**SCRATCH["unet"], "stem_stride": stride} for name, stride in (("half", 2), ("quarter", 4))}
+    changes = {"resize_cache": {"size": 128}, "train": {"augmentation": {"crop": 96}}}
+    (problem,) = problems(write_params(tmp_path, models, **changes))
+    assert problem.startswith("models.quarter: cannot take photos of 96x96 pixels (train.augmentation.crop)")
+
+
+@pytest.mark.parametrize(
+    ("train", "problem"),
+    [
+        ({"self_training": {"weight": 1, "start": 0, "confidence": 0.9}}, "train.self_training = "),
+        ({"ema": 0.9, "self_training": {"weight": 1, "start": 0}}, "train.self_training.confidence: missing"),
+        (
+            {"ema": 0.9, "self_training": {"weight": 1, "start": 0, "confidence": 0.9, "wait": 1}},
+            "train.self_training.wait: unknown key. Known are: confidence, start, weight",
+        ),
+        ({"schedule": "plateau", "validate_every": 2}, "train.validate_every = 2: `schedule: plateau` looks at every"),
+    ],
+)
+def test_settings_that_do_not_go_together(tmp_path: Path, train: dict[str, Any], problem: str) -> None:
+    (found,) = problems(write_params(tmp_path, train=train))
+    assert found.startswith(problem)
 
 
 def test_an_override_is_merged_key_by_key(tmp_path: Path) -> None:

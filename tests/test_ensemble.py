@@ -1,6 +1,8 @@
 """Weights against slow plain searches; that nothing of a scored fold is used; files that do not fit."""
 
 import itertools
+import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
+import torch
+from torch.nn import functional
 
 from harveyseg.cache import CachedPart
 from harveyseg.ensemble import (
@@ -19,13 +23,16 @@ from harveyseg.ensemble import (
     listed,
     load_members,
     new_record,
+    read_weights,
     scores_of_mixtures,
     select,
+    write_weights,
 )
 from harveyseg.errors import HarveysegError
 from harveyseg.files import write_json
 from harveyseg.probabilities import write_probabilities
 from harveyseg.runs import RunRecord, write_run
+from harveyseg.score import confusion, image_scores
 
 SIZE = (6, 5)
 MODELS, FOLDS = ("a", "b", "c"), (0, 2)
@@ -218,6 +225,15 @@ def test_record_names_weights_and_members(members: Members, tmp_path: Path) -> N
     assert new_record(members, weights, EnsembleParams(steps=3), tmp_path).stage_key != record.stage_key
 
 
+def test_written_weights_come_back(members: Members, tmp_path: Path) -> None:
+    weights = choose_weights(members, a_part(a_truth(0)), EnsembleParams(steps=2), threads=1)
+    write_weights(tmp_path / "weights.json", members, weights)
+    assert read_weights(tmp_path / "weights.json") == weights
+    write_json(tmp_path / "weights.json", {"weights": {"a": 1.0}})
+    with pytest.raises(HarveysegError, match=r"weights\.json: not the weights of an ensemble"):
+        read_weights(tmp_path / "weights.json")
+
+
 def test_side_car_names_only_members_with_weight(members: Members) -> None:
     about = describe_members(members, {"a": 0.0, "b": 1.0})
     assert about["members"] == {f"b-{f}": {"uid": f"uid-b-{f}", "run_id": f"run-b-{f}"} for f in FOLDS}
@@ -265,11 +281,85 @@ def test_members_of_other_data_or_photos_are_refused(tmp_path: Path) -> None:
     )
     rng = np.random.default_rng(2)
     write_probabilities(tmp_path / "predictions/c-0/val.npy", ("p0", "p1"), SIZE, [random_maps(rng, 2)])
-    write_probabilities(
-        tmp_path / "predictions/c-2/test.npy", ("t0", "t1"), (4, 4), [np.zeros((2, 25, 4, 4), np.uint8)]
-    )
+    write_probabilities(tmp_path / "predictions/c-2/test.npy", ("t0",), SIZE, [random_maps(rng, 1)])
     with pytest.raises(HarveysegError) as caught:
         read_members(tmp_path)
     assert "b-0: other data, split than a" in str(caught.value)
     assert "c-0: other validation photos than a" in str(caught.value)
-    assert "c-2: other size of the maps than a" in str(caught.value)
+    assert "c-2: other test photos than a" in str(caught.value)
+
+
+def shrink(folder: Path, model: str, size: tuple[int, int], rng: np.random.Generator) -> None:
+    """Give a model smaller maps, as a network has that answers at a fraction of the photo's size."""
+    for fold, (part, ids) in itertools.product(FOLDS, (("val", None), ("test", ("t0", "t1")))):
+        photos = VAL_IDS[fold] if ids is None else ids
+        maps = rng.integers(0, 256, (len(photos), 25, *size)).astype(np.uint8)
+        write_probabilities(folder / "predictions" / f"{model}-{fold}" / f"{part}.npy", photos, size, [maps])
+
+
+def enlarged(maps: Array) -> npt.NDArray[np.float64]:
+    """(25, h, w) brought to SIZE by another library."""
+    tensor = torch.from_numpy(np.array(maps)[None]).double()
+    return np.asarray(functional.interpolate(tensor, SIZE, mode="bilinear")[0].numpy())
+
+
+def test_maps_of_different_sizes_are_averaged_at_the_largest(tmp_path: Path) -> None:
+    write_members(tmp_path, a_truth(0))
+    shrink(tmp_path, "b", (3, 2), np.random.default_rng(4))
+    members = read_members(tmp_path)
+    half = {"a": 0.5, "b": 0.5, "c": 0.0}
+    expected = members.of["a", 2].val[1] / 2 + enlarged(members.of["b", 2].val[1]) / 2
+    assert np.abs(members.predictor(half)(3) - expected).max() <= 0.5 + 1e-4
+    test = np.mean([enlarged(members.of[model, fold].test[1]) for model in "ab" for fold in FOLDS], axis=0)
+    assert np.abs(list(members.test(half))[1] - test).max() <= 0.5 + 1e-4
+    assert members.test_size(half) == SIZE
+    assert members.test_size({"b": 1.0}) == (3, 2)
+    assert next(members.test({"b": 1.0})).shape == (25, 3, 2)
+
+
+def test_weights_are_chosen_among_maps_of_different_sizes(tmp_path: Path) -> None:
+    truth = a_truth(0)
+    write_members(tmp_path, truth)
+    shrink(tmp_path, "b", (3, 2), np.random.default_rng(4))
+    members = read_members(tmp_path)
+    scores_after = scores_of_mixtures(members, [truth[photo] for photo in members.ids], threads=1)
+    found = scores_after((1, 0, 0))[1]
+    for (fold, row), score in zip(members.positions, found, strict=True):
+        # The search enlarges to whole numbers; nobody is so close here that it matters.
+        mixed = members.of["a", fold].val[row] + np.rint(enlarged(members.of["b", fold].val[row]) - 1e-6)
+        plain = image_scores(confusion(truth[VAL_IDS[fold][row]], mixed.argmax(0).astype(np.uint8)))
+        assert score == pytest.approx(float(plain), abs=0.02)
+
+
+def test_added_models_come_last_and_from_their_own_folder(tmp_path: Path) -> None:
+    write_members(tmp_path, a_truth(0))
+    for fold in FOLDS:
+        target = tmp_path / "added" / f"a@0123-{fold}"
+        shutil.copytree(tmp_path / "predictions" / f"a-{fold}", target)
+        write_run(target / "run.json", a_record(uid=f"added-{fold}", fold=fold))
+        write_json(target / "metrics.json", {"uid": f"added-{fold}", "val/score": 0.9})
+    write_json(tmp_path / "added" / "models.json", {"models": ["a@0123"]})
+    members = load_members(MODELS, FOLDS, tmp_path / "models", tmp_path / "predictions", tmp_path / "added")
+    assert members.models == (*MODELS, "a@0123")
+    assert members.mean_score("a@0123") == pytest.approx(0.9)
+    weights = choose_weights(members, a_part(a_truth(0)), EnsembleParams(steps=3), threads=1)
+    record = new_record(members, weights, EnsembleParams(steps=3, runs=("0123",)), tmp_path)
+    assert record.parameters["member.a.0123-2"] == "added-2"
+    # The names that MLflow takes for a parameter.
+    assert all(re.fullmatch(r"[/\w.\- :]+", name) for name in record.parameters)
+
+
+def test_the_longest_search_does_not_overflow(tmp_path: Path) -> None:
+    """Sums of 16 bits hold the largest count: the same labels as with 64, at the most that params.yaml allows."""
+    rng = np.random.default_rng(5)
+    truth = a_truth(0)
+    write_members(tmp_path, truth)
+    for model, fold in itertools.product(MODELS, FOLDS):
+        sure = 255 * (rng.random((len(VAL_IDS[fold]), 25, *SIZE)) > 0.9).astype(np.uint8)
+        write_probabilities(tmp_path / "predictions" / f"{model}-{fold}" / "val.npy", VAL_IDS[fold], SIZE, [sure])
+    members = read_members(tmp_path)
+    scores_after = scores_of_mixtures(members, [truth[photo] for photo in members.ids], threads=1)
+    assert scores_after((100, 149, 0))[2] == pytest.approx(plain_scores(members, truth, (100, 149, 1)))
+    assert EnsembleParams(steps=250).steps == 250
+    with pytest.raises(ValueError, match="250"):
+        EnsembleParams(steps=251)

@@ -30,6 +30,16 @@ def test_round_trip_keeps_every_bit(tmp_path: Path) -> None:
     assert frame["epoch"].dtype == frame["time_ms"].dtype == np.int64
 
 
+def test_an_epoch_without_validation_has_empty_cells(tmp_path: Path) -> None:
+    first, second = rows(2)
+    del first["val_loss"], first["val_score"]
+    write_history(tmp_path / "history.csv", [first, second])
+    frame = read_history(tmp_path / "history.csv")
+    assert frame["val_loss"].isna().tolist() == frame["val_score"].isna().tolist() == [True, False]
+    assert frame.to_dict("records")[1] == second
+    assert ",," in (tmp_path / "history.csv").read_text().splitlines()[1]
+
+
 def test_it_is_a_plain_table_in_which_dvc_finds_its_axes(tmp_path: Path) -> None:
     write_history(tmp_path / "history.csv", rows(2))
     lines = (tmp_path / "history.csv").read_text().splitlines()

@@ -21,6 +21,8 @@ from harveyseg.training import TrainParams
 
 ROOT = Path(__file__).resolve().parents[1]
 SPLIT = "5" * 64
+TEST = Path("absent")
+"""The test part, which nothing but a self-training reads."""
 
 
 def config(**train: Any) -> ModelConfig:
@@ -41,14 +43,14 @@ def cache(tiny_part: CachedPart, tmp_path: Path) -> Path:
 
 
 def test_what_does_not_decide_the_weights(cache: Path) -> None:
-    key = stage_key(config(), cache, SPLIT, 0)
+    key = stage_key(config(), cache, SPLIT, 0, TEST)
     assert len(bytes.fromhex(key)) == 32
-    assert stage_key(config(), cache, SPLIT, 0) == key
-    assert stage_key(config(workers=3), cache, SPLIT, 0) == key
+    assert stage_key(config(), cache, SPLIT, 0, TEST) == key
+    assert stage_key(config(workers=3), cache, SPLIT, 0, TEST) == key
     for file in cache.iterdir():
         os.utime(file, (0, 0))
     moved = shutil.move(cache, cache.with_name("moved"))
-    assert stage_key(config(), Path(moved), SPLIT, 0) == key
+    assert stage_key(config(), Path(moved), SPLIT, 0, TEST) == key
 
 
 @pytest.mark.parametrize(
@@ -56,10 +58,11 @@ def test_what_does_not_decide_the_weights(cache: Path) -> None:
     [
         {"lr": 0.0031}, {"epochs": 21}, {"seed": 1}, {"threads": 3}, {"ema": 0.9}, {"encoder_weights": "imagenet"},
         {"precision": "bf16"}, {"augmentation": {"flip": 0.4}}, {"keep": "last"},
+        {"crops_per_photo": 2}, {"presence": 0.1},
     ],
 )  # fmt: skip
 def test_every_other_setting_decides(cache: Path, train: dict[str, Any]) -> None:
-    assert stage_key(config(**train), cache, SPLIT, 0) != stage_key(config(), cache, SPLIT, 0)
+    assert stage_key(config(**train), cache, SPLIT, 0, TEST) != stage_key(config(), cache, SPLIT, 0, TEST)
 
 
 @pytest.mark.parametrize(
@@ -73,21 +76,31 @@ def test_every_other_setting_decides(cache: Path, train: dict[str, Any]) -> None
 )
 def test_network_and_code_decide(cache: Path, changes: dict[str, Any]) -> None:
     other = dataclasses.replace(config(), **changes)
-    assert stage_key(other, cache, SPLIT, 0) != stage_key(config(), cache, SPLIT, 0)
+    assert stage_key(other, cache, SPLIT, 0, TEST) != stage_key(config(), cache, SPLIT, 0, TEST)
 
 
 def test_split_and_fold_decide(cache: Path) -> None:
-    keys = {stage_key(config(), cache, split, fold) for split in (SPLIT, "6" * 64) for fold in (0, 1)}
+    keys = {stage_key(config(), cache, split, fold, TEST) for split in (SPLIT, "6" * 64) for fold in (0, 1)}
     assert len(keys) == 4
 
 
 @pytest.mark.parametrize("name", ["images.npy", "masks.npy", "photos.csv"])
 def test_one_byte_of_the_data_decides(cache: Path, name: str) -> None:
-    key = stage_key(config(), cache, SPLIT, 0)
+    key = stage_key(config(), cache, SPLIT, 0, TEST)
     content = bytearray((cache / name).read_bytes())
     content[-2] ^= 1
     (cache / name).write_bytes(content)
-    assert stage_key(config(), cache, SPLIT, 0) != key
+    assert stage_key(config(), cache, SPLIT, 0, TEST) != key
+
+
+def test_the_test_photos_decide_a_self_training(cache: Path, tmp_path: Path) -> None:
+    settings = config(ema=0.9, self_training={"weight": 1, "start": 0.5, "confidence": 0.9})
+    keys = set()
+    for photo in (b"one", b"two"):
+        (tmp_path / "images.npy").write_bytes(photo)
+        keys.add(stage_key(settings, cache, SPLIT, 0, tmp_path))
+        keys.add(stage_key(config(ema=0.9), cache, SPLIT, 0, tmp_path))
+    assert len(keys) == 3
 
 
 IN_ANOTHER_CHECKOUT = """
@@ -98,7 +111,7 @@ from harveyseg.configs import read_config
 from harveyseg.identity import stage_key
 
 def key():
-    return stage_key(read_config(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3], 0)
+    return stage_key(read_config(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3], 0, Path("absent"))
 
 keys = [key()]
 for name in ("figures.py", "losses.py"):
@@ -116,7 +129,7 @@ def test_another_process_in_another_checkout_finds_the_same_key(cache: Path, tmp
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src"), "PYTHONHASHSEED": "1"}
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     same, figures_edited, losses_edited = json.loads(done.stdout)
-    assert same == figures_edited == stage_key(config(), cache, SPLIT, 0)
+    assert same == figures_edited == stage_key(config(), cache, SPLIT, 0, TEST)
     assert losses_edited != same
 
 

@@ -116,7 +116,7 @@ def test_validate_leaves_the_random_state() -> None:
         ({"network": None}, "models.foo.network = None: allowed: attention_unet, smp, unet, unetplusplus"),
         ({"network": ["unet"]}, "models.foo.network = ['unet']: allowed: attention_unet, smp, unet, unetplusplus"),
         ({"width": 16}, "models.foo.network: missing. Allowed: attention_unet, smp, unet, unetplusplus"),
-        ({"network": "unet", "depth": 4}, "models.foo.depth: unknown key. Known are: batch_norm, dropout, width"),
+        ({"network": "unet", "depth": 4}, "models.foo.depth: unknown key. Known are: batch_norm, dropout, stem_stride"),
         ({"network": "unet", "width": 0}, "models.foo.width = 0: Input should be greater than or equal to 1"),
         ({"network": "unet", "width": 10**6}, "models.foo.width = 1000000: Input should be less than or equal to 512"),
         ({"network": "unet", "width": 16.5}, "models.foo.width = 16.5: Input should be a valid integer"),
@@ -125,6 +125,7 @@ def test_validate_leaves_the_random_state() -> None:
         ({"network": "unet", "dropout": -0.1}, "models.foo.dropout = -0.1: Input should be greater than or equal to 0"),
         ({"network": "unet", "dropout": float("nan")}, "models.foo.dropout = nan: Input should be"),
         ({"network": "unet", "batch_norm": "off"}, "models.foo.batch_norm = 'off': Input should be 'none', 'encoder'"),
+        ({"network": "unet", "stem_stride": 3}, "models.foo.stem_stride = 3: Input should be 1, 2 or 4"),
         ({"network": "smp"}, "models.foo.encoder: missing"),
         (
             {"network": "smp", "architecture": "Unett", "encoder": "resnet18"},
@@ -154,6 +155,27 @@ def test_size_that_does_not_fit(name: str) -> None:
     message = str(raised.value)
     assert message.startswith(f"models.{name}: cannot take photos of 250x256 pixels (resize-cache.size): ")
     assert "divisible by 16" in message
+
+
+@pytest.mark.parametrize("name", ["unet", "attention_unet", "unetplusplus"])
+@pytest.mark.parametrize("stride", [2, 4])
+def test_coarser_logits_are_accepted_and_need_larger_multiples(name: str, stride: int) -> None:
+    spec = SPECS[name] | {"stem_stride": stride, "width": 2}
+    models.validate(spec, None, "models.x", (256, 16 * stride), crop=32 * stride)
+    with pytest.raises(HarveysegError, match=rf"80x64 pixels \(resize-cache\.size\): .* divisible by {16 * stride}"):
+        models.validate(spec, None, "models.x", (80, 64))
+    with pytest.raises(
+        HarveysegError, match=r"models\.x: cannot take photos of 72x72 pixels \(train\.augmentation\.cr"
+    ):
+        models.validate(spec, None, "models.x", (64, 64), crop=72)
+
+
+def test_logits_that_are_no_whole_part_of_the_photo_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = models.build(SPECS["unet"], None)
+    for shape in [(24, 32), (32, 16), (8, 8), (128, 128)]:
+        monkeypatch.setattr(type(network), "forward", lambda _self, photos, s=shape: photos.new_empty(2, 25, *s))
+        with pytest.raises(HarveysegError, match=f"it would answer with {shape[0]}x{shape[1]}"):
+            models.validate(SPECS["unet"], None, "models.unet", (64, 64))
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -36,7 +36,7 @@ CHANGES = {
     "train": {"epochs": 2, "batch_size": 4, "lr": 0.01, "threads": 1},
     "inference": {"threads": 1},
 }
-LR_STAGES = {"configure", "train@unet-0", "evaluate@unet-0", "ensemble", "compare", "submit"}
+LR_STAGES = {"configure", "train@unet-0", "evaluate@unet-0", "ensemble", "decide", "compare", "submit"}
 
 
 class Project:
@@ -122,7 +122,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     ran = made.stages("dvc", "repro")
     assert ran == {
         "configure", "download", "resize-cache", "split", "train@unet-0", "train@attention_unet-0", "evaluate@unet-0",
-        "evaluate@attention_unet-0", "ensemble", "compare", "submit",
+        "evaluate@attention_unet-0", "ensemble", "decide", "compare", "submit",
     }  # fmt: skip
     made.commit("ran")
     return made
@@ -144,7 +144,7 @@ def test_it_ends_with_a_table_and_a_valid_submission(project: Project) -> None:
         # Another way to the same score: decode the file and compare with the masks themselves.
         printed = project.run("harveyseg", "score", str(file), "--masks", str(masks))
         score = float(re.search(r"^score: ([\d.]+)$", printed, re.MULTILINE).group(1))  # type: ignore[union-attr]
-        assert score == pytest.approx(table.loc[table["model"] == model, "test_score"].iloc[0], abs=2e-5)
+        assert score == pytest.approx(table.loc[table["model"] == model, "test_decided_score"].iloc[0], abs=2e-5)
 
 
 def test_a_second_time_nothing_runs(project: Project) -> None:
@@ -314,10 +314,11 @@ def test_a_model_that_is_removed_leaves_the_ensemble_and_the_table(project: Proj
     params = yaml.load(project.folder / "params.yaml")
     del params["models"]["attention_unet"]
     yaml.dump(params, project.folder / "params.yaml")
-    assert project.stages("dvc", "repro") == {"configure", "ensemble", "compare", "submit"}
+    assert project.stages("dvc", "repro") == {"configure", "ensemble", "decide", "compare", "submit"}
     assert (project.folder / "data" / "models" / "attention_unet-0").is_dir()  # its folder remains
     assert list(project.table()["model"]) == ["unet", "unet", "ensemble", "everything_empty"]
     assert not (project.folder / "data" / "submission" / "attention_unet.csv").exists()
+    assert not (project.folder / "data" / "decisions" / "rules" / "attention_unet.json").exists()
 
 
 def test_photos_outside_the_project_are_found_by_temporary_experiments(project: Project) -> None:

@@ -1,6 +1,8 @@
 """Class maps of photos whose classes are known, from networks whose answer is known."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +15,24 @@ from PIL import Image
 from torch import nn
 
 from harveyseg.classes import CLASS_NAMES, PALETTE
+from harveyseg.decision import Area, Decision
 from harveyseg.errors import HarveysegError
+from harveyseg.files import write_json
 from harveyseg.inference import InferenceParams
 from harveyseg.models import build
 from harveyseg.prediction import (
     Predictor,
     area_shares,
+    enlarged_labels,
     load_predictor,
     overlay,
+    parse_footprint,
     predict_photo,
     predict_photos,
+    read_photo,
 )
+from harveyseg.probabilities import label_map, upsample
+from harveyseg.runs import RunRecord, write_run
 from harveyseg.weights import TrainedNetwork, save_weights
 
 PARAMS = InferenceParams(threads=1, device="cpu", precision="fp32")
@@ -31,7 +40,9 @@ FLOODED, GRASS = 23, 5
 SPEC = {"network": "unet", "width": 1, "dropout": 0.0, "batch_norm": "none"}
 
 
-def sure(class_id: int, red: float = 0.0, confidence: float = 50.0) -> TrainedNetwork:
+def sure(
+    class_id: int, red: float = 0.0, confidence: float = 50.0, size: tuple[int, int] = (64, 64), stride: int = 1
+) -> TrainedNetwork:
     """A network that answers ``class_id`` where the photo is redder than ``red`` (0..1), and background elsewhere."""
     layer = nn.Conv2d(3, 25, 1)
     nn.init.zeros_(layer.weight)
@@ -40,7 +51,8 @@ def sure(class_id: int, red: float = 0.0, confidence: float = 50.0) -> TrainedNe
     with torch.no_grad():
         layer.weight[class_id, 0], layer.bias[class_id] = confidence, -confidence * red
         layer.bias[1:] -= 1e-3  # background wins where nothing speaks for another class
-    return TrainedNetwork(layer, {}, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (64, 64))
+    network = nn.Sequential(nn.AvgPool2d(stride), layer)
+    return TrainedNetwork(network, {}, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), size)
 
 
 def one(network: TrainedNetwork) -> Predictor:
@@ -60,7 +72,7 @@ def half_red(path: Path, height: int = 96, width: int = 160, **options: Any) -> 
 @pytest.mark.parametrize(("height", "width"), [(96, 160), (160, 96), (64, 64), (37, 50), (1, 2)])
 def test_a_class_map_has_the_photos_own_size(tmp_path: Path, height: int, width: int) -> None:
     half_red(tmp_path / "photo.png", height, width)
-    labels = predict_photo(tmp_path / "photo.png", one(sure(FLOODED, 0.5)), PARAMS)
+    labels = predict_photo(read_photo(tmp_path / "photo.png"), one(sure(FLOODED, 0.5)), PARAMS)
     assert labels.dtype == np.uint8
     expected = np.zeros((height, width), np.uint8)
     expected[:, width // 2 :] = FLOODED
@@ -74,24 +86,153 @@ def test_the_map_fits_the_pixels_as_they_are_stored(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # "rotate by 90 degrees", as cameras write it; masks know nothing of it
     half_red(tmp_path / "photo.jpg", 96, 160, exif=exif)
-    labels = predict_photo(tmp_path / "photo.jpg", one(sure(FLOODED, 0.5)), PARAMS)
+    labels = predict_photo(read_photo(tmp_path / "photo.jpg"), one(sure(FLOODED, 0.5)), PARAMS)
     assert labels.shape == (96, 160)
     assert (labels[:, 90:] == FLOODED).all()
     assert (labels[:, :70] == 0).all()
-    assert overlay(tmp_path / "photo.jpg", labels).shape == (96, 160, 3)
 
 
 def test_the_mean_of_probabilities_decides(tmp_path: Path) -> None:
     half_red(tmp_path / "photo.png")
     flooded, grass = sure(FLOODED, -1.0), sure(GRASS, -1.0)  # each sure of its class, everywhere
     for shares, winner in [((0.6, 0.4), FLOODED), ((0.4, 0.6), GRASS)]:
-        assert (predict_photo(tmp_path / "photo.png", Predictor((flooded, grass), shares), PARAMS) == winner).all()
+        assert (
+            predict_photo(read_photo(tmp_path / "photo.png"), Predictor((flooded, grass), shares), PARAMS) == winner
+        ).all()
     # Two that hesitate (p = 0.36) lose against one that is sure, though they are more.
     hesitant = sure(FLOODED, -1.0, confidence=2.6)
-    black = np.zeros((8, 8, 3), np.uint8)
-    Image.fromarray(black).save(tmp_path / "black.png")
     predictor = Predictor((hesitant, hesitant, grass), (1 / 3, 1 / 3, 1 / 3))
-    assert (predict_photo(tmp_path / "black.png", predictor, PARAMS) == GRASS).all()
+    assert (predict_photo(np.zeros((8, 8, 3), np.uint8), predictor, PARAMS) == GRASS).all()
+
+
+def test_networks_of_different_sizes_and_strides_are_averaged(tmp_path: Path) -> None:
+    half_red(tmp_path / "photo.png", 128, 160)
+    photo = read_photo(tmp_path / "photo.png")
+    for stride in (1, 2, 4):
+        members = (sure(FLOODED, 0.5), sure(FLOODED, 0.5, size=(96, 128), stride=stride), sure(GRASS, 2.0))
+        labels = predict_photo(photo, Predictor(members, (0.5, 0.3, 0.2)), PARAMS)
+        assert (labels[:, :70] == 0).all()
+        assert (labels[:, 90:] == FLOODED).all()
+    # 0.4 + 0.2 for grass against 0.4, though in another order of sizes.
+    flooded, grass, small = sure(FLOODED, -1.0), sure(GRASS, -1.0, size=(96, 128)), sure(GRASS, -1.0)
+    assert (predict_photo(photo, Predictor((flooded, grass, small), (0.4, 0.4, 0.2)), PARAMS) == GRASS).all()
+
+
+@pytest.mark.parametrize("size", [(1024, 1024), (700, 300), (257, 1), (20, 33), (1, 1)])
+def test_labels_in_stripes_are_those_of_the_enlarged_probabilities(size: tuple[int, int]) -> None:
+    probabilities = np.random.default_rng(0).integers(0, 256, (25, 33, 20)).astype(np.uint8)
+    labels = enlarged_labels(probabilities, size)
+    enlarged = upsample(probabilities, size)
+    differ = labels != label_map(probabilities, size)
+    chosen = np.take_along_axis(enlarged, labels[None].astype(np.intp), 0)[0]
+    assert differ.mean() < 1e-3  # only where two classes are equal but for rounding
+    assert (enlarged.max(0) - chosen).max() < 1e-3
+    assert (enlarged_labels(np.full((25, 4, 4), 10, np.uint8), size) == 0).all()  # of equal ones, the first
+
+
+def two_photos() -> npt.NDArray[np.uint8]:
+    """A mosaic of 64 x 64 squares, BGR: red where row plus column is odd."""
+    odd = np.indices((3, 5)).sum(0) % 2
+    mosaic = np.zeros((192, 320, 3), np.uint8)
+    mosaic[..., 2] = 250 * np.kron(odd, np.ones((64, 64))).astype(np.uint8)
+    return mosaic
+
+
+@pytest.mark.parametrize("footprint", [(64, 64), (32, 32), (100, 80), (192, 320), (400, 400), (150, 16)])
+def test_a_mosaic_is_seen_at_the_scale_of_the_training(footprint: tuple[int, int]) -> None:
+    mosaic, sizes = two_photos(), []
+    trained = sure(FLOODED, 0.5)
+    trained.network.register_forward_pre_hook(lambda _, given: sizes.append(tuple(given[0].shape[2:])))
+    labels = predict_photo(mosaic, one(trained), PARAMS, footprint)
+    assert set(sizes) == {(64, 64)}  # windows of the training's size, whatever the photo's
+    assert labels.shape == mosaic.shape[:2]
+    inner = np.zeros_like(labels, bool)  # away from the squares' borders, which resizing blurs
+    for top in range(0, 192, 64):
+        for left in range(0, 320, 64):
+            inner[top + 12 : top + 52, left + 12 : left + 52] = True
+    assert (labels[inner] == np.where(mosaic[..., 2] > 0, FLOODED, 0)[inner]).all()
+
+
+class Middle(nn.Module):
+    """Answers ``FLOODED`` in the middle of what it is shown, and background elsewhere."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits = inputs.new_zeros(len(inputs), 25, *inputs.shape[2:])
+        logits[:, FLOODED] = -9
+        logits[:, FLOODED, 16:48, 16:48] = 9
+        return logits
+
+
+def test_without_a_footprint_the_photo_is_one_photograph() -> None:
+    trained = TrainedNetwork(Middle(), {}, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (64, 64))
+    mosaic = two_photos()
+    expected = np.zeros((192, 320), np.uint8)
+    expected[48:144, 80:240] = FLOODED
+    for footprint in (None, (192, 320)):
+        assert (predict_photo(mosaic, one(trained), PARAMS, footprint) == expected).mean() > 0.98
+    # Five photographs side by side: the middle of each is flooded (their windows overlap, so there are more middles).
+    labels = predict_photo(mosaic, one(trained), PARAMS, (192, 64))
+    assert (labels[90:100].reshape(10, 5, 64)[:, :, 28:36] == FLOODED).all()
+    assert (labels[:40] == 0).all()
+
+
+def decision(uids: dict[str, str]) -> Decision:
+    """Classes with less than 60 % of the photo are not claimed."""
+    return Decision(
+        source="unet", uids=uids, photos=9, groups=3, argmax_score=0.6, nested_score=0.7, in_sample_score=0.7,
+        family_scores={"area": 0.7}, part_families=["area"], rule=Area(least_area=(0.6 * 2**20,) * 24),
+    )  # fmt: skip
+
+
+def test_a_decision_is_for_one_photograph(tmp_path: Path) -> None:
+    half_red(tmp_path / "photo.png", 64, 128)
+    photo = read_photo(tmp_path / "photo.png")
+    trained = sure(FLOODED, 0.5)
+    decided = Predictor((trained,), (1.0,), decision({}))
+    assert (predict_photo(photo, one(trained), PARAMS) == FLOODED).mean() == pytest.approx(0.5, abs=0.02)
+    assert (predict_photo(photo, decided, PARAMS) == 0).all()  # half of the photo is not enough
+    assert (predict_photo(photo[:, 50:], decided, PARAMS) == FLOODED).mean() == pytest.approx(64 / 78, abs=0.02)
+    labels = predict_photo(photo, decided, PARAMS, (64, 64))
+    assert np.array_equal(labels, predict_photo(photo, one(trained), PARAMS, (64, 64)))
+    assert (labels == FLOODED).any()
+
+
+def test_a_footprint_that_makes_no_sense() -> None:
+    with pytest.raises(HarveysegError, match=r"--footprint 15x64: .* more than fourfold to 64x64"):
+        predict_photo(two_photos(), one(sure(FLOODED)), PARAMS, (15, 64))
+    assert parse_footprint("3000x4000") == (3000, 4000)
+    for text in ("3000", "3000x", "0x4000", "3000x4000x3", "-3x4", "3e3x4e3", "3000 x 4000", "", "3000X4000"):
+        with pytest.raises(HarveysegError, match=f"--footprint {text}: must be HEIGHTxWIDTH in pixels"):
+            parse_footprint(text)
+
+
+CHILD = """
+import resource
+import numpy as np, torch
+from torch import nn
+from harveyseg.inference import InferenceParams
+from harveyseg.prediction import Predictor, area_shares, overlay, predict_photo
+from harveyseg.weights import TrainedNetwork
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+trained = TrainedNetwork(nn.Conv2d(3, 25, 1), {}, (0.5,) * 3, (0.2,) * 3, (64, 64))
+params = InferenceParams(threads=1, device="cpu", batch_size=4)
+def predict(height):
+    photo = np.full((height, 4096, 3), 90, np.uint8)
+    labels = predict_photo(photo, Predictor((trained,), (1.0,)), params, (512, 512))
+    overlay(photo, labels)
+    assert sum(area_shares(labels).values()) > 99.9
+predict(256)
+before = peak()
+predict(12288)
+print(peak() - before)
+"""
+
+
+def test_memory_for_a_mosaic_is_little_more_than_the_photo_and_its_labels() -> None:
+    source = Path(__file__).parents[1] / "src"
+    done = subprocess.run([sys.executable, "-c", CHILD], cwd=source, capture_output=True, text=True, check=True)
+    # 144 MiB for the photo, 48 for its labels, 19 for its probabilities; the same enlarged would take 4800.
+    assert int(done.stdout) < 144 + 48 + 19 + 60
 
 
 def test_area_shares() -> None:
@@ -103,18 +244,20 @@ def test_area_shares() -> None:
         "Grass": 37.5,
         "Flooded": 25.0,
     }
-    random = np.random.default_rng(0).integers(0, 25, (37, 41)).astype(np.uint8)
-    assert sum(area_shares(random).values()) == pytest.approx(100)
+    random = np.random.default_rng(0).integers(0, 25, (700, 41)).astype(np.uint8)
+    counts = [100 * float(np.mean(random == class_id)) for class_id in range(25)]
+    assert list(area_shares(random).values()) == pytest.approx(counts)
 
 
-def test_the_overlay_leaves_the_background_clear(tmp_path: Path) -> None:
-    photo = np.random.default_rng(0).integers(0, 256, (8, 12, 3)).astype(np.uint8)
-    Image.fromarray(photo).save(tmp_path / "photo.png")
-    labels = np.zeros((8, 12), np.uint8)
-    labels[2:5, 3:9] = FLOODED
-    blended = overlay(tmp_path / "photo.png", labels)[..., ::-1].astype(int)  # RGB
+@pytest.mark.parametrize("height", [8, 700])
+def test_the_overlay_leaves_the_background_clear(height: int) -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (height, 12, 3)).astype(np.uint8)
+    labels = np.zeros((height, 12), np.uint8)
+    labels[2:-3, 3:9] = FLOODED
+    blended = photo.copy()
+    overlay(blended, labels)
     assert (blended[labels == 0] == photo[labels == 0]).all()
-    expected = (photo[labels == FLOODED].astype(int) + PALETTE[FLOODED].astype(int)) / 2
+    expected = (photo[labels == FLOODED].astype(int) + PALETTE[FLOODED, ::-1].astype(int)) / 2  # BGR
     assert np.abs(blended[labels == FLOODED] - expected).max() <= 0.5
 
 
@@ -168,6 +311,12 @@ def test_a_file_that_is_no_photo(tmp_path: Path) -> None:
         predict_photos([tmp_path / "photo.jpg"], one(sure(FLOODED)), PARAMS, tmp_path / "out")
 
 
+def test_more_pixels_than_a_format_holds(tmp_path: Path) -> None:
+    half_red(tmp_path / "long.png", 1, 65536)
+    with pytest.raises(HarveysegError, match=r"long_overlay\.jpg: 1x65536 pixels are more than this format holds"):
+        predict_photos([tmp_path / "long.png"], one(sure(FLOODED)), PARAMS, tmp_path / "out")
+
+
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     """Three trained models with two folds each, told apart by their means, and an ensemble of two."""
@@ -217,6 +366,42 @@ def test_a_missing_fold_is_named(workspace: Path) -> None:
     (workspace / "data" / "models" / "unet-2" / "weights.safetensors").unlink()
     with pytest.raises(HarveysegError, match=r"unet-2/weights\.safetensors: no such file"):
         loaded(workspace, "unet")
+
+
+def test_runs_that_were_added_to_the_ensemble(workspace: Path) -> None:
+    data = workspace / "data"
+    (data / "ensemble" / "weights.json").write_text(json.dumps({"weights": {"unet": 0.5, "unet@0123abcd": 0.5}}))
+    for fold in (0, 2):
+        path = data / "ensemble" / "added" / f"unet@0123abcd-{fold}" / "weights.safetensors"
+        save_weights(path, build(SPEC, None).state_dict(), SPEC, (7.0, fold, 0.0), (1.0, 1.0, 1.0), (96, 64))
+    means, shares = loaded(workspace, None)
+    assert means == [(0, 0), (0, 2), (7, 0), (7, 2)]
+    assert shares == (0.25,) * 4
+
+
+@pytest.mark.parametrize("model", ["unet", None])
+def test_the_decision_of_the_same_runs_is_used(workspace: Path, model: str | None) -> None:
+    data, source = workspace / "data", model or "ensemble"
+    folders = [data / "ensemble"] if model is None else [data / "models" / f"unet-{fold}" for fold in (0, 2)]
+    records = [
+        RunRecord(
+            kind="ensemble" if model is None else "train", model=source, fold=fold, stage_key="k", parameters={},
+            git_commit=None, git_dirty=False, data_source="demo", data_hash="d", split_hash="s", device="cpu",
+            environment={}, started_ms=1,
+        )
+        for fold in ([None] if model is None else [0, 2])
+    ]  # fmt: skip
+    for folder, record in zip(folders, records, strict=True):
+        write_run(folder / "run.json", record)
+    path = data / "decisions" / source / "decision.json"
+    assert load_predictor(workspace / "params.yaml", data, model).decision is None  # nothing was decided yet
+    written = decision({record.name: record.uid for record in records})
+    write_json(path, written.model_dump())
+    assert load_predictor(workspace / "params.yaml", data, model).decision == written
+    assert load_predictor(workspace / "params.yaml", data, model, argmax=True).decision is None
+    write_json(path, decision({"unet-f0": "another"}).model_dump())
+    with pytest.raises(HarveysegError, match=r"decision\.json: was fitted on other runs \(unet-f0\)\. .*dvc repro"):
+        load_predictor(workspace / "params.yaml", data, model)
 
 
 def test_params_without_folds(workspace: Path) -> None:

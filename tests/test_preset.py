@@ -87,7 +87,7 @@ def test_the_number_that_dvc_wrote_is_replaced(params: Path) -> None:
 
 
 def test_an_unknown_preset_lists_the_known_ones(params: Path) -> None:
-    with pytest.raises(HarveysegError, match=r"preset 'demos': unknown\. Known are: demo, report"):
+    with pytest.raises(HarveysegError, match=r"preset 'demos': unknown\. Known are: best, best-imagenet, demo, report"):
         apply_preset("demos", params)
     assert params.read_text() == COMMITTED
 
@@ -111,4 +111,8 @@ def test_one_learning_rate_is_every_models(params: Path, name: str) -> None:
     # `-S train.lr=...` would otherwise silently pass some models by.
     models = values(applied(params, name))["models"]
     assert all("lr" not in entry.get("train", {}) for entry in models.values())
-    assert len(models) == 7
+
+
+@pytest.mark.parametrize("name", ["demo", "report"])
+def test_both_have_all_seven_networks_of_the_report(params: Path, name: str) -> None:
+    assert len(values(applied(params, name))["models"]) == 7

@@ -13,6 +13,7 @@ from harveyseg.probabilities import (
     count_confusions,
     ids_file,
     label_map,
+    largest_size,
     read_probabilities,
     upsample,
     write_probabilities,
@@ -82,6 +83,24 @@ def test_average_is_the_weighted_mean() -> None:
     mixed = average([first, second], [0.25, 0.75], [2, 0])
     assert np.array_equal(mixed, np.rint(0.25 * first[2].astype(float) + 0.75 * second[0]))
     assert np.array_equal(average([first, second], [1.0, 0.0], [1, 1]), first[1])
+
+
+def test_average_of_different_sizes_has_the_largest() -> None:
+    small, tall, wide = (
+        np.random.default_rng(seed).integers(0, 256, (2, 25, *size)).astype(np.uint8)
+        for seed, size in ((6, (4, 4)), (7, (8, 4)), (8, (4, 6)))
+    )
+    enlarged = [
+        torch.nn.functional.interpolate(torch.from_numpy(maps[1:]).double(), (8, 6), mode="bilinear")[0].numpy()
+        for maps in (small, tall, wide)
+    ]
+    mixed = average([small, tall, wide], [0.5, 0.25, 0.25], [1, 1, 1])
+    expected = 0.5 * enlarged[0] + 0.25 * enlarged[1] + 0.25 * enlarged[2]
+    assert mixed.shape == (25, 8, 6)
+    assert np.abs(mixed - expected).max() <= 0.5 + 1e-4
+    # What has no weight has no say about the size.
+    assert np.array_equal(average([small, tall, wide], [1.0, 0.0, 0.0], [0, 0, 0]), small[0])
+    assert largest_size([small, tall, wide], [0.5, 0.5, 0.0]) == (8, 4)
 
 
 def test_count_confusions_takes_each_photos_own_mask() -> None:

@@ -11,6 +11,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from harveyseg.errors import HarveysegError
+from harveyseg.files import write_json
 from harveyseg.runs import RunRecord
 from harveyseg.table import EMPTY, all_runs, check, comparison, markdown, workspace, write_table
 from harveyseg.tracking import RunOutputs, Tracker, TrackingParams, open_tracker, sync
@@ -87,10 +88,12 @@ def test_rows_order_means_and_decimals(tracker: Tracker, project: Path) -> None:
         "fold": "0",
         "val_score": "0.60000",
         "val_nested_score": "",
+        "val_decided_score": "",
         "val_macro_dice": "0.30000",
         "val_miou": "0.15000",
         "val_pixel_accuracy": "0.92500",
         "test_score": "0.59000",
+        "test_decided_score": "",
         "test_macro_dice": "",
         "test_miou": "",
         "test_pixel_accuracy": "",
@@ -116,6 +119,36 @@ def test_rows_order_means_and_decimals(tracker: Tracker, project: Path) -> None:
     ]
     assert all(len(row["run_id"]) == 32 for row in costs)
     assert len(costs) == 5
+
+
+def test_decided_scores_stand_beside_those_of_the_label_map(tracker: Tracker, project: Path) -> None:
+    outputs = write_workspace(project)
+    for model, values in {"unet": (0.7, 0.8), "attention_unet": (0.6, 0.9), "ensemble": (0.85,)}.items():
+        runs = [
+            {"uid": output.record.uid, "val/decided_score": value, "test/decided_score": 0.77}
+            for output, value in zip((one for one in outputs if one.record.model == model), values, strict=True)
+        ]
+        write_json(project / "data" / "decisions" / "metrics" / f"{model}.json", {"runs": runs})
+    sync(tracker, outputs)
+    rows = make_table(tracker, outputs, project / "reports")
+    assert [(row["model"], row["fold"], row["val_decided_score"], row["test_decided_score"]) for row in rows] == [
+        ("unet", "0", "0.70000", "0.77000"),
+        ("unet", "1", "0.80000", "0.77000"),
+        ("unet", "mean", "0.75000", "0.77000"),
+        ("unet", "spread", "0.07071", "0.00000"),
+        ("attention_unet", "0", "0.60000", "0.77000"),
+        ("attention_unet", "1", "0.90000", "0.77000"),
+        ("attention_unet", "mean", "0.75000", "0.77000"),
+        ("attention_unet", "spread", "0.21213", "0.00000"),
+        ("ensemble", "", "0.85000", "0.77000"),
+        (EMPTY, "", "", ""),
+    ]
+    assert check(project / "reports" / "comparison.csv", outputs) == []
+    (project / "data" / "decisions" / "metrics" / "ensemble.json").unlink()
+    assert [problem.partition(": ")[2] for problem in check(project / "reports" / "comparison.csv", outputs)] == [
+        "ensemble: test_decided_score is 0.77000, the stages' files say absent",
+        "ensemble: val_decided_score is 0.85000, the stages' files say absent",
+    ]
 
 
 def test_same_bytes_from_a_second_empty_store(tracker: Tracker, project: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from harveyseg.errors import HarveysegError
 from harveyseg.files import write_json
 from harveyseg.runs import RunRecord, write_run
 from harveyseg.table import comparison, write_table
-from harveyseg.tracking import RunOutputs, Tracker, TrackingParams, open_tracker, sync, tracking_uri
+from harveyseg.tracking import RunOutputs, Tracker, TrackingParams, open_tracker, record_of, sync, tracking_uri
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 START_MS = 1_790_000_000_000
@@ -520,6 +520,61 @@ def test_sync_mends_missing_and_differing_values(tracker: Tracker, tmp_path: Pat
     assert run.data.metrics["test/score"] == 0.5
 
 
+def test_decisions_are_added_to_their_runs(tracker: Tracker, tmp_path: Path) -> None:
+    outputs = [write_outputs(tmp_path, make_record(fold=fold), SCORES) for fold in (0, 1)]
+    outputs = [RunOutputs(one.record, one.folder, one.predictions, tmp_path / "decisions") for one in outputs]
+    sync(tracker, outputs)
+    assert [output.scores() for output in outputs] == [SCORES, SCORES]
+    runs = [{"uid": one.record.uid, "val/gain": gain} for one, gain in zip(outputs, (0.25, -0.5), strict=True)]
+    write_json(tmp_path / "decisions" / "metrics" / "unet.json", {"val/gain": 9.0, "runs": runs})
+    (tmp_path / "decisions" / "figures").mkdir()
+    (tmp_path / "decisions" / "figures" / "unet.png").write_bytes(b"decision")
+    assert sync(tracker, outputs) == ["unet-f0: 1 values", "unet-f1: 1 values"]
+    stored = {run.data.tags["harveyseg.fold"]: run for run in all_mlflow_runs(tracker)}
+    assert {fold: run.data.metrics["val/gain"] for fold, run in stored.items()} == {"0": 0.25, "1": -0.5}
+    artifacts = connect(tracker.uri).list_artifacts(stored["1"].info.run_id, "decision")
+    assert [artifact.path for artifact in artifacts] == ["decision/unet.png"]
+    write_json(tmp_path / "decisions" / "metrics" / "unet.json", {"runs": runs[:1]})
+    with pytest.raises(HarveysegError, match="evaluates another run"):
+        outputs[1].scores()
+
+
+def test_weights_are_kept_restored_and_fetched(tracker: Tracker, tmp_path: Path) -> None:
+    output = write_outputs(tmp_path, make_record(), SCORES)
+    sync(tracker, [output])  # as of a training that was logged before weights were
+    (run,) = all_mlflow_runs(tracker)
+    assert not tracker.has_weights(run.info.run_id)
+    (output.folder / "weights.safetensors").write_bytes(b"weights")
+    assert sync(tracker, [output]) == ["unet-f0: weights"]
+    assert sync(tracker, [output]) == []
+    assert tracker.has_weights(run.info.run_id)
+    fetched = tracker.download_weights(run.info.run_id, tmp_path / "new" / "folder")
+    assert fetched == tmp_path / "new" / "folder" / "weights.safetensors"
+    assert fetched.read_bytes() == b"weights"
+
+
+def test_runs_are_found_by_id_and_read_back(tracker: Tracker, project: Path) -> None:
+    records = []
+    for record in (make_record(experiment="ocher-pope"), make_record(fold=1, git_commit=None, git_dirty=True)):
+        with tracker.run(record) as run:
+            pass
+        records.append(record.model_copy(update={"run_id": run.id}))
+    gone, *ids = [str(record.run_id) for record in records]
+    connect(tracker.uri).delete_run(gone)
+    elsewhere = open_tracker(TrackingParams(experiment="another"), project)  # ids hold in all experiments
+    nothing, deleted, malformed, found = elsewhere.get(["0" * 32, gone, "not an id", *ids])
+    assert nothing is deleted is malformed is None
+    assert found is not None
+    back = record_of(found)
+    texts = {"train.lr": "0.001", "train.batch_size": "4", "resize-cache.size": "128 x 128", "train.ema": "null"}
+    assert back == records[1].model_copy(update={"parameters": texts})
+    connect(tracker.uri).delete_tag(ids[0], "harveyseg.data_hash")
+    (damaged,) = tracker.get(ids)
+    assert damaged is not None
+    with pytest.raises(HarveysegError, match=r"missing in MLflow: harveyseg\.data_hash"):
+        record_of(damaged)
+
+
 def test_sync_refuses_an_evaluation_of_another_run(tracker: Tracker, tmp_path: Path) -> None:
     output = write_outputs(tmp_path, make_record(), SCORES)
     retrained = RunOutputs(make_record(), output.folder, output.predictions)
@@ -667,6 +722,9 @@ def test_team_server_gives_the_same_table(
     assert [item.path for item in client.list_artifacts(str(outputs[0].record.run_id), "evaluation")] == [
         "evaluation/learning_curve.png"
     ]
+    (outputs[0].folder / "weights.safetensors").write_bytes(b"weights")
+    assert sync(remote, outputs) == ["unet-f0: weights"]
+    assert remote.download_weights(str(outputs[0].record.run_id), tmp_path / "fetched").read_bytes() == b"weights"
     parent = client.get_run(str(run.id)).data.tags["mlflow.parentRunId"]
     assert client.get_run(parent).info.status == "FINISHED"
     records = [output.record for output in outputs]

@@ -174,6 +174,32 @@ def test_size_that_cannot_be_halved_four_times(size: tuple[int, int]) -> None:
         make(width=1)(torch.zeros(1, 3, *size))
 
 
+@pytest.mark.parametrize("stride", [2, 4])
+def test_a_stem_stride_makes_channels_of_blocks_of_pixels(stride: int) -> None:
+    network = make(width=2, batch_norm="none", stem_stride=stride).eval()
+    photos = torch.randn(1, 3, 16 * stride, 32 * stride)
+    # Channel c of pixel (i, j) of each block becomes channel c k^2 + i k + j.
+    blocks = torch.stack(
+        [photos[:, c, i::stride, j::stride] for c in range(3) for i in range(stride) for j in range(stride)], dim=1
+    )
+    coarse = make(width=2, batch_norm="none").eval()
+    coarse.encoder.levels[0] = network.encoder.levels[0]
+    coarse.load_state_dict(network.state_dict())
+    logits = network(photos)
+    assert logits.shape == (1, 25, 16, 32)
+    torch.testing.assert_close(logits, coarse(blocks))
+
+
+def test_a_stem_stride_keeps_channels_last() -> None:
+    path = ContractingPath(2, 0.0, batch_norm=False, stem_stride=2)
+    seen: list[bool] = []
+    path.levels[0].register_forward_pre_hook(
+        lambda _layer, inputs: seen.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    path(torch.randn(1, 3, 32, 32).to(memory_format=torch.channels_last))
+    assert seen == [True]
+
+
 def test_pretrained_weights_are_refused() -> None:
     with pytest.raises(HarveysegError, match=r"encoder_weights = 'imagenet': this network is trained from scratch"):
         build(Params(), 25, "imagenet")

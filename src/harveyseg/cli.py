@@ -22,7 +22,7 @@ def _main() -> None:
 
 
 @_commands.command()
-def preset(name: Annotated[str, typer.Argument(help="demo, report")]) -> None:
+def preset(name: Annotated[str, typer.Argument(help="demo, report, best, best-imagenet")]) -> None:
     """Write a preset into params.yaml; comments, `data` and `tracking` stay as they are."""
     from harveyseg.preset import apply_preset
 
@@ -91,14 +91,30 @@ def predict(
     photos: Annotated[list[Path], typer.Argument(help="JPEG, PNG or TIFF files.")],
     out: Annotated[Path, typer.Option(help="Folder for class maps, overlays and areas.csv.")],
     model: Annotated[str | None, typer.Option(help="A trained model; the ensemble if not given.")] = None,
+    footprint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW",
+            help="For mosaics and other cameras: the pixels of these photos that show as much ground as one of the "
+            "training's photographs. If not given, a photo is itself like one of them.",
+        ),
+    ] = None,
+    argmax: Annotated[
+        bool,
+        typer.Option(
+            "--argmax",
+            help="Give each pixel its most probable class, as with --footprint, also where there is a decision.json.",
+        ),
+    ] = False,
 ) -> None:
     """Class maps, overlays and area shares of new photos."""
     from harveyseg.inference import InferenceParams
-    from harveyseg.prediction import load_predictor, predict_photos
+    from harveyseg.prediction import load_predictor, parse_footprint, predict_photos
     from harveyseg.settings import section
 
+    ground = None if footprint is None else parse_footprint(footprint)
     settings = section(PARAMS, "inference", InferenceParams)
-    areas = predict_photos(photos, load_predictor(PARAMS, DATA, model), settings, out)
+    areas = predict_photos(photos, load_predictor(PARAMS, DATA, model, argmax), settings, out, ground)
     for row in areas.to_dict("records"):
         shares = sorted(((float(share), str(name)) for name, share in row.items() if name != "photo"), reverse=True)
         print(f"{row['photo']}: " + ", ".join(f"{name} {share:.1f}%" for share, name in shares if share >= 0.1))

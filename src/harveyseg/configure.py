@@ -52,7 +52,9 @@ def check_params(params: Path) -> list[ModelConfig]:
     resize = _gather(problems, parse, ResizeParams, values["resize-cache"], "resize-cache")
     split = _gather(problems, parse, SplitParams, values["split"], "split")
     problems += _fold_problems(values.get("folds"), split.folds if split else None)
-    _gather(problems, parse, TrainParams, values["train"], "train")
+    train = _gather(problems, parse, TrainParams, values["train"], "train")
+    if train is not None and resize is not None:
+        problems += _sample_problems(train, resize.shape, "train")
     configs = []
     for name, entry in values["models"].items():
         own: list[str] = []
@@ -86,6 +88,24 @@ def _fold_problems(folds: object, count: int | None) -> list[str]:
     return problems
 
 
+def _sample_problems(train: TrainParams, size: tuple[int, int], where: str) -> list[str]:
+    """What cannot be cut out of photos of this size (height, width), or not be turned."""
+    augmentation, shape = train.augmentation, f"{size[0]}x{size[1]}"
+    key = f"{where}.augmentation"
+    problems = []
+    if augmentation.crop is not None and augmentation.crop > min(size):
+        problems.append(
+            f"{key}.crop = {augmentation.crop}: larger than the photos, {shape} pixels (resize-cache.size); take at "
+            f"most {min(size) // 32 * 32}, or null"
+        )
+    if augmentation.d4 and augmentation.crop is None and size[0] != size[1]:
+        problems.append(
+            f"{key}.d4 = {augmentation.d4}: samples of {shape} pixels (resize-cache.size) cannot be turned by 90 "
+            "degrees; set `crop`, which is square, or d4 to 0"
+        )
+    return problems
+
+
 def _check_model(name: str, entry: object, train: Mapping[str, Any], size: tuple[int, int] | None) -> ModelConfig:
     where = f"models.{name}"
     if not _NAME.fullmatch(name) or name in _RESERVED:
@@ -106,7 +126,9 @@ def _check_model(name: str, entry: object, train: Mapping[str, Any], size: tuple
         # The section train speaks for all models; a network from scratch must not record a pretraining.
         merged = merged.model_copy(update={"encoder_weights": None})
     weights = locate_encoder_weights(merged.encoder_weights)
-    validate(spec, weights, where, size)
+    if size is not None and (problems := _sample_problems(merged, size, f"{where}.train")):
+        raise HarveysegError("\n".join(problems), problems)
+    validate(spec, weights, where, size, merged.augmentation.crop)
     code = code_digests(module_closure(f"harveyseg.models.{spec['network']}"))
     if weights is not None and Path(weights).is_file():
         code["encoder_weights"] = sha256(Path(weights))  # other content under the same name is another training

@@ -49,22 +49,24 @@ def learning_curve(history: pd.DataFrame, path: Path, title: str) -> None:
     """Loss of the training and the validation part per epoch, and the validation score beside it.
 
     Args:
-        history: with the columns epoch, train_loss, val_loss and val_score.
+        history: with the columns epoch, train_loss, val_loss and val_score; the last two are NaN where an epoch was
+            not validated.
         path: the PNG file.
         title: e.g. the run's name.
     """
     figure = Figure(figsize=(9.5, 3.6), layout="constrained")
     losses, scores = figure.subplots(1, 2)
-    epochs = history["epoch"] + 1
-    marker = "o" if len(history) == 1 else ""  # a line through one point cannot be seen
-    losses.plot(epochs, history["train_loss"], color=_BLUE, lw=1.8, marker=marker, label="training")
-    losses.plot(epochs, history["val_loss"], color=_ORANGE, lw=1.8, marker=marker, label="validation")
+    validated = history.dropna(subset="val_score")
+    epochs = validated["epoch"] + 1
+    marker = "o" if len(validated) == 1 else ""  # a line through one point cannot be seen
+    losses.plot(history["epoch"] + 1, history["train_loss"], color=_BLUE, lw=1.8, marker=marker, label="training")
+    losses.plot(epochs, validated["val_loss"], color=_ORANGE, lw=1.8, marker=marker, label="validation")
     losses.set_ylabel("loss")
     losses.legend(frameon=False)
-    scores.plot(epochs, history["val_score"], color=_GREEN, lw=1.8, marker=marker)
+    scores.plot(epochs, validated["val_score"], color=_GREEN, lw=1.8, marker=marker)
     scores.set_ylabel("validation score")
-    best = int(history["val_score"].to_numpy().argmax())
-    epoch, score = int(epochs.iloc[best]), float(history["val_score"].iloc[best])
+    best = int(validated["val_score"].to_numpy().argmax())
+    epoch, score = int(epochs.iloc[best]), float(validated["val_score"].iloc[best])
     scores.plot([epoch], [score], "o", color=_GREEN, ms=6)
     scores.set_title(f"best {score:.3f} in epoch {epoch}", fontsize=9, color=_GREY, loc="right")
     for axes in (losses, scores):
@@ -167,6 +169,123 @@ def overview(sheet: Sheet, scores: Mapping[str, float], empty_score: float, path
     axes.spines[["top", "right"]].set_visible(False)
     _draw_sheet(lower, sheet)
     figure.suptitle(title, fontsize=11, color=_INK)
+    _save(figure, path)
+
+
+def diversity_figure(
+    models: Sequence[str],
+    disagreement: npt.NDArray[np.float64],
+    error_correlation: npt.NDArray[np.float64],
+    scores: Mapping[str, float],
+    path: Path,
+    title: str,
+) -> None:
+    """How much models differ, pair by pair, and what each of them and their mixtures score.
+
+    Args:
+        models: their names.
+        disagreement: (m, m), share of the pixels that two models label differently.
+        error_correlation: (m, m), correlation of their errors; NaN where undefined.
+        scores: per bar, models and mixtures.
+        path: the PNG file.
+        title: above the figure.
+    """
+    side = 1.1 + 0.42 * len(models)
+    figure = Figure(figsize=(2 * side + 5.4, max(side + 0.9, 0.9 + 0.26 * len(scores))), layout="constrained")
+    left, middle, right = figure.subplots(1, 3, width_ratios=(side, side, 3.4))
+    _pairs(left, models, 100 * disagreement, "Blues", None, "% of pixels labelled differently", ".0f")
+    _pairs(middle, models, error_correlation, "Oranges", 1.0, "correlation of errors", ".2f")
+    middle.set_yticklabels([])
+    names, values = list(scores), np.array(list(scores.values()))
+    margin = 0.15 * (values.max() - values.min()) or 0.01
+    colours = [_BLUE if name in models else _GREEN for name in names]
+    right.barh(names, values, color=colours, height=0.62)
+    right.set_xlim(values.min() - margin, values.max() + 2 * margin)  # differences count, not distances from 0
+    for index, value in enumerate(values):
+        right.annotate(
+            f"{value:.4f}", (value, index), (3, 0), textcoords="offset points", va="center", fontsize=7.5, color=_INK
+        )
+    right.invert_yaxis()
+    right.set_title("score", fontsize=9, color=_INK)
+    right.tick_params(labelsize=7.5)
+    right.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, fontsize=11, color=_INK)
+    _save(figure, path)
+
+
+def _pairs(
+    axes: Axes,
+    names: Sequence[str],
+    values: npt.NDArray[np.float64],
+    colours: str,
+    top: float | None,
+    title: str,
+    form: str,
+) -> None:
+    """A symmetric matrix of models, without its diagonal, with its numbers; ``top`` None is the largest of them."""
+    shown = np.where(np.eye(len(names), dtype=bool), np.nan, values)
+    if top is None:
+        top = float(shown[~np.isnan(shown)].max(initial=1e-9))
+    axes.imshow(shown, cmap=colours, vmin=0, vmax=1.6 * top)  # the darkest colours would hide the numbers
+    for row, column in np.argwhere(~np.isnan(shown)):
+        axes.text(column, row, format(shown[row, column], form), ha="center", va="center", fontsize=7.5, color=_INK)
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7.5)
+    axes.set_yticks(range(len(names)), names, fontsize=7.5)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title(title, fontsize=9, color=_INK)
+
+
+def decision_figure(
+    worth: npt.NDArray[np.float64],
+    present: npt.NDArray[np.bool_],
+    decided: npt.NDArray[np.int64],
+    path: Path,
+    title: str,
+) -> None:
+    """Per class, the score against a threshold that all photos share, and beside it what was decided.
+
+    Args:
+        worth: (n, 24, 257), Dice of every decision, see :class:`harveyseg.decision.Evidence`.
+        present: (n, 24), whether the truth holds the class.
+        decided: (n, 24), the decision for each photo: 0 the label map, 1..255 a threshold, 256 nothing.
+        path: the PNG file.
+        title: above the figure.
+    """
+    figure = Figure(figsize=(13, 8.6))
+    panels = figure.subplots(4, 6, sharex=True, sharey=True)
+    # By hand: 24 panels would keep the layout engine busy for a second.
+    figure.subplots_adjust(left=0.045, right=0.99, bottom=0.1, top=0.915, wspace=0.08, hspace=0.28)
+    thresholds = np.arange(1, 256) / 255
+    scores = np.take_along_axis(worth, decided[..., None], -1)[..., 0].mean(0)
+    for index, axes in enumerate(panels.flat):
+        chosen = decided[:, index]
+        handed_in, levels = int((chosen < 256).sum()), chosen[(chosen > 0) & (chosen < 256)]
+        axes.plot(thresholds, worth[:, index, 1:256].mean(0), color=_BLUE, lw=1.4, label="one threshold, always")
+        axes.axhline(worth[:, index, 256].mean(), color=_ORANGE, lw=1.1, ls="--", label="nothing")
+        axes.axhline(worth[:, index, 0].mean(), color=_GREY, lw=1.1, ls=":", label="label map")
+        axes.axhline(scores[index], color=_GREEN, lw=1.1, label="decided")
+        # A mark for each photo, where its own threshold is.
+        axes.plot(levels / 255, np.full(len(levels), scores[index]), "|", color=_GREEN, ms=11, label="its thresholds")
+        axes.set_title(CLASS_NAMES[index + 1], fontsize=8.5, color=_INK)
+        axes.text(
+            0.99,
+            0.98,
+            f"in {present[:, index].sum()} of {len(present)} photos, handed in {handed_in}",
+            transform=axes.transAxes,
+            ha="right",
+            va="top",
+            fontsize=6.5,
+            color=_GREY,
+        )
+        axes.set(xlim=(0, 1), ylim=(0, 1.2), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+        axes.tick_params(labelsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel("threshold", fontsize=9, y=0.045)
+    figure.supylabel("mean Dice over all photos", fontsize=9, x=0.005)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=5, frameon=False, fontsize=8.5)
+    figure.suptitle(title, fontsize=11, color=_INK, y=0.985)
     _save(figure, path)
 
 

@@ -12,14 +12,14 @@ COLUMNS = ("epoch", "time_ms", "train_loss", "val_loss", "val_score", "lr", "ima
 
 
 def write_history(path: Path, rows: Sequence[dict[str, float]]) -> None:
-    """Write the rows, atomically; floats with all their digits."""
+    """Write the rows, atomically; floats with all their digits, an empty cell for what a row lacks."""
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"epoch": int, "time_ms": int})
     with atomic(path) as temporary:
         frame.to_csv(temporary, index=False)
 
 
 def read_history(path: Path) -> pd.DataFrame:
-    """Read the rows back, bit for bit.
+    """Read the rows back, bit for bit; NaN for an empty cell.
 
     Raises:
         HarveysegError: when the file is absent or no such table.

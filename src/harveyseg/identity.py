@@ -16,7 +16,7 @@ from harveyseg.provenance import experiment_name, git_state, library_versions
 from harveyseg.runs import RunRecord
 
 
-def stage_key(config: ModelConfig, cache: Path, split_hash: str, fold: int) -> str:
+def stage_key(config: ModelConfig, cache: Path, split_hash: str, fold: int, test: Path) -> str:
     """SHA-256 of all that decides the weights: photos and masks, split and fold, settings, code.
 
     The model's name is in it, too: two models of the same settings must not go on from each other's checkpoints.
@@ -26,13 +26,17 @@ def stage_key(config: ModelConfig, cache: Path, split_hash: str, fold: int) -> s
         cache: folder of the cached training part.
         split_hash: SHA-256 of the folds.
         fold: the fold that is held out.
+        test: folder of the cached test part; its photos decide the weights of a self-training and of no other.
     """
     parameters = flat_parameters(config)
     del parameters["train.workers"]  # who augments does not change the result
+    data = {name: sha256(cache / name) for name in ("images.npy", "masks.npy", "photos.csv")}
+    if config.train.self_training is not None:
+        data["test/images.npy"] = sha256(test / "images.npy")
     return digest(
         {
             "model": config.model,
-            "data": {name: sha256(cache / name) for name in ("images.npy", "masks.npy", "photos.csv")},
+            "data": data,
             "split": split_hash,
             "fold": fold,
             "parameters": parameters,

@@ -7,6 +7,7 @@ worth more than a point of the best possible score at 256 x 256.
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -56,13 +57,26 @@ def label_map(probabilities: npt.NDArray[np.uint8], size: tuple[int, int] = SCOR
     best = _enlarge(probabilities[0], size)
     labels = np.zeros(size, np.uint8)
     for class_id in range(1, len(probabilities)):
-        candidate = _enlarge(probabilities[class_id], size)
-        better = np.asarray(cv2.compare(candidate, best, cv2.CMP_GT), np.uint8)  # 255 where better, else 0
-        cv2.max(candidate, best, dst=best)
-        # A later class has a larger id, so the maximum writes it where it is better and changes nothing elsewhere.
-        np.bitwise_and(better, np.uint8(class_id), out=better)
-        cv2.max(labels, better, dst=labels)
+        keep_better(_enlarge(probabilities[class_id], size), class_id, best, labels)
     return labels
+
+
+def keep_better(
+    candidate: npt.NDArray[Any], class_id: int, best: npt.NDArray[Any], labels: npt.NDArray[np.uint8]
+) -> None:
+    """One step of an argmax over classes in rising order: label the pixels where a class is better than all before.
+
+    Args:
+        candidate: (H, W), how much speaks for the class.
+        class_id: the class.
+        best: (H, W) of the same type, the largest candidate so far; brought up to date in place.
+        labels: (H, W), the class of ``best``, no higher than ``class_id``; brought up to date in place.
+    """
+    better = np.asarray(cv2.compare(candidate, best, cv2.CMP_GT), np.uint8)  # 255 where better, else 0
+    cv2.max(candidate, best, dst=best)
+    # A later class has a larger id, so the maximum writes it where it is better and changes nothing elsewhere.
+    np.bitwise_and(better, np.uint8(class_id), out=better)
+    cv2.max(labels, better, dst=labels)
 
 
 def _enlarge(channel: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.float32]:
@@ -101,18 +115,25 @@ def average(
     """Weighted mean of several models' probabilities of one photo.
 
     Args:
-        arrays: per model, uint8 (n, 25, H, W).
+        arrays: per model, uint8 (n, 25, H, W); their sizes may differ.
         weights: per model, not negative, summing to 1.
         rows: per model, the photo's row in its array.
 
     Returns:
-        uint8 (25, H, W).
+        uint8 (25, H, W), of the size :func:`largest_size`: smaller maps are enlarged to it before they are averaged.
     """
-    total = np.zeros(arrays[0].shape[1:], np.float32)
+    size = largest_size(arrays, weights)
+    total = np.zeros((arrays[0].shape[1], *size), np.float32)
     for array, weight, row in zip(arrays, weights, rows, strict=True):
         if weight > 0:
-            total += np.float32(weight) * array[row]
+            total += np.float32(weight) * (array[row] if array.shape[2:] == size else upsample(array[row], size))
     return np.rint(total).astype(np.uint8)
+
+
+def largest_size(arrays: Sequence[npt.NDArray[np.uint8]], weights: Sequence[float]) -> tuple[int, int]:
+    """The greatest height and the greatest width among the maps (n, 25, H, W) of the models that have a weight."""
+    sizes = np.array([array.shape[2:] for array, weight in zip(arrays, weights, strict=True) if weight > 0])
+    return int(sizes[:, 0].max()), int(sizes[:, 1].max())
 
 
 def ids_file(path: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
@@ -72,10 +72,13 @@ def parse(model: type[SectionT], values: Mapping[str, Any], where: str) -> Secti
 def _known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     """The keys of a section, or of the section inside it to which ``path`` leads."""
     for name in path:
-        inner = model.model_fields[str(name)].annotation
-        assert isinstance(inner, type)
-        assert issubclass(inner, BaseModel)  # nothing else has keys
-        model = inner
+        annotation = model.model_fields[str(name)].annotation
+        # A section that may be null is a union with None. Nothing but a model has keys.
+        model = next(
+            inner
+            for inner in (annotation, *get_args(annotation))
+            if isinstance(inner, type) and issubclass(inner, BaseModel)
+        )
     return sorted(model.model_fields)
 
 

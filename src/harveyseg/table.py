@@ -19,7 +19,7 @@ from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import write_text
 from harveyseg.runs import RunRecord, read_run
 from harveyseg.settings import load
-from harveyseg.tracking import EXPERIMENT, RunOutputs, TrackedRun, Tracker, read_scores, text
+from harveyseg.tracking import EXPERIMENT, RunOutputs, TrackedRun, Tracker, text
 
 EMPTY = "everything_empty"
 """The row of a submission without a single pixel; a model can have no such name."""
@@ -52,10 +52,13 @@ def _score(name: str) -> _Column:
 
 
 _SCORES = (
-    *(_score(f"val_{name}") for name in ("score", "nested_score", "macro_dice", "miou", "pixel_accuracy")),
-    *(_score(f"test_{name}") for name in ("score", "macro_dice", "miou", "pixel_accuracy")),
+    *(_score(f"val_{name}") for name in ("score", "nested_score", "decided_score")),
+    *(_score(f"val_{name}") for name in ("macro_dice", "miou", "pixel_accuracy")),
+    *(_score(f"test_{name}") for name in ("score", "decided_score", "macro_dice", "miou", "pixel_accuracy")),
 )
-"""``val_nested_score``: the ensemble's, its weights chosen without the fold that is scored; empty with one fold."""
+"""``val_nested_score``: the ensemble's, its weights chosen without the fold that is scored; empty with one fold.
+``decided_score``: of what is handed in, see :mod:`harveyseg.decision`; of validation photos nested, of test photos that
+of the model's submission file, which is made by the mean of its folds."""
 _COMPARED = (
     *_SCORES,
     _Column("train_loss", "metrics", "final/train_loss", _five_decimals, averaged=True),
@@ -115,7 +118,7 @@ def workspace(params: Path, data: Path) -> list[RunOutputs]:
             continue
         if (record.model, record.fold) != (model, fold):
             problems.append(f"{path}: is of {record.name}")
-        outputs.append(RunOutputs(record, folder, predictions))
+        outputs.append(RunOutputs(record, folder, predictions, data / "decisions"))
     raise_problems(
         problems,
         "the runs that params.yaml lists",
@@ -211,7 +214,7 @@ def check(table: Path, outputs: Sequence[RunOutputs]) -> list[str]:
         record = output.record
         metrics = dict(record.results)
         try:
-            metrics |= read_scores(output.predictions / "metrics.json", record)
+            metrics |= output.scores()
         except HarveysegError as error:
             problems.append(str(error))
         parameters = {name: text(value) for name, value in record.parameters.items()}

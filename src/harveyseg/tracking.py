@@ -14,6 +14,7 @@ import re
 import shutil
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,9 +24,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil  # type: ignore[import-untyped]
 from filelock import FileLock
+from pydantic import ValidationError
 
 from harveyseg.errors import HarveysegError, raise_problems
-from harveyseg.files import read_json
+from harveyseg.files import atomic, read_json
 from harveyseg.runs import RunRecord, Value
 from harveyseg.settings import Section
 from harveyseg.stage import project_root
@@ -42,6 +44,9 @@ KIND = "harveyseg.kind"
 STAGE_KEY = "harveyseg.stage_key"
 EXPERIMENT = "harveyseg.experiment"
 RESTORED = "restored"
+MODEL_FOLDER = "model"
+"""Where among a training's artifacts its :data:`WEIGHTS_FILE` lies."""
+WEIGHTS_FILE = "weights.safetensors"
 _PROCESS = "harveyseg.process"
 _INVOCATION = "harveyseg.invocation"
 _INVOCATION_STARTED = "harveyseg.invocation_started"
@@ -56,6 +61,7 @@ _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # MLflow's own 7 retries of 120 s each would stop a training for many minutes when the server is away.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
@@ -88,9 +94,32 @@ class RunOutputs:
 
     record: RunRecord
     folder: Path
-    """Holds run.json, for a training also history.csv, and figures."""
+    """Holds run.json, for a training also history.csv and weights.safetensors, and figures."""
     predictions: Path
     """Holds metrics.json, once evaluated, and figures; for the ensemble the same folder."""
+    decisions: Path | None = None
+    """Holds, once decided what is handed in, ``metrics/<model>.json`` and ``figures/<model>.png``."""
+
+    def scores(self) -> dict[str, float]:
+        """The ``val/*`` and ``test/*`` values of the evaluation and, once decided, of the decision.
+
+        Raises:
+            HarveysegError: see :func:`read_scores`.
+        """
+        values = read_scores(self.predictions / "metrics.json", self.record)
+        decided = None if self.decisions is None else self.decisions / "metrics" / f"{self.record.model}.json"
+        if decided is not None and decided.exists():
+            values |= read_scores(decided, self.record)
+        return values
+
+    def figures(self) -> list[tuple[Path, str]]:
+        """The figures that exist, and where among the run's artifacts each belongs."""
+        found = [(figure, "training") for figure in sorted(self.folder.glob("*.png"))]
+        found += [(figure, "evaluation") for figure in sorted(self.predictions.glob("*.png"))]
+        decided = None if self.decisions is None else self.decisions / "figures" / f"{self.record.model}.png"
+        if decided is not None and decided.exists():
+            found.append((decided, "decision"))
+        return found
 
 
 @dataclass(frozen=True)
@@ -128,17 +157,47 @@ def text(value: Value) -> str:
 
 
 def read_scores(path: Path, record: RunRecord) -> dict[str, float]:
-    """The ``val/*`` and ``test/*`` values of a ``metrics.json``.
+    """The ``val/*`` and ``test/*`` values of a ``metrics.json``, which is of one run or lists ``runs``.
 
     Raises:
         HarveysegError: when it is absent, damaged, holds NaN or infinity, or belongs to another run than ``record``.
     """
     remedy = f"Run `dvc repro` to evaluate {path.parent.name} again."
     content = read_json(path, remedy)
-    if content.get("uid") != record.uid:
-        raise HarveysegError(f"{path}: evaluates another run (uid {content.get('uid')}) than {record.name}. {remedy}")
+    found = {run.get("uid"): run for run in content.get("runs", [content])}
+    if record.uid not in found:
+        uids = ", ".join(map(str, found))
+        raise HarveysegError(f"{path}: evaluates another run (uid {uids}) than {record.name}. {remedy}")
+    content = found[record.uid]
     values = {key: value for key, value in content.items() if key.startswith(("val/", "test/")) and value is not None}
     return _checked(values, str(path))
+
+
+def record_of(run: TrackedRun) -> RunRecord:
+    """The record of a run, read back from MLflow; its parameters stay text, its results are left out.
+
+    Raises:
+        HarveysegError: when the run lacks what every training and ensemble has, as one of another version may.
+    """
+    names = {"uid", "kind", "stage_key", "model", "fold", "experiment", "device", "git_commit", "git_dirty"}
+    names |= {"data_source", "data_hash", "split_hash"}
+    prefix = "environment."
+    values = {
+        **{name: run.tags.get(f"harveyseg.{name}") for name in names},
+        "run_id": run.run_id,
+        "parameters": run.parameters,
+        "environment": {
+            name.removeprefix(prefix): value for name, value in run.tags.items() if name.startswith(prefix)
+        },
+        "started_ms": run.started_ms,
+    }
+    try:
+        return RunRecord.model_validate(values)
+    except ValidationError as error:
+        lacking = ", ".join(f"harveyseg.{item['loc'][0]}" for item in error.errors())
+        raise HarveysegError(
+            f"{run.run_id}: tags that every run has are wrong or missing in MLflow: {lacking}"
+        ) from None
 
 
 def open_tracker(params: TrackingParams, root: Path | None = None, *, required: bool = False) -> "Tracker":
@@ -220,15 +279,22 @@ class Tracker:
             if run_id is not None:
                 self.attempt(lambda client: self._close(client, run_id, status, _now_ms()))
 
-    def add_results(self, record: RunRecord, metrics: Mapping[str, float], artifacts: Sequence[Path] = ()) -> None:
-        """Log an evaluation to its finished training, whose status and end stay as they are.
+    def add_results(
+        self,
+        record: RunRecord,
+        metrics: Mapping[str, float],
+        artifacts: Sequence[Path] = (),
+        folder: str = "evaluation",
+    ) -> None:
+        """Log an evaluation to its finished run, whose status and end stay as they are.
 
         A run that this tracker does not know is imported first (without its curves, which :func:`sync` adds).
 
         Args:
-            record: the training that was evaluated.
+            record: the training or ensemble that was evaluated.
             metrics: ``val/*`` and ``test/*``.
             artifacts: figures and tables.
+            folder: where among the run's artifacts.
 
         Raises:
             HarveysegError: for NaN, infinity or a name MLflow does not take, before anything is logged; and when a
@@ -240,7 +306,7 @@ class Tracker:
             run = self._find(client, record) or self._import(client, record)
             _log_values(client, run, values, _now_ms())
             for path in artifacts:
-                client.log_artifact(run.info.run_id, str(path), "evaluation")
+                client.log_artifact(run.info.run_id, str(path), folder)
 
         self.attempt(add)
 
@@ -285,6 +351,41 @@ class Tracker:
         """
         runs = self._strict(lambda client: self._search(client, f"tags.`{KIND}` != 'pipeline'"))
         return sorted(map(_tracked, runs), key=lambda run: (run.started_ms, run.run_id or ""))
+
+    def get(self, run_ids: Sequence[str]) -> list[TrackedRun | None]:
+        """The runs with these MLflow ids, of whatever experiment; None for one that is unknown or was deleted.
+
+        Raises:
+            HarveysegError: when MLflow cannot be read.
+        """
+        return self._strict(lambda client: [_tracked(run) if (run := _get(client, one)) else None for one in run_ids])
+
+    def has_weights(self, run_id: str) -> bool:
+        """Whether the weights of a training are among its artifacts.
+
+        Raises:
+            HarveysegError: when MLflow cannot be read.
+        """
+        return self._strict(lambda client: _has_weights(client, run_id))
+
+    def download_weights(self, run_id: str, folder: Path) -> Path:
+        """Fetch the weights of a training.
+
+        Args:
+            run_id: MLflow's id of a run that :meth:`has_weights`.
+            folder: where to; it is made if absent.
+
+        Returns:
+            The file, ``folder / "weights.safetensors"``.
+
+        Raises:
+            HarveysegError: when MLflow or its artifacts cannot be read.
+        """
+        with tempfile.TemporaryDirectory() as temporary, atomic(folder / WEIGHTS_FILE) as target:
+            artifact = f"{MODEL_FOLDER}/{WEIGHTS_FILE}"
+            fetched = self._strict(lambda client: client.download_artifacts(run_id, artifact, temporary))
+            shutil.move(fetched, target)
+        return folder / WEIGHTS_FILE
 
     def synchronise(self, outputs: Sequence[RunOutputs]) -> list[str]:
         """See :func:`sync`."""
@@ -418,17 +519,9 @@ class Tracker:
 
     def _find(self, client: "MlflowClient", record: RunRecord) -> "MlflowRun | None":
         """The run by its id, else by its uid (it was imported, or the id was never known); never the latest one."""
-        from mlflow.exceptions import MlflowException
-
-        if record.run_id is not None:
-            try:
-                run = client.get_run(record.run_id)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
-            else:
-                if run.info.lifecycle_stage == "active" and run.data.tags.get(UID) == record.uid:
-                    return run
+        run = None if record.run_id is None else _get(client, record.run_id)
+        if run is not None and run.data.tags.get(UID) == record.uid:
+            return run
         found = self._search(client, f"tags.`{UID}` = '{record.uid}'")
         return min(found, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
 
@@ -460,14 +553,17 @@ class Tracker:
         if epochs := _log_missing_epochs(client, run_id, output.folder / "history.csv"):
             done.append(f"{epochs} epochs")
         values = _checked(record.results, str(output.folder / "run.json"))
-        if (metrics := output.predictions / "metrics.json").exists():
-            values |= read_scores(metrics, record)
+        if (output.predictions / "metrics.json").exists():
+            values |= output.scores()
         if added := _log_values(client, run, values, _end_ms(record)):
             done.append(f"{added} values")
+        weights = output.folder / WEIGHTS_FILE
+        if weights.exists() and not _has_weights(client, run_id):
+            client.log_artifact(run_id, str(weights), MODEL_FOLDER)
+            done.append("weights")
         if done:
-            for folder, name in ((output.folder, "training"), (output.predictions, "evaluation")):
-                for figure in sorted(folder.glob("*.png")):
-                    client.log_artifact(run_id, str(figure), name)
+            for figure, folder in output.figures():
+                client.log_artifact(run_id, str(figure), folder)
         return f"{record.name}: {', '.join(done)}" if done else None
 
     def _start_monitor(self, run_id: str | None) -> Any:
@@ -629,6 +725,24 @@ def _create_database(path: Path, artifacts: Path) -> None:
     store.engine.dispose()
     (folder / path.name).replace(path)
     folder.rmdir()
+
+
+def _get(client: "MlflowClient", run_id: str) -> "MlflowRun | None":
+    """The run with this id; None when there is none, or it was deleted."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # the latter: no id at all
+            raise
+        return None
+    return run if run.info.lifecycle_stage == "active" else None
+
+
+def _has_weights(client: "MlflowClient", run_id: str) -> bool:
+    wanted = f"{MODEL_FOLDER}/{WEIGHTS_FILE}"
+    return any(artifact.path == wanted for artifact in client.list_artifacts(run_id, MODEL_FOLDER))
 
 
 def _tags(record: RunRecord) -> dict[str, str]:

@@ -34,7 +34,8 @@ class Network(nn.Module, ABC):
             photos: (B, 3, H, W) float, normalised RGB.
 
         Returns:
-            Logits, (B, classes, H, W).
+            Logits, (B, classes, H / k, W / k), where k, a power of two and mostly 1, is the network's output stride:
+            whoever wants the photo's size enlarges them bilinearly.
 
         Raises:
             HarveysegError: when the network cannot take photos of this height and width.
@@ -81,7 +82,11 @@ def build(spec: Mapping[str, Any], encoder_weights: str | None) -> Network:
 
 
 def validate(
-    spec: Mapping[str, Any], encoder_weights: str | None, where: str, size: tuple[int, int] | None = None
+    spec: Mapping[str, Any],
+    encoder_weights: str | None,
+    where: str,
+    size: tuple[int, int] | None = None,
+    crop: int | None = None,
 ) -> None:
     """Check that a network can be made, its pretrained weights included, and that it takes photos of a size.
 
@@ -93,6 +98,7 @@ def validate(
         encoder_weights: as for :func:`build`.
         where: where the spec stands, for messages, e.g. ``"models.unet"``.
         size: (height, width) in pixels of the photos; ``None`` leaves the size unchecked.
+        crop: side in pixels of the crops that it is trained on; ``None`` for whole photos.
 
     Raises:
         HarveysegError: naming the setting, what is wrong with it, and what is allowed.
@@ -100,7 +106,9 @@ def validate(
     with torch.random.fork_rng(devices=[]):
         network = _build(spec, encoder_weights, where)
     if size is not None:
-        _check_size(network, where, size)
+        _check_size(network, where, size, "resize-cache.size")
+    if crop is not None:
+        _check_size(network, where, (crop, crop), "train.augmentation.crop")
 
 
 def _build(spec: Mapping[str, Any], encoder_weights: str | None, where: str) -> Network:
@@ -125,15 +133,16 @@ def _resolve(spec: Mapping[str, Any], where: str) -> tuple[ModuleType, Section]:
     return module, parse(module.Params, {key: value for key, value in spec.items() if key != "network"}, where)
 
 
-def _check_size(network: Network, where: str, size: tuple[int, int]) -> None:
+def _check_size(network: Network, where: str, size: tuple[int, int], setting: str) -> None:
     """Run the network on photos without content: the device ``meta`` computes shapes only, in milliseconds."""
     height, width = size
     remedy = "Sizes divisible by 32 suit almost every network; a few encoders take only the size in their name."
-    problem = f"{where}: cannot take photos of {height}x{width} pixels (resize-cache.size)"
+    problem = f"{where}: cannot take photos of {height}x{width} pixels ({setting})"
     try:
         # Two photos: batch norm refuses to train on a single value per channel.
         logits = network.to("meta")(torch.empty(2, 3, height, width, device="meta"))
     except Exception as error:  # libraries raise whatever they like for a size they cannot take
         raise HarveysegError(f"{problem}: {str(error).rstrip('.')}. {remedy}") from error
-    if tuple(logits.shape[-2:]) != size:
+    stride = height // logits.shape[-2]
+    if stride not in (1, 2, 4) or (stride * logits.shape[-2], stride * logits.shape[-1]) != size:
         raise HarveysegError(f"{problem}: it would answer with {'x'.join(map(str, logits.shape[-2:]))}. {remedy}")

@@ -54,12 +54,12 @@ class AttentionGate(nn.Module):
 
 
 class AttentionUnet(Network):
-    """(B, 3, H, W) -> logits (B, classes, H, W), for H and W divisible by 16."""
+    """(B, 3, H, W) -> logits (B, classes, H / k, W / k), for H and W divisible by 16 k, k being ``stem_stride``."""
 
     def __init__(self, params: Params, classes: int) -> None:
         """Make the network with He-initialised weights."""
         super().__init__()
-        self.encoder = ContractingPath(params.width, params.dropout, params.batch_norm != "none")
+        self.encoder = ContractingPath(params.width, params.dropout, params.batch_norm != "none", params.stem_stride)
         *finer, _ = self.encoder.channels
         # Deepest first, as they run; the last step up has no gate.
         self.gates = nn.ModuleList(AttentionGate(channels) for channels in reversed(finer[1:]))

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -25,6 +26,10 @@ class UnetParams(Section):
     """Probability of zeroing an element after every max-pool."""
     batch_norm: Literal["none", "encoder", "both"] = "encoder"
     """Where every 3x3 convolution is followed by batch normalisation: nowhere, contracting path, everywhere."""
+    stem_stride: Literal[1, 2, 4] = 1
+    """k: blocks of k x k pixels become channels before the first convolution (space to depth, the inverse of the
+    sub-pixel shuffle of Shi et al. 2016). All levels and the logits then are k times coarser, and a photo with k times
+    as many rows and columns costs what it did."""
 
 
 def reject_encoder_weights(encoder_weights: str | None) -> None:
@@ -58,37 +63,42 @@ def double_conv(inputs: int, outputs: int, batch_norm: bool) -> nn.Sequential:
 class ContractingPath(nn.Module):
     """The left half of the U: a double convolution on each of five levels, with 2x2 max-pool and dropout between."""
 
-    def __init__(self, width: int, dropout: float, batch_norm: bool) -> None:
+    def __init__(self, width: int, dropout: float, batch_norm: bool, stem_stride: int = 1) -> None:
         """Make the path for photos of 3 channels.
 
         Args:
             width: channels of the first level.
             dropout: probability of zeroing an element after every max-pool.
             batch_norm: whether batch norm follows every convolution.
+            stem_stride: side of the blocks of pixels that become channels first, see :class:`UnetParams`.
         """
         super().__init__()
+        self.stem_stride = stem_stride
         self.channels = tuple(width * 2**level for level in range(LEVELS))
         self.levels = nn.ModuleList(
-            double_conv(before, after, batch_norm) for before, after in pairwise((3, *self.channels))
+            double_conv(before, after, batch_norm) for before, after in pairwise((3 * stem_stride**2, *self.channels))
         )
         self.pool = nn.Sequential(nn.MaxPool2d(2), nn.Dropout(dropout))
 
     def forward(self, photos: Tensor) -> list[Tensor]:
-        """Features of all levels, finest first: level i is (B, width * 2**i, H / 2**i, W / 2**i).
+        """Features of all levels, finest first: level i is (B, width * 2**i, H / k / 2**i, W / k / 2**i).
 
         Args:
             photos: (B, 3, H, W) float.
 
         Raises:
-            HarveysegError: when H or W is not divisible by 16.
+            HarveysegError: when H or W is not divisible by 16 k, where k is the stem's stride.
         """
         height, width = photos.shape[-2:]
-        multiple = 2 ** (LEVELS - 1)
+        multiple = self.stem_stride * 2 ** (LEVELS - 1)
         if height % multiple or width % multiple:
+            after = f" after the stem's stride of {self.stem_stride}" if self.stem_stride > 1 else ""
             raise HarveysegError(
                 f"photos of {height}x{width} pixels: height and width must be divisible by {multiple}, as the network "
-                f"halves them {LEVELS - 1} times."
+                f"halves them {LEVELS - 1} times{after}."
             )
+        if self.stem_stride > 1:
+            photos = F.pixel_unshuffle(photos, self.stem_stride)
         features = [self.levels[0](photos)]
         for level in self.levels[1:]:
             features.append(level(self.pool(features[-1])))

@@ -18,12 +18,12 @@ class Params(UnetParams):
 
 
 class Unet(Network):
-    """(B, 3, H, W) -> logits (B, classes, H, W), for H and W divisible by 16."""
+    """(B, 3, H, W) -> logits (B, classes, H / k, W / k), for H and W divisible by 16 k, k being ``stem_stride``."""
 
     def __init__(self, params: Params, classes: int) -> None:
         """Make the network with He-initialised weights."""
         super().__init__()
-        self.encoder = ContractingPath(params.width, params.dropout, params.batch_norm != "none")
+        self.encoder = ContractingPath(params.width, params.dropout, params.batch_norm != "none", params.stem_stride)
         *finer, _ = self.encoder.channels
         # Deepest step first, as they run.
         self.decoder = nn.ModuleList(StepUp(channels, 1, params.batch_norm == "both") for channels in reversed(finer))

@@ -23,12 +23,12 @@ class Params(UnetParams):
 
 
 class UnetPlusPlus(Network):
-    """(B, 3, H, W) -> logits (B, classes, H, W), for H and W divisible by 16."""
+    """(B, 3, H, W) -> logits (B, classes, H / k, W / k), for H and W divisible by 16 k, k being ``stem_stride``."""
 
     def __init__(self, params: Params, classes: int) -> None:
         """Make the network with He-initialised weights."""
         super().__init__()
-        self.encoder = ContractingPath(params.width, params.dropout, params.batch_norm != "none")
+        self.encoder = ContractingPath(params.width, params.dropout, params.batch_norm != "none", params.stem_stride)
         # columns[j - 1][i] is the node X[i, j].
         self.columns = nn.ModuleList(
             nn.ModuleList(

@@ -1,0 +1,99 @@
+"""What rules for the decision are worth, each alone, on the workspace's out-of-fold predictions.
+
+    .venv/bin/python benchmarks/decision.py [--data data] [--params params.yaml]
+
+Every score is nested as that of the stage `decide`: a photo's rule is fitted without the photo's group.
+
+- nothing: all masks empty.
+- least area: the label map, without classes below an area of their own.
+- thresholds: a threshold and a least area for each class.
+- expected: see harveyseg.decision; `chosen` is it or the label map, by cross-validation inside.
+
+Least areas and thresholds are chosen on the score, a class's own photos beside 16 that score as all classes on average.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from harveyseg.cache import load_part
+from harveyseg.decision import ARGMAX, NOTHING, Evidence, Expected, Floats, choose, gather, grouped_parts
+from harveyseg.ensemble import Weights, listed, load_members, read_weights
+from harveyseg.evaluation import true_masks
+from harveyseg.folds import read_folds
+from harveyseg.probabilities import count_confusions
+
+AREAS = np.array([1, 50, 100, 200, 400, 1000, 2000, 4000, 8000, 16000, 32000, 64000, 128000, 2**21])
+THRESHOLDS = np.array([8, 13, 20, 26, 38, 51, 64, 77, 90, 102, 115, 128, 153, 179])
+PSEUDO_PHOTOS = 16
+
+Rows = npt.NDArray[np.bool_]
+
+
+def _searched(worth: Floats) -> Callable[[Rows], Floats]:
+    """From scores (n, 24, settings) to a rule: per class the setting that is best on the photos not held out."""
+
+    def held_out_dice(held_out: Rows) -> Floats:
+        others = worth[~held_out]
+        best = (others.sum(0) + PSEUDO_PHOTOS * others.mean((0, 1))).argmax(-1)
+        dice: Floats = np.take_along_axis(worth[held_out], best[None, :, None], -1)[..., 0]
+        return dice
+
+    return held_out_dice
+
+
+def rules(evidence: Evidence, areas: npt.NDArray[np.int64], groups: list[str]) -> dict[str, Callable[[Rows], Floats]]:
+    """Per rule, from the held-out photos to their Dice (held out, 24)."""
+    names, worth = np.array(groups), evidence.worth
+    above = evidence.counts[..., ::-1].cumsum(-1)[..., ::-1][..., THRESHOLDS]
+    least = np.where(areas[..., None] >= AREAS, worth[..., ARGMAX, None], worth[..., NOTHING, None])
+    both = np.where(above[..., None] >= AREAS, worth[..., THRESHOLDS, None], worth[..., NOTHING, None, None])
+
+    def expected(held_out: Rows) -> Floats:
+        rule = Expected.fit(evidence.of(~held_out), names[~held_out].tolist())
+        return evidence.of(held_out).dice(rule.levels(evidence.of(held_out).counts))
+
+    return {
+        "label map": lambda held_out: worth[held_out, :, ARGMAX],
+        "nothing": lambda held_out: worth[held_out, :, NOTHING],
+        "least area": _searched(least),
+        "thresholds": _searched(both.reshape(*both.shape[:2], -1)),
+        "expected": expected,
+    }
+
+
+def main() -> None:
+    """Print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    arguments = parser.parse_args()
+    data: Path = arguments.data
+    own, folds = listed(arguments.params)
+    members = load_members(own, folds, data / "models", data / "predictions", data / "ensemble" / "added")
+    truth, rows = true_masks(data / "cache" / "score")["val"], members.rows(load_part(data / "cache" / "train").ids)
+    groups = read_folds(data / "splits" / "folds.csv").set_index("id").loc[members.ids]["group"].tolist()
+    parts = grouped_parts(groups, most=10, least_groups=2)
+    equal = Weights(dict.fromkeys(own, 1 / len(own)), {})
+    sources = {name: Weights({name: 1.0}, {}) for name in own}
+    sources |= {"mean": equal, "ensemble": read_weights(data / "ensemble" / "weights.json")}
+    header = ["label map", "nothing", "least area", "thresholds", "expected", "chosen"]
+    print(f"{len(rows)} photos, {len(set(groups))} groups\n\n| {' | '.join(['source', *header])} |")
+    print("|" + "---|" + "---:|" * len(header))
+    for name, weights in sources.items():
+        predict = members.predictor(*(weights.without.values() or [weights.chosen]))
+        evidence = gather(map(predict, range(len(rows))), truth, rows, threads=2)
+        areas = count_confusions(predict, truth, rows, threads=2).sum(1)[:, 1:]
+        scores = [
+            float(np.concatenate([rule(parts == part) for part in range(int(parts.max()) + 1)]).mean())
+            for rule in rules(evidence, areas, groups).values()
+        ]
+        scores.append(float(evidence.dice(choose(evidence, groups, "auto").nested).mean()))
+        print(f"| {name} | {scores[0]:.4f} | " + " | ".join(f"{score - scores[0]:+.4f}" for score in scores[1:]) + " |")
+
+
+if __name__ == "__main__":
+    main()

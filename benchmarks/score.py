@@ -1,0 +1,218 @@
+"""Recipes side by side on the same folds of the same photos, in a fresh clone: what they score out of fold.
+
+    .venv/bin/python benchmarks/score.py FOLDER_OF_PHOTOS [--groups FILE.csv:COLUMN] [--recipes report,best]
+        [--seeds 1] [--folds 3] [--weights FILE] [--keep FOLDER] [-S KEY=VALUE ...]
+
+A recipe is a preset with changes, see RECIPES. Its line tells, over all photos, each predicted by the networks that
+were not trained on its fold:
+
+* argmax: the score of the label maps of the (weighted) mean of its networks;
+* score: the same after the decision layer, each photo decided by a rule that was fitted without its group of frames;
+  for the recipes of others, who had no such layer, the score of the label maps;
+* lift: score minus everything empty, and how many times the lift of the report's recipe that is;
+* macro Dice (of the decided masks, mean over classes of the mean over the photos that hold the class), mIoU.
+
+With --seeds N each recipe is run N times; the spread is the sample standard deviation of its scores. Minutes are those
+of this machine, from an empty cache, for all folds.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harveyseg.classes import CLASS_NAMES, slug
+from harveyseg.provenance import library_versions
+
+ROOT = Path(__file__).resolve().parents[1]
+UPDATES = 435
+"""The recipes of others get as many updates as 25 epochs of their 261 photos in batches of 15."""
+FINE = ("~models.unet_coarse", "ensemble.steps=1")
+SHORT = (*FINE, "train.epochs=15", "train.validate_every=15")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A preset and what is changed in it."""
+
+    preset: str
+    changes: tuple[str, ...] = ()
+    decided: bool = True
+    """Whether its score is that of the decision layer; else that of the label maps."""
+    batch_size: int | None = None
+    """Set where the epochs are to make ``UPDATES`` updates in batches of that size."""
+
+
+def _only(model: str, *others: str) -> tuple[str, ...]:
+    return tuple(f"~models.{name}" for name in others if name != model)
+
+
+TABLE_1 = (
+    "unet",
+    "attention_unet",
+    "unetplusplus",
+    "mobilenet_v2",
+    "efficientnet_b1",
+    "efficientnet_b2",
+    "efficientnet_b3",
+)
+# The report's factor for shallow layers is not known. One that leaves them learning makes its recipe stronger.
+REPORT = ("train.depth_factor=0.8", "train.encoder_weights=null")
+RECIPES = {
+    "report": Recipe("report", (*REPORT, *_only("unet", *TABLE_1)), decided=False, batch_size=15),
+    "first-place": Recipe(
+        "report",
+        (
+            *_only("", *TABLE_1),
+            "+models.deeplabv3plus={network: smp, architecture: DeepLabV3Plus, encoder: resnet101}",
+            "resize-cache.size=384",
+            "train.batch_size=10",
+            "train.softmax_before_loss=false",
+            "train.depth_factor=1.0",
+            "train.weight_decay=0.0",
+            "train.augmentation.rotate=0.3",
+            "train.augmentation.rotate_limit=180.0",
+            "train.augmentation.sharpen=0.0",
+        ),
+        decided=False,
+        batch_size=10,
+    ),
+    "best": Recipe("best"),
+    # From here on each one changes one line of `short`: the finer network alone, with less than a third of the updates.
+    "short": Recipe("best", SHORT),
+    "short, double softmax": Recipe("best", (*SHORT, "train.softmax_before_loss=true", "train.dice=0.0")),
+    "short, no class weights": Recipe("best", (*SHORT, "train.class_weights=none")),
+    "short, no focus": Recipe("best", (*SHORT, "train.augmentation.focus=0.0")),
+    "short, no Dice": Recipe("best", (*SHORT, "train.dice=0.0")),
+    "short, no zoom": Recipe("best", (*SHORT, "train.augmentation.zoom=0.0")),
+    "short, flips": Recipe("best", (*SHORT, "train.augmentation.d4=0.0", "train.augmentation.flip=0.5")),
+    "short, no colour": Recipe("best", (*SHORT, "train.augmentation.contrast=0.0", "train.augmentation.colour=0.0")),
+    "short, no moving average": Recipe("best", (*SHORT, "train.ema=null")),
+    "short, no test-time augmentation": Recipe("best", (*SHORT, "inference.tta=none")),
+    "short, one-cycle": Recipe("best", (*SHORT, "train.schedule=one_cycle")),
+    "short, smoothing": Recipe("best", (*SHORT, "train.label_smoothing=0.1")),
+    "short, presence": Recipe("best", (*SHORT, "train.presence=0.2")),
+    "short, background unlabelled": Recipe("best", (*SHORT, "train.background_weight=0.2")),
+    "short, self-training": Recipe("best", (*SHORT, "train.self_training={weight: 0.5, start: 0.5, confidence: 0.9}")),
+    "long": Recipe("best", FINE),
+}
+
+
+def main() -> None:
+    """Clone, run each recipe, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path, help="folder in the Kaggle layout")
+    parser.add_argument("--groups", default="ids", help="split.groups, e.g. overlap_groups.csv:group_strict")
+    parser.add_argument("--recipes", default=",".join(RECIPES), help="some of: " + ", ".join(RECIPES))
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--weights", type=Path, help="ImageNet weights of ResNet-101 for first-place")
+    parser.add_argument("--keep", type=Path, help="clone to this folder, or go on in it, and leave it there")
+    parser.add_argument("-S", dest="changes", action="append", default=[], help="further changes of params.yaml")
+    arguments = parser.parse_args()
+    names = arguments.recipes.split(",")
+    if unknown := [name for name in names if name not in RECIPES]:
+        parser.error(f"unknown recipes: {', '.join(unknown)}")
+    file, _, column = arguments.groups.partition(":")
+    groups = arguments.groups if file in ("ids", "none") else f"{Path(file).resolve()}:{column}".rstrip(":")
+    common = [
+        "data.source=directory",
+        f"data.path={arguments.photos.resolve()}",
+        f"split.folds={arguments.folds}",
+        "split.method=stratified",
+        f"split.groups={groups}",
+        f"folds={list(range(arguments.folds))}",
+    ]
+    training_photos = len(list((arguments.photos / "train_masks").rglob("*.png")))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.keep or Path(temporary) / "clone"
+        if not folder.exists():
+            subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
+        lines = []
+        for name in names:
+            recipe = RECIPES[name]
+            changes = [*common, *recipe.changes, *arguments.changes]
+            if recipe.batch_size is not None:
+                in_fold = training_photos * (arguments.folds - 1) // arguments.folds
+                epochs = -(-UPDATES // -(-in_fold // recipe.batch_size))
+                # The patience is the report's share of all epochs.
+                changes += [f"train.epochs={epochs}", f"train.plateau_patience={round(3 / 25 * epochs)}"]
+            if name == "first-place":
+                weights = "null" if arguments.weights is None else str(arguments.weights.resolve())
+                changes.append(f"train.encoder_weights={weights}")
+            runs = [_run(folder, recipe, [*changes, f"train.seed={seed}"]) for seed in range(arguments.seeds)]
+            lines.append({"recipe": name, **_summary(runs, recipe.decided)})
+            print(json.dumps(lines[-1]), file=sys.stderr, flush=True)
+    versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
+    print(f"{date.today()}, {training_photos} photos, {arguments.folds} folds, {arguments.seeds} seed(s); {versions}\n")
+    print(_table(lines))
+
+
+def _run(folder: Path, recipe: Recipe, changes: Sequence[str]) -> dict[str, Any]:
+    """Run one recipe with one seed; its metrics and minutes."""
+    environment = {
+        **os.environ,
+        "VIRTUAL_ENV": sys.prefix,
+        "PATH": f"{sys.prefix}/bin{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(folder / "src"),  # the clone's presets, whatever the environment has installed
+    }
+
+    def call(*command: str) -> None:
+        subprocess.run(command, cwd=folder, env=environment, stdout=sys.stderr, check=True)
+
+    started = time.perf_counter()
+    call("harveyseg", "preset", recipe.preset)
+    call("dvc", "exp", "run", *(part for change in changes for part in ("-S", change)))
+    minutes = (time.perf_counter() - started) / 60
+    evaluated = json.loads((folder / "data" / "ensemble" / "metrics.json").read_text())
+    decided = json.loads((folder / "data" / "decisions" / "metrics" / "ensemble.json").read_text())
+    return {**evaluated, **decided, "minutes": minutes}
+
+
+def _summary(runs: Sequence[dict[str, Any]], decided: bool) -> dict[str, float]:
+    prefix = "val/decided_" if decided else "val/"
+
+    def mean(key: str) -> float:
+        return float(np.mean([run.get(key, np.nan) for run in runs]))
+
+    scores = [run[f"{prefix}score"] for run in runs]
+    small = {CLASS_NAMES[class_id]: f"{prefix}dice/{slug(class_id)}" for class_id in (3, 4)}
+    return {
+        "empty": mean("val/empty_score"),
+        "argmax": mean("val/argmax_score"),
+        "score": float(np.mean(scores)),
+        "spread": float(np.std(scores, ddof=1)) if len(scores) > 1 else np.nan,
+        "macro Dice": mean(f"{prefix}macro_dice"),
+        **{name: mean(key) for name, key in small.items()},
+        "mIoU": mean("val/miou"),
+        "minutes": mean("minutes"),
+    }
+
+
+def _table(lines: Sequence[dict[str, Any]]) -> str:
+    table = pd.DataFrame(lines)
+    lift = table["score"] - table["empty"]
+    table.insert(4, "lift", lift)
+    of_report = lift[table["recipe"] == "report"]
+    table.insert(5, "times the report's", lift / of_report.iloc[0] if len(of_report) else np.nan)
+    texts: dict[str, list[str]] = {"recipe": table["recipe"].tolist()}
+    for column in table.columns[1:]:
+        digits = 1 if column in ("minutes", "times the report's") else 4
+        texts[column] = [f"{value:.{digits}f}" for value in table[column]]
+    rows = [list(texts), ["---"] + ["---:"] * (len(texts) - 1), *map(list, zip(*texts.values(), strict=True))]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows).replace("nan", "")
+
+
+if __name__ == "__main__":
+    main()

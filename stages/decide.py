@@ -1,0 +1,63 @@
+"""Stage ``decide``: a rule for what is handed in for each (image, class), chosen out of fold for each model."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from harveyseg.cache import load_part
+from harveyseg.decision import DecideParams, choose, decision_metrics, gather, write_decision
+from harveyseg.ensemble import Weights, listed, load_members, read_weights
+from harveyseg.evaluation import true_masks
+from harveyseg.figures import decision_figure
+from harveyseg.folds import read_folds
+from harveyseg.inference import InferenceParams
+from harveyseg.runs import RunRecord, read_run
+from harveyseg.settings import section
+from harveyseg.stage import run
+from harveyseg.tracking import TrackingParams, open_tracker
+
+
+def main(
+    params: Annotated[Path, typer.Option(help="Settings; `models` and `folds` say what is decided on.")] = Path(
+        "params.yaml"
+    ),
+    cache: Annotated[Path, typer.Option(help="The resize cache.")] = Path("data/cache"),
+    folds: Annotated[Path, typer.Option(help="The split.")] = Path("data/splits/folds.csv"),
+    models: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("data/models"),
+    predictions: Annotated[Path, typer.Option(help="Folder of their predictions.")] = Path("data/predictions"),
+    ensemble: Annotated[Path, typer.Option(help="Folder of the ensemble.")] = Path("data/ensemble"),
+    out: Annotated[Path, typer.Option(help="Folder of the decisions.")] = Path("data/decisions"),
+) -> None:
+    """Choose and fit a rule for each model and the ensemble, say what it is worth on photos it has not seen, log it."""
+    settings, threads = section(params, "decide", DecideParams), section(params, "inference", InferenceParams).threads
+    own, kept = listed(params)
+    members = load_members(own, kept, models, predictions, ensemble / "added")
+    truth, rows = true_masks(cache / "score"), members.rows(load_part(cache / "train").ids)
+    photos = read_folds(folds).set_index("id").loc[members.ids]
+    tracker = open_tracker(section(params, "tracking", TrackingParams))
+    for name in (*own, "ensemble"):
+        records: dict[int | None, RunRecord] = {None: read_run(ensemble / "run.json")}
+        if name == "ensemble":
+            weights = read_weights(ensemble / "weights.json")
+        else:
+            weights, records = Weights({name: 1.0}, {}), {fold: members.of[name, fold].record for fold in kept}
+        # A photo is predicted with the weights that were chosen without its fold, as the test photos are.
+        predict = members.predictor(*(weights.without.values() or [weights.chosen]))
+        evidence, test = gather(map(predict, range(len(rows))), truth["val"], rows, threads), None
+        if "test" in truth:
+            test = gather(members.test(weights.chosen), truth["test"], range(len(truth["test"])), threads)
+        choice = choose(evidence, photos["group"].tolist(), settings.method)
+        rule, figure = out / "rules" / f"{name}.json", out / "figures" / f"{name}.png"
+        decision_figure(evidence.worth, evidence.present, choice.nested, figure, f"{name}: {choice.rule.name}")
+        for record, metrics in write_decision(out, name, records, evidence, photos, choice, test):
+            tracker.add_results(record, metrics, [rule, figure], "decision")
+        scores = decision_metrics(evidence, choice, test)
+        print(f"{name}: {choice.rule.name}, {scores['val/decided_score']:.4f} ({scores['val/gain']:+.4f})")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from harveyseg.classes import CLASS_NAMES, PALETTE
-from harveyseg.decision import Area, Decision
+from harveyseg.decision import Decision, Expected
 from harveyseg.errors import HarveysegError
 from harveyseg.files import write_json
 from harveyseg.inference import InferenceParams
@@ -176,11 +176,19 @@ def test_without_a_footprint_the_photo_is_one_photograph() -> None:
     assert (labels[:40] == 0).all()
 
 
-def decision(uids: dict[str, str]) -> Decision:
-    """Classes with less than 60 % of the photo are not claimed."""
+def decision(uids: dict[str, str], flooded: float = -100.0) -> Decision:
+    """Every class is claimed, but flooded only if ``flooded``, its intercept, is high."""
+    presence = [100.0] * 24
+    presence[FLOODED - 1] = flooded
+    rule = Expected(
+        calibration_slope=1.0,
+        calibration_intercept=(0.0,) * 24,
+        presence_slope=1.0,
+        presence_intercept=tuple(presence),
+    )
     return Decision(
         source="unet", uids=uids, photos=9, groups=3, argmax_score=0.6, nested_score=0.7, in_sample_score=0.7,
-        family_scores={"area": 0.7}, part_families=["area"], rule=Area(least_area=(0.6 * 2**20,) * 24),
+        cross_validated={"expected": 0.7}, part_rules=["expected"], rule=rule,
     )  # fmt: skip
 
 
@@ -188,11 +196,11 @@ def test_a_decision_is_for_one_photograph(tmp_path: Path) -> None:
     half_red(tmp_path / "photo.png", 64, 128)
     photo = read_photo(tmp_path / "photo.png")
     trained = sure(FLOODED, 0.5)
-    decided = Predictor((trained,), (1.0,), decision({}))
+    refused, claimed = (Predictor((trained,), (1.0,), decision({}, flooded)) for flooded in (-100.0, 100.0))
     assert (predict_photo(photo, one(trained), PARAMS) == FLOODED).mean() == pytest.approx(0.5, abs=0.02)
-    assert (predict_photo(photo, decided, PARAMS) == 0).all()  # half of the photo is not enough
-    assert (predict_photo(photo[:, 50:], decided, PARAMS) == FLOODED).mean() == pytest.approx(64 / 78, abs=0.02)
-    labels = predict_photo(photo, decided, PARAMS, (64, 64))
+    assert (predict_photo(photo, claimed, PARAMS) == FLOODED).mean() == pytest.approx(0.5, abs=0.02)
+    assert (predict_photo(photo, refused, PARAMS) != FLOODED).all()
+    labels = predict_photo(photo, refused, PARAMS, (64, 64))
     assert np.array_equal(labels, predict_photo(photo, one(trained), PARAMS, (64, 64)))
     assert (labels == FLOODED).any()
 
@@ -393,14 +401,14 @@ def test_the_decision_of_the_same_runs_is_used(workspace: Path, model: str | Non
     ]  # fmt: skip
     for folder, record in zip(folders, records, strict=True):
         write_run(folder / "run.json", record)
-    path = data / "decisions" / source / "decision.json"
+    path = data / "decisions" / "rules" / f"{source}.json"
     assert load_predictor(workspace / "params.yaml", data, model).decision is None  # nothing was decided yet
     written = decision({record.name: record.uid for record in records})
     write_json(path, written.model_dump())
     assert load_predictor(workspace / "params.yaml", data, model).decision == written
     assert load_predictor(workspace / "params.yaml", data, model, argmax=True).decision is None
     write_json(path, decision({"unet-f0": "another"}).model_dump())
-    with pytest.raises(HarveysegError, match=r"decision\.json: was fitted on other runs \(unet-f0\)\. .*dvc repro"):
+    with pytest.raises(HarveysegError, match=r"\.json: was fitted on other runs \(unet-f0\)\. .*dvc repro"):
         load_predictor(workspace / "params.yaml", data, model)
 
 

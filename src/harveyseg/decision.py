@@ -29,8 +29,8 @@ whole group of neighbouring frames that it belongs to. Thresholds and least area
 are simpler and were worse: with few photos they fit chance (``benchmarks/decision.py``).
 
 A test photo is predicted by the mean of several fold models, an out-of-fold photo by one. The mean is smoother, so a
-fixed threshold would be a little off there; ``expected`` takes its threshold from each map itself. With a single fold the
-ensemble's weights were chosen for the label maps of the very photos that are decided: its gain looks too small then.
+fixed threshold would be a little off there; ``expected`` takes its threshold from each map itself. With a single fold
+the ensemble's weights were chosen for the label maps of the very photos that are decided: its gain is understated.
 
 Probabilities are stored in 256 levels. So all thresholds can be judged exactly from two histograms for each pair, of
 the pixels in and outside the truth (:class:`Evidence`); masks are made only at the end.

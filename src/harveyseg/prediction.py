@@ -45,7 +45,7 @@ def load_predictor(params: Path, data: Path, model: str | None, argmax: bool = F
         params: params.yaml; its ``folds`` say which networks a model consists of.
         data: the folder of the stages' outs.
         model: key in ``models``; None for the ensemble.
-        argmax: leave aside ``decisions/<model>/decision.json``, which is used where it is there.
+        argmax: leave aside ``decisions/rules/<model>.json``, which is used where it is there.
 
     Raises:
         HarveysegError: when the model is unknown or not trained yet, or the decision is that of other runs.
@@ -76,7 +76,7 @@ def _folder(data: Path, model: str, fold: int) -> Path:
 
 
 def _decision(data: Path, model: str | None, folds: Sequence[int]) -> Decision | None:
-    path = data / "decisions" / (model or "ensemble") / "decision.json"
+    path = data / "decisions" / "rules" / f"{model or 'ensemble'}.json"
     if not path.exists():
         return None
     runs = [data / "ensemble"] if model is None else [_folder(data, model, fold) for fold in folds]

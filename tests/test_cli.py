@@ -125,12 +125,12 @@ def test_score(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
 
 TABLE = """\
-model,fold,val_score,val_nested_score,val_macro_dice,val_miou,val_pixel_accuracy,test_score,test_macro_dice,test_miou,\
-test_pixel_accuracy,train_loss,val_loss,best_epoch,epochs,lr,batch_size,size,parameters,encoder_weights,data_source,note
-unet,0,0.61235,,,,,,,,,,,2,3,1e-05,,,,,demo,
-unet,mean,0.61235,,,,,,,,,,,2,3,1e-05,,,,,demo,
-ensemble,,0.70000,,,,,,,,,,,,,,,,,,demo,
-everything_empty,,0.50000,,,,,,,,,,,,,,,,,,,
+model,fold,val_score,val_nested_score,val_decided_score,val_macro_dice,val_miou,val_pixel_accuracy,test_score,\
+test_decided_score,test_macro_dice,test_miou,test_pixel_accuracy,train_loss,val_loss,best_epoch,epochs,lr,batch_size,size,parameters,encoder_weights,data_source,note
+unet,0,0.61235,,,,,,,,,,,,,2,3,1e-05,,,,,demo,
+unet,mean,0.61235,,,,,,,,,,,,,2,3,1e-05,,,,,demo,
+ensemble,,0.70000,,,,,,,,,,,,,,,,,,,,demo,
+everything_empty,,0.50000,,,,,,,,,,,,,,,,,,,,,
 """
 
 

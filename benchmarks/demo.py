@@ -24,8 +24,10 @@ from harveyseg.provenance import library_versions
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = {
     "model": "model",
-    "val_score": "score, held-out fold",
-    "test_score": "score, test",
+    "val_score": "label map, held-out fold",
+    "val_decided_score": "decided, held-out fold",
+    "test_score": "label map, test",
+    "test_decided_score": "decided, test",
     "test_macro_dice": "macro Dice, test",
     "test_miou": "mIoU, test",
     "epochs": "epochs",

@@ -38,7 +38,7 @@ from harveyseg.provenance import library_versions
 ROOT = Path(__file__).resolve().parents[1]
 UPDATES = 435
 """The recipes of others get as many updates as 25 epochs of their 261 photos in batches of 15."""
-FINE = ("~models.unet_coarse", "ensemble.steps=1")
+FINE = ("~models.unet_bold", "ensemble.steps=1")
 SHORT = (*FINE, "train.epochs=15", "train.validate_every=15")
 
 

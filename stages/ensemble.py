@@ -11,10 +11,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from harveyseg.added_runs import add_runs
 from harveyseg.cache import load_part
+from harveyseg.decision import DecideParams
 from harveyseg.diversity import compare_models, mixture_scores, write_diversity
 from harveyseg.ensemble import EnsembleParams, choose_weights, listed, load_members, new_record, write_weights
 from harveyseg.evaluation import nested_entry, sheet_of, true_masks, write_evaluation
 from harveyseg.figures import overview, prediction_sheet
+from harveyseg.folds import read_folds
 from harveyseg.inference import InferenceParams
 from harveyseg.probabilities import count_confusions, read_probabilities, write_probabilities
 from harveyseg.runs import write_run
@@ -28,6 +30,7 @@ def main(
         "params.yaml"
     ),
     cache: Annotated[Path, typer.Option(help="The resize cache.")] = Path("data/cache"),
+    folds: Annotated[Path, typer.Option(help="The split.")] = Path("data/splits/folds.csv"),
     models: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("data/models"),
     predictions: Annotated[Path, typer.Option(help="Folder of their predictions.")] = Path("data/predictions"),
     raw: Annotated[Path, typer.Option(help="Folder of the photos, for added runs.")] = Path("data/raw"),
@@ -40,7 +43,9 @@ def main(
     own = load_members(*listed(params), models, predictions)
     add_runs(settings.runs, tracker, own, train, truth["val"], raw, inference, out / "added")
     members = load_members(*listed(params), models, predictions, out / "added")
-    weights = choose_weights(members, train, settings, threads)
+    split = read_folds(folds)
+    groups = dict(zip(split["id"], split["group"], strict=True))
+    weights = choose_weights(members, train, groups, settings, section(params, "decide", DecideParams), threads)
     record = new_record(members, weights, settings, Path.cwd())
     tracker.close_abandoned(record.stage_key)
     with tracker.run(record) as tracked:

@@ -3,7 +3,7 @@
 import itertools
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,17 @@ import torch
 from torch.nn import functional
 
 from harveyseg.cache import CachedPart
+from harveyseg.decision import ARGMAX, DecideParams, Evidence, attainable_score
 from harveyseg.ensemble import (
     EnsembleParams,
     Members,
     choose_weights,
     describe_members,
+    evidence_of_mixtures,
     listed,
     load_members,
     new_record,
     read_weights,
-    scores_of_mixtures,
     select,
     write_weights,
 )
@@ -38,6 +39,8 @@ SIZE = (6, 5)
 MODELS, FOLDS = ("a", "b", "c"), (0, 2)
 VAL_IDS = {0: ("p0", "p3"), 2: ("p1", "p2", "p4")}
 IDS = ("p0", "p1", "p2", "p3", "p4")
+GROUPS = {"p0": "x", "p1": "y", "p2": "y", "p3": "z", "p4": "w"}
+LABEL_MAP, DECIDED = DecideParams(method="argmax"), DecideParams(method="auto")
 
 Array = npt.NDArray[np.uint8]
 
@@ -122,6 +125,14 @@ def plain_scores(members: Members, truth: dict[str, Array], counts: Sequence[int
     return np.array(scores)
 
 
+def label_map_scores(
+    members: Members, truth: Sequence[npt.NDArray[np.uint8]], threads: int
+) -> Callable[[tuple[int, ...]], npt.NDArray[np.float64]]:
+    """From counts to the score of each photo's label map when one more is taken: (models, photos)."""
+    evidence_after = evidence_of_mixtures(members, truth, threads)
+    return lambda counts: np.array([one.worth[..., ARGMAX].mean(1) for one in evidence_after(counts)])
+
+
 def test_positions_run_fold_by_fold(members: Members) -> None:
     assert members.positions == [(0, 0), (0, 1), (2, 0), (2, 1), (2, 2)]
     assert members.ids == ["p0", "p3", "p1", "p2", "p4"]
@@ -130,16 +141,68 @@ def test_positions_run_fold_by_fold(members: Members) -> None:
 
 def test_scores_of_mixtures_are_those_of_plain_loops(members: Members) -> None:
     truth = a_truth(0)
-    scores_after = scores_of_mixtures(members, [truth[photo] for photo in members.ids], threads=2)
+    scores_after = label_map_scores(members, [truth[photo] for photo in members.ids], threads=2)
     for counts in ((0, 0, 0), (1, 0, 0), (3, 1, 7)):
         for model, found in enumerate(scores_after(counts)):
             taken = [count + (index == model) for index, count in enumerate(counts)]
             assert found == pytest.approx(plain_scores(members, truth, taken))
 
 
+def plain_evidence(members: Members, truth: dict[str, Array], counts: Sequence[int]) -> Evidence:
+    levels, confusions = np.zeros((5, 24, 2, 256), np.int64), []
+    for position, (fold, row) in enumerate(members.positions):
+        true = truth[VAL_IDS[fold][row]]
+        total = sum(
+            count * members.of[model, fold].val[row].astype(int) for model, count in zip(MODELS, counts, strict=True)
+        )
+        mean = np.rint(total / sum(counts)).astype(int)
+        confusions.append(confusion(true, np.asarray(total).argmax(0).astype(np.uint8)))
+        for class_id, y, x in itertools.product(range(1, 25), range(SIZE[0]), range(SIZE[1])):
+            levels[position, class_id - 1, int(true[y, x] == class_id), mean[class_id, y, x]] += 1
+    return Evidence.build(levels, np.stack(confusions))
+
+
+def test_evidence_of_mixtures_is_that_of_plain_loops(members: Members) -> None:
+    truth = a_truth(0)
+    evidence_after = evidence_of_mixtures(members, [truth[photo] for photo in members.ids], threads=2)
+    for counts in ((0, 0, 0), (1, 0, 0), (2, 1, 3)):
+        for model, found in enumerate(evidence_after(counts)):
+            taken = [count + (index == model) for index, count in enumerate(counts)]
+            expected = plain_evidence(members, truth, taken)
+            assert np.array_equal(found.levels, expected.levels)
+            np.testing.assert_allclose(found.worth, expected.worth)
+
+
+def test_weights_serve_what_is_handed_in(tmp_path: Path) -> None:
+    differ = False
+    for seed in range(4):
+        folder, whole = tmp_path / str(seed), a_truth(seed)
+        write_members(folder, whole)
+        # Classes that most photos lack are claimed by the label map all the same.
+        truth = whole | {photo: np.where(whole[photo] > 2, 0, whole[photo]).astype(np.uint8) for photo in IDS[1:]}
+        members = read_members(folder)
+        groups = [GROUPS[photo] for photo in members.ids]
+        counts, seen = [0, 0, 0], []
+        for _ in range(3):
+            tried = []
+            for model in range(3):
+                more = [count + (index == model) for index, count in enumerate(counts)]
+                score = attainable_score(plain_evidence(members, truth, more), groups, "auto")
+                tried.append((score, -model, more))
+            score, _, counts = max(tried)
+            seen.append((score, counts))
+        best = max(score for score, _ in seen)
+        expected = next(counts for score, counts in seen if score > best - 1e-9)
+        params = EnsembleParams(steps=3)
+        decided = choose_weights(members, a_part(truth), GROUPS, params, DECIDED, threads=1).chosen
+        assert list(decided.values()) == pytest.approx([count / sum(expected) for count in expected])
+        differ |= decided != choose_weights(members, a_part(truth), GROUPS, params, LABEL_MAP, threads=1).chosen
+    assert differ
+
+
 def test_selection_is_greedy_and_keeps_the_best_prefix(members: Members) -> None:
     truth = a_truth(0)
-    scores_after = scores_of_mixtures(members, [truth[photo] for photo in members.ids], threads=1)
+    scores_after = label_map_scores(members, [truth[photo] for photo in members.ids], threads=1)
     counts, seen = [0, 0, 0], []
     for _ in range(6):
         tried = []
@@ -150,7 +213,7 @@ def test_selection_is_greedy_and_keeps_the_best_prefix(members: Members) -> None
         seen.append((score, counts))
     best = max(score for score, _ in seen)
     expected = next(counts for score, counts in seen if score > best - 1e-9)
-    assert select(scores_after, 3, np.arange(5), 6) == tuple(expected)
+    assert select(lambda counts: scores_after(counts).mean(1).tolist(), 3, 6) == tuple(expected)
 
 
 def test_selection_finds_the_best_mixture_of_all_where_greed_suffices() -> None:
@@ -159,13 +222,13 @@ def test_selection_finds_the_best_mixture_of_all_where_greed_suffices() -> None:
         share = np.array(counts) / sum(counts)
         return float(1 - np.abs(share - [2 / 3, 1 / 3, 0]).sum())
 
-    def scores_after(counts: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    def scores_after(counts: tuple[int, ...]) -> list[float]:
         more = [[count + (index == model) for index, count in enumerate(counts)] for model in range(3)]
-        return np.array([[mixture_score(one)] * 2 for one in more])
+        return [mixture_score(one) for one in more]
 
     every = [counts for counts in itertools.product(range(7), repeat=3) if 0 < sum(counts) <= 6]
     best = max(mixture_score(counts) for counts in every)
-    found = select(scores_after, 3, np.arange(2), 6)
+    found = select(scores_after, 3, 6)
     assert mixture_score(found) == best
     assert found == (2, 1, 0)
 
@@ -174,13 +237,13 @@ def test_weights_of_a_fold_know_nothing_of_it(tmp_path: Path) -> None:
     truth = a_truth(0)
     write_members(tmp_path, truth)
     params = EnsembleParams(steps=6)
-    before = choose_weights(read_members(tmp_path), a_part(truth), params, threads=1)
+    before = choose_weights(read_members(tmp_path), a_part(truth), GROUPS, params, LABEL_MAP, threads=1)
     assert set(before.without) == set(FOLDS)
     changed = dict.fromkeys(FOLDS, False)
     for seed, fold in itertools.product(range(1, 6), FOLDS):
         # Any other truth of the fold's photos leaves its weights as they are; those of the other fold may change.
         other = truth | {photo: a_truth(seed)[photo] for photo in VAL_IDS[fold]}
-        after = choose_weights(read_members(tmp_path), a_part(other), params, threads=1)
+        after = choose_weights(read_members(tmp_path), a_part(other), GROUPS, params, LABEL_MAP, threads=1)
         assert after.without[fold] == before.without[fold]
         changed[fold] |= after.chosen != before.chosen
     assert all(changed.values())
@@ -190,7 +253,7 @@ def test_one_fold_has_no_nested_weights(tmp_path: Path) -> None:
     truth = a_truth(0)
     write_members(tmp_path, truth)
     members = load_members(MODELS, (2,), tmp_path / "models", tmp_path / "predictions")
-    weights = choose_weights(members, a_part(truth), EnsembleParams(steps=2), threads=1)
+    weights = choose_weights(members, a_part(truth), GROUPS, EnsembleParams(steps=2), LABEL_MAP, threads=1)
     assert weights.without == {}
     assert sum(weights.chosen.values()) == pytest.approx(1)
 
@@ -212,7 +275,7 @@ def test_mean_score_weighs_folds_by_their_photos(members: Members) -> None:
 
 
 def test_record_names_weights_and_members(members: Members, tmp_path: Path) -> None:
-    weights = choose_weights(members, a_part(a_truth(0)), EnsembleParams(steps=2), threads=1)
+    weights = choose_weights(members, a_part(a_truth(0)), GROUPS, EnsembleParams(steps=2), LABEL_MAP, threads=1)
     record = new_record(members, weights, EnsembleParams(steps=2), tmp_path)
     assert record.kind == record.model == "ensemble"
     assert record.parameters["member.b-2"] == "uid-b-2"
@@ -226,7 +289,7 @@ def test_record_names_weights_and_members(members: Members, tmp_path: Path) -> N
 
 
 def test_written_weights_come_back(members: Members, tmp_path: Path) -> None:
-    weights = choose_weights(members, a_part(a_truth(0)), EnsembleParams(steps=2), threads=1)
+    weights = choose_weights(members, a_part(a_truth(0)), GROUPS, EnsembleParams(steps=2), LABEL_MAP, threads=1)
     write_weights(tmp_path / "weights.json", members, weights)
     assert read_weights(tmp_path / "weights.json") == weights
     write_json(tmp_path / "weights.json", {"weights": {"a": 1.0}})
@@ -322,7 +385,7 @@ def test_weights_are_chosen_among_maps_of_different_sizes(tmp_path: Path) -> Non
     write_members(tmp_path, truth)
     shrink(tmp_path, "b", (3, 2), np.random.default_rng(4))
     members = read_members(tmp_path)
-    scores_after = scores_of_mixtures(members, [truth[photo] for photo in members.ids], threads=1)
+    scores_after = label_map_scores(members, [truth[photo] for photo in members.ids], threads=1)
     found = scores_after((1, 0, 0))[1]
     for (fold, row), score in zip(members.positions, found, strict=True):
         # The search enlarges to whole numbers; nobody is so close here that it matters.
@@ -342,7 +405,7 @@ def test_added_models_come_last_and_from_their_own_folder(tmp_path: Path) -> Non
     members = load_members(MODELS, FOLDS, tmp_path / "models", tmp_path / "predictions", tmp_path / "added")
     assert members.models == (*MODELS, "a@0123")
     assert members.mean_score("a@0123") == pytest.approx(0.9)
-    weights = choose_weights(members, a_part(a_truth(0)), EnsembleParams(steps=3), threads=1)
+    weights = choose_weights(members, a_part(a_truth(0)), GROUPS, EnsembleParams(steps=3), LABEL_MAP, threads=1)
     record = new_record(members, weights, EnsembleParams(steps=3, runs=("0123",)), tmp_path)
     assert record.parameters["member.a.0123-2"] == "added-2"
     # The names that MLflow takes for a parameter.
@@ -358,7 +421,7 @@ def test_the_longest_search_does_not_overflow(tmp_path: Path) -> None:
         sure = 255 * (rng.random((len(VAL_IDS[fold]), 25, *SIZE)) > 0.9).astype(np.uint8)
         write_probabilities(tmp_path / "predictions" / f"{model}-{fold}" / "val.npy", VAL_IDS[fold], SIZE, [sure])
     members = read_members(tmp_path)
-    scores_after = scores_of_mixtures(members, [truth[photo] for photo in members.ids], threads=1)
+    scores_after = label_map_scores(members, [truth[photo] for photo in members.ids], threads=1)
     assert scores_after((100, 149, 0))[2] == pytest.approx(plain_scores(members, truth, (100, 149, 1)))
     assert EnsembleParams(steps=250).steps == 250
     with pytest.raises(ValueError, match="250"):

@@ -99,6 +99,17 @@ class Evidence:
         present: npt.NDArray[np.bool_] = self.levels[:, :, 1].sum(-1) > 0
         return present
 
+    @classmethod
+    def build(cls, levels: npt.NDArray[np.int64], confusions: npt.NDArray[np.int64]) -> "Evidence":
+        """From ``levels`` and the label maps' confusions, int64 (n, 25, 25)."""
+        outside, inside = _tail(levels[:, :, 0]), _tail(levels[:, :, 1])
+        total = inside + outside + inside[..., :1]
+        worth = np.ones((*total.shape[:2], N_LEVELS + 1))
+        worth[..., :N_LEVELS] = np.where(total == 0, 1, 2 * inside / np.maximum(total, 1))
+        worth[..., NOTHING] = inside[..., 0] == 0
+        worth[..., ARGMAX] = image_dice(confusions)[:, 1:]  # in place of level 0, which all pixels reach
+        return cls(levels, worth)
+
     def of(self, photos: npt.NDArray[Any]) -> "Evidence":
         """That of some photos, given as an index or boolean array."""
         return Evidence(*(getattr(self, field.name)[photos] for field in fields(self)))
@@ -126,12 +137,8 @@ def gather(
         counts = confusion(mask, label_map(probabilities))
         levels = np.zeros((N_SCORED, 2, N_LEVELS), np.int64)
         for class_id in range(1, N_CLASSES):
-            outside, inside = levels[class_id - 1]
-            enlarged = _enlarge(probabilities[class_id], SCORE_SHAPE)
-            outside[:] = _histogram(enlarged, None)
-            if counts[class_id].any():
-                inside[:] = _histogram(enlarged, (mask == class_id).view(np.uint8))
-                outside -= inside
+            true = mask == class_id if counts[class_id].any() else None
+            levels[class_id - 1] = histograms(_enlarge(probabilities[class_id], SCORE_SHAPE), true)
         return levels, counts
 
     photos = zip(maps, rows, strict=True)
@@ -139,14 +146,25 @@ def gather(
     with ThreadPoolExecutor(threads) as pool:  # OpenCV releases the lock
         while batch := list(itertools.islice(photos, 2 * threads)):
             found += pool.map(look, batch)
-    levels, confusions = np.stack([one for one, _ in found]), np.stack([one for _, one in found])
-    outside, inside = _tail(levels[:, :, 0]), _tail(levels[:, :, 1])
-    total = inside + outside + inside[..., :1]
-    worth = np.ones((*total.shape[:2], N_LEVELS + 1))
-    worth[..., :N_LEVELS] = np.where(total == 0, 1, 2 * inside / np.maximum(total, 1))
-    worth[..., NOTHING] = inside[..., 0] == 0
-    worth[..., ARGMAX] = image_dice(confusions)[:, 1:]  # in place of level 0, which all pixels reach
-    return Evidence(levels, worth)
+    return Evidence.build(np.stack([one for one, _ in found]), np.stack([one for _, one in found]))
+
+
+def histograms(levels: npt.NDArray[np.uint8], true: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.int64]:
+    """Pixels of each level outside [0] and inside [1] a class's true mask, which is None where it is empty.
+
+    Args:
+        levels: one class's probabilities, uint8 (H, W).
+        true: bool (H, W).
+
+    Returns:
+        int64 (2, 256).
+    """
+    found = np.zeros((2, N_LEVELS), np.int64)
+    found[0] = _histogram(levels, None)
+    if true is not None:
+        found[1] = _histogram(levels, true.view(np.uint8))
+        found[0] -= found[1]
+    return found
 
 
 def _enlarge(channel: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
@@ -206,8 +224,8 @@ class Argmax(BaseModel):
 
 _LEVEL_LOG_ODDS = _log_odds((np.arange(N_LEVELS) + 0.25) / (N_LEVELS - 0.5))
 """(256,): finite and symmetric at both ends."""
-_CALIBRATION_PIXELS = 100 / (SCORE_SHAPE[0] * SCORE_SHAPE[1])
-"""A photo's pixels are no independent observations; they count as 100."""
+_CALIBRATION_PIXELS = 100
+"""A photo's pixels are no independent observations; all together they count as so many."""
 _CLASS_PENALTY = 0.5
 """Of the squares of the classes' own intercepts, in both regressions."""
 
@@ -233,7 +251,8 @@ class Expected(BaseModel):
         """
         _, group_of, sizes = np.unique(np.array(groups), return_inverse=True, return_counts=True)
         weight = 1 / np.sqrt(sizes[group_of])[:, None]
-        pixels = _CALIBRATION_PIXELS * (evidence.levels * (weight * evidence.present)[..., None, None]).sum(0)
+        share = _CALIBRATION_PIXELS / evidence.levels[0, 0].sum()
+        pixels = share * (evidence.levels * (weight * evidence.present)[..., None, None]).sum(0)
         slope, intercept = _logistic(np.tile(_LEVEL_LOG_ODDS, (N_SCORED, 1)), pixels[:, 1], pixels[:, 0])
         calibrated = cls(
             calibration_slope=max(slope, 0.05),  # few photos must not turn the order of the pixels round
@@ -352,6 +371,20 @@ def choose(evidence: Evidence, groups: Sequence[str], method: Literal["auto", "a
         rules.append(rule.name)
     rule, scores = _choose_rule(evidence, names)
     return Choice(rule, scores, rules, nested)
+
+
+def attainable_score(evidence: Evidence, groups: Sequence[str], method: Literal["auto", "argmax"]) -> float:
+    """The score of these photos by the best rule fitted on them: too rosy, but for all probabilities alike.
+
+    Args:
+        evidence: of n photos.
+        groups: their groups of neighbouring frames.
+        method: see :class:`DecideParams`.
+    """
+    argmax = float(evidence.worth[..., ARGMAX].mean())
+    if method == "argmax":
+        return argmax
+    return max(argmax, float(evidence.dice(Expected.fit(evidence, groups).levels(evidence.counts)).mean()))
 
 
 def _choose_rule(evidence: Evidence, groups: npt.NDArray[np.str_]) -> tuple[Rule, dict[str, float]]:

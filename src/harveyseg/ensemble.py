@@ -20,18 +20,19 @@ from pydantic import Field
 
 from harveyseg.cache import CachedPart
 from harveyseg.classes import N_CLASSES
+from harveyseg.decision import N_LEVELS, DecideParams, Evidence, attainable_score, histograms
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import digest, read_json, write_json
 from harveyseg.probabilities import average, keep_better, largest_size, read_probabilities
 from harveyseg.provenance import experiment_name, git_state, library_versions
 from harveyseg.runs import RunRecord, read_run
-from harveyseg.score import confusion, image_scores
+from harveyseg.score import N_SCORED, confusion
 from harveyseg.settings import Section, load
 
 _REMEDY = "Run `dvc repro`, which trains and evaluates what is missing."
 
-ScoresAfter = Callable[[tuple[int, ...]], npt.NDArray[np.float64]]
-"""From how often each model was taken so far to the score of each photo when one more is taken: (models, photos)."""
+ScoresAfter = Callable[[tuple[int, ...]], Sequence[float]]
+"""From how often each model was taken so far to the score when one more is taken, for each model."""
 
 
 class EnsembleParams(Section):
@@ -211,12 +212,21 @@ def _load_member(run: Path, predictions: Path) -> Member:
     return Member(record, val_ids, val, test_ids, test, float(found["val/score"]))
 
 
-def choose_weights(members: Members, part: CachedPart, params: EnsembleParams, threads: int) -> Weights:
+def choose_weights(
+    members: Members,
+    part: CachedPart,
+    groups: Mapping[str, str],
+    params: EnsembleParams,
+    decide: DecideParams,
+    threads: int,
+) -> Weights:
     """Choose the weights by greedy forward selection with replacement (Caruana et al., ICML 2004) on the score.
 
-    The score is taken at the cache's size, against the masks of that size, to which maps of other sizes are brought:
-    the search looks at hundreds of mixtures, 16 times cheaper at 256 x 256 than at 1024 x 1024, and weights need only
-    the order of the mixtures to be right.
+    What counts is the score of what is handed in: that of the label maps, or with ``decide.method: auto`` that of a
+    rule fitted on each mixture. They can disagree: networks trained with class weights make poor label maps and good
+    decisions. The score is taken at the cache's size, against the masks of that size, to which maps of other sizes are
+    brought: the search looks at hundreds of mixtures, 16 times cheaper at 256 x 256 than at 1024 x 1024, and weights
+    need only the order of the mixtures to be right.
 
     With several folds the weights are chosen anew without the photos of each fold: scored on that fold, they tell what
     choosing weights is worth on photos that had no say in it.
@@ -224,20 +234,26 @@ def choose_weights(members: Members, part: CachedPart, params: EnsembleParams, t
     Args:
         members: the models.
         part: the training part, with masks at the cache's size.
+        groups: each photo's group of neighbouring frames, by its id.
         params: how many steps.
-        threads: photos scored side by side; does not change the result.
+        decide: how it is decided what is handed in.
+        threads: photos looked at side by side; does not change the result.
     """
-    truth = cached_masks(members, part)
-    scores_after = scores_of_mixtures(members, truth, threads)
+    evidence_after = evidence_of_mixtures(members, cached_masks(members, part), threads)
+    names = np.array([groups[photo] for photo in members.ids])
     fold_of = np.array([fold for fold, _ in members.positions])
 
     def weights(photos: npt.NDArray[np.intp]) -> dict[str, float]:
-        counts = select(scores_after, len(members.models), photos, params.steps)
+        def scores_after(counts: tuple[int, ...]) -> list[float]:
+            chosen = names[photos].tolist()
+            return [attainable_score(one.of(photos), chosen, decide.method) for one in evidence_after(counts)]
+
+        counts = select(scores_after, len(members.models), params.steps)
         return {model: count / sum(counts) for model, count in zip(members.models, counts, strict=True)}
 
     folds = members.folds if len(members.folds) > 1 else ()
     without = {fold: weights(np.flatnonzero(fold_of != fold)) for fold in folds}
-    return Weights(weights(np.arange(len(truth))), without)
+    return Weights(weights(np.arange(len(names))), without)
 
 
 def cached_masks(members: Members, part: CachedPart) -> list[npt.NDArray[np.uint8]]:
@@ -251,13 +267,12 @@ def cached_masks(members: Members, part: CachedPart) -> list[npt.NDArray[np.uint
     return [part.masks[row] for row in members.rows(part.ids)]
 
 
-def select(scores_after: ScoresAfter, models: int, photos: npt.NDArray[np.intp], steps: int) -> tuple[int, ...]:
-    """Greedy forward selection with replacement: always take the model that lifts the mean score of ``photos`` most.
+def select(scores_after: ScoresAfter, models: int, steps: int) -> tuple[int, ...]:
+    """Greedy forward selection with replacement: always take the model that lifts the score most.
 
     Args:
         scores_after: see :data:`ScoresAfter`.
         models: how many there are.
-        photos: indices of the photos that have a say.
         steps: how many are taken.
 
     Returns:
@@ -265,29 +280,35 @@ def select(scores_after: ScoresAfter, models: int, photos: npt.NDArray[np.intp],
     """
     counts, best, best_score = (0,) * models, (0,) * models, -np.inf
     for _ in range(steps):
-        means = scores_after(counts)[:, photos].mean(1)
-        taken = int(means.argmax())
+        scores = scores_after(counts)
+        taken = int(np.argmax(scores))
         counts = tuple(count + (model == taken) for model, count in enumerate(counts))
-        if means[taken] > best_score + 1e-12:  # a gain by rounding is none
-            best, best_score = counts, float(means[taken])
+        if scores[taken] > best_score + 1e-12:  # a gain by rounding is none
+            best, best_score = counts, scores[taken]
     return best
 
 
-def scores_of_mixtures(members: Members, truth: Sequence[npt.NDArray[np.uint8]], threads: int) -> ScoresAfter:
-    """The score of each out-of-fold photo for mixtures of the models.
+def evidence_of_mixtures(
+    members: Members, truth: Sequence[npt.NDArray[np.uint8]], threads: int
+) -> Callable[[tuple[int, ...]], list[Evidence]]:
+    """What the out-of-fold photos say of mixtures of the models.
 
     Args:
         members: the models; maps of another size than the truth are brought to its size bilinearly.
         truth: per position, class ids, uint8 (H, W).
-        threads: photos scored side by side.
+        threads: photos looked at side by side.
+
+    Returns:
+        From how often each model was taken so far to the evidence when one more is taken, for each model.
     """
     positions = members.positions
 
-    def photo_scores(position: int, counts: tuple[int, ...]) -> list[float]:
+    def look(position: int, counts: tuple[int, ...]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         fold, row = positions[position]
         true = truth[position]
         maps = [members.of[model, fold].val[row] for model in members.models]
         best, labels = np.zeros((len(maps), *true.shape), np.uint16), np.zeros((len(maps), *true.shape), np.uint8)
+        levels = np.zeros((len(maps), N_SCORED, 2, N_LEVELS), np.int64)
         # Class by class in small integers, which stay in the processor's cache: 4 times the speed of whole maps.
         for class_id in range(N_CLASSES):
             channels = [_resized(one[class_id], true.shape) for one in maps]
@@ -295,17 +316,25 @@ def scores_of_mixtures(members: Members, truth: Sequence[npt.NDArray[np.uint8]],
             for count, channel in zip(counts, channels, strict=True):
                 if count:
                     base += np.uint16(count) * channel  # at most 250 * 255, which 16 bits hold
+            inside = true == class_id
             for model, channel in enumerate(channels):
-                keep_better(base + channel, class_id, best[model], labels[model])
-        return [float(image_scores(confusion(true, one))) for one in labels]
+                total = base + channel
+                keep_better(total, class_id, best[model], labels[model])
+                if class_id:
+                    mean = np.asarray(cv2.convertScaleAbs(total, alpha=1 / (sum(counts) + 1)), np.uint8)
+                    levels[model, class_id - 1] = histograms(mean, inside if inside.any() else None)
+        return levels, np.stack([confusion(true, one) for one in labels])
 
     @functools.cache  # the searches without a fold mostly walk the same way
-    def scores_after(counts: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    def evidence_after(counts: tuple[int, ...]) -> list[Evidence]:
         with ThreadPoolExecutor(threads) as pool:
-            found = list(pool.map(lambda position: photo_scores(position, counts), range(len(positions))))
-        return np.array(found).T
+            found = list(pool.map(lambda position: look(position, counts), range(len(positions))))
+        return [
+            Evidence.build(np.stack([levels[model] for levels, _ in found]), np.stack([one[model] for _, one in found]))
+            for model in range(len(members.models))
+        ]
 
-    return scores_after
+    return evidence_after
 
 
 def _resized(channel: npt.NDArray[np.uint8], size: tuple[int, ...]) -> npt.NDArray[np.uint16]:

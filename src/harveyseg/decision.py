@@ -29,8 +29,9 @@ whole group of neighbouring frames that it belongs to. Thresholds and least area
 are simpler and were worse: with few photos they fit chance (``benchmarks/decision.py``).
 
 A test photo is predicted by the mean of several fold models, an out-of-fold photo by one. The mean is smoother, so a
-fixed threshold would be a little off there; ``expected`` takes its threshold from each map itself. With a single fold
-the ensemble's weights were chosen for the label maps of the very photos that are decided: its gain is understated.
+fixed threshold would be a little off there; ``expected`` takes its threshold from each map itself. With several folds
+the ensemble's photos are mixed with the weights that were chosen without their fold; with a single one the weights were
+chosen on the very photos that are decided, and the ensemble's nested score is a little rosy.
 
 Probabilities are stored in 256 levels. So all thresholds can be judged exactly from two histograms for each pair, of
 the pixels in and outside the truth (:class:`Evidence`); masks are made only at the end.
@@ -52,7 +53,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from harveyseg.classes import N_CLASSES, slug
 from harveyseg.errors import HarveysegError
 from harveyseg.files import read_json, write_json
-from harveyseg.probabilities import SCORE_SHAPE, label_map
+from harveyseg.probabilities import SCORE_SHAPE, enlarge, label_map
 from harveyseg.runs import RunRecord
 from harveyseg.score import N_SCORED, confusion, image_dice, pair_metrics
 from harveyseg.settings import Section
@@ -67,6 +68,8 @@ Floats = npt.NDArray[np.float64]
 Levels = npt.NDArray[np.int64]
 """What is handed in for (image, class 1..24): pixels of at least that level, 1..255, or ARGMAX, or NOTHING."""
 
+Method = Literal["auto", "argmax"]
+
 _REMEDY = "Run `dvc repro decide`."
 _OUTER_PARTS, _INNER_PARTS = 10, 5
 
@@ -74,13 +77,13 @@ _OUTER_PARTS, _INNER_PARTS = 10, 5
 class DecideParams(Section):
     """The section ``decide`` of params.yaml."""
 
-    method: Literal["auto", "argmax"] = "argmax"
+    method: Method = "argmax"
     """``argmax``: the label map is handed in. ``auto``: what cross-validation says."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What probabilities and truth of n photos say about every possible decision, all at 1024 x 1024."""
+    """What probabilities and truth of n photos say about every possible decision, all at one size."""
 
     levels: npt.NDArray[np.int64]
     """(n, 24, 2, 256): pixels of each level outside [0] and inside [1] the true mask."""
@@ -169,8 +172,7 @@ def histograms(levels: npt.NDArray[np.uint8], true: npt.NDArray[np.bool_] | None
 
 def _enlarge(channel: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """One class's enlarged probabilities, rounded to levels, uint8 (height, width)."""
-    enlarged = cv2.resize(channel.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
-    return np.asarray(cv2.convertScaleAbs(enlarged), np.uint8)
+    return np.asarray(cv2.convertScaleAbs(enlarge(channel, size)), np.uint8)
 
 
 def _histogram(levels: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8] | None) -> npt.NDArray[np.int64]:
@@ -348,7 +350,7 @@ class Choice:
     """(n, 24): each photo decided by the rule that was chosen and fitted without its part."""
 
 
-def choose(evidence: Evidence, groups: Sequence[str], method: Literal["auto", "argmax"]) -> Choice:
+def choose(evidence: Evidence, groups: Sequence[str], method: Method) -> Choice:
     """Choose and fit a rule, and decide each photo by one that knows nothing of its group.
 
     Args:
@@ -373,7 +375,7 @@ def choose(evidence: Evidence, groups: Sequence[str], method: Literal["auto", "a
     return Choice(rule, scores, rules, nested)
 
 
-def attainable_score(evidence: Evidence, groups: Sequence[str], method: Literal["auto", "argmax"]) -> float:
+def attainable_score(evidence: Evidence, groups: Sequence[str], method: Method) -> float:
     """The score of these photos by the best rule fitted on them: too rosy, but for all probabilities alike.
 
     Args:

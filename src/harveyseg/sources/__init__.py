@@ -14,17 +14,20 @@ from harveyseg.files import sha256, write_json
 from harveyseg.manifest import verify, write_manifest
 from harveyseg.scenes import DemoParams
 from harveyseg.settings import Section
-from harveyseg.sources import demo, directory
+from harveyseg.sources import demo, directory, kaggle
+from harveyseg.sources.kaggle import KaggleParams
 from harveyseg.sources.provided import Provided
 
 
 class DataParams(Section):
     """The section ``data``."""
 
-    source: Literal["demo", "directory"]
+    source: Literal["demo", "directory", "kaggle"]
     """Always explicit: no source ever stands in for another."""
     path: str = ""
     """For ``directory``: a folder in the Kaggle layout; relative paths are below the project's root."""
+    kaggle: KaggleParams = Field(default_factory=KaggleParams)
+    """For ``kaggle``: which competition; `harveyseg upload` hands in to the same."""
     demo: DemoParams = Field(default_factory=DemoParams)
     """For ``demo``: what is drawn."""
 
@@ -32,6 +35,7 @@ class DataParams(Section):
 SOURCES: Mapping[str, Callable[[DataParams, Path, Path], Provided]] = {
     "demo": lambda params, root, scratch: demo.provide(params.demo, scratch),
     "directory": lambda params, root, scratch: directory.provide(params.path, root),
+    "kaggle": lambda params, root, scratch: kaggle.provide(params.kaggle, root, scratch),
 }
 """By the value of ``data.source``; each is called with the settings, the project's root and an empty folder to fill."""
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import StringConstraints
 
+from harveyseg.archives import unpack
 from harveyseg.competition import Competition
 from harveyseg.settings import Section
 from harveyseg.sources.provided import Provided
@@ -30,12 +31,10 @@ def provide(params: KaggleParams, root: Path, scratch: Path) -> Provided:
         HarveysegError: when Kaggle does not give the archive (see :class:`harveyseg.competition.Competition`), or it
             is damaged.
     """
-    from harveyseg.archives import unpack
     from harveyseg.downloads import fetch
 
     archive = root / ".downloads" / "kaggle" / params.competition / f"{params.competition}.zip"
     if not archive.exists():
         offered = Competition(params.competition).archive()
         fetch(offered.url, archive, size=offered.size)
-    unpack(archive, scratch)
-    return Provided(scratch, {"competition": params.competition})
+    return Provided(unpack(archive, scratch / "files"), {"competition": params.competition})

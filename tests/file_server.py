@@ -29,6 +29,8 @@ class FileServer:
     """Whether the length is told beforehand; else the end of the connection is the end of the file."""
     stall: threading.Event | None = None
     """Half way into a body the server waits for this."""
+    stall_from: int = 0
+    """The shortest body in which it does."""
     requests: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
     sent: int = 0
     """Bytes of bodies that were sent."""
@@ -86,12 +88,13 @@ def serving() -> Iterator[FileServer]:
             self._begin(status, headers)
             if state.cuts:
                 body = body[: state.cuts.pop(0)]
-            half = len(body) // 2 if state.stall else len(body)
+            stall = state.stall if len(body) >= state.stall_from else None
+            half = len(body) // 2 if stall else len(body)
             state.sent += half
             self.wfile.write(body[:half])
             self.wfile.flush()
-            if state.stall:
-                state.stall.wait(60)
+            if stall:
+                stall.wait(60)
                 state.sent += len(body) - half
                 self.wfile.write(body[half:])
 

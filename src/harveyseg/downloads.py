@@ -33,11 +33,15 @@ BACKOFF = 0.5
 TIMEOUT = 60.0
 """Seconds in which a connection has to be made, and the next bytes have to come."""
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 16  # bytes; so much can be lost when the process is killed
 _BUSY = (429, 500, 502, 503, 504)
 _LONGEST_WAIT = 600  # seconds; a server may ask for hours with Retry-After
 
 logger = logging.getLogger(__name__)
+
+
+class UnreachableError(HarveysegError):
+    """No answer came at all: there is no network, or no such server."""
 
 
 def fetch(
@@ -92,19 +96,27 @@ def fetch_json(url: str, params: Mapping[str, str | int] | None = None) -> Any:
         The JSON that it answers with.
 
     Raises:
-        HarveysegError: when it cannot be reached, or answers with anything else.
+        UnreachableError: when no answer comes.
+        HarveysegError: when it answers with anything else.
     """
     import requests
 
     with _session(None) as session, _clear_errors(url):
-        response = session.get(url, params=params, timeout=TIMEOUT)
+        for tries in range(1, TRIES + 1):
+            try:
+                response = session.get(url, params=params, timeout=TIMEOUT)
+                break
+            except requests.exceptions.ChunkedEncodingError:  # broken off within the answer
+                if tries == TRIES:
+                    raise
+                time.sleep(BACKOFF * 2**tries)
         if response.status_code != 200:
             raise _refused(url, response)
         try:
             return response.json()
         except requests.JSONDecodeError as error:
             raise HarveysegError(
-                f"{_shown(url)}: the answer is not JSON ({error}). Is a proxy or a log-in page in between?"
+                f"{without_secrets(url)}: the answer is not JSON ({error}). Is a proxy or a log-in page in between?"
             ) from None
 
 
@@ -144,8 +156,8 @@ class _Download:
                 tries = 0 if self._have() > before else tries + 1
                 if tries == TRIES:
                     raise HarveysegError(
-                        f"{_shown(self._url)}: the connection broke off {TRIES} times without a new byte ({problem}). "
-                        f"{self._have():,} bytes are kept in {self._part}: run the command again to go on from there."
+                        f"{without_secrets(self._url)}: the connection broke off {TRIES} times without a new byte "
+                        f"({problem}). {self._have():,} bytes are kept in {self._part}: run the command again to go on."
                     )
                 wait = BACKOFF * 2**tries
                 logger.warning("%s: broke off (%s); going on in %g s.", self._path.name, problem, wait)
@@ -231,8 +243,8 @@ class _Download:
             self._part.unlink()
             self._note.unlink(missing_ok=True)
             raise HarveysegError(
-                f"{_shown(self._url)}: {wrong}. It was removed; run the command again to download it anew. If that "
-                "happens again, the file was changed or damaged where it comes from."
+                f"{without_secrets(self._url)}: {wrong}. It was removed; run the command again to download it anew. "
+                "If that happens again, the file was changed or damaged where it comes from."
             )
         with self._part.open("rb") as opened:
             os.fsync(opened.fileno())
@@ -273,13 +285,13 @@ def _clear_errors(url: str) -> Iterator[None]:
     try:
         yield
     except requests.exceptions.InvalidSchema:
-        raise HarveysegError(f"{_shown(url)}: no http or https address. Correct it.") from None
+        raise HarveysegError(f"{without_secrets(url)}: no http or https address. Correct it.") from None
     except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema) as error:
         raise HarveysegError(f"{url}: no valid address ({error}). Correct it.") from None
     except requests.exceptions.RequestException as error:
-        raise HarveysegError(
-            f"{_shown(url)}: cannot be reached ({_reason(error)}). Check the network, or HTTPS_PROXY if there is a "
-            "proxy, and run the command again; what was downloaded is kept."
+        raise UnreachableError(
+            f"{without_secrets(url)}: cannot be reached ({_reason(error)}). Check the network, or HTTPS_PROXY if there "
+            "is a proxy, and run the command again; what was downloaded is kept."
         ) from None
 
 
@@ -308,7 +320,7 @@ def _refused(url: str, response: "requests.Response") -> HarveysegError:
         remedy = "Download the file with a browser and use data.source: directory."
     else:
         text, remedy = f"the server answered with the status {status} {response.reason}", "Check the address."
-    return HarveysegError(f"{_shown(url)}: {text}. {remedy}")
+    return HarveysegError(f"{without_secrets(url)}: {text}. {remedy}")
 
 
 def _validator(response: "requests.Response") -> str:
@@ -331,7 +343,7 @@ def _difference(path: Path, size: int | None, checksum: str | None) -> str:
     return ""
 
 
-def _shown(url: str) -> str:
+def without_secrets(url: str) -> str:
     """An address without its query and user, which may hold secrets."""
     split = urlsplit(url)
     return f"{split.scheme}://{split.netloc.rpartition('@')[2]}{split.path}"

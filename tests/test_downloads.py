@@ -174,11 +174,16 @@ def test_without_a_validator_only_a_checksum_lets_it_go_on(
 
 @pytest.mark.parametrize("answer", [(429, {"Retry-After": "1"}), (503, {}), (500, {}), (0, {})])
 def test_a_server_that_is_busy_is_asked_again(
-    server: FileServer, tmp_path: Path, answer: tuple[int, dict[str, str]]
+    server: FileServer, tmp_path: Path, answer: tuple[int, dict[str, str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     server.answers = [answer, answer]
+    server.files["/file?Signature=secret"] = DATA
     start = time.monotonic()
-    fetch(f"{server.address}/file", tmp_path / "file")
+    with caplog.at_level(logging.WARNING):
+        fetch(f"{server.address}/file?Signature=secret", tmp_path / "file")
+    assert "secret" not in caplog.text
+    assert caplog.text.count("asking again in 1 s, as it wants" if "Retry-After" in answer[1] else "soon") == 2
+    assert caplog.text.count(f"the server is busy ({answer[0]})" if answer[0] else "no connection") == 2
     assert (tmp_path / "file").read_bytes() == DATA
     assert len(server.requests) == 3
     assert (time.monotonic() - start >= 2) == ("Retry-After" in answer[1])

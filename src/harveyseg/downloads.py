@@ -256,25 +256,40 @@ class _BrokenOffError(Exception):
     """The connection ended early; another try may go on."""
 
 
-def _session(headers: Mapping[str, str] | None) -> "requests.Session":
+@contextmanager
+def _session(headers: Mapping[str, str] | None) -> Iterator["requests.Session"]:
     """Waits and asks again when no connection can be made or the server is busy (5xx; 429, as long as it asks for)."""
     import requests
     from requests.adapters import HTTPAdapter
+    from urllib3 import BaseHTTPResponse
     from urllib3.util import Retry
 
-    retry = Retry(
+    class TellingRetry(Retry):
+        def sleep(self, response: BaseHTTPResponse | None = None) -> None:
+            why = "no connection" if response is None else f"the server is busy ({response.status})"
+            seconds = response and self.get_retry_after(response)
+            logger.warning("%s: asking again %s.", why, f"in {seconds:g} s, as it wants" if seconds else "soon")
+            super().sleep(response)
+
+    retry = TellingRetry(
         total=TRIES,
         status_forcelist=_BUSY,
         backoff_factor=BACKOFF,
         raise_on_status=False,
         retry_after_max=_LONGEST_WAIT,
     )
-    session = requests.Session()
-    session.mount("http://", HTTPAdapter(max_retries=retry))
-    session.mount("https://", HTTPAdapter(max_retries=retry))
-    session.headers["User-Agent"] = "harveyseg"
-    session.headers.update(headers or {})
-    return session
+    log = logging.getLogger("urllib3.connectionpool")
+    level = log.level
+    log.setLevel(logging.ERROR)  # its warnings hold whole addresses, which may be signed
+    try:
+        with requests.Session() as session:
+            session.mount("http://", HTTPAdapter(max_retries=retry))
+            session.mount("https://", HTTPAdapter(max_retries=retry))
+            session.headers["User-Agent"] = "harveyseg"
+            session.headers.update(headers or {})
+            yield session
+    finally:
+        log.setLevel(level)
 
 
 @contextmanager

@@ -64,6 +64,13 @@ def with_value(value: int, pixels: int) -> Image.Image:
     return Image.fromarray(values)
 
 
+def palette(indices: Image.Image) -> Image.Image:
+    """The same values as indices into a palette of arbitrary colours."""
+    image = Image.frombytes("P", indices.size, indices.tobytes())
+    image.putpalette(np.random.default_rng(5).permutation(768).astype(np.uint8).tobytes())
+    return image
+
+
 def turned() -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -105,10 +112,10 @@ BAD: list[tuple[Damage, str]] = [
     (lambda folder: shutil.rmtree(folder / "train_images"), "train_images: the folder is missing"),
     (lambda folder: shutil.rmtree(folder / "train_masks"), "train_masks: the folder is missing"),
     (lambda folder: shutil.rmtree(folder / "test_images"), "test_images: the folder is missing"),
-    (empty("test_images"), "test_images: holds no photo (.jpg or .jpeg)"),
+    (empty("test_images"), "test_images: holds no photo (.jpg or .jpeg or .png or .tif or .tiff)"),
     (remove("train_masks/9.png"), "train_images/9.jpg: has no mask train_masks/9.png"),
     (remove("test_masks/20.png"), "test_images/20.jpg: has no mask test_masks/20.png"),
-    (remove("train_images/9.jpg"), "train_masks/9.png: has no photo train_images/9.jpg"),
+    (remove("train_images/9.jpg"), "train_masks/9.png: has no photo 9 in train_images"),
     (
         write("train_masks/9.png", encoded(mask((64, 48)), "PNG")),
         "train_masks/9.png: is 48x64 pixels, its photo 64x48",
@@ -123,11 +130,11 @@ BAD: list[tuple[Damage, str]] = [
     ),
     (
         write("train_masks/9.png", encoded(mask().convert("RGB"), "PNG")),
-        "train_masks/9.png: is 8-bit colour; a mask must be 8-bit grey, its value the class id",
+        "train_masks/9.png: is 8-bit colour; data.classes must say which colour is which class",
     ),
     (
-        write("train_masks/9.png", encoded(mask().convert("P"), "PNG")),
-        "train_masks/9.png: is 8-bit palette; a mask must be 8-bit grey",
+        write("train_masks/9.png", encoded(palette(with_value(31, 5)), "PNG")),
+        "train_masks/9.png: holds the palette index 31 in 5 pixels; classes are 0..24",
     ),
     (
         write("train_masks/9.png", encoded(Image.fromarray(np.zeros((48, 64), np.uint16)), "PNG")),
@@ -143,15 +150,16 @@ BAD: list[tuple[Damage, str]] = [
     (zeroed, "train_images/9.jpg: is truncated (a JPEG without its end marker)"),
     (cut("train_images/9.jpg", 100), "train_images/9.jpg: cannot be decoded as a JPEG photo"),
     (cut("train_images/9.jpg", 0), "train_images/9.jpg: cannot be decoded as a JPEG photo (unknown format)"),
+    (cut("train_images/9.jpg", 0), "train_images/9.jpg: cannot be decoded as a JPEG photo (unknown format)"),
     (cut("train_masks/9.png", -50), "train_masks/9.png: cannot be decoded as a PNG mask"),
     (cut("train_masks/9.png", -1), "train_masks/9.png: is truncated (a PNG without its end chunk)"),
     (
         write("train_images/9.jpg", encoded(photo(1), "PNG")),
-        "train_images/9.jpg: cannot be decoded as a JPEG photo (unknown format)",
+        "train_images/9.jpg: is PNG data; rename it to .png",
     ),
     (
         write("train_masks/9.png", encoded(photo(1))),
-        "train_masks/9.png: cannot be decoded as a PNG mask (unknown format)",
+        "train_masks/9.png: is JPEG data; a mask must be a PNG, whose values are exact",
     ),
     (
         write("train_images/9.jpg", encoded(photo(1).convert("CMYK"))),
@@ -160,17 +168,17 @@ BAD: list[tuple[Damage, str]] = [
     (write("train_images/9.jpg", turned()), "train_images/9.jpg: its EXIF orientation tag (6) turns it against"),
     (
         write("train_images/9.JPEG", encoded(photo(8))),
-        "train_images/9.JPEG and train_images/9.jpg: the id '9' occurs twice; ids must be unique",
+        "train_images/9.jpg: its id '9' is that of train_images/9.JPEG, too; ids must be unique",
     ),
     (
         write("train_images/20.jpg", encoded(photo(8))),
-        "train_images/20.jpg and test_images/20.jpg: the id '20' occurs in both parts",
+        "train_images/20.jpg: its id '20' is that of test_images/20.jpg, too; ids must be unique",
     ),
     (
         copy("train_images/9.jpg", "test_images/21.jpg"),
-        "train_images/9.jpg and test_images/21.jpg: the same photo in train and test",
+        "train_images/9.jpg: the same photo as test_images/21.jpg; a test score would be worthless",
     ),
-    (write("train_images/9.tif", b""), "train_images/9.tif: must end in .jpg or .jpeg"),
+    (write("train_images/9.gif", b""), "train_images/9.gif: must end in .jpg or .jpeg or .png or .tif or .tiff"),
     (write("train_masks/9.jpg", b""), "train_masks/9.jpg: must end in .png"),
     (lambda folder: (folder / "train_images/more").mkdir(), "train_images/more: a folder; files must lie in"),
 ]
@@ -182,7 +190,9 @@ def test_bad_input(folder: Path, damage: Damage, message: str) -> None:
     with pytest.raises(HarveysegError, match=re.escape(message)) as caught:
         verify(folder)
     assert str(caught.value).startswith(f"the photos in {folder}: ")
-    assert str(caught.value).endswith("then run `dvc repro download`.")
+    remedy = "Mend or remove these files (or fetch them again), then run `dvc repro download`."
+    structural = re.search("folder|holds no photo", message)
+    assert str(caught.value).endswith(remedy + ("" if structural else " To go on without them: data.on_bad = skip."))
 
 
 def test_all_problems_are_listed_at_once(folder: Path) -> None:
@@ -200,7 +210,8 @@ def test_all_problems_are_listed_at_once(folder: Path) -> None:
 
 
 def test_manifest_of_a_good_folder(folder: Path, tmp_path: Path) -> None:
-    pairs, manifest = verify(folder)
+    verified = verify(folder)
+    pairs, manifest = verified.pairs, verified.manifest
     assert [(pair.part, pair.id) for pair in pairs] == [
         ("train", "10"),
         ("train", "9"),
@@ -222,18 +233,19 @@ def test_one_training_photo_is_enough_here(folder: Path) -> None:
     for photo_id in ("10", "NA"):
         (folder / f"train_images/{photo_id}.jpg").unlink()
         (folder / f"train_masks/{photo_id}.png").unlink()
-    assert len(verify(folder)[0]) == 2
+    assert len(verify(folder).pairs) == 2
 
 
 def test_test_masks_may_be_unknown(folder: Path) -> None:
     shutil.rmtree(folder / "test_masks")
-    pairs, manifest = verify(folder)
+    verified = verify(folder)
+    pairs, manifest = verified.pairs, verified.manifest
     assert pairs[-1].mask is None
     assert manifest.iloc[-1][["mask", "mask_sha256"]].tolist() == ["", ""]
 
 
 def test_nested_folders_any_case_and_hidden_files(folder: Path) -> None:
-    flat = verify(folder)[1]
+    flat = verify(folder).manifest
     for name in ("train_images", "train_masks", "test_images"):
         (folder / name).rename(folder / "moved")
         (folder / name).mkdir()
@@ -241,7 +253,7 @@ def test_nested_folders_any_case_and_hidden_files(folder: Path) -> None:
     nested = folder / "train_images/train_images"
     (nested / "9.jpg").rename(nested / "9.JPEG")
     (nested / ".DS_Store").write_bytes(b"")
-    assert verify(folder)[1].equals(flat)
+    assert verify(folder).manifest.equals(flat)
 
 
 def test_trailing_bytes_and_upright_exif_are_no_problem(folder: Path) -> None:

@@ -80,8 +80,7 @@ def raw(tmp_path: Path) -> Path:
             mask = random.integers(0, 25, (height, width)).astype(np.uint8)
             Image.fromarray(photo).save(folder / f"{part}_images/{part}{number}.jpg", quality=95)
             Image.fromarray(mask).save(folder / f"{part}_masks/{part}{number}.png")
-    _, manifest = verify(folder)
-    write_manifest(folder / "manifest.csv", manifest)
+    write_manifest(folder / "manifest.csv", verify(folder).manifest)
     (folder / "source.json").write_text(json.dumps({"source": "directory", "detail": {}, "hash": "abc"}))
     return folder
 

@@ -14,3 +14,5 @@ class Provided:
     """In the Kaggle layout; it is verified and copied, never changed."""
     detail: Mapping[str, Any]
     """For ``source.json``: what else identifies the data, without anything that differs between two clones."""
+    name: str | None = None
+    """What messages call the folder, where the user knows it by another name than ``data.source``."""

@@ -9,12 +9,14 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from harveyseg.errors import HarveysegError
-from harveyseg.manifest import read_manifest, verify, write_manifest
+from harveyseg.manifest import read_manifest, verify, write_manifest, write_skipped
 
 Damage = Callable[[Path], object]
 
@@ -280,3 +282,135 @@ def test_damaged_manifest(tmp_path: Path, text: str | None, message: str) -> Non
         (tmp_path / "manifest.csv").write_text(text)
     with pytest.raises(HarveysegError, match=rf"manifest\.csv: {message}.*dvc repro download"):
         read_manifest(tmp_path / "manifest.csv")
+
+
+@pytest.mark.parametrize(("ending", "kind"), [("png", "PNG"), ("tif", "TIFF"), ("TIFF", "TIFF"), ("PNG", "PNG")])
+def test_photos_keep_their_format_and_bytes(folder: Path, ending: str, kind: str) -> None:
+    (folder / "train_images/9.jpg").unlink()
+    (folder / f"train_images/9.{ending}").write_bytes(encoded(photo(1), kind))
+    row = verify(folder).manifest.iloc[1]
+    assert row["image"] == f"train_images/9.{ {'PNG': 'png', 'TIFF': 'tif'}[kind] }"
+    assert row["image_sha256"] == hashlib.sha256((folder / f"train_images/9.{ending}").read_bytes()).hexdigest()
+
+
+def test_an_opaque_alpha_channel_is_no_problem(folder: Path) -> None:
+    (folder / "train_images/9.jpg").unlink()
+    (folder / "train_images/9.png").write_bytes(encoded(photo(1).convert("RGBA"), "PNG"))
+    assert verify(folder).manifest["image"].tolist()[1] == "train_images/9.png"
+
+
+def see_through() -> Image.Image:
+    image = photo(1).convert("RGBA")
+    image.putpixel((3, 4), (0, 0, 0, 254))
+    return image
+
+
+def tiff_of_16_bits() -> bytes:
+    done, data = cv2.imencode(".tif", np.zeros((48, 64, 3), np.uint16))
+    assert done
+    return data.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        (
+            "9.png",
+            encoded(see_through(), "PNG"),
+            "is transparent in places; a photo without an alpha channel is needed",
+        ),
+        ("9.png", encoded(photo(1).convert("L"), "PNG"), "is a PNG of mode L; a colour photo (RGB) is needed"),
+        ("9.png", png(16, 2, (b"\0" * (1 + 64 * 6)) * 48), "has 16 bits per channel; 8 are needed"),
+        ("9.png", encoded(photo(1), "PNG")[:-1], "is truncated (a PNG without its end chunk)"),
+        ("9.png", encoded(photo(1)), "is JPEG data; rename it to .jpg"),
+        ("9.tif", encoded(photo(1), "TIFF")[:3000], "cannot be decoded as a TIFF photo ("),
+        ("9.tif", tiff_of_16_bits(), "has 16 bits per channel; 8 are needed"),
+    ],
+)
+def test_bad_photos_of_other_formats(folder: Path, name: str, data: bytes, message: str) -> None:
+    (folder / "train_images/9.jpg").unlink()
+    (folder / "train_images" / name).write_bytes(data)
+    with pytest.raises(HarveysegError, match=re.escape(f"train_images/{name}: {message}")):
+        verify(folder)
+
+
+def test_folders_at_any_depth_in_any_case(folder: Path) -> None:
+    flat = verify(folder).manifest
+    deep = folder / "archive/FDL21"
+    deep.mkdir(parents=True)
+    (folder / "train_images").rename(folder / "moved")
+    (deep / "Train_Images/TRAIN_IMAGES").mkdir(parents=True)
+    (folder / "moved").rename(deep / "Train_Images/TRAIN_IMAGES/train_images")
+    (folder / "train_masks").rename(deep / "TRAIN_MASKS")
+    junk = folder / "__MACOSX/train_images/._9.jpg"  # as the Archive Utility of macOS leaves it
+    junk.parent.mkdir(parents=True)
+    junk.write_bytes(b"")
+    assert verify(folder).manifest.equals(flat)
+
+
+def test_several_folders_of_one_name_are_not_chosen_from(folder: Path) -> None:
+    shutil.copytree(folder / "train_images", folder / "backup/Train_images")
+    with pytest.raises(HarveysegError) as caught:
+        verify(folder, skip=True)
+    assert "train_images: 2 folders have this name: train_images, backup/Train_images; keep one" in str(caught.value)
+
+
+def damaged(folder: Path) -> None:
+    """Of six training photos and two test photos only training photo 10 and test photo 20 stay good."""
+    for number in (1, 2, 3):
+        write(f"train_images/{number}.jpg", encoded(photo(30 + number)))(folder)
+    write("train_masks/1.png", encoded(with_value(25, 7), "PNG"))(folder)
+    write("train_masks/2.png", encoded(mask((64, 48)), "PNG"))(folder)  # 3 has none
+    write("train_masks/4.png", encoded(mask(), "PNG"))(folder)  # no photo
+    cut("train_images/9.jpg", 1500)(folder)
+    copy("train_images/NA.jpg", "test_images/21.jpg")(folder)
+    copy("test_masks/20.png", "test_masks/21.png")(folder)
+    write("test_images/22.jpg", b"")(folder)
+    write("test_images/notes.txt", b"")(folder)
+
+
+def test_bad_files_can_be_left_out(folder: Path, tmp_path: Path) -> None:
+    clean = verify(folder).manifest
+    damaged(folder)
+    verified = verify(folder, skip=True)
+    assert [(pair.part, pair.id) for pair in verified.pairs] == [("train", "10"), ("test", "20"), ("test", "21")]
+    good = clean["id"].isin(["10", "20"])
+    assert (
+        verified.manifest[verified.manifest["id"] != "21"]
+        .reset_index(drop=True)
+        .equals(clean[good].reset_index(drop=True))
+    )
+    write_skipped(tmp_path / "skipped.csv", verified.skipped)
+    skipped = pd.read_csv(tmp_path / "skipped.csv")
+    assert dict(zip(skipped["file"], skipped["cause"].str.slice(0, 20), strict=True)) == {
+        "train_images/3.jpg": "has no mask train_ma",
+        "train_images/9.jpg": "cannot be decoded as",
+        "train_images/NA.jpg": "the same photo as te",
+        "train_masks/1.png": "holds the value 25 i",
+        "train_masks/2.png": "is 48x64 pixels, its",
+        "train_masks/4.png": "has no photo 4 in tr",
+        "test_images/22.jpg": "cannot be decoded as",
+        "test_images/notes.txt": "must end in .jpg or ",
+    }
+    with pytest.raises(HarveysegError, match=r": 9 problems\n(.*\n)+.*To go on without them: data\.on_bad = skip\.$"):
+        verify(folder)
+
+
+def test_of_two_photos_of_one_id_none_is_chosen(folder: Path) -> None:
+    write("train_images/9.JPEG", encoded(photo(8)))(folder)
+    write("train_images/20.jpg", encoded(photo(9)))(folder)
+    write("train_masks/20.png", encoded(mask(), "PNG"))(folder)
+    ids = [pair.id for pair in verify(folder, skip=True).pairs]
+    assert ids == ["10", "NA", "20"]  # of the one in both parts, the test photo stays
+
+
+def test_nothing_left_is_an_error_also_when_bad_files_are_left_out(folder: Path) -> None:
+    write("test_images/20.jpg", b"")(folder)
+    with pytest.raises(HarveysegError) as caught:
+        verify(folder, skip=True, name="s3://bucket")
+    assert str(caught.value) == (
+        "the photos in s3://bucket: 2 problems\n"
+        "  - test_images/20.jpg: cannot be decoded as a JPEG photo (unknown format)\n"
+        "  - test_images: nothing is left, since every photo is bad\n"
+        "Mend or remove these files (or fetch them again), then run `dvc repro download`."
+    )

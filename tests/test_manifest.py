@@ -151,8 +151,9 @@ BAD: list[tuple[Damage, str]] = [
     (cut("train_images/9.jpg", -2), "train_images/9.jpg: "),
     (zeroed, "train_images/9.jpg: is truncated (a JPEG without its end marker)"),
     (cut("train_images/9.jpg", 100), "train_images/9.jpg: cannot be decoded as a JPEG photo"),
-    (cut("train_images/9.jpg", 0), "train_images/9.jpg: cannot be decoded as a JPEG photo (unknown format)"),
-    (cut("train_images/9.jpg", 0), "train_images/9.jpg: cannot be decoded as a JPEG photo (unknown format)"),
+    (cut("train_images/9.jpg", 0), "train_images/9.jpg: the file is empty"),
+    (cut("train_masks/9.png", 0), "train_masks/9.png: the file is empty"),
+    (write("train_images/9.jpg", b"<html>"), "train_images/9.jpg: cannot be decoded as a JPEG photo (unknown format)"),
     (cut("train_masks/9.png", -50), "train_masks/9.png: cannot be decoded as a PNG mask"),
     (cut("train_masks/9.png", -1), "train_masks/9.png: is truncated (a PNG without its end chunk)"),
     (
@@ -389,7 +390,7 @@ def test_bad_files_can_be_left_out(folder: Path, tmp_path: Path) -> None:
         "train_masks/1.png": "holds the value 25 i",
         "train_masks/2.png": "is 48x64 pixels, its",
         "train_masks/4.png": "has no photo 4 in tr",
-        "test_images/22.jpg": "cannot be decoded as",
+        "test_images/22.jpg": "the file is empty",
         "test_images/notes.txt": "must end in .jpg or ",
     }
     with pytest.raises(HarveysegError, match=r": 9 problems\n(.*\n)+.*To go on without them: data\.on_bad = skip\.$"):
@@ -410,7 +411,7 @@ def test_nothing_left_is_an_error_also_when_bad_files_are_left_out(folder: Path)
         verify(folder, skip=True, name="s3://bucket")
     assert str(caught.value) == (
         "the photos in s3://bucket: 2 problems\n"
-        "  - test_images/20.jpg: cannot be decoded as a JPEG photo (unknown format)\n"
+        "  - test_images/20.jpg: the file is empty\n"
         "  - test_images: nothing is left, since every photo is bad\n"
         "Mend or remove these files (or fetch them again), then run `dvc repro download`."
     )

@@ -290,6 +290,8 @@ def _check(folder: Path, pair: Pair, colours: Mapping[int, str] | None) -> _Chec
 
 def _check_photo(data: bytes, kind: str) -> tuple[tuple[int, int] | None, list[str]]:
     """The photo's (width, height), None when it cannot be decoded, and what is wrong with it."""
+    if not data:
+        return None, ["the file is empty"]
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "TIFF")) as image:
             # A JPEG that carries a preview, as drones write them, counts as MPO.

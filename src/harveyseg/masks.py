@@ -83,6 +83,8 @@ def read_mask(data: bytes, colours: Mapping[int, str] | None) -> Mask:
         data: the bytes of a PNG file.
         colours: class id -> ``"#rrggbb"`` in lower case (:func:`parse_colours`), or None.
     """
+    if not data:
+        return Mask(None, data, ("the file is empty",))
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "TIFF")) as image:
             if image.format != "PNG":

@@ -347,7 +347,7 @@ PARTS = [
         "`the photos in PROJECT/photos: 1 problem` and the remedy, to mend or remove these files, or (where that is\n"
         "possible) to go on without them by `data.on_bad: skip`. Then each line goes to stderr and to\n"
         "`data/raw/skipped.csv` instead, the pair is left out of the data, and the number of bad files stands in\n"
-        "every training's MLflow run (`data.skipped`) and in the notes of `comparison.md`. A test photo that is left out\n"
+        "every training's MLflow run (`data.skipped`) and in the notes of `comparison.md`. A test photo left out\n"
         "is missing in the submission.",
         [
             Case("a folder is missing", DOWNLOAD, photos(lambda folder: shutil.rmtree(folder / "train_masks"))),

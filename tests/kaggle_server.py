@@ -11,7 +11,7 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -47,8 +47,9 @@ class Kaggle:
     address: str = ""
     archive: bytes = b""
     rules_accepted: bool = True
-    answers: dict[str, list[Answer]] = field(default_factory=lambda: defaultdict(list))
-    """By method's name, e.g. ``DownloadDataFiles``, or ``GET`` and ``PUT`` of the store; used up one by one."""
+    answers: dict[str, list[Answer | None]] = field(default_factory=lambda: defaultdict(list))
+    """By method's name, e.g. ``DownloadDataFiles``, or ``GET`` and ``PUT`` of the store; used up one by one, None being
+    the usual answer."""
     broken_after: list[int] = field(default_factory=list)
     """After how many bytes each download breaks; used up one by one."""
     scored_after: int = 0
@@ -220,10 +221,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         # The client follows the redirection itself and leaves that body unread.
         end = self.state.broken_after.pop(0) if self.state.broken_after else len(data)
-        try:
+        with suppress(OSError):
             self.wfile.write(data[start:end])
-        except OSError:
-            pass
 
     def _planned(self, name: str) -> Answer | None:
         return self.state.answers[name].pop(0) if self.state.answers[name] else None

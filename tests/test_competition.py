@@ -58,7 +58,7 @@ def test_without_credentials_it_says_how_to_sign_in(
 def test_without_the_client_the_extra_is_named(kaggle: Kaggle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kaggle", None)
     for call in (require_client, lambda: Competition(COMPETITION)):
-        with pytest.raises(HarveysegError, match=r'pip install "harveyseg\[kaggle\]"'):
+        with pytest.raises(HarveysegError, match=r"pip install -e '\.\[kaggle\]'"):
             call()
     assert kaggle.requests == []
 

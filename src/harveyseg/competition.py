@@ -1,6 +1,6 @@
 """A competition on Kaggle, through Kaggle's own client: signing in, its archive, its submissions, and what went wrong.
 
-The client is an extra (``pip install "harveyseg[kaggle]"``) and takes a second to import, so that happens only in
+The client is an extra (``pip install -e '.[kaggle]'``) and takes a second to import, so that happens only in
 functions. It signs in while it is imported, ends the process where it cannot, and prints request headers and signed
 addresses in some situations: nothing of what it prints reaches the terminal but its warnings.
 """
@@ -8,6 +8,7 @@ addresses in some situations: nothing of what it prints reaches the terminal but
 import contextlib
 import importlib.util
 import io
+import logging
 import math
 import os
 import sys
@@ -72,7 +73,9 @@ def require_client() -> None:
         HarveysegError: when it is not.
     """
     if importlib.util.find_spec("kaggle") is None:
-        raise HarveysegError('Kaggle\'s client is not installed. Install the extra: pip install "harveyseg[kaggle]"')
+        raise HarveysegError(
+            f"Kaggle's client is not installed. Install the extra: pip install -e '.[kaggle]'. {_HELP}"
+        )
 
 
 class Competition:
@@ -241,12 +244,16 @@ def _sign_in() -> Any:
 def _only_warnings() -> Iterator[None]:
     """Hold back what the client prints, but for its warnings, and never let it be verbose: that prints credentials."""
     printed = io.StringIO()
+    log = logging.getLogger("urllib3.connectionpool")
+    level = log.level
+    log.setLevel(logging.ERROR)  # its warnings hold whole addresses, and those of the store are signed
     verbose = {name: os.environ.pop(name) for name in ("VERBOSE", "VERBOSE_OUTPUT") if name in os.environ}
     try:
         with contextlib.redirect_stdout(printed):
             yield
     finally:
         os.environ.update(verbose)
+        log.setLevel(level)
         for line in dict.fromkeys(printed.getvalue().splitlines()):
             if line.startswith("Warning"):
                 print(line, file=sys.stderr)

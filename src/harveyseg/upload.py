@@ -28,6 +28,7 @@ ENSEMBLE = "ensemble"
 WAIT_SECONDS = 900.0
 """How long a score is waited for; Kaggle needs seconds, or minutes when many hand in."""
 
+_SCORES = {"public": "public_score", "private": "private_score"}
 _REMAKE = "`dvc repro submit` writes it anew, `dvc pull` brings what others made."
 _OTHER_PHOTOS = {
     "demo": "drawn by the project itself",
@@ -68,8 +69,8 @@ class Upload(BaseModel):
     def outcome(self) -> str:
         """For people: what became of it."""
         if self.status == "complete":
-            scores = ", ".join(f"{name.replace('_', ' ')} {score:.5f}" for name, score in self.scores.items())
-            return scores or "scored, but Kaggle does not show the score"
+            shown = [f"{part} score {self.scores[key]:.5f}" for part, key in _SCORES.items() if key in self.scores]
+            return ", ".join(shown) or "scored, but Kaggle does not show the score"
         return {
             "sent": "broke off while it was sent",
             "pending": "waits for its score",
@@ -191,13 +192,12 @@ def _records(data: Path, model: str, made: dict[str, object]) -> tuple[RunRecord
     return tuple(records.values())
 
 
-def hand_in(plan: Plan, uploads: Path, wait: float = WAIT_SECONDS) -> Upload:
+def hand_in(plan: Plan, uploads: Path) -> Upload:
     """Send the file, or go on with an unfinished upload of it, and wait for the score.
 
     Args:
         plan: what to send.
         uploads: ``uploads.json``; it is up to date whenever this ends, however it ends.
-        wait: how many seconds to wait for the score.
 
     Returns:
         The upload, with its score.
@@ -215,13 +215,13 @@ def hand_in(plan: Plan, uploads: Path, wait: float = WAIT_SECONDS) -> Upload:
         print(f"handed in: submission {upload.ref} of {competition.page}/submissions", flush=True)
     upload.status = "pending"
     _remember(uploads, upload)
-    found = competition.wait(int(upload.ref or 0), wait)
+    found = competition.wait(int(upload.ref or 0), WAIT_SECONDS)
     upload.status, upload.error, upload.scores = found.status, found.error, found.scores
     _remember(uploads, upload)
     if upload.status == "pending":
         raise HarveysegError(
-            f"Submission {upload.ref} of {plan.path} still waits for its score after {wait:.0f} s. The same command "
-            f"goes on waiting, without sending it again; {competition.page}/submissions shows it, too."
+            f"Submission {upload.ref} of {plan.path} still waits for its score after {WAIT_SECONDS:.0f} s. The same "
+            f"command goes on waiting, without sending it again; {competition.page}/submissions shows it, too."
         )
     if upload.status == "error":
         raise HarveysegError(
@@ -319,5 +319,5 @@ def log_missing_scores(tracker: "Tracker", records: Sequence[RunRecord], uploads
         scores = scores_of(uploads, record)
         if scores and (known is None or not scores.items() <= known.metrics.items()):
             tracker.add_results(record, scores)
-            lines.append(f"{record.name}: {', '.join(scores)}")
+            lines.append(f"{record.name}: {', '.join(sorted(scores))}")
     return lines

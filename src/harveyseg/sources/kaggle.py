@@ -1,12 +1,13 @@
 """``data.source: kaggle``: all files of a competition, fetched once with the credentials of Kaggle's own client."""
 
+import re
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import StringConstraints
+from pydantic import field_validator
 
 from harveyseg.archives import unpack
 from harveyseg.competition import Competition
+from harveyseg.downloads import fetch
 from harveyseg.settings import Section
 from harveyseg.sources.provided import Provided
 
@@ -14,8 +15,15 @@ from harveyseg.sources.provided import Provided
 class KaggleParams(Section):
     """The section ``data.kaggle``."""
 
-    competition: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$")] = "fdl21-fdl-dsba"
+    competition: str = "fdl21-fdl-dsba"
     """The last part of the competition's address; also the one that `harveyseg upload` hands in to."""
+
+    @field_validator("competition")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", value):
+            raise ValueError("must be the last part of the competition's address: lower-case letters, digits and -")
+        return value
 
 
 def provide(params: KaggleParams, root: Path, scratch: Path) -> Provided:
@@ -31,8 +39,6 @@ def provide(params: KaggleParams, root: Path, scratch: Path) -> Provided:
         HarveysegError: when Kaggle does not give the archive (see :class:`harveyseg.competition.Competition`), or it
             is damaged.
     """
-    from harveyseg.downloads import fetch
-
     archive = root / ".downloads" / "kaggle" / params.competition / f"{params.competition}.zip"
     if not archive.exists():
         offered = Competition(params.competition).archive()

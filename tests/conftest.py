@@ -1,6 +1,7 @@
 """What several test modules share: folders of real photos and a tiny cached part."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 
 from harveyseg.cache import CachedPart
+from kaggle_server import Kaggle, running
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,6 +26,14 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real photos in {folder}; set HARVEYSEG_DATA to a folder in the Kaggle layout")
     return folder
+
+
+@pytest.fixture
+def kaggle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kaggle]:
+    """A local Kaggle, which this process's client speaks to, signed in as ana."""
+    with running() as service:
+        service.use(monkeypatch, tmp_path / "home")
+        yield service
 
 
 @pytest.fixture

@@ -142,6 +142,9 @@ def test_a_record_says_who_is_training(tiny_part: CachedPart, tmp_path: Path, mo
     assert record.parameters["train.lr"] == 1e-5
     assert record.parameters["model.width"] == 4
     assert record.parameters["resize-cache.size"] == "32x32"
+    assert "data.skipped" not in record.parameters
+    lacking = dataclasses.replace(tiny_part, skipped=3)
+    assert new_record(config(), 2, lacking, SPLIT, "key", torch.device("cpu"), tmp_path).parameters["data.skipped"] == 3
     assert record.environment["torch"] == torch.__version__
     assert (record.git_commit, record.git_dirty) == (None, False)  # tmp_path is no repository
     assert (record.run_id, record.ended_ms, record.results) == (None, None, {})

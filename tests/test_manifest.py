@@ -9,12 +9,14 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from harveyseg.errors import HarveysegError
-from harveyseg.manifest import read_manifest, verify, write_manifest
+from harveyseg.manifest import read_manifest, verify, write_manifest, write_skipped
 
 Damage = Callable[[Path], object]
 
@@ -64,6 +66,13 @@ def with_value(value: int, pixels: int) -> Image.Image:
     return Image.fromarray(values)
 
 
+def palette(indices: Image.Image) -> Image.Image:
+    """The same values as indices into a palette of arbitrary colours."""
+    image = Image.frombytes("P", indices.size, indices.tobytes())
+    image.putpalette(np.random.default_rng(5).permutation(768).astype(np.uint8).tobytes())
+    return image
+
+
 def turned() -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -105,10 +114,10 @@ BAD: list[tuple[Damage, str]] = [
     (lambda folder: shutil.rmtree(folder / "train_images"), "train_images: the folder is missing"),
     (lambda folder: shutil.rmtree(folder / "train_masks"), "train_masks: the folder is missing"),
     (lambda folder: shutil.rmtree(folder / "test_images"), "test_images: the folder is missing"),
-    (empty("test_images"), "test_images: holds no photo (.jpg or .jpeg)"),
+    (empty("test_images"), "test_images: holds no photo (.jpg or .jpeg or .png or .tif or .tiff)"),
     (remove("train_masks/9.png"), "train_images/9.jpg: has no mask train_masks/9.png"),
     (remove("test_masks/20.png"), "test_images/20.jpg: has no mask test_masks/20.png"),
-    (remove("train_images/9.jpg"), "train_masks/9.png: has no photo train_images/9.jpg"),
+    (remove("train_images/9.jpg"), "train_masks/9.png: has no photo 9 in train_images"),
     (
         write("train_masks/9.png", encoded(mask((64, 48)), "PNG")),
         "train_masks/9.png: is 48x64 pixels, its photo 64x48",
@@ -123,11 +132,11 @@ BAD: list[tuple[Damage, str]] = [
     ),
     (
         write("train_masks/9.png", encoded(mask().convert("RGB"), "PNG")),
-        "train_masks/9.png: is 8-bit colour; a mask must be 8-bit grey, its value the class id",
+        "train_masks/9.png: is 8-bit colour; data.classes must say which colour is which class",
     ),
     (
-        write("train_masks/9.png", encoded(mask().convert("P"), "PNG")),
-        "train_masks/9.png: is 8-bit palette; a mask must be 8-bit grey",
+        write("train_masks/9.png", encoded(palette(with_value(31, 5)), "PNG")),
+        "train_masks/9.png: holds the palette index 31 in 5 pixels; classes are 0..24",
     ),
     (
         write("train_masks/9.png", encoded(Image.fromarray(np.zeros((48, 64), np.uint16)), "PNG")),
@@ -142,16 +151,18 @@ BAD: list[tuple[Damage, str]] = [
     (cut("train_images/9.jpg", -2), "train_images/9.jpg: "),
     (zeroed, "train_images/9.jpg: is truncated (a JPEG without its end marker)"),
     (cut("train_images/9.jpg", 100), "train_images/9.jpg: cannot be decoded as a JPEG photo"),
-    (cut("train_images/9.jpg", 0), "train_images/9.jpg: cannot be decoded as a JPEG photo (unknown format)"),
+    (cut("train_images/9.jpg", 0), "train_images/9.jpg: the file is empty"),
+    (cut("train_masks/9.png", 0), "train_masks/9.png: the file is empty"),
+    (write("train_images/9.jpg", b"<html>"), "train_images/9.jpg: cannot be decoded as a JPEG photo (unknown format)"),
     (cut("train_masks/9.png", -50), "train_masks/9.png: cannot be decoded as a PNG mask"),
     (cut("train_masks/9.png", -1), "train_masks/9.png: is truncated (a PNG without its end chunk)"),
     (
         write("train_images/9.jpg", encoded(photo(1), "PNG")),
-        "train_images/9.jpg: cannot be decoded as a JPEG photo (unknown format)",
+        "train_images/9.jpg: is PNG data; rename it to .png",
     ),
     (
         write("train_masks/9.png", encoded(photo(1))),
-        "train_masks/9.png: cannot be decoded as a PNG mask (unknown format)",
+        "train_masks/9.png: is JPEG data; a mask must be a PNG, whose values are exact",
     ),
     (
         write("train_images/9.jpg", encoded(photo(1).convert("CMYK"))),
@@ -160,17 +171,17 @@ BAD: list[tuple[Damage, str]] = [
     (write("train_images/9.jpg", turned()), "train_images/9.jpg: its EXIF orientation tag (6) turns it against"),
     (
         write("train_images/9.JPEG", encoded(photo(8))),
-        "train_images/9.JPEG and train_images/9.jpg: the id '9' occurs twice; ids must be unique",
+        "train_images/9.jpg: its id '9' is that of train_images/9.JPEG, too; ids must be unique",
     ),
     (
         write("train_images/20.jpg", encoded(photo(8))),
-        "train_images/20.jpg and test_images/20.jpg: the id '20' occurs in both parts",
+        "train_images/20.jpg: its id '20' is that of test_images/20.jpg, too; ids must be unique",
     ),
     (
         copy("train_images/9.jpg", "test_images/21.jpg"),
-        "train_images/9.jpg and test_images/21.jpg: the same photo in train and test",
+        "train_images/9.jpg: the same photo as test_images/21.jpg; a test score would be worthless",
     ),
-    (write("train_images/9.tif", b""), "train_images/9.tif: must end in .jpg or .jpeg"),
+    (write("train_images/9.gif", b""), "train_images/9.gif: must end in .jpg or .jpeg or .png or .tif or .tiff"),
     (write("train_masks/9.jpg", b""), "train_masks/9.jpg: must end in .png"),
     (lambda folder: (folder / "train_images/more").mkdir(), "train_images/more: a folder; files must lie in"),
 ]
@@ -182,7 +193,9 @@ def test_bad_input(folder: Path, damage: Damage, message: str) -> None:
     with pytest.raises(HarveysegError, match=re.escape(message)) as caught:
         verify(folder)
     assert str(caught.value).startswith(f"the photos in {folder}: ")
-    assert str(caught.value).endswith("then run `dvc repro download`.")
+    remedy = "Mend or remove these files (or fetch them again), then run `dvc repro download`."
+    structural = re.search("folder|holds no photo", message)
+    assert str(caught.value).endswith(remedy + ("" if structural else " To go on without them: data.on_bad = skip."))
 
 
 def test_all_problems_are_listed_at_once(folder: Path) -> None:
@@ -200,7 +213,8 @@ def test_all_problems_are_listed_at_once(folder: Path) -> None:
 
 
 def test_manifest_of_a_good_folder(folder: Path, tmp_path: Path) -> None:
-    pairs, manifest = verify(folder)
+    verified = verify(folder)
+    pairs, manifest = verified.pairs, verified.manifest
     assert [(pair.part, pair.id) for pair in pairs] == [
         ("train", "10"),
         ("train", "9"),
@@ -222,18 +236,19 @@ def test_one_training_photo_is_enough_here(folder: Path) -> None:
     for photo_id in ("10", "NA"):
         (folder / f"train_images/{photo_id}.jpg").unlink()
         (folder / f"train_masks/{photo_id}.png").unlink()
-    assert len(verify(folder)[0]) == 2
+    assert len(verify(folder).pairs) == 2
 
 
 def test_test_masks_may_be_unknown(folder: Path) -> None:
     shutil.rmtree(folder / "test_masks")
-    pairs, manifest = verify(folder)
+    verified = verify(folder)
+    pairs, manifest = verified.pairs, verified.manifest
     assert pairs[-1].mask is None
     assert manifest.iloc[-1][["mask", "mask_sha256"]].tolist() == ["", ""]
 
 
 def test_nested_folders_any_case_and_hidden_files(folder: Path) -> None:
-    flat = verify(folder)[1]
+    flat = verify(folder).manifest
     for name in ("train_images", "train_masks", "test_images"):
         (folder / name).rename(folder / "moved")
         (folder / name).mkdir()
@@ -241,7 +256,7 @@ def test_nested_folders_any_case_and_hidden_files(folder: Path) -> None:
     nested = folder / "train_images/train_images"
     (nested / "9.jpg").rename(nested / "9.JPEG")
     (nested / ".DS_Store").write_bytes(b"")
-    assert verify(folder)[1].equals(flat)
+    assert verify(folder).manifest.equals(flat)
 
 
 def test_trailing_bytes_and_upright_exif_are_no_problem(folder: Path) -> None:
@@ -268,3 +283,135 @@ def test_damaged_manifest(tmp_path: Path, text: str | None, message: str) -> Non
         (tmp_path / "manifest.csv").write_text(text)
     with pytest.raises(HarveysegError, match=rf"manifest\.csv: {message}.*dvc repro download"):
         read_manifest(tmp_path / "manifest.csv")
+
+
+@pytest.mark.parametrize(("ending", "kind"), [("png", "PNG"), ("tif", "TIFF"), ("TIFF", "TIFF"), ("PNG", "PNG")])
+def test_photos_keep_their_format_and_bytes(folder: Path, ending: str, kind: str) -> None:
+    (folder / "train_images/9.jpg").unlink()
+    (folder / f"train_images/9.{ending}").write_bytes(encoded(photo(1), kind))
+    row = verify(folder).manifest.iloc[1]
+    assert row["image"] == f"train_images/9.{ {'PNG': 'png', 'TIFF': 'tif'}[kind] }"
+    assert row["image_sha256"] == hashlib.sha256((folder / f"train_images/9.{ending}").read_bytes()).hexdigest()
+
+
+def test_an_opaque_alpha_channel_is_no_problem(folder: Path) -> None:
+    (folder / "train_images/9.jpg").unlink()
+    (folder / "train_images/9.png").write_bytes(encoded(photo(1).convert("RGBA"), "PNG"))
+    assert verify(folder).manifest["image"].tolist()[1] == "train_images/9.png"
+
+
+def see_through() -> Image.Image:
+    image = photo(1).convert("RGBA")
+    image.putpixel((3, 4), (0, 0, 0, 254))
+    return image
+
+
+def tiff_of_16_bits() -> bytes:
+    done, data = cv2.imencode(".tif", np.zeros((48, 64, 3), np.uint16))
+    assert done
+    return data.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        (
+            "9.png",
+            encoded(see_through(), "PNG"),
+            "is transparent in places; a photo without an alpha channel is needed",
+        ),
+        ("9.png", encoded(photo(1).convert("L"), "PNG"), "is a PNG of mode L; a colour photo (RGB) is needed"),
+        ("9.png", png(16, 2, (b"\0" * (1 + 64 * 6)) * 48), "has 16 bits per channel; 8 are needed"),
+        ("9.png", encoded(photo(1), "PNG")[:-1], "is truncated (a PNG without its end chunk)"),
+        ("9.png", encoded(photo(1)), "is JPEG data; rename it to .jpg"),
+        ("9.tif", encoded(photo(1), "TIFF")[:3000], "cannot be decoded as a TIFF photo ("),
+        ("9.tif", tiff_of_16_bits(), "has 16 bits per channel; 8 are needed"),
+    ],
+)
+def test_bad_photos_of_other_formats(folder: Path, name: str, data: bytes, message: str) -> None:
+    (folder / "train_images/9.jpg").unlink()
+    (folder / "train_images" / name).write_bytes(data)
+    with pytest.raises(HarveysegError, match=re.escape(f"train_images/{name}: {message}")):
+        verify(folder)
+
+
+def test_folders_at_any_depth_in_any_case(folder: Path) -> None:
+    flat = verify(folder).manifest
+    deep = folder / "archive/FDL21"
+    deep.mkdir(parents=True)
+    (folder / "train_images").rename(folder / "moved")
+    (deep / "Train_Images/TRAIN_IMAGES").mkdir(parents=True)
+    (folder / "moved").rename(deep / "Train_Images/TRAIN_IMAGES/train_images")
+    (folder / "train_masks").rename(deep / "TRAIN_MASKS")
+    junk = folder / "__MACOSX/train_images/._9.jpg"  # as the Archive Utility of macOS leaves it
+    junk.parent.mkdir(parents=True)
+    junk.write_bytes(b"")
+    assert verify(folder).manifest.equals(flat)
+
+
+def test_several_folders_of_one_name_are_not_chosen_from(folder: Path) -> None:
+    shutil.copytree(folder / "train_images", folder / "backup/Train_images")
+    with pytest.raises(HarveysegError) as caught:
+        verify(folder, skip=True)
+    assert "train_images: 2 folders have this name: train_images, backup/Train_images; keep one" in str(caught.value)
+
+
+def damaged(folder: Path) -> None:
+    """Of six training photos and two test photos only training photo 10 and test photo 20 stay good."""
+    for number in (1, 2, 3):
+        write(f"train_images/{number}.jpg", encoded(photo(30 + number)))(folder)
+    write("train_masks/1.png", encoded(with_value(25, 7), "PNG"))(folder)
+    write("train_masks/2.png", encoded(mask((64, 48)), "PNG"))(folder)  # 3 has none
+    write("train_masks/4.png", encoded(mask(), "PNG"))(folder)  # no photo
+    cut("train_images/9.jpg", 1500)(folder)
+    copy("train_images/NA.jpg", "test_images/21.jpg")(folder)
+    copy("test_masks/20.png", "test_masks/21.png")(folder)
+    write("test_images/22.jpg", b"")(folder)
+    write("test_images/notes.txt", b"")(folder)
+
+
+def test_bad_files_can_be_left_out(folder: Path, tmp_path: Path) -> None:
+    clean = verify(folder).manifest
+    damaged(folder)
+    verified = verify(folder, skip=True)
+    assert [(pair.part, pair.id) for pair in verified.pairs] == [("train", "10"), ("test", "20"), ("test", "21")]
+    good = clean["id"].isin(["10", "20"])
+    assert (
+        verified.manifest[verified.manifest["id"] != "21"]
+        .reset_index(drop=True)
+        .equals(clean[good].reset_index(drop=True))
+    )
+    write_skipped(tmp_path / "skipped.csv", verified.skipped)
+    skipped = pd.read_csv(tmp_path / "skipped.csv")
+    assert dict(zip(skipped["file"], skipped["cause"].str.slice(0, 20), strict=True)) == {
+        "train_images/3.jpg": "has no mask train_ma",
+        "train_images/9.jpg": "cannot be decoded as",
+        "train_images/NA.jpg": "the same photo as te",
+        "train_masks/1.png": "holds the value 25 i",
+        "train_masks/2.png": "is 48x64 pixels, its",
+        "train_masks/4.png": "has no photo 4 in tr",
+        "test_images/22.jpg": "the file is empty",
+        "test_images/notes.txt": "must end in .jpg or ",
+    }
+    with pytest.raises(HarveysegError, match=r": 9 problems\n(.*\n)+.*To go on without them: data\.on_bad = skip\.$"):
+        verify(folder)
+
+
+def test_of_two_photos_of_one_id_none_is_chosen(folder: Path) -> None:
+    write("train_images/9.JPEG", encoded(photo(8)))(folder)
+    write("train_images/20.jpg", encoded(photo(9)))(folder)
+    write("train_masks/20.png", encoded(mask(), "PNG"))(folder)
+    ids = [pair.id for pair in verify(folder, skip=True).pairs]
+    assert ids == ["10", "NA", "20"]  # of the one in both parts, the test photo stays
+
+
+def test_nothing_left_is_an_error_also_when_bad_files_are_left_out(folder: Path) -> None:
+    write("test_images/20.jpg", b"")(folder)
+    with pytest.raises(HarveysegError) as caught:
+        verify(folder, skip=True, name="s3://bucket")
+    assert str(caught.value) == (
+        "the photos in s3://bucket: 2 problems\n"
+        "  - test_images/20.jpg: the file is empty\n"
+        "  - test_images: nothing is left, since every photo is bad\n"
+        "Mend or remove these files (or fetch them again), then run `dvc repro download`."
+    )

@@ -24,7 +24,7 @@ from harveyseg.runs import RunRecord, read_run
 
 pytestmark = pytest.mark.slow
 
-CHANGES = {
+CHANGES: dict[str, object] = {
     "data": {"demo": {"train": 10, "test": 3, "seed": 0, "width": 96}},
     "resize-cache": {"size": 64},
     "split": {"folds": 2, "groups": "none"},
@@ -103,10 +103,8 @@ def _lay_over(target: dict[str, object], changes: dict[str, object]) -> None:
             target[key] = value
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A checkout with small settings, run once from start to end."""
-    folder = tmp_path_factory.mktemp("project") / "harveyseg"
+def start_project(folder: Path, changes: dict[str, object]) -> Project:
+    """A new git repository with this project's files as they are now, and these changes of params.yaml."""
     ignored = shutil.ignore_patterns("__pycache__", "tmp", "cache", "*.egg-info")
     for name in ("src", "stages", ".dvc"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
@@ -114,11 +112,18 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         shutil.copy(ROOT / name, folder / name)
     yaml = YAML()
     params = yaml.load(folder / "params.yaml")
-    _lay_over(params, CHANGES)
+    _lay_over(params, changes)
     yaml.dump(params, folder / "params.yaml")
     made = Project(folder)
     made.run("git", "init", "-q")
     made.commit("start")
+    return made
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A checkout with small settings, run once from start to end."""
+    made = start_project(tmp_path_factory.mktemp("project") / "harveyseg", CHANGES)
     ran = made.stages("dvc", "repro")
     assert ran == {
         "configure", "download", "resize-cache", "split", "train@unet-0", "train@attention_unet-0", "evaluate@unet-0",

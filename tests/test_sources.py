@@ -105,7 +105,7 @@ def test_every_allowed_source_has_its_function() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"source": "folder"}, r"data\.source = 'folder': Input should be 'demo' or 'directory'"),
+        ({"source": "folder"}, r"data\.source = 'folder': Input should be 'demo', 'directory', 'kaggle' or 'figshare'"),
         ({"path": "photos"}, r"data\.source: missing"),
         ({"source": "directory"}, r"data\.path is empty"),
         ({"source": "directory", "path": "absent"}, r"data\.path = absent: .* is no folder. Correct data\.path"),

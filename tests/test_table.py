@@ -213,6 +213,17 @@ def test_what_is_missing_is_shown(tracker: Tracker, project: Path) -> None:
     assert "| unet | 0 | 0.50000 |" in shown
 
 
+def test_bad_files_that_were_left_out_are_noted_once(tracker: Tracker, project: Path) -> None:
+    outputs = []
+    for model in ("unet", "attention_unet"):
+        record = make_record(model, parameters={"data.skipped": 3})
+        outputs.append(write_outputs(project / "data", record, {"val/score": 0.5, "val/empty_score": 0.4}))
+    sync(tracker, outputs)
+    make_table(tracker, outputs, project / "reports")
+    notes = (project / "reports" / "comparison.md").read_text().partition("\n\n")[2]
+    assert notes == "- unet mean, attention_unet mean: 3 bad files were left out of the data (data.on_bad: skip)\n"
+
+
 def test_removed_model_leaves_the_table_though_its_folder_stays(tracker: Tracker, project: Path) -> None:
     outputs = write_workspace(project)
     sync(tracker, outputs)

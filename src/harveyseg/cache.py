@@ -34,6 +34,8 @@ class CachedPart:
     """The value of ``data.source``."""
     data_hash: str
     """SHA-256 of the manifest."""
+    skipped: int = 0
+    """How many bad files ``data.on_bad: skip`` left out of the data, both parts together."""
 
 
 def load_part(folder: Path) -> CachedPart:
@@ -57,6 +59,7 @@ def load_part(folder: Path) -> CachedPart:
         size=(height, width),
         source=info["source"],
         data_hash=info["hash"],
+        skipped=info.get("skipped", 0),
     )
 
 

@@ -12,6 +12,7 @@ from harveyseg.errors import HarveysegError
 
 PARAMS = Path("params.yaml")
 DATA = Path("data")
+UPLOADS = Path("uploads.json")
 
 _commands = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -50,14 +51,17 @@ def table(
 
 @_commands.command()
 def sync() -> None:
-    """Import the workspace's runs and results that MLflow misses."""
+    """Import the workspace's runs and results, and the scores in uploads.json, that MLflow misses."""
     from harveyseg.settings import section
     from harveyseg.table import workspace
     from harveyseg.tracking import TrackingParams, open_tracker
     from harveyseg.tracking import sync as synchronise
+    from harveyseg.upload import log_missing_scores, read_uploads
 
     tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
-    lines = synchronise(tracker, workspace(PARAMS, DATA))
+    outputs = workspace(PARAMS, DATA)
+    lines = synchronise(tracker, outputs)
+    lines += log_missing_scores(tracker, [output.record for output in outputs], read_uploads(UPLOADS))
     print("\n".join(lines) if lines else "MLflow has everything.")
 
 
@@ -119,6 +123,38 @@ def predict(
         shares = sorted(((float(share), str(name)) for name, share in row.items() if name != "photo"), reverse=True)
         print(f"{row['photo']}: " + ", ".join(f"{name} {share:.1f}%" for share, name in shares if share >= 0.1))
     print(f"{out}: class maps, overlays and areas.csv of {len(photos)} photos")
+
+
+@_commands.command()
+def upload(
+    model: Annotated[str | None, typer.Option(help="Whose submission; the ensemble's if not given.")] = None,
+    message: Annotated[
+        str | None, typer.Option(help="Shown at Kaggle. If not given: the model and its out-of-fold score.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the file and say what would be done, without any network.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Hand in the same file again without asking.")] = False,
+) -> None:
+    """Hand a submission in to Kaggle, wait for its score and log that to MLflow; see docs/kaggle.md."""
+    from harveyseg.settings import section
+    from harveyseg.sources import DataParams
+    from harveyseg.tracking import TrackingParams, open_tracker
+    from harveyseg.upload import hand_in, make_plan
+
+    plan = make_plan(section(PARAMS, "data", DataParams).kaggle.competition, DATA, UPLOADS, model, message)
+    print(plan.describe(), flush=True)
+    if dry_run:
+        return
+    if plan.again and not yes:
+        if not sys.stdin.isatty():
+            raise HarveysegError(f"{plan.path}: this very file was handed in before. --yes hands it in once more.")
+        typer.confirm("Hand in the same file once more? It counts against the day's submissions.", abort=True)
+    done = hand_in(plan, UPLOADS)
+    print(f"submission {done.ref}: {done.outcome}", flush=True)
+    tracker = open_tracker(section(PARAMS, "tracking", TrackingParams))
+    for record in plan.records:
+        tracker.add_results(record, done.metrics)
 
 
 @_commands.command()

@@ -13,7 +13,7 @@ from harveyseg.device import describe
 from harveyseg.files import digest, sha256
 from harveyseg.imports import code_digests, module_closure
 from harveyseg.provenance import experiment_name, git_state, library_versions
-from harveyseg.runs import RunRecord
+from harveyseg.runs import SKIPPED, RunRecord, Value
 
 
 def stage_key(config: ModelConfig, cache: Path, split_hash: str, fold: int, test: Path) -> str:
@@ -63,13 +63,16 @@ def new_record(
     """The record of a training that starts now."""
     git = git_state(checkout)
     height, width = part.size
+    data: dict[str, Value] = {"resize-cache.size": f"{height}x{width}"}
+    if part.skipped:
+        data[SKIPPED] = part.skipped
     return RunRecord(
         kind="train",
         model=config.model,
         fold=fold,
         stage_key=key,
         experiment=experiment_name(),
-        parameters={**flat_parameters(config), "resize-cache.size": f"{height}x{width}"},
+        parameters={**flat_parameters(config), **data},
         git_commit=git.commit,
         git_dirty=git.dirty,
         data_source=part.source,

@@ -5,25 +5,32 @@ import io
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 from rich.console import Console
 from rich.progress import track
 
-from harveyseg.classes import N_CLASSES
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import atomic
+from harveyseg.masks import decoding_cause, read_mask
 
-PHOTO_ENDINGS = (".jpg", ".jpeg")
+FOLDERS = ("train_images", "train_masks", "test_images", "test_masks")
+"""What the folders of a data set are called, in upper or lower case."""
+PHOTO_KINDS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}
+"""Endings of photos, in upper or lower case, and what has to be in such a file."""
 MASK_ENDINGS = (".png",)
 COLUMNS = ("part", "id", "image", "mask", "width", "height", "image_sha256", "mask_sha256")
 
+_RAW_ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif"}
+_IGNORED = {"__MACOSX", "Thumbs.db", "desktop.ini"}
+"""What macOS and Windows leave in folders and archives."""
+_BITS_PER_SAMPLE = 258  # TIFF's tag
 _EXIF_ORIENTATION = 0x0112
 _PNG_END = b"IEND\xaeB`\x82"  # the last chunk's type and checksum, the same in every file
 _MAKE_ANEW = "Make it anew with `dvc repro download`."
@@ -43,58 +50,101 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Problem:
+    """What is wrong with a file or folder of a data set."""
+
+    file: str
+    """Below the data set's folder."""
+    cause: str
+    pair: tuple[str, str] | None = None
+    """Part and id of the photo that cannot be used."""
+    structural: bool = False
+    """Whether the data set as a whole cannot be used: it does not help to leave this file out."""
+
+    def __str__(self) -> str:
+        """One line for a list of problems."""
+        return f"{self.file}: {self.cause}"
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A data set in which all is well, but for what was left out of it."""
+
+    pairs: list[Pair]
+    """Sorted by part, training first, then id."""
+    manifest: pd.DataFrame
+    """A row for each pair (see ``COLUMNS``); ``image`` and ``mask`` are the files' paths in ``data/raw``."""
+    skipped: list[Problem]
+    """Why files were left out; a file can have several problems."""
+
+
+@dataclass(frozen=True)
 class _Checked:
     width: int
     height: int
     image_sha256: str
     mask_sha256: str
-    problems: list[str]
+    problems: list[Problem]
 
 
-def verify(folder: Path) -> tuple[list[Pair], pd.DataFrame]:
+def verify(
+    folder: Path, *, colours: Mapping[int, str] | None = None, skip: bool = False, name: str | None = None
+) -> Verified:
     """Check every photo and mask of a folder in the Kaggle layout.
 
-    The layout is ``train_images``, ``train_masks``, ``test_images`` and optionally ``test_masks``, each perhaps nested
-    once under its own name. Checked are: pairs complete, ids unique, files decode to their end, photo and mask of one
-    size, masks 8-bit with one channel and values 0..24, no photo in both parts (by the hash of its bytes). The same
-    photo twice within the training part is only warned about: it can leak between folds, but spoils no test score.
+    The layout is ``train_images``, ``train_masks``, ``test_images`` and optionally ``test_masks``, in upper or lower
+    case, at any depth and nested in folders of the same name, as long as there is only one of each. Checked are: pairs
+    complete, ids unique, files decode to their end, photo and mask of one size, masks as :func:`harveyseg.masks.
+    read_mask` understands them, no photo in both parts (by the hash of its bytes). The same photo twice within the
+    training part is only warned about: it can leak between folds, but spoils no test score.
 
     Args:
         folder: where the layout lies; it is only read.
-
-    Returns:
-        The pairs, sorted by part then id, and the manifest with one row for each of them (see ``COLUMNS``), whose
-        ``image`` and ``mask`` are the paths that the files get in ``data/raw``.
+        colours: ``data.classes``: class id -> colour in the masks, or None.
+        skip: leave bad photos and masks out instead of stopping. Of a photo that is in both parts the one of the
+            training part is left out.
+        name: what messages call the folder; its path when None.
 
     Raises:
-        HarveysegError: lists all problems of all files at once.
+        HarveysegError: lists all problems of all files at once; with ``skip``, those that leave no data set.
     """
     pairs, problems = _find(folder)
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        results = pool.map(lambda pair: _check(folder, pair), pairs)
+        results = pool.map(lambda pair: _check(folder, pair, colours), pairs)
         checked = list(track(results, "Verifying photos", total=len(pairs), console=Console(stderr=True)))
     for result in checked:
         problems += result.problems
     problems += _same_content(folder, pairs, checked)
-    raise_problems(
-        problems,
-        f"the photos in {folder}",
-        "Mend or remove these files (or fetch them again), then run `dvc repro download`.",
-    )
+    bad = {problem.pair for problem in problems}
+    good = [(pair, result) for pair, result in zip(pairs, checked, strict=True) if (pair.part, pair.id) not in bad]
+    structural = any(problem.structural for problem in problems)
+    stops = problems
+    if skip and not structural:
+        lost = [part for part in ("train", "test") if all(pair.part != part for pair, _ in good)]
+        nothing = [Problem(f"{part}_images", "nothing is left, since every photo is bad") for part in lost]
+        stops = [*problems, *nothing] if nothing else []
+    remedy = "Mend or remove these files (or fetch them again), then run `dvc repro download`."
+    if not skip and not structural:
+        remedy += " To go on without them: data.on_bad = skip."
+    raise_problems([str(problem) for problem in stops], f"the photos in {name or folder}", remedy)
+    return Verified([pair for pair, _ in good], _manifest(good), problems)
+
+
+def _manifest(checked: Sequence[tuple[Pair, _Checked]]) -> pd.DataFrame:
     rows = [
         (
             pair.part,
             pair.id,
-            f"{pair.part}_images/{pair.id}.jpg",
+            f"{pair.part}_images/{pair.id}{_RAW_ENDINGS[_kind(pair.image)]}",
             "" if pair.mask is None else f"{pair.part}_masks/{pair.id}.png",
             result.width,
             result.height,
             result.image_sha256,
             result.mask_sha256,
         )
-        for pair, result in zip(pairs, checked, strict=True)
+        for pair, result in checked
     ]
-    return pairs, pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def write_manifest(path: Path, manifest: pd.DataFrame) -> None:
@@ -122,151 +172,192 @@ def read_manifest(path: Path) -> pd.DataFrame:
     return manifest
 
 
-def _find(folder: Path) -> tuple[list[Pair], list[str]]:
+def write_skipped(path: Path, skipped: Sequence[Problem]) -> None:
+    """Write ``skipped.csv``, atomically: file and cause of each problem."""
+    with atomic(path) as temporary:
+        rows = [(problem.file, problem.cause) for problem in skipped]
+        pd.DataFrame(rows, columns=["file", "cause"]).to_csv(temporary, index=False, lineterminator="\n")
+
+
+def layout_folders(folder: Path) -> dict[str, list[Path]]:
+    """The folders that are called like one of ``FOLDERS``, in upper or lower case, at any depth, by that name.
+
+    What lies inside of one is not listed; hidden folders are not looked into.
+    """
+    found: dict[str, list[Path]] = {name: [] for name in FOLDERS}
+    for top, names, _ in os.walk(folder):
+        visible = sorted(name for name in names if not _is_hidden(name))
+        for name in visible:
+            if name.lower() in found:
+                found[name.lower()].append(Path(top) / name)
+        names[:] = [name for name in visible if name.lower() not in found]
+    return found
+
+
+def _find(folder: Path) -> tuple[list[Pair], list[Problem]]:
     """Pair photos with masks by their ids, without opening any file."""
     pairs: list[Pair] = []
-    problems: list[str] = []
-    parts_of_id: dict[str, list[Path]] = defaultdict(list)
+    problems: list[Problem] = []
+    places = layout_folders(folder)
+    ids: dict[str, dict[str, Path]] = {}
     for part in ("train", "test"):
-        photos = _files_by_id(folder, f"{part}_images", PHOTO_ENDINGS, problems)
+        images, masks = f"{part}_images", f"{part}_masks"
+        photos = _files_by_id(folder, images, places[images], tuple(PHOTO_KINDS), problems)
         if photos is not None and not photos:
-            problems.append(f"{part}_images: holds no photo ({' or '.join(PHOTO_ENDINGS)})")
-        masks = None
-        if part == "train" or (folder / "test_masks").exists():
-            masks = _files_by_id(folder, f"{part}_masks", MASK_ENDINGS, problems)
+            endings = " or ".join(PHOTO_KINDS)
+            problems.append(Problem(images, f"holds no photo ({endings})", structural=True))
+        by_id = None
+        if part == "train" or places[masks]:
+            by_id = _files_by_id(folder, masks, places[masks], MASK_ENDINGS, problems)
+        ids[part] = photos or {}
         if photos is None:
             continue
         for photo_id, photo in sorted(photos.items()):
-            parts_of_id[photo_id].append(photo)
-            if masks is not None and photo_id not in masks:
-                problems.append(f"{photo.relative_to(folder)}: has no mask {part}_masks/{photo_id}.png")
-            pairs.append(Pair(part, photo_id, photo, None if masks is None else masks.get(photo_id)))
-        for mask_id, mask in sorted((masks or {}).items()):
+            if by_id is not None and photo_id not in by_id:
+                name = str(photo.relative_to(folder))
+                problems.append(Problem(name, f"has no mask {masks}/{photo_id}.png", (part, photo_id)))
+            pairs.append(Pair(part, photo_id, photo, None if by_id is None else by_id.get(photo_id)))
+        for mask_id, mask in sorted((by_id or {}).items()):
             if mask_id not in photos:
-                problems.append(f"{mask.relative_to(folder)}: has no photo {part}_images/{mask_id}.jpg")
-    for photo_id, files in sorted(parts_of_id.items()):
-        if len(files) > 1:
-            names = " and ".join(str(file.relative_to(folder)) for file in files)
-            problems.append(f"{names}: the id {photo_id!r} occurs in both parts; ids must be unique")
+                problems.append(Problem(str(mask.relative_to(folder)), f"has no photo {mask_id} in {images}"))
+    for photo_id in sorted(ids["train"].keys() & ids["test"].keys()):
+        photo, other = (ids[part][photo_id].relative_to(folder) for part in ("train", "test"))
+        cause = f"its id {photo_id!r} is that of {other}, too; ids must be unique"
+        problems.append(Problem(str(photo), cause, ("train", photo_id)))
     return sorted(pairs, key=lambda pair: (pair.part != "train", pair.id)), problems
 
 
-def _files_by_id(folder: Path, name: str, endings: tuple[str, ...], problems: list[str]) -> dict[str, Path] | None:
-    """The files of ``folder/name`` (or ``folder/name/name``) by their stems; None when the folder is missing."""
-    outer = folder / name
-    if not outer.is_dir():
-        problems.append(f"{name}: the folder is missing")
+def _files_by_id(
+    folder: Path, name: str, places: Sequence[Path], endings: tuple[str, ...], problems: list[Problem]
+) -> dict[str, Path] | None:
+    """The files of the folder ``name`` by their stems; None when it is missing or there are several."""
+    if len(places) != 1:
+        several = ", ".join(str(place.relative_to(folder)) for place in places)
+        cause = f"{len(places)} folders have this name: {several}; keep one" if places else "the folder is missing"
+        problems.append(Problem(name, cause, structural=True))
         return None
     found: dict[str, Path] = {}
-    for path in _visible(outer, nested=name):
-        relative = path.relative_to(folder)
+    for path in _visible(places[0], nested=name):
+        relative = str(path.relative_to(folder))
+        pair = (name.partition("_")[0], path.stem)
         if path.is_dir():
-            problems.append(f"{relative}: a folder; files must lie in {name} or {name}/{name}")
+            cause = f"a folder; files must lie in {name} itself or in folders of that name inside it"
+            problems.append(Problem(relative, cause, structural=True))
         elif path.suffix.lower() not in endings:
-            problems.append(f"{relative}: must end in {' or '.join(endings)}")
+            problems.append(Problem(relative, f"must end in {' or '.join(endings)}"))
         elif path.stem in found:
-            other = found[path.stem].relative_to(folder)
-            problems.append(f"{other} and {relative}: the id {path.stem!r} occurs twice; ids must be unique")
+            for one, other in ((found[path.stem], relative), (path, found[path.stem].relative_to(folder))):
+                cause = f"its id {path.stem!r} is that of {other}, too; ids must be unique"
+                problems.append(Problem(str(one.relative_to(folder)), cause, pair))
         else:
             found[path.stem] = path
     return found
 
 
 def _visible(outer: Path, nested: str) -> Iterator[Path]:
-    """All that lies in a folder and in the folder of that name inside it, hidden files left out."""
+    """All that lies in a folder and in folders named ``nested`` inside it, hidden files left out."""
     for path in sorted(outer.iterdir()):
-        if path.name == nested and path.is_dir():
-            yield from _visible(path, nested="")
-        elif not path.name.startswith("."):
+        if path.name.lower() == nested and path.is_dir():
+            yield from _visible(path, nested)
+        elif not _is_hidden(path.name):
             yield path
 
 
-def _check(folder: Path, pair: Pair) -> _Checked:
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in _IGNORED
+
+
+def _kind(photo: Path) -> str:
+    return PHOTO_KINDS[photo.suffix.lower()]
+
+
+def _check(folder: Path, pair: Pair, colours: Mapping[int, str] | None) -> _Checked:
     """Decode one photo and its mask."""
-    problems: list[str] = []
     photo = pair.image.read_bytes()
-    size = _check_photo(photo, str(pair.image.relative_to(folder)), problems)
+    size, causes = _check_photo(photo, _kind(pair.image))
+    found = [(pair.image, cause) for cause in causes]
     mask_sha256 = ""
     if pair.mask is not None:
-        mask = pair.mask.read_bytes()
-        mask_sha256 = hashlib.sha256(mask).hexdigest()
-        name = str(pair.mask.relative_to(folder))
-        mask_size = _check_mask(mask, name, problems)
-        if size and mask_size and mask_size != size:
-            problems.append(f"{name}: is {_by(mask_size)} pixels, its photo {_by(size)}")
+        mask = read_mask(pair.mask.read_bytes(), colours)
+        mask_sha256 = hashlib.sha256(mask.stored).hexdigest()
+        found += [(pair.mask, cause) for cause in mask.problems]
+        if size and mask.size and mask.size != size:
+            found.append((pair.mask, f"is {_by(mask.size)} pixels, its photo {_by(size)}"))
+    problems = [Problem(str(path.relative_to(folder)), cause, (pair.part, pair.id)) for path, cause in found]
     width, height = size or (0, 0)
     return _Checked(width, height, hashlib.sha256(photo).hexdigest(), mask_sha256, problems)
 
 
-def _check_photo(data: bytes, name: str, problems: list[str]) -> tuple[int, int] | None:
-    """The photo's (width, height), or None when it cannot be decoded."""
+def _check_photo(data: bytes, kind: str) -> tuple[tuple[int, int] | None, list[str]]:
+    """The photo's (width, height), None when it cannot be decoded, and what is wrong with it."""
+    if not data:
+        return None, ["the file is empty"]
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "TIFF")) as image:
+            # A JPEG that carries a preview, as drones write them, counts as MPO.
+            found = "JPEG" if image.format == "MPO" else str(image.format)
+            if found != kind:
+                return None, [f"is {found} data; rename it to {_RAW_ENDINGS[found]}"]
             size, mode = image.size, image.mode
             orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+            depths = _depths(image, data)
             # The scaled decode still reads every coefficient of the file, at a third of the time of a full one.
             image.draft("RGB", (max(1, size[0] // 8), max(1, size[1] // 8)))
             image.load()
+            transparent = mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255)
     except Exception as error:  # decoders raise many types on broken bytes; each means the same to the user
-        problems.append(f"{name}: cannot be decoded as a JPEG photo ({_cause(error)})")
-        return None
+        return None, [f"cannot be decoded as a {kind} photo ({decoding_cause(error)})"]
     # A download that broke off in a preallocated file ends in zeros, which libjpeg decodes to grey without an error.
     # The end marker cannot occur inside the scan, so it must follow the last start of one.
-    if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-        problems.append(f"{name}: is truncated (a JPEG without its end marker)")
-        return None
-    if mode != "RGB":
-        problems.append(f"{name}: is a JPEG of mode {mode}; a colour photo (RGB) is needed")
+    if kind == "JPEG" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+        return None, ["is truncated (a JPEG without its end marker)"]
+    if kind == "PNG" and _PNG_END not in data:
+        return None, ["is truncated (a PNG without its end chunk)"]
+    problems = []
+    if mode != "RGB" and (mode != "RGBA" or kind == "JPEG"):
+        problems.append(f"is a {kind} of mode {mode}; a colour photo (RGB) is needed")
+    elif depths != {8}:
+        problems.append(f"has {max(depths)} bits per channel; 8 are needed")
+    if transparent:
+        problems.append("is transparent in places; a photo without an alpha channel is needed")
     if orientation != 1:
         problems.append(
-            f"{name}: its EXIF orientation tag ({orientation}) turns it against its mask; "
+            f"its EXIF orientation tag ({orientation}) turns it against its mask; "
             "turn the pixels themselves and remove the tag"
         )
-    return size
+    return size, problems
 
 
-def _check_mask(data: bytes, name: str, problems: list[str]) -> tuple[int, int] | None:
-    """The mask's (width, height), or None when it cannot be decoded."""
-    try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            image.load()
-            size, histogram = image.size, image.histogram()
-    except Exception as error:  # decoders raise many types on broken bytes; each means the same to the user
-        problems.append(f"{name}: cannot be decoded as a PNG mask ({_cause(error)})")
-        return None
-    if _PNG_END not in data:
-        problems.append(f"{name}: is truncated (a PNG without its end chunk)")
-        return None
-    # Bytes 24 and 25 are the header's bit depth and colour type (PNG specification, 11.2.2). Pillow's mode would not
-    # do: it reads 4-bit grey as mode L, with every value times 17.
-    bits, colour = data[24], data[25]
-    if (bits, colour) != (8, 0):
-        kinds = {0: "grey", 2: "colour", 3: "palette", 4: "grey with alpha", 6: "colour with alpha"}
-        problems.append(f"{name}: is {bits}-bit {kinds[colour]}; a mask must be 8-bit grey, its value the class id")
-        return size
-    for value in np.flatnonzero(histogram[N_CLASSES:]) + N_CLASSES:
-        problems.append(f"{name}: holds the value {value} in {histogram[value]} pixels; classes are 0..{N_CLASSES - 1}")
-    return size
+def _depths(image: Image.Image, data: bytes) -> set[int]:
+    """Bits per channel in the file, which Pillow's mode does not tell: it reads 16 bits of colour as 8."""
+    if image.format == "PNG":
+        return {data[24]}  # of the header (PNG specification, 11.2.2)
+    if isinstance(image, TiffImageFile):
+        return set(image.tag_v2.get(_BITS_PER_SAMPLE, (1,)))
+    return {8}
 
 
-def _same_content(folder: Path, pairs: list[Pair], checked: list[_Checked]) -> list[str]:
+def _same_content(folder: Path, pairs: list[Pair], checked: list[_Checked]) -> list[Problem]:
     """Photos that are in both parts; those that are twice in one are logged as a warning."""
     by_hash: dict[str, list[Pair]] = defaultdict(list)
     for pair, result in zip(pairs, checked, strict=True):
-        by_hash[result.image_sha256].append(pair)
+        if result.width:  # broken files, empty ones say, are no photos that could be the same
+            by_hash[result.image_sha256].append(pair)
     problems = []
     for same in by_hash.values():
-        names = " and ".join(str(pair.image.relative_to(folder)) for pair in same)
-        if len({pair.part for pair in same}) > 1:
-            problems.append(f"{names}: the same photo in train and test; a test score would be worthless")
+        names = [str(pair.image.relative_to(folder)) for pair in same]
+        tests = [name for pair, name in zip(same, names, strict=True) if pair.part == "test"]
+        if 0 < len(tests) < len(same):
+            cause = f"the same photo as {tests[0]}; a test score would be worthless"
+            problems += [
+                Problem(name, cause, (pair.part, pair.id))
+                for pair, name in zip(same, names, strict=True)
+                if pair.part == "train"
+            ]
         elif len(same) > 1:
-            logger.warning("warning: %s: the same photo under several ids", names)
+            logger.warning("warning: %s: the same photo under several ids", " and ".join(names))
     return problems
 
 
 def _by(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
-
-
-def _cause(error: Exception) -> str:
-    return "unknown format" if isinstance(error, UnidentifiedImageError) else str(error)

@@ -89,6 +89,8 @@ def build_cache(raw: Path, cache: Path, params: ResizeParams) -> None:
     for part in ("train", "test"):
         rows = manifest[manifest["part"] == part].reset_index(drop=True)
         info = {"size": list(params.shape), "source": source["source"], "hash": source["hash"]}
+        if "skipped" in source:
+            info["skipped"] = source["skipped"]
         _build_part(raw, cache, part, rows, info, params)
 
 
@@ -155,12 +157,12 @@ def _statistics(photo: Image, mask: Image) -> dict[str, int]:
 
 
 def read_photo(path: Path, full: tuple[int, int], size: tuple[int, int]) -> Image:
-    """Decode a JPEG and shrink it by area average.
+    """Decode a photo and shrink it by area average.
 
-    The decoder shrinks by the largest 1/k (8, 4, 2, 1) that divides both sides and leaves at least twice the target.
-    For photos of 12 megapixels and 256x256 that is 1/4, at less than half the time of a full decode and 53 dB (PSNR)
-    from its average. k must divide the sides, since the decoder rounds the size up, and the last row and column would
-    stand for less of the photo than the others.
+    A JPEG's decoder shrinks by the largest 1/k (8, 4, 2, 1) that divides both sides and leaves at least twice the
+    target. For photos of 12 megapixels and 256x256 that is 1/4, at less than half the time of a full decode and 53 dB
+    (PSNR) from its average. k must divide the sides, since the decoder rounds the size up, and the last row and column
+    would stand for less of the photo than the others.
 
     Args:
         path: the file; an EXIF orientation is ignored, since masks fit the pixels as they are stored.
@@ -173,7 +175,9 @@ def read_photo(path: Path, full: tuple[int, int], size: tuple[int, int]) -> Imag
     Raises:
         HarveysegError: when the file is absent or no image.
     """
-    flags = _REDUCED[_reduction(full, size)] | cv2.IMREAD_IGNORE_ORIENTATION
+    # For other formats than JPEG, OpenCV's reduced decode is a full one that then skips pixels.
+    reduction = _reduction(full, size) if path.suffix == ".jpg" else 1
+    flags = _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
     decoded = _decode(path, flags)
     height, width = decoded.shape[:2]
     # INTER_AREA averages only where both sides shrink, hence the two steps.

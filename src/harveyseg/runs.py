@@ -11,6 +11,9 @@ from harveyseg.files import read_json, write_json
 
 Value = str | int | float | bool | None
 
+SKIPPED = "data.skipped"
+"""The parameter of a training that says how many bad files were left out of its data; absent where none were."""
+
 
 class RunRecord(BaseModel):
     """One training of one model on one fold, or one ensemble.

@@ -1,6 +1,5 @@
 """Dividing the training photos into folds: neighbouring frames stay together, classes are spread evenly."""
 
-import re
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +12,7 @@ from pydantic import Field
 from harveyseg.cache import COUNTS
 from harveyseg.classes import CLASS_NAMES
 from harveyseg.errors import HarveysegError
+from harveyseg.neighbours import DISTANCE, neighbour_groups, without_number
 from harveyseg.settings import Section
 
 _TRIES = 256
@@ -28,7 +28,7 @@ class SplitParams(Section):
     groups: str = "ids"
     """What stays together: ``ids`` (frames with neighbouring ids), ``none``, or a CSV file with a column ``id`` and a
     group column, as ``path.csv`` or ``path.csv:column``; relative paths are below the project's root."""
-    id_distance: int = Field(default=10, ge=0)
+    id_distance: int = Field(default=DISTANCE, ge=0)
     """For ``ids``: frames whose ids differ by at most this are linked, and so are all that a chain of links joins."""
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
 
@@ -153,17 +153,12 @@ def _random(sizes: npt.NDArray[np.intp], folds: int, random: np.random.Generator
 
 
 def _groups_by_distance(ids: list[str], distance: int) -> list[str]:
-    wrong = [photo_id for photo_id in ids if not re.fullmatch("[0-9]+", photo_id)]
-    if wrong:
+    if wrong := without_number(ids):
         raise HarveysegError(
             f"split.groups = ids: these photos have no numeric id: {_listed(wrong)}. "
             "Set split.groups to none, or to a CSV file with the columns id and group."
         )
-    numbers = np.array([int(photo_id) for photo_id in ids], dtype=object)
-    order = np.argsort(numbers, kind="stable")
-    group_of = np.zeros(len(ids), np.int64)
-    group_of[order[1:]] = np.cumsum(np.diff(numbers[order]) > distance)
-    return [str(group) for group in group_of]
+    return neighbour_groups(ids, distance)
 
 
 def _groups_from_file(ids: list[str], setting: str, root: Path) -> list[str]:

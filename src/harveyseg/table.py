@@ -17,7 +17,7 @@ import pandas as pd
 
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import write_text
-from harveyseg.runs import RunRecord, read_run
+from harveyseg.runs import SKIPPED, RunRecord, read_run
 from harveyseg.settings import load
 from harveyseg.tracking import EXPERIMENT, RunOutputs, TrackedRun, Tracker, text
 
@@ -177,7 +177,7 @@ def write_table(frame: pd.DataFrame, folder: Path) -> None:
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """A frame as a Markdown table without its empty columns; notes stand below it."""
+    """A frame as a Markdown table without its empty columns; notes stand below it, the same of several rows once."""
     shown = [name for name in frame.columns if name != "note"]
     header, *rows = _rendered(frame, shown)
     kept = [index for index in range(len(header)) if any(row[index] for row in rows)]
@@ -186,11 +186,12 @@ def markdown(frame: pd.DataFrame) -> str:
     lines += [[row[index].replace("|", "\\|") for index in kept] for row in rows]
     result = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     if "note" in frame:
-        notes = [
-            f"- {model}{f' fold {fold}' if fold.isdigit() else f' {fold}' if fold else ''}: {note}\n"
-            for model, fold, note in zip(frame["model"], frame["fold"], frame["note"], strict=True)
-            if note
-        ]
+        rows_of: dict[str, list[str]] = {}
+        for model, fold, note in zip(frame["model"], frame["fold"], frame["note"], strict=True):
+            if note:
+                name = f"{model}{f' fold {fold}' if fold.isdigit() else f' {fold}' if fold else ''}"
+                rows_of.setdefault(note, []).append(name)
+        notes = [f"- {', '.join(names)}: {note}\n" for note, names in rows_of.items()]
         result += "\n" + "".join(notes) if notes else ""
     return result
 
@@ -254,7 +255,7 @@ def _frame(sources: Sequence[_Source]) -> pd.DataFrame:
     for model in dict.fromkeys(source.record.model for source in trained):
         folds = sorted((s for s in trained if s.record.model == model), key=lambda source: source.record.fold or 0)
         fold_rows = [_row(source, str(source.record.fold)) for source in folds]
-        rows += [*fold_rows, _mean(fold_rows)]
+        rows += [*fold_rows, _mean(fold_rows) | _left_out([source.run for source in folds])]
         if len(fold_rows) > 1:
             rows.append(_spread(fold_rows))
         if empty is None:
@@ -300,6 +301,13 @@ def _mean(folds: Sequence[dict[str, Cell]]) -> dict[str, Cell]:
         else:
             row[column.name] = values[0] if all(value == values[0] for value in values) else None
     return row
+
+
+def _left_out(runs: Sequence[TrackedRun | None]) -> dict[str, Cell]:
+    """A note of how many bad files the runs' data lack."""
+    counts = {run.parameters[SKIPPED] for run in runs if run is not None and SKIPPED in run.parameters}
+    files = " or ".join(sorted(counts, key=int))
+    return {"note": f"{files} bad files were left out of the data (data.on_bad: skip)"} if counts else {}
 
 
 def _spread(folds: Sequence[dict[str, Cell]]) -> dict[str, Cell]:

@@ -2,65 +2,67 @@
 
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from harveyseg.errors import HarveysegError
 from harveyseg.files import sha256, write_json
-from harveyseg.manifest import verify, write_manifest
-from harveyseg.scenes import DemoParams, write_demo
+from harveyseg.manifest import Problem, verify, write_manifest, write_skipped
+from harveyseg.masks import parse_colours, read_mask
+from harveyseg.scenes import DemoParams
 from harveyseg.settings import Section
+from harveyseg.sources import demo, directory, figshare, kaggle
+from harveyseg.sources.figshare import FigshareParams
+from harveyseg.sources.kaggle import KaggleParams
+from harveyseg.sources.provided import Provided
 
 
 class DataParams(Section):
     """The section ``data``."""
 
-    source: Literal["demo", "directory"]
+    source: Literal["demo", "directory", "kaggle", "figshare"]
     """Always explicit: no source ever stands in for another."""
     path: str = ""
     """For ``directory``: a folder in the Kaggle layout; relative paths are below the project's root."""
+    url: str = ""
+    """For ``directory``: a folder in cloud storage instead, e.g. ``s3://bucket/folder``. For ``figshare``: the DOI of
+    another article, or the address of an archive."""
+    on_bad: Literal["error", "skip"] = "error"
+    """What to do with photos and masks that cannot be used: stop and list them, or leave them out."""
+    classes: dict[int, str] | None = None
+    """Class id -> colour in the masks, ``"#rrggbb"``; null: values and palette indices are class ids."""
+    kaggle: KaggleParams = Field(default_factory=KaggleParams)
+    """For ``kaggle``: which competition; `harveyseg upload` hands in to the same."""
+    figshare: FigshareParams = Field(default_factory=FigshareParams)
+    """For ``figshare``: which articles, and what is held out as the test part."""
     demo: DemoParams = Field(default_factory=DemoParams)
     """For ``demo``: what is drawn."""
 
-
-@dataclass(frozen=True)
-class Provided:
-    """What a source hands over."""
-
-    folder: Path
-    """In the Kaggle layout; it is verified and copied, never changed."""
-    detail: Mapping[str, Any]
-    """For ``source.json``: what else identifies the data, without anything that differs between two clones."""
+    @field_validator("classes", mode="plain")
+    @classmethod
+    def _check_classes(cls, value: Any) -> dict[int, str] | None:
+        return None if value is None else parse_colours(value)
 
 
-def _demo(params: DataParams, root: Path, scratch: Path) -> Provided:
-    write_demo(scratch, params.demo)
-    return Provided(scratch, params.demo.model_dump())
-
-
-def _directory(params: DataParams, root: Path, scratch: Path) -> Provided:
-    if not params.path:
-        raise HarveysegError(
-            "data.path is empty: with data.source = directory it names the folder of photos and masks."
-        )
-    folder = root / params.path
-    if not folder.is_dir():
-        raise HarveysegError(f"data.path = {params.path}: {folder} is no folder. Correct data.path in params.yaml.")
-    return Provided(folder, {"path": params.path})
-
-
-SOURCES: Mapping[str, Callable[[DataParams, Path, Path], Provided]] = {"demo": _demo, "directory": _directory}
+SOURCES: Mapping[str, Callable[[DataParams, Path, Path], Provided]] = {
+    "demo": lambda params, root, scratch: demo.provide(params.demo, scratch),
+    "directory": lambda params, root, scratch: directory.provide(params.path, params.url, root, scratch),
+    "kaggle": lambda params, root, scratch: kaggle.provide(params.kaggle, root, scratch),
+    "figshare": lambda params, root, scratch: figshare.provide(params.figshare, params.url, root, scratch),
+}
 """By the value of ``data.source``; each is called with the settings, the project's root and an empty folder to fill."""
 
 
 def gather(params: DataParams, root: Path, raw: Path) -> None:
     """Verify the data of a source and put them into ``data/raw``: flat folders, ``manifest.csv`` and ``source.json``.
+
+    Files keep their bytes, photos also their format (as .jpg, .png or .tif); only masks that are no 8-bit grey PNG of
+    class ids are written anew as one. What ``data.on_bad: skip`` leaves out is told on stderr and in ``skipped.csv``.
 
     ``raw`` appears only when all is there; an older one is replaced, and stays as it is when anything fails.
 
@@ -74,17 +76,24 @@ def gather(params: DataParams, root: Path, raw: Path) -> None:
     """
     with _replacing(raw) as building, tempfile.TemporaryDirectory(dir=raw.parent, prefix=".source-") as scratch:
         provided = SOURCES[params.source](params, root, Path(scratch))
-        pairs, manifest = verify(provided.folder)
-        for pair, image, mask in zip(pairs, manifest["image"], manifest["mask"], strict=True):
-            _copy(pair.image, building / image)
+        name = provided.name or f"data.source = {params.source}"
+        verified = verify(provided.folder, colours=params.classes, skip=params.on_bad == "skip", name=name)
+        manifest = verified.manifest
+        for pair, row in zip(verified.pairs, manifest.to_dict("records"), strict=True):
+            _copy(pair.image, building / row["image"])
             if pair.mask is not None:
-                _copy(pair.mask, building / mask)
+                _copy(pair.mask, building / row["mask"])
+                if sha256(pair.mask) != row["mask_sha256"]:  # its class ids were found otherwise than in grey values
+                    (building / row["mask"]).write_bytes(read_mask(pair.mask.read_bytes(), params.classes).stored)
         write_manifest(building / "manifest.csv", manifest)
-        source = {
+        source: dict[str, Any] = {
             "source": params.source,
             "detail": dict(provided.detail),
             "hash": sha256(building / "manifest.csv"),
         }
+        if verified.skipped:
+            source["skipped"] = _report(verified.skipped)
+            write_skipped(building / "skipped.csv", verified.skipped)
         write_json(building / "source.json", source)
 
 
@@ -109,6 +118,18 @@ def link_for_experiments(path: str, root: Path) -> None:
             link.parent.mkdir(parents=True, exist_ok=True)
             link.unlink(missing_ok=True)  # a link that leads nowhere
             link.symlink_to(target, target_is_directory=True)
+
+
+def _report(skipped: Sequence[Problem]) -> int:
+    """Tell on stderr what was left out; returns how many files were bad."""
+    bad = len({problem.file for problem in skipped})
+    for problem in skipped:
+        print(f"warning: left out: {problem}", file=sys.stderr)
+    print(f"warning: {bad} bad files left out (data.on_bad = skip), see skipped.csv in data/raw", file=sys.stderr)
+    tests = {problem.pair for problem in skipped if problem.pair is not None and problem.pair[0] == "test"}
+    if tests:
+        print(f"warning: of them {len(tests)} test photos, so the submission lacks their rows", file=sys.stderr)
+    return bad
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -1,0 +1,123 @@
+"""A folder in cloud storage, fetched once through fsspec."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import track
+
+from harveyseg.errors import HarveysegError
+from harveyseg.files import atomic
+from harveyseg.manifest import FOLDERS
+
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
+"""The extra of this project that brings the package for a protocol."""
+_VERSIONS = ("ETag", "etag", "md5Hash", "checksum", "mtime", "LastModified", "last_modified", "updated", "created")
+"""How file systems call what changes when a file does, the surest first."""
+_PARALLEL = 8
+
+
+def mirror(url: str, downloads: Path, folder: Path) -> None:
+    """Fetch a folder's photos and masks and lay them out.
+
+    A file whose name, size and version (checksum or time, what the storage tells) are those of one that was fetched
+    before is not fetched again. A file appears among the downloads only when it is complete, so an interrupted call
+    goes on where it stopped. What the storage no longer has is removed from the downloads.
+
+    Args:
+        url: e.g. ``s3://bucket/folder``; credentials are found as the protocol's own tools find them.
+        downloads: where fetched files stay.
+        folder: an empty folder, which gets links to them under their names in the storage.
+
+    Raises:
+        HarveysegError: when the protocol is unknown or its package absent, and when the storage cannot be read.
+    """
+    filesystem, base = _connect(url)
+    kept = downloads / "cloud" / hashlib.sha256(url.encode()).hexdigest()[:16]
+    kept.mkdir(parents=True, exist_ok=True)
+    with FileLock(kept.with_suffix(".lock")):
+        listed = {relative: kept / _key(relative, info) for relative, info in _listing(filesystem, base, url).items()}
+        absent = [(relative, target) for relative, target in listed.items() if not target.exists()]
+
+        def fetch(item: tuple[str, Path]) -> None:
+            with atomic(item[1]) as temporary:
+                filesystem.get_file(f"{base.rstrip('/')}/{item[0]}", str(temporary))
+
+        try:
+            with ThreadPoolExecutor(_PARALLEL) as pool:
+                fetched = pool.map(fetch, absent)
+                list(track(fetched, f"Fetching {url}", total=len(absent), console=Console(stderr=True)))
+        except Exception as error:  # every file system has exceptions of its own
+            raise HarveysegError(_unreadable(url, error)) from error
+        for old in set(kept.iterdir()) - set(listed.values()):
+            old.unlink()
+    for relative, target in listed.items():
+        (folder / relative).parent.mkdir(parents=True, exist_ok=True)
+        (folder / relative).symlink_to(target.resolve())
+
+
+def _connect(url: str) -> tuple[Any, str]:
+    """The file system of a URL, and the folder's path in it."""
+    import fsspec
+
+    protocol, separator, _ = url.partition("://")
+    if not separator:
+        raise HarveysegError(f"data.url = {url}: no URL. It must look like s3://bucket/folder or gs://bucket/folder.")
+    try:
+        filesystem, base = fsspec.core.url_to_fs(url)
+        filesystem.invalidate_cache()  # an earlier listing by this process
+    except ImportError:
+        extra = _EXTRAS.get(protocol)
+        remedy = f"pip install -e '.[{extra}]'" if extra else f"pip install fsspec[{protocol}]"
+        raise HarveysegError(
+            f"data.url = {url}: the package for {protocol}:// is not installed. Install it: `{remedy}`."
+        ) from None
+    except ValueError:
+        raise HarveysegError(
+            f"data.url = {url}: the protocol {protocol!r} is unknown. Use s3:// or gs://, or another one of fsspec."
+        ) from None
+    except Exception as error:  # wrong credentials may show here or later
+        raise HarveysegError(_unreadable(url, error)) from error
+    return filesystem, base
+
+
+def _listing(filesystem: Any, base: str, url: str) -> dict[str, Mapping[str, Any]]:
+    """What the storage tells about each file in a folder of the layout, by its name below ``base``."""
+    try:
+        found = filesystem.find(base, detail=True)
+    except Exception as error:
+        raise HarveysegError(_unreadable(url, error)) from error
+    listed = {}
+    for path, info in found.items():
+        relative = path.removeprefix(base).strip("/")
+        parts = PurePosixPath(relative).parts
+        if ".." in parts or "\\" in relative:
+            raise HarveysegError(f"data.url = {url}: holds the name {relative!r}, which leads elsewhere. Rename it.")
+        # A key that ends in / stands for an empty folder.
+        if info["type"] == "file" and not path.endswith("/") and {part.lower() for part in parts[:-1]} & set(FOLDERS):
+            listed[relative] = info
+    if not listed:
+        raise HarveysegError(
+            f"data.url = {url}: no file is there in a folder {', '.join(FOLDERS[:-1])} or {FOLDERS[-1]}. "
+            "Correct data.url in params.yaml."
+        )
+    return listed
+
+
+def _key(relative: str, info: Mapping[str, Any]) -> str:
+    """A file name that another version of the file does not get."""
+    version = next((str(info[name]) for name in _VERSIONS if info.get(name)), "")
+    return hashlib.sha256(json.dumps([relative, info["size"], version]).encode()).hexdigest()
+
+
+def _unreadable(url: str, error: Exception) -> str:
+    cause = " ".join(str(error).split()) or type(error).__name__
+    return (
+        f"data.url = {url}: cannot be read ({cause}). Check the address, the network and the credentials; what was "
+        "fetched is kept, so run `dvc repro download` again."
+    )

@@ -1,0 +1,301 @@
+"""``data.source: figshare``: the public copy of the data, or any article or archive in that layout.
+
+The copy has photos in one article of figshare and their masks in another, and no test part; so a part of the photos,
+with their masks, is held out as one. Articles are asked for as figshare's API v2 describes it (docs.figshare.com). Two
+things there are easily got wrong: an article's own description lists ten of its files at most, so they are asked for
+page by page; and ``download_url`` leads to a page that answers programs with nothing, so files come from
+``/file/download``.
+"""
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+from pydantic import BaseModel, Field, PositiveInt, TypeAdapter, ValidationError
+
+from harveyseg.archives import ENDINGS, unpack
+from harveyseg.downloads import UnreachableError, fetch, fetch_json, without_secrets
+from harveyseg.errors import HarveysegError
+from harveyseg.files import read_json, sha256, write_json
+from harveyseg.manifest import MASK_ENDINGS, PHOTO_KINDS, layout_folders
+from harveyseg.neighbours import DISTANCE, neighbour_groups, without_number
+from harveyseg.settings import Section
+from harveyseg.sources.provided import Provided
+
+API = "https://api.figshare.com/v2"
+API_VARIABLE = "HARVEYSEG_FIGSHARE_API"
+"""Environment variable with another address of the API, for tests."""
+
+_PAGE = 1000  # the most that the API gives at once
+_DOI = re.compile(r"(?:https?://(?:dx\.)?doi\.org/|doi:)?(10\.\d{4,9}/\S+)", re.IGNORECASE)
+_FIGSHARE_DOI = re.compile(r"10\..*figshare\.(c\.)?(\d+)(?:\.v(\d+))?", re.IGNORECASE)
+
+AnswerT = TypeVar("AnswerT")
+
+logger = logging.getLogger(__name__)
+
+
+class FigshareParams(Section):
+    """The section ``data.figshare``."""
+
+    articles: tuple[PositiveInt, ...] = Field(default=(19961336, 19961426), min_length=1)
+    """Numbers of the articles that hold the photos and the masks: the last part of their addresses."""
+    test_share: float = Field(default=0.2, gt=0, lt=1)
+    """About this share of the photos becomes the test part, if the data have none of their own."""
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+    """Which photos those are."""
+
+
+class _Article(BaseModel):
+    """What the API says of an article, as far as it is used."""
+
+    id: int
+    version: int
+
+
+class _File(BaseModel):
+    """The same of a file."""
+
+    id: int
+    name: str
+    size: int
+    is_link_only: bool = False
+    computed_md5: str = ""
+    supplied_md5: str | None = None
+
+    @property
+    def md5(self) -> str:
+        """What figshare computed itself, else what the uploader stated; perhaps nothing."""
+        return self.computed_md5 or self.supplied_md5 or ""
+
+
+class _Found(BaseModel):
+    """An article or a collection in a list."""
+
+    id: int
+
+
+def provide(params: FigshareParams, url: str, root: Path, scratch: Path) -> Provided:
+    """Fetch photos and masks unless they are there, unpack them, and hold out a test part if they have none.
+
+    Args:
+        params: which articles, and what to hold out.
+        url: ``data.url``: ``""`` for these articles, else the DOI of an article or of a collection on figshare, or the
+            address of an archive.
+        root: the project's root, below which the downloads stay, in ``.downloads``. One that broke off goes on there.
+        scratch: an empty folder, which the files are put into.
+
+    Raises:
+        HarveysegError: when a file cannot be fetched or unpacked, or photos and masks cannot be told apart.
+    """
+    downloads = root / ".downloads"
+    scratch = scratch.absolute()  # links are made to what lies in it
+    unpacked = scratch / "unpacked"
+    detail: dict[str, Any]
+    if url and not (doi := _DOI.fullmatch(url)):
+        key = hashlib.sha256(url.encode()).hexdigest()[:16]
+        name = Path(unquote(urlsplit(url).path)).name or "archive"
+        archive = fetch(url, downloads / "archives" / key / name)
+        unpack(archive, unpacked)
+        detail = {"url": without_secrets(url), "sha256": sha256(archive)}
+        name = without_secrets(url)
+    else:
+        api = _Api(os.environ.get(API_VARIABLE, API).rstrip("/"), downloads / "figshare")
+        articles = api.articles_of(doi[1]) if url and doi else [(number, None) for number in params.articles]
+        detail = {"articles": [_provide_article(api, *article, unpacked) for article in articles]}
+        name = "figshare: " + ", ".join(str(article["id"]) for article in detail["articles"])
+    if layout_folders(unpacked)["test_images"]:
+        return Provided(unpacked, detail, name)
+    layout = scratch / "layout"
+    _lay_out(unpacked, layout, name)
+    _hold_out(layout, params, name)
+    return Provided(layout, {**detail, "test_share": params.test_share, "seed": params.seed}, name)
+
+
+def hold_out(ids: list[str], share: float, seed: int) -> set[str]:
+    """Choose whole groups of neighbouring frames, in random order, as long as they fit into ``share`` of the photos.
+
+    A test part that overlaps the training part would say nothing, so of photos that are all neighbours none is chosen;
+    and if every group is larger than the share, the smallest is.
+
+    Args:
+        ids: of all photos.
+        share: of them, between 0 and 1.
+        seed: of the random order.
+
+    Returns:
+        The chosen ids; empty when there is only one group.
+    """
+    if odd := without_number(ids):
+        logger.warning(
+            "%d photos have no numeric id (%s, ...): nobody can tell which are neighbours, so each is taken by itself.",
+            len(odd),
+            odd[0],
+        )
+        labels = ids
+    else:
+        labels = neighbour_groups(ids, DISTANCE)
+    groups: dict[str, list[str]] = {}
+    for photo_id, label in sorted(zip(ids, labels, strict=True)):
+        groups.setdefault(label, []).append(photo_id)
+    if len(groups) < 2:
+        return set()
+    ordered = list(groups.values())
+    chosen: set[str] = set()
+    for index in np.random.default_rng(seed).permutation(len(ordered)):
+        if len(chosen) + len(ordered[index]) <= round(share * len(ids)):
+            chosen.update(ordered[index])
+    return chosen or set(min((len(group), group) for group in ordered)[1])
+
+
+class _Api:
+    """Figshare's API; its answers are kept, so that what was fetched once can be used without a network."""
+
+    def __init__(self, address: str, downloads: Path) -> None:
+        self._address = address
+        self._downloads = downloads
+
+    def articles_of(self, doi: str) -> list[tuple[int, int | None]]:
+        """Number and version (None: the latest) of the articles behind the DOI of an article or of a collection."""
+        if parsed := _FIGSHARE_DOI.fullmatch(doi):
+            number, version = int(parsed[2]), int(parsed[3]) if parsed[3] else None
+            if not parsed[1]:
+                return [(number, version)]
+            return [(found.id, None) for found in self._list(f"collections/{number}/articles", _Found)]
+        # Universities that use figshare give DOIs of their own.
+        if articles := self._ask("articles", {"doi": doi}, list[_Found]):
+            return [(articles[0].id, None)]
+        raise HarveysegError(
+            f"data.url = {doi}: figshare knows no article with this DOI. For data elsewhere set data.url to the "
+            "address of the archive itself."
+        )
+
+    def article(self, number: int, version: int | None) -> tuple[_Article, list[_File]]:
+        """An article and all its files."""
+        of_version = "" if version is None else f"/versions/{version}"
+        article = self._ask(f"articles/{number}{of_version}", {}, _Article)
+        return article, self._list(f"articles/{number}/versions/{article.version}/files", _File)
+
+    def fetch(self, file: _File, where: str) -> Path:
+        """Download a file of an article, unless it is there."""
+        if file.is_link_only:
+            raise HarveysegError(
+                f"{where}: {file.name} is only a link to another place. Set data.url to the archive's address there."
+            )
+        if file.name in ("", ".", "..") or "/" in file.name or "\\" in file.name or not file.name.isprintable():
+            raise HarveysegError(f"{where}: {file.name!r} is no name of a file. Download the files by hand.")
+        # A file's number is its own: another version of it has another.
+        path = self._downloads / str(file.id) / file.name
+        checksum = f"md5:{file.md5}" if file.md5 else None
+        return fetch(f"{self._address}/file/download/{file.id}", path, size=file.size, checksum=checksum)
+
+    def _list(self, path: str, model: type[AnswerT]) -> list[AnswerT]:
+        found: list[AnswerT] = []
+        for page in range(1, 1000):
+            new = self._ask(path, {"page": page, "page_size": _PAGE}, list[model])  # type: ignore[valid-type]
+            found += new
+            if len(new) < _PAGE:
+                break
+        return found
+
+    def _ask(self, path: str, params: Mapping[str, str | int], model: type[AnswerT]) -> AnswerT:
+        url = f"{self._address}/{path}"
+        key = hashlib.sha256(f"{url} {sorted(params.items())}".encode()).hexdigest()[:16]
+        kept = self._downloads / "answers" / f"{key}.json"
+        try:
+            answer = fetch_json(url, params)
+        except UnreachableError as error:
+            if not kept.exists():
+                raise
+            logger.warning("%s What it answered last time is used.", error)
+            answer = read_json(kept, "Remove it.")["answer"]
+        else:
+            write_json(kept, {"url": url, "params": dict(params), "answer": answer})
+        try:
+            return TypeAdapter(model).validate_python(answer)
+        except ValidationError as error:
+            raise HarveysegError(
+                f"{url}: the answer is not what figshare's API promises ({error.errors()[0]['msg']} at "
+                f"{error.errors()[0]['loc']}). Has it changed? Download the files by hand, for data.source: directory."
+            ) from None
+
+
+def _provide_article(api: _Api, number: int, version: int | None, unpacked: Path) -> dict[str, Any]:
+    """Fetch an article's files into a folder of its own; what identifies it."""
+    article, files = api.article(number, version)
+    where = f"figshare article {number}"
+    folder = unpacked / str(number)
+    folder.mkdir(parents=True)
+    for index, file in enumerate(files):
+        path = api.fetch(file, where)
+        place = folder / f"file {index}"
+        if file.name.lower().endswith(ENDINGS):
+            unpack(path, place)
+        else:
+            place.mkdir()
+            (place / file.name).symlink_to(path)
+    stated = [{"name": file.name, "size": file.size, "md5": file.md5} for file in files]
+    return {"id": number, "version": article.version, "files": stated}
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.name.startswith("."):  # such as macOS leaves in archives
+            yield path
+
+
+def _lay_out(unpacked: Path, layout: Path, name: str) -> None:
+    """Link photos and masks into ``train_images`` and ``train_masks``.
+
+    What lies in a folder of such a name belongs there; elsewhere a PNG is a mask, other images are photos, and anything
+    else is none of ours.
+    """
+    named = layout_folders(unpacked)
+    kinds: dict[str, list[Path]] = {"train_images": [], "train_masks": []}
+    for path in _files(unpacked):
+        inside = [kind for kind in kinds if any(path.is_relative_to(place) for place in named[kind])]
+        ending = path.suffix.lower()
+        if inside:
+            kinds[inside[0]].append(path)
+        elif ending in MASK_ENDINGS:
+            kinds["train_masks"].append(path)
+        elif ending in PHOTO_KINDS:
+            kinds["train_images"].append(path)
+    photos, masks = kinds.values()
+    if not photos or not masks:
+        seen = sorted({path.name for path in _files(unpacked)})
+        raise HarveysegError(
+            f"{name}: photos and masks were expected, there are {len(photos)} and {len(masks)}, in {len(seen)} files"
+            f"{' such as ' if seen else ''}{', '.join(seen[:5])}. Photos are .jpg, masks .png, or they lie in folders "
+            "named train_images and train_masks."
+        )
+    for kind, paths in kinds.items():
+        (layout / kind).mkdir(parents=True)
+        for path in paths:
+            link = layout / kind / path.name
+            if link.is_symlink():
+                both = " and ".join(str(other.relative_to(unpacked)) for other in (link.readlink(), path))
+                raise HarveysegError(f"{name}: two files are called {path.name}: {both}. Which one is meant?")
+            link.symlink_to(path)
+
+
+def _hold_out(layout: Path, params: FigshareParams, name: str) -> None:
+    """Move the links of the held-out photos and their masks to the test part."""
+    photos, masks = ({path.stem: path for path in _files(layout / f"train_{kind}")} for kind in ("images", "masks"))
+    pairs = sorted(photos.keys() & masks.keys())
+    chosen = hold_out(pairs, params.test_share, params.seed)
+    if pairs and not chosen:
+        raise HarveysegError(
+            f"{name}: the ids of all {len(pairs)} photos are neighbours, so any test part would overlap the training. "
+            "Add a folder test_images by hand, and use data.source: directory."
+        )
+    for kind, paths in (("images", photos), ("masks", masks)):
+        (layout / f"test_{kind}").mkdir()
+        for photo_id in chosen:
+            paths[photo_id].rename(layout / f"test_{kind}" / paths[photo_id].name)

@@ -5,15 +5,19 @@ import csv
 import json
 import math
 import os
+import pwd
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +234,7 @@ def test_run_holds_identity_parameters_epochs_and_files(tracker: Tracker, projec
         "harveyseg.git_dirty": "false",
         "harveyseg.device": "cpu",
         "mlflow.source.git.commit": "c0ffee",
+        "mlflow.user": pwd.getpwuid(os.getuid()).pw_name,
         "environment.torch": "2.15.0",
     }
     assert expected.items() <= stored.data.tags.items()
@@ -488,6 +493,7 @@ def test_import_restores_times_values_and_curves_once(tracker: Tracker, tmp_path
     assert len(runs) == 2
     for run in runs:
         assert run.data.tags["restored"] == "true"
+        assert "mlflow.user" not in run.data.tags  # who trained it is not who imports it
         assert (run.info.start_time, run.info.end_time, run.info.status) == (START_MS, START_MS + 9000, "FINISHED")
         assert {name: run.data.metrics[name] for name in SCORES} == SCORES  # exactly
         assert run.data.params["train.lr"] == "0.001"
@@ -625,7 +631,7 @@ def test_dead_tracker_warns_once_and_training_goes_on(
     assert len(trained) == 3
     warning = capsys.readouterr().err
     assert warning.count("WITHOUT tracking") == 1
-    assert "127.0.0.1" in warning
+    assert re.search(r"MLflow at http://127.0.0.1:\d+ cannot be used: \[Errno \d+\] Connection refused\n", warning)
     assert "harveyseg sync" in warning
     with pytest.raises(HarveysegError, match="MLFLOW_TRACKING_URI"):
         sync(tracker, [])
@@ -641,6 +647,35 @@ def test_dead_tracker_is_fatal_where_required(project: Path, monkeypatch: pytest
     monkeypatch.setenv("HARVEYSEG_REQUIRE_TRACKING", "1")
     with pytest.raises(HarveysegError, match="cannot be used"):
         open_tracker(TrackingParams(), project)
+
+
+class Refusal(BaseHTTPRequestHandler):
+    """Answers like a server that wants a password."""
+
+    def do_GET(self) -> None:
+        self.send_response(401)
+        self.end_headers()
+        self.wfile.write(b"You are not authenticated.")
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_wrong_password_is_named_and_never_shown(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusal) as refusing:
+        threading.Thread(target=refusing.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ann:geheim@127.0.0.1:{refusing.server_port}")
+        with pytest.raises(HarveysegError, match="401") as caught:
+            open_tracker(TrackingParams(), project, required=True)
+        refusing.shutdown()
+    assert f"MLflow at http://127.0.0.1:{refusing.server_port} cannot be used" in str(caught.value)
+    assert "MLFLOW_TRACKING_PASSWORD" in str(caught.value)
+    assert "geheim" not in str(caught.value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ann:geheim@127.0.0.1:{free_port()}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(HarveysegError, match=r"MLflow at http://127\.0\.0\.1:\d+ .* refused") as caught:
+        open_tracker(TrackingParams(), project, required=True)
+    assert "geheim" not in str(caught.value)
 
 
 def test_damaged_database_does_not_stop_a_training(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ from harveyseg.manifest import read_manifest
 from harveyseg.probabilities import count_confusions, read_probabilities, write_probabilities
 from harveyseg.resize import read_photo
 from harveyseg.runs import RunRecord, write_run
-from harveyseg.tracking import KIND, TrackedRun, Tracker, record_of
+from harveyseg.tracking import KIND, TrackedRun, Tracker, record_of, without_password
 from harveyseg.weights import TrainedNetwork, load_weights
 
 _OF_THE_MACHINE = {"train.threads", "train.workers", "train.device", "train.precision"}
@@ -83,7 +83,7 @@ def find_models(run_ids: Sequence[str], tracker: Tracker, members: Members) -> d
 def _training(run_id: str, run: TrackedRun | None, tracker: Tracker) -> RunRecord:
     """The record of a run that is a finished training with weights."""
     if run is None:
-        raise HarveysegError(f"{run_id}: no such run in MLflow at {tracker.uri}")
+        raise HarveysegError(f"{run_id}: no such run in MLflow at {without_password(tracker.uri)}")
     if run.tags.get(KIND) != "train":
         raise HarveysegError(f"{run_id}: is no training, but {run.tags.get(KIND, 'not of this project')}")
     if run.status != "FINISHED":

@@ -161,15 +161,15 @@ def upload(
 def ui(port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000) -> None:
     """The MLflow UI, with the settings that let it start fastest: one worker, no job runners."""
     from harveyseg.stage import project_root
-    from harveyseg.tracking import tracking_uri
+    from harveyseg.tracking import tracking_uri, without_password
 
     uri = tracking_uri(project_root())
     if uri.startswith(("http://", "https://")):
-        print(f"MLflow's UI is where its server is: {uri}")
+        print(f"MLflow's UI is where its server is: {without_password(uri)}")
         return
     command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--port", str(port), "--backend-store-uri", uri]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    print(f"{uri} at http://127.0.0.1:{port} (Ctrl-C ends it)")
+    print(f"{without_password(uri)} at http://127.0.0.1:{port} (Ctrl-C ends it)")
     raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)
 
 

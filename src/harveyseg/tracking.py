@@ -51,6 +51,8 @@ _PROCESS = "harveyseg.process"
 _INVOCATION = "harveyseg.invocation"
 _INVOCATION_STARTED = "harveyseg.invocation_started"
 _PARENT = "mlflow.parentRunId"
+_USER = "mlflow.user"
+"""Who trained it, for a team's server; an import does not know."""
 
 _EPOCH_PREFIX = "epoch/"
 """Curves have a name space of their own: ``seconds`` of one epoch must not hide ``seconds`` of the whole run."""
@@ -145,6 +147,11 @@ def tracking_uri(root: Path) -> str:
     if uri.startswith("sqlite:///"):
         return f"sqlite:///{root.resolve() / uri.removeprefix('sqlite:///')}"
     return uri
+
+
+def without_password(shown: str) -> str:
+    """A text to be shown: addresses such as ``https://name:password@host`` without name and password."""
+    return re.sub(r"(?<=://)[^/\s@]+@", "", shown)
 
 
 def text(value: Value) -> str:
@@ -412,24 +419,27 @@ class Tracker:
         except HarveysegError:
             raise
         except Exception as error:
-            raise HarveysegError(self._unreachable(_first_line(error))) from error
+            raise HarveysegError(self._unreachable(_cause(error))) from error
 
     def _fail(self, error: Exception) -> None:
         self._client = None
-        self._failure = _first_line(error)
+        self._failure = _cause(error)
         if self._required:
             raise HarveysegError(self._unreachable(self._failure)) from error
         print(
-            f"WARNING: MLflow at {self.uri} cannot be used: {self._failure}\n"
+            f"WARNING: MLflow at {without_password(self.uri)} cannot be used: {self._failure}\n"
             "WARNING: going on WITHOUT tracking. Nothing is lost: `harveyseg sync` adds this run when MLflow is back.",
             file=sys.stderr,
             flush=True,
         )
 
     def _unreachable(self, cause: str) -> str:
+        remedy = "Start that server, set MLFLOW_TRACKING_URI to one that runs"
+        if "error code 401" in cause:
+            remedy = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to an account of that server"
         return (
-            f"MLflow at {self.uri} cannot be used: {cause}\nStart that server, set MLFLOW_TRACKING_URI to one that "
-            "runs, or unset it to use the project's own mlflow.db; then repeat the command."
+            f"MLflow at {without_password(self.uri)} cannot be used: {cause}\n{remedy}, or unset MLFLOW_TRACKING_URI "
+            "to use the project's own mlflow.db; then repeat the command. (More: docs/team.md)"
         )
 
     @contextmanager
@@ -471,7 +481,8 @@ class Tracker:
                 _log_missing_parameters(client, killed, record)
                 epochs = client.get_metric_history(run_id, _EPOCH_MARK)
                 return run_id, max((epoch.step for epoch in epochs), default=-1)
-        tags = _tags(record) | {_PROCESS: _this_process(), _PARENT: self._parent(client, record)}
+        here = {_PROCESS: _this_process(), _USER: psutil.Process().username()}
+        tags = _tags(record) | here | {_PARENT: self._parent(client, record)}
         created = self._create(client, record, tags)
         return created.info.run_id, -1
 
@@ -914,8 +925,13 @@ def _is_dead(process: str) -> bool:
         return False
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _cause(error: Exception) -> str:
+    """One line: of a broken connection or a file what the system says, not what libraries say around it."""
+    chain: list[BaseException] = [error]
+    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(inner)
+    innermost = next((one for one in reversed(chain) if isinstance(one, OSError)), error)
+    return without_password((str(innermost).strip().splitlines() or [type(innermost).__name__])[0])
 
 
 def _end_ms(record: RunRecord) -> int:

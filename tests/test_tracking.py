@@ -5,6 +5,7 @@ import csv
 import json
 import math
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -233,6 +234,7 @@ def test_run_holds_identity_parameters_epochs_and_files(tracker: Tracker, projec
         "harveyseg.git_dirty": "false",
         "harveyseg.device": "cpu",
         "mlflow.source.git.commit": "c0ffee",
+        "mlflow.user": pwd.getpwuid(os.getuid()).pw_name,
         "environment.torch": "2.15.0",
     }
     assert expected.items() <= stored.data.tags.items()
@@ -491,6 +493,7 @@ def test_import_restores_times_values_and_curves_once(tracker: Tracker, tmp_path
     assert len(runs) == 2
     for run in runs:
         assert run.data.tags["restored"] == "true"
+        assert "mlflow.user" not in run.data.tags  # who trained it is not who imports it
         assert (run.info.start_time, run.info.end_time, run.info.status) == (START_MS, START_MS + 9000, "FINISHED")
         assert {name: run.data.metrics[name] for name in SCORES} == SCORES  # exactly
         assert run.data.params["train.lr"] == "0.001"
@@ -654,7 +657,7 @@ class Refusal(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"You are not authenticated.")
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the base class's name)
+    def log_message(self, format: str, *args: object) -> None:
         pass
 
 

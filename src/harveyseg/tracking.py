@@ -51,6 +51,8 @@ _PROCESS = "harveyseg.process"
 _INVOCATION = "harveyseg.invocation"
 _INVOCATION_STARTED = "harveyseg.invocation_started"
 _PARENT = "mlflow.parentRunId"
+_USER = "mlflow.user"
+"""Who trained it, for a team's server; an import does not know."""
 
 _EPOCH_PREFIX = "epoch/"
 """Curves have a name space of their own: ``seconds`` of one epoch must not hide ``seconds`` of the whole run."""
@@ -148,7 +150,7 @@ def tracking_uri(root: Path) -> str:
 
 
 def without_password(shown: str) -> str:
-    """A text for people's eyes: of an address in it, such as ``https://name:password@host``, without name and password."""
+    """A text to be shown: addresses such as ``https://name:password@host`` without name and password."""
     return re.sub(r"(?<=://)[^/\s@]+@", "", shown)
 
 
@@ -479,7 +481,8 @@ class Tracker:
                 _log_missing_parameters(client, killed, record)
                 epochs = client.get_metric_history(run_id, _EPOCH_MARK)
                 return run_id, max((epoch.step for epoch in epochs), default=-1)
-        tags = _tags(record) | {_PROCESS: _this_process(), _PARENT: self._parent(client, record)}
+        here = {_PROCESS: _this_process(), _USER: psutil.Process().username()}
+        tags = _tags(record) | here | {_PARENT: self._parent(client, record)}
         created = self._create(client, record, tags)
         return created.info.run_id, -1
 
@@ -923,7 +926,7 @@ def _is_dead(process: str) -> bool:
 
 
 def _cause(error: Exception) -> str:
-    """One line: of a broken connection or a file what the system says, not the client's and its libraries' around it."""
+    """One line: of a broken connection or a file what the system says, not what libraries say around it."""
     chain: list[BaseException] = [error]
     while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(inner)

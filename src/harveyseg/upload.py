@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,9 +20,7 @@ from harveyseg.files import read_json, sha256, write_json
 from harveyseg.manifest import read_manifest
 from harveyseg.runs import RunRecord, read_run
 from harveyseg.submission import read_submission
-
-if TYPE_CHECKING:
-    from harveyseg.tracking import Tracker
+from harveyseg.tracking import Tracker
 
 ENSEMBLE = "ensemble"
 WAIT_SECONDS = 900.0
@@ -305,7 +303,7 @@ def scores_of(uploads: Sequence[Upload], record: RunRecord) -> dict[str, float]:
     return values
 
 
-def log_missing_scores(tracker: "Tracker", records: Sequence[RunRecord], uploads: Sequence[Upload]) -> list[str]:
+def log_missing_scores(tracker: Tracker, records: Sequence[RunRecord], uploads: Sequence[Upload]) -> list[str]:
     """Log to MLflow the scores that its runs lack, as when it could not be reached or a colleague uploaded.
 
     Returns:

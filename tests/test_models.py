@@ -22,9 +22,12 @@ SPECS: dict[str, dict[str, Any]] = {
 }
 """The seven networks of the report."""
 
+RELATED: dict[str, dict[str, Any]] = {"segnet": {"network": "segnet", "width": 16}, "fcn": {"network": "fcn"}}
+"""Networks of the report's related work."""
+
 
 def test_available() -> None:
-    assert models.available() == ["attention_unet", "smp", "unet", "unetplusplus"]
+    assert models.available() == ["attention_unet", "fcn", "segnet", "smp", "unet", "unetplusplus"]
 
 
 def test_listing_and_building_import_no_other_network() -> None:
@@ -41,10 +44,10 @@ print("segmentation_models_pytorch" in sys.modules)
     assert done.stdout.splitlines() == ["[]", "['harveyseg.models.blocks', 'harveyseg.models.unet']", "False"]
 
 
-@pytest.mark.parametrize("name", SPECS)
-def test_the_seven_networks_learn_from_a_batch_of_two(name: str) -> None:
+@pytest.mark.parametrize("name", SPECS | RELATED)
+def test_all_networks_learn_from_a_batch_of_two(name: str) -> None:
     torch.manual_seed(0)
-    network = models.build(SPECS[name], None).to(memory_format=torch.channels_last)
+    network = models.build((SPECS | RELATED)[name], None).to(memory_format=torch.channels_last)
     photos = torch.randn(2, 3, 64, 64).to(memory_format=torch.channels_last)
     classes = torch.randint(25, (2, 64, 64))
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
@@ -60,10 +63,10 @@ def test_the_seven_networks_learn_from_a_batch_of_two(name: str) -> None:
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("name", ["unet", "attention_unet", "unetplusplus", "mobilenet_v2", "efficientnet_b1"])
+@pytest.mark.parametrize("name", ["unet", "attention_unet", "unetplusplus", "mobilenet_v2", "efficientnet_b1", "fcn"])
 def test_channels_last_and_bf16_autocast(name: str) -> None:
     torch.manual_seed(0)
-    network = models.build(SPECS[name], None).eval()
+    network = models.build((SPECS | RELATED)[name], None).eval()
     photos = torch.randn(2, 3, 64, 64)
     exact = network(photos).detach()
     network = network.to(memory_format=torch.channels_last)
@@ -76,28 +79,28 @@ def test_channels_last_and_bf16_autocast(name: str) -> None:
     assert all(torch.isfinite(value.grad).all() for value in network.parameters() if value.grad is not None)
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", SPECS | RELATED)
 def test_depth_groups_hold_every_parameter_once(name: str) -> None:
-    network = models.build(SPECS[name], None)
+    network = models.build((SPECS | RELATED)[name], None)
     ids = [id(parameter) for group in network.depth_groups() for parameter in group]
     assert len(ids) == len(set(ids))
     assert set(ids) == {id(parameter) for parameter in network.parameters()}
     assert all(group for group in network.depth_groups())
 
 
-@pytest.mark.parametrize("name", ["unet", "mobilenet_v2"])
+@pytest.mark.parametrize("name", ["unet", "mobilenet_v2", "segnet"])
 def test_copies_and_state_dicts_carry_over(name: str) -> None:
-    network = models.build(SPECS[name], None).eval()
-    other = models.build(SPECS[name], None).eval()
+    network = models.build((SPECS | RELATED)[name], None).eval()
+    other = models.build((SPECS | RELATED)[name], None).eval()
     other.load_state_dict(network.state_dict())
     photos = torch.randn(1, 3, 64, 64)
     assert torch.equal(network(photos), other(photos))
     assert torch.equal(network(photos), copy.deepcopy(network)(photos))
 
 
-@pytest.mark.parametrize("name", SPECS)
-def test_validate_accepts_the_seven(name: str) -> None:
-    models.validate(SPECS[name], None, f"models.{name}", (256, 256))
+@pytest.mark.parametrize("name", SPECS | RELATED)
+def test_validate_accepts_them_all(name: str) -> None:
+    models.validate((SPECS | RELATED)[name], None, f"models.{name}", (256, 256))
 
 
 def test_validate_leaves_the_random_state() -> None:
@@ -111,11 +114,20 @@ def test_validate_leaves_the_random_state() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"network": "unett"}, "models.foo.network = 'unett': allowed: attention_unet, smp, unet, unetplusplus"),
-        ({"network": "blocks"}, "models.foo.network = 'blocks': allowed: attention_unet, smp, unet, unetplusplus"),
-        ({"network": None}, "models.foo.network = None: allowed: attention_unet, smp, unet, unetplusplus"),
-        ({"network": ["unet"]}, "models.foo.network = ['unet']: allowed: attention_unet, smp, unet, unetplusplus"),
-        ({"width": 16}, "models.foo.network: missing. Allowed: attention_unet, smp, unet, unetplusplus"),
+        (
+            {"network": "unett"},
+            "models.foo.network = 'unett': allowed: attention_unet, fcn, segnet, smp, unet, unetplusplus",
+        ),
+        (
+            {"network": "blocks"},
+            "models.foo.network = 'blocks': allowed: attention_unet, fcn, segnet, smp, unet, unetplusplus",
+        ),
+        ({"network": None}, "models.foo.network = None: allowed: attention_unet, fcn, segnet, smp, unet, unetplusplus"),
+        (
+            {"network": ["unet"]},
+            "models.foo.network = ['unet']: allowed: attention_unet, fcn, segnet, smp, unet, unetplusplus",
+        ),
+        ({"width": 16}, "models.foo.network: missing. Allowed: attention_unet, fcn, segnet, smp, unet, unetplusplus"),
         ({"network": "unet", "depth": 4}, "models.foo.depth: unknown key. Known are: batch_norm, dropout, stem_stride"),
         ({"network": "unet", "width": 0}, "models.foo.width = 0: Input should be greater than or equal to 1"),
         ({"network": "unet", "width": 10**6}, "models.foo.width = 1000000: Input should be less than or equal to 512"),
@@ -178,11 +190,12 @@ def test_logits_that_are_no_whole_part_of_the_photo_are_refused(monkeypatch: pyt
             models.validate(SPECS["unet"], None, "models.unet", (64, 64))
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", SPECS | RELATED)
 def test_who_takes_encoder_weights(name: str) -> None:
-    assert models.takes_encoder_weights(SPECS[name], f"models.{name}") == (SPECS[name]["network"] == "smp")
+    spec = (SPECS | RELATED)[name]
+    assert models.takes_encoder_weights(spec, f"models.{name}") == (spec["network"] in ("smp", "fcn"))
     with pytest.raises(HarveysegError, match=r"models\.x\.deep: unknown key"):
-        models.takes_encoder_weights(SPECS[name] | {"deep": 1}, "models.x")
+        models.takes_encoder_weights(spec | {"deep": 1}, "models.x")
 
 
 def test_weights_error_names_the_model() -> None:

@@ -1,0 +1,97 @@
+"""FCN (Long, Shelhamer & Darrell 2015, "Fully Convolutional Networks for Semantic Segmentation"), that of torchvision.
+
+``fcn_resnet50``: a ResNet-50 whose last two stages are dilated instead of strided, so that its features are 8 times
+coarser than the photo; a 3x3 convolution to 512 channels with dropout 0.1; a 1x1 convolution to the classes; bilinear
+enlargement. (The paper's own networks are VGG16 with learnt enlargement and summed skips.)
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models import ResNet50_Weights
+from torchvision.models.segmentation import fcn_resnet50
+
+from harveyseg.errors import HarveysegError
+from harveyseg.models import Network
+from harveyseg.settings import Section
+
+TAKES_ENCODER_WEIGHTS = True
+
+_IMAGENET = ResNet50_Weights.IMAGENET1K_V1
+"""Those that torchvision's own FCN starts from."""
+
+
+class Params(Section):
+    """The FCN has no settings."""
+
+
+class Fcn(Network):
+    """(B, 3, H, W) -> logits (B, classes, H, W), for any H and W."""
+
+    def __init__(self, classes: int) -> None:
+        """Make the network with fresh weights."""
+        super().__init__()
+        self.model = fcn_resnet50(weights=None, weights_backbone=None, num_classes=classes)
+
+    def forward(self, photos: Tensor) -> Tensor:
+        """See :meth:`harveyseg.models.Network.forward`."""
+        logits: Tensor = self.model(photos)["out"]
+        return logits
+
+    def depth_groups(self) -> list[list[nn.Parameter]]:
+        """ResNet's first convolution, its four stages, the head."""
+        backbone = self.model.backbone
+        layers = [[backbone.conv1, backbone.bn1], [backbone.layer1], [backbone.layer2], [backbone.layer3]]
+        layers += [[backbone.layer4], [self.model.classifier]]
+        return [[parameter for layer in group for parameter in layer.parameters()] for group in layers]
+
+
+def build(params: Params, classes: int, encoder_weights: str | None) -> Fcn:
+    """Make an FCN.
+
+    Args:
+        params: empty.
+        classes: channels of the logits.
+        encoder_weights: ``None`` (fresh weights), ``"imagenet"`` (torchvision's, from its cache on this machine or
+            downloaded from download.pytorch.org), or the path to a file with the state dict of torchvision's
+            ``resnet50`` (``.safetensors``, or whatever ``torch.load(weights_only=True)`` reads); its classifier ``fc``
+            may be in it.
+
+    Raises:
+        HarveysegError: when the weights cannot be had or do not fit.
+    """
+    network = Fcn(classes)
+    if encoder_weights == "imagenet":
+        try:
+            state = _IMAGENET.get_state_dict(progress=False, check_hash=True)
+        except Exception as error:  # URLError, a wrong hash, a full disk
+            raise HarveysegError(
+                f"encoder_weights = 'imagenet': {_IMAGENET.url} is not in torchvision's cache on this machine and "
+                f"cannot be downloaded ({error}). Run once with a network, give a path to a local weights file, or set "
+                "`encoder_weights: null`."
+            ) from error
+        _load_backbone(network, state)
+    elif encoder_weights is not None:
+        path = Path(encoder_weights)
+        if not path.is_file():
+            raise HarveysegError(
+                f"encoder_weights = {encoder_weights!r}: no such file, and no name of weights published for the FCN "
+                "(there is: `imagenet`). Give a path to a local weights file, or set `encoder_weights: null`."
+            )
+        try:
+            state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+            _load_backbone(network, state)
+        except Exception as error:  # damaged files fail in many ways, inside zip, pickle and safetensors
+            reason = " ".join(str(error).split())
+            raise HarveysegError(
+                f"encoder_weights: {path} cannot be loaded: {reason[:300]}. It must hold nothing but the state dict of "
+                "torchvision's resnet50. Give another file, or set `encoder_weights: null`."
+            ) from error
+    return network
+
+
+def _load_backbone(network: Fcn, state: dict[str, Tensor]) -> None:
+    """Load ResNet-50's weights, all of them but the classifier's."""
+    network.model.backbone.load_state_dict({name: value for name, value in state.items() if not name.startswith("fc.")})

@@ -415,3 +415,30 @@ def test_nothing_left_is_an_error_also_when_bad_files_are_left_out(folder: Path)
         "  - test_images: nothing is left, since every photo is bad\n"
         "Mend or remove these files (or fetch them again), then run `dvc repro download`."
     )
+
+
+def test_files_that_cannot_be_read_or_named(folder: Path, tmp_path: Path) -> None:
+    """A link that leads nowhere, a name that is not UTF-8, and one that would break a line of every CSV file."""
+    (folder / "train_images/9.jpg").unlink()
+    (folder / "train_images/9.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (folder / "train_masks/NA.png").unlink()
+    (folder / "train_masks/NA.png").symlink_to(tmp_path / "nowhere.png")
+    for stem in ("\udcff", "a\nb"):
+        photo(7).save(folder / "odd.jpg")
+        mask().save(folder / "odd.png")
+        (folder / "odd.jpg").rename(folder / f"train_images/{stem}.jpg")
+        (folder / "odd.png").rename(folder / f"train_masks/{stem}.png")
+    with pytest.raises(HarveysegError) as raised:
+        verify(folder)
+    lines = str(raised.value).splitlines()
+    for line in (
+        "train_images/9.jpg: cannot be read (No such file or directory)",
+        "train_masks/NA.png: cannot be read (No such file or directory)",
+        r"train_images/\udcff.jpg: its name has control characters or is not UTF-8; rename it",
+        r"train_masks/a\nb.png: its name has control characters or is not UTF-8; rename it",
+    ):
+        assert f"  - {line}" in lines
+    left = verify(folder, skip=True)
+    assert [pair.id for pair in left.pairs] == ["10", "20"]
+    write_skipped(tmp_path / "skipped.csv", left.skipped)
+    assert len(pd.read_csv(tmp_path / "skipped.csv")) == 6

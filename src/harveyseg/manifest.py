@@ -245,6 +245,10 @@ def _files_by_id(
             problems.append(Problem(relative, cause, structural=True))
         elif path.suffix.lower() not in endings:
             problems.append(Problem(relative, f"must end in {' or '.join(endings)}"))
+        elif not path.name.isprintable():
+            # Such an id would break the lines of the CSV files that hold it, or could not be written into them at all.
+            cause = "its name has control characters or is not UTF-8; rename it"
+            problems.append(Problem(ascii(relative)[1:-1], cause))
         elif path.stem in found:
             for one, other in ((found[path.stem], relative), (path, found[path.stem].relative_to(folder))):
                 cause = f"its id {path.stem!r} is that of {other}, too; ids must be unique"
@@ -273,16 +277,23 @@ def _kind(photo: Path) -> str:
 
 def _check(folder: Path, pair: Pair, colours: Mapping[int, str] | None) -> _Checked:
     """Decode one photo and its mask."""
-    photo = pair.image.read_bytes()
-    size, causes = _check_photo(photo, _kind(pair.image))
-    found = [(pair.image, cause) for cause in causes]
-    mask_sha256 = ""
+    found: list[tuple[Path, str]] = []
+    size, photo, mask_sha256 = None, b"", ""
+    try:
+        photo = pair.image.read_bytes()
+        size, causes = _check_photo(photo, _kind(pair.image))
+        found += [(pair.image, cause) for cause in causes]
+    except OSError as error:
+        found.append((pair.image, f"cannot be read ({error.strerror})"))
     if pair.mask is not None:
-        mask = read_mask(pair.mask.read_bytes(), colours)
-        mask_sha256 = hashlib.sha256(mask.stored).hexdigest()
-        found += [(pair.mask, cause) for cause in mask.problems]
-        if size and mask.size and mask.size != size:
-            found.append((pair.mask, f"is {_by(mask.size)} pixels, its photo {_by(size)}"))
+        try:
+            mask = read_mask(pair.mask.read_bytes(), colours)
+            mask_sha256 = hashlib.sha256(mask.stored).hexdigest()
+            found += [(pair.mask, cause) for cause in mask.problems]
+            if size and mask.size and mask.size != size:
+                found.append((pair.mask, f"is {_by(mask.size)} pixels, its photo {_by(size)}"))
+        except OSError as error:
+            found.append((pair.mask, f"cannot be read ({error.strerror})"))
     problems = [Problem(str(path.relative_to(folder)), cause, (pair.part, pair.id)) for path, cause in found]
     width, height = size or (0, 0)
     return _Checked(width, height, hashlib.sha256(photo).hexdigest(), mask_sha256, problems)

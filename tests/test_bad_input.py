@@ -284,7 +284,8 @@ PARTS = [
         "Settings",
         "All wrong settings of a stage are listed at once, before any data is read. DVC reads\n"
         "`params.yaml` before the stage does: where it is missing, is no YAML, lacks `data` or `models`, or "
-        "`data.path` names nothing,\n`dvc repro` stops with DVC's words, and these rows are what the stage itself says.",
+        "`data.path` names nothing,\n`dvc repro` stops with DVC's words, and these rows are what the stage itself "
+        "says.",
         [
             Case(
                 "no params.yaml here",

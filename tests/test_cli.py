@@ -48,7 +48,7 @@ def test_help_lists_every_command(
 ) -> None:
     status, out, _ = command(monkeypatch, capsys, "--help")
     assert status == 0
-    for name in ("preset", "table", "sync", "check", "score", "predict", "upload", "ui"):
+    for name in ("preset", "table", "study", "sync", "check", "score", "predict", "upload", "ui"):
         assert f" {name} " in out
 
 
@@ -57,7 +57,7 @@ def test_an_error_of_the_user_comes_without_a_traceback(project: Path) -> None:
     assert script.exists(), "install the package: pip install -e ."
     done = subprocess.run([script, "preset", "demos"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: preset 'demos': unknown. Known are: best, best-imagenet, demo, report\n"
+    assert done.stderr == "error: preset 'demos': unknown. Known are: best, best-imagenet, demo, report, report-small\n"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def _main() -> None:
 
 
 @_commands.command()
-def preset(name: Annotated[str, typer.Argument(help="demo, report, best, best-imagenet")]) -> None:
+def preset(name: Annotated[str, typer.Argument(help="demo, report, report-small, best, best-imagenet")]) -> None:
     """Write a preset into params.yaml; comments, `data` and `tracking` stay as they are."""
     from harveyseg.preset import apply_preset
 
@@ -34,6 +34,9 @@ def preset(name: Annotated[str, typer.Argument(help="demo, report, best, best-im
 @_commands.command()
 def table(
     every: Annotated[bool, typer.Option("--all", help="Every experiment in MLflow, not only the workspace.")] = False,
+    study_name: Annotated[
+        str | None, typer.Option("--study", help="A study of the recipe in params.yaml: data/reports/study-<name>.md.")
+    ] = None,
 ) -> None:
     """Recreate data/reports/comparison.csv and .md from MLflow alone, and print the table."""
     from harveyseg.settings import section
@@ -41,12 +44,46 @@ def table(
     from harveyseg.tracking import TrackingParams, open_tracker
 
     tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
+    if study_name is not None:
+        from harveyseg.study import read_base
+        from harveyseg.study_table import write_study
+
+        print(write_study(study_name, read_base(PARAMS), tracker, DATA / "reports"), end="")
+        return
     if every:
         frame = all_runs(tracker)
     else:
         frame = comparison(tracker, [output.record for output in workspace(PARAMS, DATA)])
         write_table(frame, DATA / "reports")
     print(markdown(frame), end="")
+
+
+@_commands.command()
+def study(
+    name: Annotated[str, typer.Argument(help="As `--list` prints it; `all` for one after another.")] = "",
+    names: Annotated[bool, typer.Option("--list", help="Print the names, one per line.")] = False,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant: train.seed, train.seed + 1, ...")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Trials at a time.")] = 1,
+) -> None:
+    """Run one of the report's experiments through DVC's queue, with the recipe and data in params.yaml; its table."""
+    from harveyseg.settings import section
+    from harveyseg.stage import project_root
+    from harveyseg.study import find_study, read_base, read_studies, run_study
+    from harveyseg.study_table import write_study
+    from harveyseg.tracking import TrackingParams, open_tracker
+
+    if names:
+        print("\n".join(read_studies()))
+        return
+    if not name:
+        raise HarveysegError("harveyseg study NAME: which one? `harveyseg study --list` prints the names.")
+    wanted = list(read_studies()) if name == "all" else [name]
+    for one in wanted:
+        find_study(one)
+    base, tracker = read_base(PARAMS), open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
+    for one in wanted:
+        run_study(one, base, project_root(), tracker, seeds, jobs, lambda line: print(line, flush=True))
+        print(write_study(one, base, tracker, DATA / "reports"), flush=True)
 
 
 @_commands.command()

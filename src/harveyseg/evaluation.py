@@ -43,11 +43,28 @@ def metrics_record(record: RunRecord, confusions: Mapping[str, Confusions]) -> d
         confusions: per part, ``val`` and, where test masks are known, ``test``.
 
     Returns:
-        run_id, uid, model and fold, then ``<part>/<metric>``, see :func:`harveyseg.score.metrics`.
+        run_id, uid, model and fold, then ``<part>/<metric>``, see :func:`harveyseg.score.metrics` and
+        :func:`claims`.
     """
     identity = {"run_id": record.run_id, "uid": record.uid, "model": record.model, "fold": record.fold}
     return identity | {
-        f"{part}/{name}": value for part, counts in confusions.items() for name, value in metrics(counts).items()
+        f"{part}/{name}": value
+        for part, counts in confusions.items()
+        for name, value in (metrics(counts) | claims(counts)).items()
+    }
+
+
+def claims(confusions: Confusions) -> dict[str, float]:
+    """How often presence is wrong, which costs a whole (image, class) each time.
+
+    Returns:
+        ``false_claims``: classes 1..24 that a photo lacks and the prediction has, mean number per photo;
+        ``misses``: classes that a photo holds and of which the prediction has nothing.
+    """
+    present, claimed = (confusions.sum(axis)[:, 1:] > 0 for axis in (2, 1))
+    return {
+        "false_claims": float((claimed & ~present).sum(1).mean()),
+        "misses": float((present & ~claimed).sum(1).mean()),
     }
 
 

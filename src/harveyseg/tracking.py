@@ -359,6 +359,50 @@ class Tracker:
         runs = self._strict(lambda client: self._search(client, f"tags.`{KIND}` != 'pipeline'"))
         return sorted(map(_tracked, runs), key=lambda run: (run.started_ms, run.run_id or ""))
 
+    def find_tagged(self, name: str) -> list[TrackedRun]:
+        """The runs that have a tag of this name, oldest first.
+
+        Raises:
+            HarveysegError: when MLflow cannot be read.
+        """
+        runs = self._strict(lambda client: self._search(client, f"tags.`{name}` LIKE '%'"))
+        return sorted(map(_tracked, runs), key=lambda run: (run.started_ms, run.run_id or ""))
+
+    def tag(self, records: Sequence[RunRecord], tags: Mapping[str, str]) -> None:
+        """Set tags of runs that MLflow knows.
+
+        Raises:
+            HarveysegError: when MLflow cannot be used, or knows nothing of a run.
+        """
+
+        def add(client: "MlflowClient") -> None:
+            for record in records:
+                run = self._find(client, record)
+                if run is None:
+                    raise HarveysegError(f"{record.name}: not in MLflow. Run `harveyseg sync`.")
+                for name, value in tags.items():
+                    client.set_tag(run.info.run_id, name, value)
+
+        self._strict(add)
+
+    def curves(self, run_id: str) -> dict[str, dict[int, float]]:
+        """What a training logged after each epoch: name as in history.csv -> epoch (from 0) -> value.
+
+        Raises:
+            HarveysegError: when MLflow cannot be read.
+        """
+
+        def read(client: "MlflowClient") -> dict[str, dict[int, float]]:
+            names = [name for name in client.get_run(run_id).data.metrics if name.startswith(_EPOCH_PREFIX)]
+            return {
+                name.removeprefix(_EPOCH_PREFIX): {
+                    metric.step: metric.value for metric in client.get_metric_history(run_id, name)
+                }
+                for name in names
+            }
+
+        return self._strict(read)
+
     def get(self, run_ids: Sequence[str]) -> list[TrackedRun | None]:
         """The runs with these MLflow ids, of whatever experiment; None for one that is unknown or was deleted.
 

@@ -1,0 +1,429 @@
+"""The report's experiments as sets of DVC experiments: what each changes, how they are run, which runs they are.
+
+A trial is one variant of a study with one seed: params.yaml as it is, one model of it, and the variant's change. It is
+a DVC experiment named by a digest of all its settings, so that studies share trials (the recipe itself is in each), and
+a study that was interrupted goes on with what is missing. The runs of a finished trial get the tags by which
+:mod:`harveyseg.study_table` finds them.
+
+Importing DVC takes a second, so it is imported only in functions.
+"""
+
+import copy
+import itertools
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from harveyseg.errors import HarveysegError
+from harveyseg.files import digest
+from harveyseg.runs import read_run
+from harveyseg.settings import Section, load, parse
+from harveyseg.tracking import RunOutputs, Tracker, sync, text
+
+_DEFINITIONS = files("harveyseg") / "studies.yaml"
+_MODEL = "unet"
+"""The model of params.yaml whose recipe the studies vary."""
+_TARGET = "decide"
+"""The last stage that a study needs: the table of one trial and its submission are nobody's business."""
+_SECTIONS = ("data", "resize-cache", "split", "folds", "models", "train", "ensemble", "decide", "inference")
+"""What decides a trial's scores."""
+_TIMES = re.compile(r"(\d+)x")
+_POLL_SECONDS = 2.0
+_LOST_POLLS = 15
+"""So many polls without a worker, while trials wait, mean that the queue has died: a worker takes seconds to appear."""
+
+
+class Reported(Section):
+    """What the report states of a variant."""
+
+    loss: float | None = None
+    """Cross-entropy on the validation set."""
+    score: float | None = None
+    """Kaggle's public score."""
+
+
+class Study(Section):
+    """One entry of studies.yaml."""
+
+    title: str
+    says: str
+    """The report's claim, in its words as far as possible."""
+    vary: dict[str, list[Any] | dict[str, Any]] = Field(default_factory=dict)
+    """Path of a setting -> its values, or label -> value; of several settings every combination."""
+    models: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
+    """Name -> entry of ``models``; None for that of params.yaml."""
+    reported: dict[str, Reported] = Field(default_factory=dict)
+    curves: bool = False
+    """Whether the losses of each epoch belong to the result."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "Study":
+        if bool(self.vary) == bool(self.models):
+            raise ValueError("a study has either `vary` or `models`")
+        return self
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One variant with one seed."""
+
+    variant: str
+    seed: int
+    model: str
+    options: tuple[str, ...]
+    """As ``dvc exp run -S`` takes them."""
+    name: str
+    """Of the DVC experiment."""
+
+    def __str__(self) -> str:
+        """As it is shown while the study runs."""
+        return f"{self.variant}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Base:
+    """The recipe that studies vary: params.yaml, checked for what a study needs."""
+
+    params: Mapping[str, Any]
+    key: str = field(init=False)
+    """Short digest of the recipe, which keeps the runs of one recipe and data source apart from those of another."""
+
+    def __post_init__(self) -> None:
+        """Work out ``key``."""
+        missing = [name for name in _SECTIONS if name not in self.params]
+        if missing:
+            raise HarveysegError(
+                f"params.yaml: the section {missing[0]!r} is missing. `harveyseg preset report` writes a complete file."
+            )
+        object.__setattr__(self, "key", _digest(self.params))
+
+    @property
+    def folds(self) -> list[int]:
+        """The folds on which each trial is trained."""
+        return sorted(self.params["folds"])
+
+
+def read_base(params: Path) -> Base:
+    """Read the recipe that is to be varied.
+
+    Raises:
+        HarveysegError: when the file or a section is absent.
+    """
+    return Base(load(params))
+
+
+def read_studies() -> dict[str, Study]:
+    """All studies, in the order of studies.yaml."""
+    with as_file(_DEFINITIONS) as path:
+        return {name: parse(Study, values, name) for name, values in load(path).items()}
+
+
+def find_study(name: str) -> Study:
+    """The study with this name.
+
+    Raises:
+        HarveysegError: when there is none.
+    """
+    studies = read_studies()
+    if name not in studies:
+        raise HarveysegError(f"study {name!r}: unknown. Known are: {', '.join(studies)}")
+    return studies[name]
+
+
+def variants(study: Study, base: Base) -> dict[str, tuple[str, dict[str, Any]]]:
+    """What a study changes: label of the variant -> (name of its model, path of a setting -> value).
+
+    Raises:
+        HarveysegError: when params.yaml lacks what the study varies.
+    """
+    if study.models:
+        found = {}
+        for name, entry in study.models.items():
+            if entry is None and name not in base.params["models"]:
+                raise _lacks(f"models.{name}")
+            found[name] = (name, {} if entry is None else {f"models.{name}": entry})
+        return found
+    choices = [[(key, *choice) for choice in _labelled(key, values, base)] for key, values in study.vary.items()]
+    found = {}
+    for combination in itertools.product(*choices):
+        alone = len(combination) == 1
+        label = ", ".join(label if alone else f"{key.rpartition('.')[2]} {label}" for key, label, _ in combination)
+        found[label] = (_MODEL, {key: value for key, _, value in combination})
+    return found
+
+
+def trials(study: Study, base: Base, seeds: int) -> list[Trial]:
+    """All variants, each with the seeds ``train.seed``, ``train.seed + 1``, ...
+
+    Raises:
+        HarveysegError: when params.yaml lacks what the study varies.
+    """
+    return [
+        _trial(base, variant, model, changes, base.params["train"]["seed"] + offset)
+        for variant, (model, changes) in variants(study, base).items()
+        for offset in range(seeds)
+    ]
+
+
+def study_tags(name: str, base: Base, variant: str) -> dict[str, str]:
+    """The tags of a run that is part of a study: one to read in MLflow's UI, one that names the recipe, too."""
+    return {f"study.{name}": variant, study_tag(name, base): variant}
+
+
+def study_tag(name: str, base: Base) -> str:
+    """The tag that all runs of a study of this recipe have; its value is the variant."""
+    return f"harveyseg.study.{name}.{base.key}"
+
+
+def run_study(
+    name: str, base: Base, root: Path, tracker: Tracker, seeds: int, jobs: int, say: Callable[[str], None]
+) -> None:
+    """Queue the trials that are missing, let DVC's queue run them, and tag the runs of each as it finishes.
+
+    Ctrl-C takes this study's trials out of the queue and stops the one that runs; a training that was stopped goes on
+    from its last finished epoch when the study is run again. When this process is killed, DVC's worker goes on alone.
+
+    Args:
+        name: of the study.
+        base: the recipe.
+        root: the project, a git and DVC repository.
+        tracker: where the runs are tagged.
+        seeds: how many of each variant.
+        jobs: how many trials run at a time.
+        say: is told what happens, a line each.
+
+    Raises:
+        HarveysegError: when the project is no git and DVC repository, a trial fails, or the queue dies.
+    """
+    queue = _Queue(root)
+    wanted = trials(find_study(name), base, seeds)
+    finished = queue.finished()
+    done = [trial for trial in wanted if trial.name in finished]
+    for trial in done:
+        _adopt(name, base, trial, root, finished[trial.name], tracker)
+    waiting = {trial.name: trial for trial in wanted if trial.name not in finished}
+    say(f"study {name}: {len(wanted)} trials, {len(done)} done before")
+    if not waiting:
+        return
+    queue.revive(set(waiting))
+    for trial in waiting.values():
+        if trial.name not in queue.states():
+            queue.put(trial)
+    queue.start(jobs)
+    try:
+        failed = _watch(name, base, waiting, root, queue, tracker, say)
+    except KeyboardInterrupt:
+        queue.stop(set(waiting))
+        say(f"stopped. `harveyseg study {name}` goes on with what is missing.")
+        raise
+    if failed:
+        lines = "\n".join(f"  {trial}: `dvc queue logs {trial.name}` says why" for trial in failed)
+        raise HarveysegError(
+            f"study {name}: {len(failed)} trials failed:\n{lines}\nMend the cause, then run the command again."
+        )
+
+
+def _watch(
+    name: str,
+    base: Base,
+    waiting: dict[str, Trial],
+    root: Path,
+    queue: "_Queue",
+    tracker: Tracker,
+    say: Callable[[str], None],
+) -> list[Trial]:
+    """Wait for the trials in ``waiting``, out of which each goes as it ends; returns those that failed."""
+    failed, running, alone = [], set(), 0
+    while waiting:
+        states, workers, finished = queue.states(), queue.workers(), queue.finished()
+        for trial in list(waiting.values()):
+            if trial.name in finished:
+                score = _adopt(name, base, trial, root, finished[trial.name], tracker)
+                say(f"{trial}: {score}")
+                del waiting[trial.name]
+            elif states.get(trial.name) == "Failed":
+                say(f"{trial}: FAILED (`dvc queue logs {trial.name}`)")
+                failed.append(trial)
+                del waiting[trial.name]
+            elif states.get(trial.name) == "Running" and trial.name not in running:
+                say(f"{trial}: runs (`dvc queue logs -f {trial.name}`)")
+                running.add(trial.name)
+        alone = 0 if workers else alone + 1
+        if waiting and alone > _LOST_POLLS:
+            raise HarveysegError(
+                f"study {name}: DVC's queue has no worker any more, but {len(waiting)} trials are left. "
+                "Run the command again: it goes on with what is missing."
+            )
+        time.sleep(_POLL_SECONDS if waiting else 0)
+    return failed
+
+
+class _Queue:
+    """DVC's queue of experiments: read through its API, changed through its command line."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        try:
+            self._head = self._git("rev-parse", "HEAD")
+        except subprocess.CalledProcessError:
+            raise HarveysegError(
+                f"{root}: not a git repository with a commit, which DVC's experiments need: `git init`, `git add -A`, "
+                "`git commit`, `dvc init`."
+            ) from None
+
+    def finished(self) -> dict[str, str]:
+        """Name -> git commit of the experiments of the checked-out commit."""
+        prefix = f"refs/exps/{self._head[:2]}/{self._head[2:]}/"
+        lines = self._git("for-each-ref", "--format=%(refname) %(objectname)", prefix).splitlines()
+        return {reference.removeprefix(prefix): commit for reference, commit in map(str.split, lines)}
+
+    def states(self) -> dict[str, str]:
+        """Name -> Queued, Running, Failed or Success."""
+        with self._opened() as queue:
+            return {str(task["name"]): str(task["status"]) for task in queue.status()}
+
+    def workers(self) -> int:
+        """How many workers are alive, be they idle or not."""
+        with self._opened() as queue:
+            return len(queue.worker_status())
+
+    def put(self, trial: Trial) -> None:
+        """Queue a trial."""
+        options = [part for option in trial.options for part in ("-S", option)]
+        self._dvc("exp", "run", "--queue", "--name", trial.name, *options, _TARGET)
+
+    def start(self, jobs: int) -> None:
+        """Let up to ``jobs`` workers run what is queued; they end when the queue is empty."""
+        # The workers inherit what this prints to, and would hold a pipe open as long as they live.
+        self._dvc("queue", "start", "--jobs", str(jobs), output=subprocess.DEVNULL)
+
+    def revive(self, names: set[str]) -> None:
+        """Take out trials that failed, and those that no living worker runs, so that they can be queued again."""
+        alive, states = self.workers(), self.states()
+        dead = [name for name in names if states.get(name) == "Running"] if not alive else []
+        if dead:
+            self._dvc("queue", "kill", "--force", *dead)
+        if gone := [*dead, *(name for name in names if states.get(name) == "Failed")]:
+            self._dvc("queue", "remove", *gone)
+
+    def stop(self, names: set[str]) -> None:
+        """Take waiting trials out of the queue and end running ones."""
+        states = self.states()
+        if queued := [name for name in names if states.get(name) == "Queued"]:
+            self._dvc("queue", "remove", *queued)
+        if running := [name for name in names if states.get(name) == "Running"]:
+            self._dvc("queue", "kill", *running)
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        from dvc.repo import Repo
+
+        with Repo(str(self._root)) as repo:
+            yield repo.experiments.celery_queue
+
+    def _git(self, *arguments: str) -> str:
+        command = ["git", "-C", str(self._root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    def _dvc(self, *arguments: str, output: int = subprocess.PIPE) -> None:
+        command = [sys.executable, "-m", "dvc", *arguments]
+        done = subprocess.run(command, cwd=self._root, stdout=output, stderr=output, text=True, check=False)
+        if done.returncode:
+            said = f"{done.stdout or ''}{done.stderr or ''}".strip()
+            raise HarveysegError(f"dvc {' '.join(arguments[:2])} failed: {said or f'exit {done.returncode}'}")
+
+
+def _adopt(name: str, base: Base, trial: Trial, root: Path, commit: str, tracker: Tracker) -> str:
+    """Tag the runs of a finished trial, after bringing MLflow what it lacks of them; returns their score in words."""
+    with tempfile.TemporaryDirectory() as temporary:
+        outputs = list(_outputs(root, commit, trial.model, base.folds, Path(temporary)))
+        sync(tracker, outputs)
+        records = [output.record for output in outputs]
+        tracker.tag(records, study_tags(name, base, trial.variant))
+        scores = [output.scores() for output in outputs]
+    means = {key: sum(score[key] for score in scores) / len(scores) for key in ("val/score", "val/decided_score")}
+    return f"score {means['val/score']:.4f}, decided {means['val/decided_score']:.4f}"
+
+
+def _outputs(root: Path, commit: str, model: str, folds: Sequence[int], folder: Path) -> Iterator[RunOutputs]:
+    """Fetch what identifies and scores an experiment's trainings from DVC's cache, without checking anything out."""
+    from dvc.api import DVCFileSystem
+
+    stored = DVCFileSystem(url=str(root), rev=commit)
+    for fold in folds:
+        made = [f"models/{model}-{fold}/{name}" for name in ("run.json", "history.csv")]
+        made += [f"predictions/{model}-{fold}/metrics.json", f"decisions/metrics/{model}.json"]
+        for path in made:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            stored.get_file(f"data/{path}", str(folder / path))
+        training = folder / "models" / f"{model}-{fold}"
+        record = read_run(training / "run.json")
+        yield RunOutputs(record, training, folder / "predictions" / training.name, folder / "decisions")
+
+
+def _trial(base: Base, variant: str, model: str, changes: Mapping[str, Any], seed: int) -> Trial:
+    settings = copy.deepcopy(dict(base.params))
+    settings["models"] = {name: entry for name, entry in settings["models"].items() if name == model}
+    options = [f"~models.{name}" for name in base.params["models"] if name not in (model, *changes)]
+    for path, value in {**changes, "train.seed": seed}.items():
+        new = _set(settings, path, value)
+        options.append(f"{'+' if new else ''}{path}={_hydra(value)}")
+    return Trial(variant, seed, model, tuple(options), f"study-{_digest(settings)}")
+
+
+def _labelled(key: str, values: list[Any] | dict[str, Any], base: Base) -> list[tuple[str, Any]]:
+    """(label, value) of a setting's values; multiples of that in params.yaml are worked out."""
+    present: Any = base.params
+    for name in key.split("."):
+        if not isinstance(present, Mapping) or name not in present:
+            raise _lacks(key)
+        present = present[name]
+    if isinstance(values, dict):
+        return list(values.items())
+    found = []
+    for value in values:
+        times = _TIMES.fullmatch(value) if isinstance(value, str) else None
+        if times is not None:
+            value = [int(times[1]) * side for side in present] if isinstance(present, list) else int(times[1]) * present
+        found.append((text(value), value))
+    return found
+
+
+def _set(settings: dict[str, Any], path: str, value: Any) -> bool:
+    """Set the value at a path; returns whether the last key is new."""
+    *parents, last = path.split(".")
+    for name in parents:
+        settings = settings[name]
+    new = last not in settings
+    settings[last] = value
+    return new
+
+
+def _hydra(value: Any) -> str:
+    """A value in the grammar of ``dvc exp run -S``, which is Hydra's."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_hydra(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_hydra, value)) + "]"
+    return text(value)
+
+
+def _lacks(key: str) -> HarveysegError:
+    return HarveysegError(
+        f"params.yaml: {key} is missing, which the study varies. `harveyseg preset report` writes the recipe of the "
+        "report, `harveyseg preset report-small` one for a laptop."
+    )
+
+
+def _digest(settings: Mapping[str, Any]) -> str:
+    return digest({name: settings[name] for name in _SECTIONS})[:12]

@@ -48,7 +48,7 @@ def test_help_lists_every_command(
 ) -> None:
     status, out, _ = command(monkeypatch, capsys, "--help")
     assert status == 0
-    for name in ("preset", "table", "study", "sync", "check", "score", "predict", "upload", "ui"):
+    for name in ("preset", "table", "study", "results", "sync", "check", "score", "predict", "upload", "ui"):
         assert f" {name} " in out
 
 

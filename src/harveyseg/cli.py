@@ -60,30 +60,41 @@ def table(
 
 @_commands.command()
 def study(
-    name: Annotated[str, typer.Argument(help="As `--list` prints it; `all` for one after another.")] = "",
-    names: Annotated[bool, typer.Option("--list", help="Print the names, one per line.")] = False,
+    names: Annotated[list[str] | None, typer.Argument(help="As `--list` prints them.", show_default=False)] = None,
+    listed: Annotated[bool, typer.Option("--list", help="Print the names, one per line.")] = False,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant: train.seed, train.seed + 1, ...")] = 1,
     jobs: Annotated[int, typer.Option(min=1, help="Trials at a time.")] = 1,
 ) -> None:
-    """Run one of the report's experiments through DVC's queue, with the recipe and data in params.yaml; its table."""
+    """Run the report's experiments through DVC's queue, with the recipe and data in params.yaml; print their tables."""
     from harveyseg.settings import section
     from harveyseg.stage import project_root
-    from harveyseg.study import find_study, read_base, read_studies, run_study
+    from harveyseg.study import read_base, read_studies, run_studies
     from harveyseg.study_table import write_study
     from harveyseg.tracking import TrackingParams, open_tracker
 
-    if names:
+    if listed:
         print("\n".join(read_studies()))
         return
-    if not name:
+    if not names:
         raise HarveysegError("harveyseg study NAME: which one? `harveyseg study --list` prints the names.")
-    wanted = list(read_studies()) if name == "all" else [name]
-    for one in wanted:
-        find_study(one)
     base, tracker = read_base(PARAMS), open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
-    for one in wanted:
-        run_study(one, base, project_root(), tracker, seeds, jobs, lambda line: print(line, flush=True))
-        print(write_study(one, base, tracker, DATA / "reports"), flush=True)
+    run_studies(names, base, project_root(), tracker, seeds, jobs, lambda line: print(line, flush=True))
+    for name in names:
+        print(write_study(name, base, tracker, DATA / "reports"), flush=True)
+
+
+@_commands.command()
+def results(
+    out: Annotated[Path, typer.Option(help="The file; its figure goes to docs beside it.")] = Path("RESULTS.md"),
+) -> None:
+    """Each claim of the report beside what the studies measured, with a verdict, from MLflow alone: RESULTS.md."""
+    from harveyseg.results import write_results
+    from harveyseg.settings import section
+    from harveyseg.study import read_base
+    from harveyseg.tracking import TrackingParams, open_tracker
+
+    tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
+    print(write_results(read_base(PARAMS), tracker, out, out.parent / "docs" / "study-epochs.png"), end="")
 
 
 @_commands.command()

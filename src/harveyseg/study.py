@@ -38,8 +38,8 @@ _TARGET = "decide"
 _SECTIONS = ("data", "resize-cache", "split", "folds", "models", "train", "ensemble", "decide", "inference")
 """What decides a trial's scores."""
 _TIMES = re.compile(r"(\d+)x")
-_POLL_SECONDS = 2.0
-_LOST_POLLS = 15
+_POLL_SECONDS = 5.0
+_LOST_POLLS = 6
 """So many polls without a worker, while trials wait, mean that the queue has died: a worker takes seconds to appear."""
 
 
@@ -84,10 +84,6 @@ class Trial:
     """As ``dvc exp run -S`` takes them."""
     name: str
     """Of the DVC experiment."""
-
-    def __str__(self) -> str:
-        """As it is shown while the study runs."""
-        return f"{self.variant}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -185,16 +181,17 @@ def study_tag(name: str, base: Base) -> str:
     return f"harveyseg.study.{name}.{base.key}"
 
 
-def run_study(
-    name: str, base: Base, root: Path, tracker: Tracker, seeds: int, jobs: int, say: Callable[[str], None]
+def run_studies(
+    names: Sequence[str], base: Base, root: Path, tracker: Tracker, seeds: int, jobs: int, say: Callable[[str], None]
 ) -> None:
     """Queue the trials that are missing, let DVC's queue run them, and tag the runs of each as it finishes.
 
-    Ctrl-C takes this study's trials out of the queue and stops the one that runs; a training that was stopped goes on
-    from its last finished epoch when the study is run again. When this process is killed, DVC's worker goes on alone.
+    A trial that several studies share runs once. Ctrl-C takes the trials out of the queue and stops the one that runs;
+    a training that was stopped goes on from its last finished epoch when the study is run again. When this process is
+    killed, DVC's worker goes on alone.
 
     Args:
-        name: of the study.
+        names: of the studies, in the order in which they shall run.
         base: the recipe.
         root: the project, a git and DVC repository.
         tracker: where the runs are tagged.
@@ -206,63 +203,74 @@ def run_study(
         HarveysegError: when the project is no git and DVC repository, a trial fails, or the queue dies.
     """
     queue = _Queue(root)
-    wanted = trials(find_study(name), base, seeds)
+    tasks: dict[str, _Task] = {}
+    for name in names:
+        for trial in trials(find_study(name), base, seeds):
+            tasks.setdefault(trial.name, _Task(trial, [])).studies.append((name, trial.variant))
     finished = queue.finished()
-    done = [trial for trial in wanted if trial.name in finished]
-    for trial in done:
-        _adopt(name, base, trial, root, finished[trial.name], tracker)
-    waiting = {trial.name: trial for trial in wanted if trial.name not in finished}
-    say(f"study {name}: {len(wanted)} trials, {len(done)} done before")
+    waiting = {name: task for name, task in tasks.items() if name not in finished}
+    say(f"{', '.join(names)}: {len(tasks)} trials, {len(tasks) - len(waiting)} done before")
+    for name, task in tasks.items():
+        if name in finished:
+            _adopt(task, base, root, finished[name], tracker)
     if not waiting:
         return
     queue.revive(set(waiting))
-    for trial in waiting.values():
-        if trial.name not in queue.states():
-            queue.put(trial)
+    states = queue.states()
+    for name, task in waiting.items():
+        if name not in states:
+            queue.put(task.trial)
     queue.start(jobs)
     try:
-        failed = _watch(name, base, waiting, root, queue, tracker, say)
+        failed = _watch(waiting, base, root, queue, tracker, say)
     except KeyboardInterrupt:
         queue.stop(set(waiting))
-        say(f"stopped. `harveyseg study {name}` goes on with what is missing.")
+        say("stopped. The same command goes on with what is missing.")
         raise
     if failed:
-        lines = "\n".join(f"  {trial}: `dvc queue logs {trial.name}` says why" for trial in failed)
+        lines = "\n".join(f"  {task}: {queue.last_words(task.trial.name)}" for task in failed)
         raise HarveysegError(
-            f"study {name}: {len(failed)} trials failed:\n{lines}\nMend the cause, then run the command again."
+            f"{len(failed)} trials failed:\n{lines}\n`dvc queue logs <name>` shows all of it. Mend the cause, then run "
+            "the command again."
         )
 
 
+@dataclass(frozen=True)
+class _Task:
+    """A trial and the studies that need it."""
+
+    trial: Trial
+    studies: list[tuple[str, str]]
+    """(study, variant), which are several where studies share a trial."""
+
+    def __str__(self) -> str:
+        named = " = ".join(f"{study}: {variant}" for study, variant in self.studies)
+        return f"{named}, seed {self.trial.seed} ({self.trial.name})"
+
+
 def _watch(
-    name: str,
-    base: Base,
-    waiting: dict[str, Trial],
-    root: Path,
-    queue: "_Queue",
-    tracker: Tracker,
-    say: Callable[[str], None],
-) -> list[Trial]:
-    """Wait for the trials in ``waiting``, out of which each goes as it ends; returns those that failed."""
-    failed, running, alone = [], set(), 0
+    tasks: Mapping[str, _Task], base: Base, root: Path, queue: "_Queue", tracker: Tracker, say: Callable[[str], None]
+) -> list[_Task]:
+    """Wait until all tasks have ended; returns those that failed."""
+    waiting, running, failed, alone = dict(tasks), set(), [], 0
     while waiting:
         states, workers, finished = queue.states(), queue.workers(), queue.finished()
-        for trial in list(waiting.values()):
-            if trial.name in finished:
-                score = _adopt(name, base, trial, root, finished[trial.name], tracker)
-                say(f"{trial}: {score}")
-                del waiting[trial.name]
-            elif states.get(trial.name) == "Failed":
-                say(f"{trial}: FAILED (`dvc queue logs {trial.name}`)")
-                failed.append(trial)
-                del waiting[trial.name]
-            elif states.get(trial.name) == "Running" and trial.name not in running:
-                say(f"{trial}: runs (`dvc queue logs -f {trial.name}`)")
-                running.add(trial.name)
+        for name, task in list(waiting.items()):
+            if name in finished:
+                say(f"{task}: {_adopt(task, base, root, finished[name], tracker)}")
+                del waiting[name]
+            elif states.get(name) == "Failed":
+                say(f"{task}: FAILED")
+                failed.append(task)
+                del waiting[name]
+            elif states.get(name) == "Running" and name not in running:
+                say(f"{task}: runs (`dvc queue logs -f {name}`)")
+                running.add(name)
         alone = 0 if workers else alone + 1
         if waiting and alone > _LOST_POLLS:
             raise HarveysegError(
-                f"study {name}: DVC's queue has no worker any more, but {len(waiting)} trials are left. "
-                "Run the command again: it goes on with what is missing."
+                f"DVC's queue has no worker any more, but {len(waiting)} trials are left. Run the command again: it "
+                "goes on with what is missing."
             )
         time.sleep(_POLL_SECONDS if waiting else 0)
     return failed
@@ -316,6 +324,13 @@ class _Queue:
         if gone := [*dead, *(name for name in names if states.get(name) == "Failed")]:
             self._dvc("queue", "remove", *gone)
 
+    def last_words(self, name: str) -> str:
+        """The first error that a trial printed, or the last line when there is none."""
+        command = [sys.executable, "-m", "dvc", "queue", "logs", name]
+        done = subprocess.run(command, cwd=self._root, capture_output=True, text=True, check=False)
+        lines = [line for line in (done.stdout or done.stderr).splitlines() if line.strip()]
+        return next((line for line in lines if line.lower().startswith("error")), lines[-1] if lines else "no output")
+
     def stop(self, names: set[str]) -> None:
         """Take waiting trials out of the queue and end running ones."""
         states = self.states()
@@ -343,13 +358,13 @@ class _Queue:
             raise HarveysegError(f"dvc {' '.join(arguments[:2])} failed: {said or f'exit {done.returncode}'}")
 
 
-def _adopt(name: str, base: Base, trial: Trial, root: Path, commit: str, tracker: Tracker) -> str:
+def _adopt(task: _Task, base: Base, root: Path, commit: str, tracker: Tracker) -> str:
     """Tag the runs of a finished trial, after bringing MLflow what it lacks of them; returns their score in words."""
     with tempfile.TemporaryDirectory() as temporary:
-        outputs = list(_outputs(root, commit, trial.model, base.folds, Path(temporary)))
+        outputs = list(_outputs(root, commit, task.trial.model, base.folds, Path(temporary)))
         sync(tracker, outputs)
-        records = [output.record for output in outputs]
-        tracker.tag(records, study_tags(name, base, trial.variant))
+        for study, variant in task.studies:
+            tracker.tag([output.record for output in outputs], study_tags(study, base, variant))
         scores = [output.scores() for output in outputs]
     means = {key: sum(score[key] for score in scores) / len(scores) for key in ("val/score", "val/decided_score")}
     return f"score {means['val/score']:.4f}, decided {means['val/decided_score']:.4f}"

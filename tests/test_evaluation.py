@@ -10,6 +10,7 @@ import pytest
 from harveyseg.cache import CachedPart
 from harveyseg.errors import HarveysegError
 from harveyseg.evaluation import (
+    claims,
     confusion_table,
     metrics_record,
     nested_entry,
@@ -56,9 +57,35 @@ def test_metrics_record_names_its_run() -> None:
         "model": "unet",
         "fold": 2,
     }
-    assert scores_of(found) == {f"val/{name}": value for name, value in metrics(COUNTS).items()} | {
-        f"test/{name}": value for name, value in metrics(COUNTS[:1]).items()
+    assert scores_of(found) == {
+        f"{part}/{name}": value
+        for part, counts in (("val", COUNTS), ("test", COUNTS[:1]))
+        for name, value in (metrics(counts) | claims(counts)).items()
     }
+
+
+def test_claims_by_hand() -> None:
+    # Of two photos one is claimed to hold class 6, which it lacks; class 5 goes unseen once, class 1 never.
+    unseen = np.where(TRUTH == 5, 0, TRUTH).astype(np.uint8)
+    assert claims(COUNTS) == {"false_claims": 0.5, "misses": 0.0}
+    assert claims(np.stack([confusion(TRUTH, unseen)])) == {"false_claims": 0.0, "misses": 1.0}
+
+
+def test_a_false_claim_costs_what_a_perfect_class_brings() -> None:
+    """The identity that RESULTS.md rests on: 24 (score - empty) = Dice summed over present classes - false claims."""
+    rng = np.random.default_rng(0)
+    masks = [rng.choice(25, (2, 8, 8), p=rng.dirichlet(np.full(25, 0.1))).astype(np.uint8) for _ in range(40)]
+    counts = np.stack([confusion(truth, predicted) for truth, predicted in masks])
+    summed = 0.0
+    for truth, predicted in masks:
+        for class_id in range(1, 25):
+            true, said = truth == class_id, predicted == class_id
+            if true.any():
+                summed += 2 * (true & said).sum() / (true.sum() + said.sum())
+    found = metrics(counts)
+    assert 24 * (found["score"] - found["empty_score"]) == pytest.approx(
+        summed / len(masks) - claims(counts)["false_claims"]
+    )
 
 
 def test_per_class_by_hand() -> None:

@@ -380,8 +380,8 @@ def _lift(evidence: Evidence) -> str:
     on, off = evidence.variant("softmax", "on"), evidence.variant("softmax", "off")
     head = (
         "**Everything empty is the score to beat, and a false claim costs as much as a perfect class brings.** The "
-        "score minus that of handing in nothing is exactly (sum of Dice over the classes that a photo holds, minus the classes "
-        "that are claimed and absent) / 24. "
+        "score minus that of handing in nothing is exactly (sum of Dice over the classes that a photo holds, minus the "
+        "number of classes that are claimed and absent) / 24. "
     )
     if on is None or off is None:
         return f"{head}Whether the additional softmax lives on that: `harveyseg study softmax` has not run.\n"
@@ -427,8 +427,8 @@ def _collapse(evidence: Evidence) -> str:
     return (
         "**Two softmaxes can end at one class.** The gradient of the inner softmax vanishes where it is sure, so a "
         "network that early gives one class to every pixel stays there; its score is then near that of an empty file, "
-        f"and its training loss near 3.1. That happened in {on} of {of_on} trainings with two softmaxes and in {off} of "
-        f"{of_off} with one.\n"
+        f"and its training loss near 3.1. That happened in {on} of {of_on} trainings with two softmaxes and in {off} "
+        f"of {of_off} with one.\n"
     )
 
 

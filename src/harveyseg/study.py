@@ -22,6 +22,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 from pydantic import Field, model_validator
 
 from harveyseg.errors import HarveysegError
@@ -39,8 +40,10 @@ _SECTIONS = ("data", "resize-cache", "split", "folds", "models", "train", "ensem
 """What decides a trial's scores."""
 _TIMES = re.compile(r"(\d+)x")
 _POLL_SECONDS = 5.0
-_LOST_POLLS = 6
-"""So many polls without a worker, while trials wait, mean that the queue has died: a worker takes seconds to appear."""
+_READS = 5
+_STARTS = 5
+"""A worker can die while trials wait (DVC's queue is a folder of files, which may be read half written): so many times
+new ones are started."""
 
 
 class Reported(Section):
@@ -215,14 +218,9 @@ def run_studies(
             _adopt(task, base, root, finished[name], tracker)
     if not waiting:
         return
-    queue.revive(set(waiting))
-    states = queue.states()
-    for name, task in waiting.items():
-        if name not in states:
-            queue.put(task.trial)
-    queue.start(jobs)
+    _feed(queue, waiting, jobs)
     try:
-        failed = _watch(waiting, base, root, queue, tracker, say)
+        failed = _watch(waiting, base, root, queue, jobs, tracker, say)
     except KeyboardInterrupt:
         queue.stop(set(waiting))
         say("stopped. The same command goes on with what is missing.")
@@ -248,13 +246,29 @@ class _Task:
         return f"{named}, seed {self.trial.seed} ({self.trial.name})"
 
 
+def _feed(queue: "_Queue", tasks: Mapping[str, _Task], jobs: int) -> None:
+    """Queue the tasks that are not in the queue, in their order, and let workers run them."""
+    queue.revive(set(tasks))
+    states, finished = queue.states(), queue.finished()
+    for name, task in tasks.items():
+        if name not in states and name not in finished:
+            queue.put(task.trial)
+    queue.start(jobs)
+
+
 def _watch(
-    tasks: Mapping[str, _Task], base: Base, root: Path, queue: "_Queue", tracker: Tracker, say: Callable[[str], None]
+    tasks: Mapping[str, _Task],
+    base: Base,
+    root: Path,
+    queue: "_Queue",
+    jobs: int,
+    tracker: Tracker,
+    say: Callable[[str], None],
 ) -> list[_Task]:
     """Wait until all tasks have ended; returns those that failed."""
-    waiting, running, failed, alone = dict(tasks), set(), [], 0
-    while waiting:
-        states, workers, finished = queue.states(), queue.workers(), queue.finished()
+    waiting, running, failed, starts = dict(tasks), set(), [], 0
+    while True:
+        states, finished = queue.states(), queue.finished()
         for name, task in list(waiting.items()):
             if name in finished:
                 say(f"{task}: {_adopt(task, base, root, finished[name], tracker)}")
@@ -266,14 +280,19 @@ def _watch(
             elif states.get(name) == "Running" and name not in running:
                 say(f"{task}: runs (`dvc queue logs -f {name}`)")
                 running.add(name)
-        alone = 0 if workers else alone + 1
-        if waiting and alone > _LOST_POLLS:
-            raise HarveysegError(
-                f"DVC's queue has no worker any more, but {len(waiting)} trials are left. Run the command again: it "
-                "goes on with what is missing."
-            )
-        time.sleep(_POLL_SECONDS if waiting else 0)
-    return failed
+        if not waiting:
+            return failed
+        queued = sum(states.get(name) == "Queued" for name in waiting)
+        wanted = min(jobs, len(waiting))
+        if queue.workers() < wanted and (queued or not queue.workers()):
+            starts += 1
+            if starts > _STARTS:
+                raise HarveysegError(
+                    f"DVC's queue stops although {len(waiting)} trials are left (`dvc queue status`). Run the command "
+                    "again: it goes on with what is missing."
+                )
+            _feed(queue, waiting, jobs)
+        time.sleep(_POLL_SECONDS)
 
 
 class _Queue:
@@ -297,13 +316,23 @@ class _Queue:
 
     def states(self) -> dict[str, str]:
         """Name -> Queued, Running, Failed or Success."""
-        with self._opened() as queue:
-            return {str(task["name"]): str(task["status"]) for task in queue.status()}
+        for _ in range(_READS):
+            try:
+                with self._opened() as queue:
+                    return {str(task["name"]): str(task["status"]) for task in queue.status()}
+            except (ValueError, KeyError, FileNotFoundError):  # a message was just being written, or taken away
+                time.sleep(1)
+        raise HarveysegError(f"{self._root / '.dvc/tmp/exps/celery'}: DVC's queue cannot be read. `dvc queue status`?")
 
     def workers(self) -> int:
-        """How many workers are alive, be they idle or not."""
-        with self._opened() as queue:
-            return len(queue.worker_status())
+        """How many workers are alive. To ask them, as DVC does, can kill them: the question is a file, too."""
+        return sum(map(self._is_worker, psutil.process_iter()))
+
+    def _is_worker(self, process: psutil.Process) -> bool:
+        try:
+            return "queue-worker" in process.cmdline() and Path(process.cwd()).is_relative_to(self._root)
+        except (psutil.Error, OSError):  # of another user, or just ended
+            return False
 
     def put(self, trial: Trial) -> None:
         """Queue a trial."""

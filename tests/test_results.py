@@ -16,15 +16,15 @@ from test_tracking import migrated, plain_environment, project, tracker
 __all__ = ["base", "migrated", "plain_environment", "project", "tracker"]  # fixtures
 
 
-def variant(label: str, *scores: float, softmax: bool = True, **metrics: float) -> Variant:
-    """A variant with a seed for each score."""
+def variant(label: str, *scores: float, **metrics: float) -> Variant:
+    """A variant with a seed for each score; of a metric's name `__` is the slash."""
     named = {name.replace("__", "/"): value for name, value in metrics.items()}
     runs = [
         TrackedRun(
             run_id=f"{label}-{seed}",
             status="FINISHED",
             started_ms=0,
-            parameters={"train.softmax_before_loss": str(softmax).lower(), "train.class_weights": "none"},
+            parameters={"train.softmax_before_loss": "true", "train.class_weights": "none"},
             metrics={"val/score": score, "val/empty_score": 0.6, "val/decided_score": score + 0.02, **named},
             tags={},
         )
@@ -65,6 +65,7 @@ def test_a_gain_counts_above_the_noise(off: float, on: float, verdict: str) -> N
 def test_without_a_known_spread_nothing_is_judged() -> None:
     found = evidence({"softmax": [variant("off", 0.5), variant("on", 0.7)]})
     assert finding("Trial 4", found).verdict == "not testable here"
+    assert "`harveyseg study softmax --seeds 3`" in finding("Trial 4", found).measured
 
 
 def test_what_has_not_run_says_how_to_run_it() -> None:

@@ -138,14 +138,15 @@ def _compare(evidence: Evidence, study: str, one: str, other: str) -> Finding:
         return _missing(study)
     difference = first.mean(SCORE) - second.mean(SCORE)
     measured = f"{one} {first.mean(SCORE):.4f}, {other} {second.mean(SCORE):.4f} ({difference:+.4f})"
-    return Finding(measured, _judged(difference, evidence.noise))
+    return _judged(measured, evidence, lambda noise: difference > noise)
 
 
-def _judged(difference: float, noise: float) -> Verdict:
-    """A claimed gain: confirmed when it is larger than the noise."""
-    if math.isnan(noise):
-        return "not testable here"
-    return "confirmed" if difference > noise else "not confirmed"
+def _judged(measured: str, evidence: Evidence, holds: Callable[[float], bool]) -> Finding:
+    """The verdict on a claim that holds or not, given the noise."""
+    if math.isnan(evidence.noise):
+        missing = "no variant has several seeds, so what is noise is unknown: `harveyseg study softmax --seeds 3`"
+        return Finding(f"{measured}; {missing}", "not testable here")
+    return Finding(measured, "confirmed" if holds(evidence.noise) else "not confirmed")
 
 
 def _missing(study: str) -> Finding:
@@ -164,9 +165,7 @@ def _class_weights(evidence: Evidence) -> Finding:
         return _missing("class_weights")
     gains = {one.label: one.mean(SCORE) - plain.mean(SCORE) for one in weighted}
     measured = f"none {plain.mean(SCORE):.4f}; " + ", ".join(f"{label} {gain:+.4f}" for label, gain in gains.items())
-    if math.isnan(evidence.noise):
-        return Finding(measured, "not testable here")
-    return Finding(measured, "not confirmed" if max(gains.values()) > evidence.noise else "confirmed")
+    return _judged(measured, evidence, lambda noise: max(gains.values()) <= noise)
 
 
 def _unet_first(evidence: Evidence) -> Finding:
@@ -177,7 +176,7 @@ def _unet_first(evidence: Evidence) -> Finding:
     rival = max(others, key=lambda one: one.mean(SCORE))
     difference = unet.mean(SCORE) - rival.mean(SCORE)
     measured = f"unet {unet.mean(SCORE):.4f}, the best of the others {rival.label} {rival.mean(SCORE):.4f}"
-    return Finding(f"{measured} ({difference:+.4f}); without ImageNet", _judged(difference, evidence.noise))
+    return _judged(f"{measured} ({difference:+.4f})", evidence, lambda noise: difference > noise)
 
 
 def _epochs(evidence: Evidence) -> Finding:
@@ -200,9 +199,7 @@ def _overfitting(evidence: Evidence) -> Finding:
         f"from epoch {lowest + 1}, the lowest, to {last + 1} the validation loss rises by {rise:.4f} and the score "
         f"changes by {change:+.4f}"
     )
-    if math.isnan(evidence.noise):
-        return Finding(measured, "not testable here")
-    return Finding(measured, "confirmed" if rise > 0 and change > -evidence.noise else "not confirmed")
+    return _judged(measured, evidence, lambda noise: rise > 0 and change > -noise)
 
 
 def _table_1(evidence: Evidence) -> Finding:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import pytest
 from dvc.utils.hydra import apply_overrides
 from mlflow.tracking import MlflowClient

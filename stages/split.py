@@ -1,4 +1,4 @@
-"""Stage ``split``: assign every training photo to the fold in which it is held out."""
+"""Stage ``split``: assign every training photo to the fold in which it is held out, and show what the data are like."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from rich.console import Console
 from rich.table import Table
 
-from harveyseg.cache import read_photos
+from harveyseg.cache import load_part, read_photos
+from harveyseg.data_figures import SampleParams, write_data_figures
 from harveyseg.files import atomic
 from harveyseg.settings import section
 from harveyseg.split import SplitParams, make_folds, summary
@@ -17,14 +18,17 @@ from harveyseg.stage import project_root, run
 
 def main(
     train: Path = Path("data/cache/train"),
+    test: Path = Path("data/cache/test"),
     folds: Path = Path("data/splits/folds.csv"),
+    figures: Path = Path("data/figures"),
     params: Path = Path("params.yaml"),
 ) -> None:
-    """Write FOLDS from the photos.csv in TRAIN, and print what each fold holds."""
+    """Write FOLDS and FIGURES from the cached photos in TRAIN and TEST, and print what each fold holds."""
     photos = read_photos(train)
     made = make_folds(photos, section(params, "split", SplitParams), project_root())
     with atomic(folds) as temporary:
         made.to_csv(temporary, index=False, lineterminator="\n")
+    write_data_figures(figures, load_part(train), read_photos(test), section(params, "train", SampleParams))
     rows = summary(made, photos)
     table = Table(*rows.columns, title="Folds")
     for row in rows.itertuples(index=False):

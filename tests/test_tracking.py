@@ -545,6 +545,41 @@ def test_decisions_are_added_to_their_runs(tracker: Tracker, tmp_path: Path) -> 
         outputs[1].scores()
 
 
+def test_the_data_are_shown_in_the_ensembles_run(tracker: Tracker, tmp_path: Path) -> None:
+    own = make_record().model_dump(exclude={"uid"})
+    ensemble = RunRecord.model_validate(own | {"kind": "ensemble", "model": "ensemble", "fold": None})
+    outputs = [write_outputs(tmp_path, record, SCORES) for record in (make_record(), ensemble)]
+    sync(tracker, outputs)
+    figures = tmp_path / "figures"
+    figures.mkdir()
+    for name in ("class_shares.png", "augmented.png"):
+        (figures / name).write_bytes(b"figure")
+    rows = ["class_id,name,pixel_share,photos", "0,Background,0.25,3", "6,Trees / Shrubs,0.75,2", "24,Boat,0.0,0"]
+    (figures / "class_shares.csv").write_text("\n".join(rows))
+    assert sync(tracker, outputs) == ["ensemble: 6 values"]
+    assert sync(tracker, outputs) == []
+    stored = {run.data.tags["harveyseg.kind"]: run for run in all_mlflow_runs(tracker)}
+    found = {name: value for name, value in stored["ensemble"].data.metrics.items() if name.startswith("data/")}
+    assert found == {
+        "data/pixel_share/00_background": 0.25, "data/photos/00_background": 3,
+        "data/pixel_share/06_trees_shrubs": 0.75, "data/photos/06_trees_shrubs": 2,
+        "data/pixel_share/24_boat": 0, "data/photos/24_boat": 0,
+    }  # fmt: skip
+    assert not any(name.startswith("data/") for name in stored["train"].data.metrics)
+    folders = {kind: connect(tracker.uri).list_artifacts(run.info.run_id, "data") for kind, run in stored.items()}
+    names = ["data/augmented.png", "data/class_shares.csv", "data/class_shares.png"]
+    assert [artifact.path for artifact in folders["ensemble"]] == names
+    assert folders["train"] == []
+    for damage in (
+        "class_id,name\n0,Background\n",
+        "class_id,name,pixel_share,photos\n99,X,0,0\n",
+        rows[0] + "\n1,A,b,0\n",
+    ):
+        (figures / "class_shares.csv").write_text(damage)
+        with pytest.raises(HarveysegError, match=r"class_shares\.csv: not a table of class shares .*dvc checkout"):
+            sync(tracker, outputs)
+
+
 def test_weights_are_kept_restored_and_fetched(tracker: Tracker, tmp_path: Path) -> None:
     output = write_outputs(tmp_path, make_record(), SCORES)
     sync(tracker, [output])  # as of a training that was logged before weights were

@@ -26,6 +26,7 @@ import psutil  # type: ignore[import-untyped]
 from filelock import FileLock
 from pydantic import ValidationError
 
+from harveyseg.classes import slug
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import atomic, read_json
 from harveyseg.runs import RunRecord, Value
@@ -114,6 +115,33 @@ class RunOutputs:
             values |= read_scores(decided, self.record)
         return values
 
+    def shares(self) -> dict[str, float]:
+        """For the ensemble, ``data/pixel_share/<class>`` and ``data/photos/<class>`` of all training photos; else none.
+
+        Raises:
+            HarveysegError: when the table of them is damaged.
+        """
+        path = self._data_figures / "class_shares.csv"
+        if self.record.kind != "ensemble" or not path.exists():
+            return {}
+        try:
+            with path.open(encoding="utf-8", newline="") as opened:
+                values = {
+                    f"data/{column}/{slug(int(row['class_id']))}": float(row[column])
+                    for row in csv.DictReader(opened)
+                    for column in ("pixel_share", "photos")
+                }
+        except (ValueError, TypeError, LookupError) as error:
+            raise HarveysegError(
+                f"{path}: not a table of class shares ({error}). `dvc checkout {path.parent} --force` restores it."
+            ) from None
+        return _checked(values, str(path))
+
+    @property
+    def _data_figures(self) -> Path:
+        """Where the stage ``split`` draws the data, which all trainings share: they are kept with the ensemble."""
+        return self.folder.parent / "figures"
+
     def figures(self) -> list[tuple[Path, str]]:
         """The figures that exist, and where among the run's artifacts each belongs."""
         found = [(figure, "training") for figure in sorted(self.folder.glob("*.png"))]
@@ -121,6 +149,8 @@ class RunOutputs:
         decided = None if self.decisions is None else self.decisions / "figures" / f"{self.record.model}.png"
         if decided is not None and decided.exists():
             found.append((decided, "decision"))
+        if self.record.kind == "ensemble":
+            found += [(file, "data") for file in sorted(self._data_figures.glob("*"))]
         return found
 
 
@@ -607,7 +637,7 @@ class Tracker:
         _log_missing_parameters(client, run, record)
         if epochs := _log_missing_epochs(client, run_id, output.folder / "history.csv"):
             done.append(f"{epochs} epochs")
-        values = _checked(record.results, str(output.folder / "run.json"))
+        values = _checked(record.results, str(output.folder / "run.json")) | output.shares()
         if (output.predictions / "metrics.json").exists():
             values |= output.scores()
         if added := _log_values(client, run, values, _end_ms(record)):

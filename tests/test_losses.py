@@ -48,6 +48,9 @@ def test_floor_of_the_double_softmax_is_reached_by_a_perfect_network_and_by_no_o
     assert float(loss(perfect, target)) == pytest.approx(double_softmax_floor(25), abs=1e-5)
     assert float(SegmentationLoss()(perfect, target)) == pytest.approx(0, abs=1e-5)
     assert float(loss(torch.randn(2, 25, 4, 4) * 5, target)) > double_softmax_floor(25)
+    # The whole range is 1: ln(e + 24) where a network is sure of a wrong class, ln 25 where it has no idea.
+    assert float(loss(perfect.roll(1, dims=1), target)) == pytest.approx(math.log(math.e + 24), abs=1e-5)
+    assert float(loss(torch.zeros(2, 25, 4, 4), target)) == pytest.approx(math.log(25), abs=1e-5)
 
 
 @pytest.mark.parametrize("scheme", ["none", "enet", "sqrt"])

@@ -157,11 +157,16 @@ def test_statistics_come_from_the_training_part_alone(tiny_part: CachedPart, tmp
     np.testing.assert_allclose(result.std, seen.std(axis=0), rtol=1e-6)
 
 
-def test_classes_without_a_pixel_are_warned_of(tiny_part: CachedPart, tmp_path: Path) -> None:
-    warnings = _training(tiny_part, tmp_path, class_weights="enet").warnings
-    assert len(warnings) == 1
-    assert "3 Swimming Pool" in warnings[0]
-    assert "5 Grass" not in warnings[0]
+@pytest.mark.parametrize("scheme", ["report", "enet", "sqrt"])
+def test_classes_without_a_pixel_weigh_nothing_and_are_warned_of(
+    tiny_part: CachedPart, tmp_path: Path, scheme: str
+) -> None:
+    training = _training(tiny_part, tmp_path, class_weights=scheme)
+    assert len(training.warnings) == 1
+    assert "3 Swimming Pool" in training.warnings[0]
+    assert "5 Grass" not in training.warnings[0]
+    assert training._loss.pixel_weights is not None
+    assert training._loss.pixel_weights.nonzero().flatten().tolist() == [5, 23]
 
 
 def test_a_loss_that_explodes_stops_with_the_remedy(tiny_part: CachedPart, tmp_path: Path) -> None:

@@ -40,6 +40,37 @@ def test_shapes_layer_by_layer(width: int) -> None:
     ]  # fmt: skip
 
 
+# Inputs x outputs x 9 (3x3 convolution) or x 4 (2x2 up-convolution), plus one bias for each output where no batch norm
+# follows: on the expansive path and in the head.
+LAYERS = {
+    16: [
+        3 * 16 * 9, 2_304, 4_608, 9_216, 18_432, 36_864, 73_728, 147_456, 294_912, 589_824,
+        131_200, 295_040, 147_584, 32_832, 73_792, 36_928, 8_224, 18_464, 9_248, 2_064, 4_624, 2_320,
+        16 * 25 + 25,
+    ],
+    64: [
+        3 * 64 * 9, 36_864, 73_728, 147_456, 294_912, 589_824, 1_179_648, 2_359_296, 4_718_592, 9_437_184,
+        2_097_664, 4_719_104, 2_359_808, 524_544, 1_179_904, 590_080, 131_200, 295_040, 147_584, 32_832, 73_792, 36_928,
+        64 * 25 + 25,
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [16, 64])
+def test_parameters_layer_by_layer(width: int) -> None:
+    network = make(width=width).eval()
+    counts: list[int] = []
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d):
+            layer.register_forward_hook(
+                lambda layer, *_: counts.append(sum(parameter.numel() for parameter in layer.parameters()))
+            )
+    network(torch.zeros(1, 3, 16, 16))
+    down, others = counts[:20], counts[20:]
+    assert down[::2] + others == LAYERS[width]
+    assert down[1::2] == [2 * channels for level in range(5) for channels in [width * 2**level] * 2]  # scale and shift
+
+
 # By hand, for first width w. The levels have w, 2w, 4w, 8w, 16w channels: sum 31w, sum of squares 341 w^2.
 # 3x3 weights down:  27w (from RGB) + 9 * 341 w^2 (second of each pair) + 4.5 * 340 w^2 (first of levels 2..5)
 #                    = 4599 w^2 + 27w

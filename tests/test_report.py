@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 import torch
 import torch.nn.functional as F
+from ruamel.yaml import YAML
 
 import harveyseg.training
 from conftest import ROOT
@@ -120,6 +121,22 @@ def test_every_parameter_learns_at_the_rate_of_its_depth(
     rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
     found = {name: rates[id(parameter)] for name, parameter in training._network.named_parameters()}
     assert found == pytest.approx({name: rate_of(model, name) for name in found})
+
+
+def test_the_page_on_the_report_states_every_setting_of_its_training_and_its_photos() -> None:
+    yaml = YAML(typ="safe", pure=True)
+    preset = yaml.load(ROOT / "src" / "harveyseg" / "presets" / "report.yaml")
+    page = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
+    stated = {key: yaml.load(value) for key, value in re.findall(r"`([\w.-]+): ([^`{]+)`", page) if key != "network"}
+    for key, value in stated.items():
+        found: Any = preset
+        for name in key.split("."):
+            found = found[name]
+        assert found == value, key
+    for section in ("resize-cache", "split", "train"):
+        lacking = {f"{section}.{key}" for key in preset[section] if key != "augmentation"} - stated.keys()
+        assert not lacking
+    assert not {f"train.augmentation.{key}" for key in preset["train"]["augmentation"]} - stated.keys()
 
 
 def test_the_loss_of_a_perfect_network_is_the_double_softmax_s_floor(

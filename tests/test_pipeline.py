@@ -159,6 +159,18 @@ def test_a_second_time_nothing_runs(project: Project) -> None:
     assert project.run("git", "status", "--porcelain") == ""
 
 
+def test_the_ensembles_run_shows_the_data(project: Project) -> None:
+    shares = pd.read_csv(project.folder / "data" / "figures" / "class_shares.csv")
+    query = (
+        "select sum(value), count(*), count(distinct run_uuid) from latest_metrics where key like 'data/pixel_share/%'"
+    )
+    with sqlite3.connect(project.folder / "mlflow.db") as database:
+        total, values, runs = database.execute(query).fetchone()
+    assert (total, values, runs) == (pytest.approx(1), len(shares), 1)
+    logged = {path.name for path in (project.folder / "mlflow-artifacts").rglob("data/*")}
+    assert logged == {path.name for path in (project.folder / "data" / "figures").iterdir()}
+
+
 def test_dvc_shows_metrics_plots_and_the_graph(project: Project) -> None:
     metrics = project.run("dvc", "metrics", "show")
     assert "data/predictions/unet-0/metrics.json" in metrics.replace("\\", "/")

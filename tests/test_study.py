@@ -196,6 +196,13 @@ def test_a_study_that_is_killed_goes_on_with_what_is_missing(tmp_path: Path) -> 
     table = (project.folder / "data" / "reports" / "study-softmax.md").read_text()
     assert re.findall(r"^\| (on|off) \| 1 \| 0\.\d{4}", table, re.MULTILINE) == ["off", "on"]
 
+    # The data's class shares came along with the ensembles.
+    ensembles = client.search_runs(["1"], "tags.`harveyseg.kind` = 'ensemble'")
+    assert len(ensembles) == 3
+    for run in ensembles:
+        shares = [value for name, value in run.data.metrics.items() if name.startswith("data/pixel_share/")]
+        assert sum(shares) == pytest.approx(1)
+
     # Done is done; and the table comes from MLflow alone.
     again = project.run(script, *command[1:], PYTHONPATH=environment["PYTHONPATH"])
     assert "3 trials, 3 done before" in again

@@ -390,29 +390,35 @@ class _Queue:
 def _adopt(task: _Task, base: Base, root: Path, commit: str, tracker: Tracker) -> str:
     """Tag the runs of a finished trial, after bringing MLflow what it lacks of them; returns their score in words."""
     with tempfile.TemporaryDirectory() as temporary:
-        outputs = list(_outputs(root, commit, task.trial.model, base.folds, Path(temporary)))
-        sync(tracker, outputs)
+        ensemble, *trained = _outputs(root, commit, task.trial.model, base.folds, Path(temporary))
+        sync(tracker, [ensemble, *trained])
         for study, variant in task.studies:
-            tracker.tag([output.record for output in outputs], study_tags(study, base, variant))
-        scores = [output.scores() for output in outputs]
+            tracker.tag([output.record for output in trained], study_tags(study, base, variant))
+        scores = [output.scores() for output in trained]
     means = {key: sum(score[key] for score in scores) / len(scores) for key in ("val/score", "val/decided_score")}
     return f"score {means['val/score']:.4f}, decided {means['val/decided_score']:.4f}"
 
 
-def _outputs(root: Path, commit: str, model: str, folds: Sequence[int], folder: Path) -> Iterator[RunOutputs]:
-    """Fetch what identifies and scores an experiment's trainings from DVC's cache, without checking anything out."""
+def _outputs(root: Path, commit: str, model: str, folds: Sequence[int], folder: Path) -> list[RunOutputs]:
+    """Fetch what identifies and scores an experiment's runs from DVC's cache, without checking anything out.
+
+    Returns:
+        The ensemble, with the class shares of the data, then the trainings.
+    """
     from dvc.api import DVCFileSystem
 
-    stored = DVCFileSystem(url=str(root), rev=commit)
+    wanted = ["ensemble/run.json", "ensemble/metrics.json", "figures/class_shares.csv"]
+    wanted += [f"decisions/metrics/{name}.json" for name in ("ensemble", model)]
     for fold in folds:
-        made = [f"models/{model}-{fold}/{name}" for name in ("run.json", "history.csv")]
-        made += [f"predictions/{model}-{fold}/metrics.json", f"decisions/metrics/{model}.json"]
-        for path in made:
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            stored.get_file(f"data/{path}", str(folder / path))
-        training = folder / "models" / f"{model}-{fold}"
-        record = read_run(training / "run.json")
-        yield RunOutputs(record, training, folder / "predictions" / training.name, folder / "decisions")
+        wanted += [f"models/{model}-{fold}/{name}" for name in ("run.json", "history.csv")]
+        wanted.append(f"predictions/{model}-{fold}/metrics.json")
+    stored = DVCFileSystem(url=str(root), rev=commit)
+    for path in wanted:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        stored.get_file(f"data/{path}", str(folder / path))
+    pairs = [(folder / "ensemble", folder / "ensemble")]
+    pairs += [(folder / "models" / f"{model}-{fold}", folder / "predictions" / f"{model}-{fold}") for fold in folds]
+    return [RunOutputs(read_run(made / "run.json"), made, scored, folder / "decisions") for made, scored in pairs]
 
 
 def _trial(base: Base, variant: str, model: str, changes: Mapping[str, Any], seed: int) -> Trial:

@@ -9,8 +9,10 @@ from pathlib import Path
 import boto3
 import fsspec
 import pytest
+from fsspec.implementations.http import HTTPFileSystem
 from moto.server import ThreadedMotoServer
 
+from file_server import serving
 from harveyseg.errors import HarveysegError
 from harveyseg.sources import cloud
 from harveyseg.sources.cloud import mirror
@@ -128,6 +130,32 @@ def test_s3(s3: str, tmp_path: Path) -> None:
     assert len(stamps(tmp_path).items() & first.items()) == 2
     with pytest.raises(HarveysegError, match=r"data\.url = s3://absent/photos: "):
         fetched("s3://absent/photos", tmp_path, "c")
+
+
+def test_a_server_that_is_down_is_no_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither is a part of it that cannot be listed, while a dead link in a list is nothing."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with serving() as server:
+        url = f"{server.address}/photos"
+        server.files = {
+            "/photos": b'<a href="train_images/">train_images/</a> <a href="train_masks/">train_masks/</a>',
+            "/photos/train_images": b'<a href="1.jpg">1.jpg</a> <a href="gone/">gone/</a>',
+            "/photos/train_images/1.jpg": b"one",
+            "/photos/train_masks": b'<a href="1.png">1.png</a>',
+            "/photos/train_masks/1.png": b"mask",
+        }
+        assert fetched(url, tmp_path, "a") == {"train_images/1.jpg": b"one", "train_masks/1.png": b"mask"}
+        HTTPFileSystem.clear_instance_cache()  # it remembers listings
+        server.redirections["/photos/train_masks"] = "http://127.0.0.1:9/"
+        with pytest.raises(HarveysegError, match=r"photos: cannot be read \(Cannot connect to host 127\.0\.0\.1:9 "):
+            fetched(url, tmp_path, "b")
+        HTTPFileSystem.clear_instance_cache()
+        server.answers = [(503, {})]
+        with pytest.raises(HarveysegError, match=r"photos: cannot be read \(503"):
+            fetched(url, tmp_path, "c")
+    with pytest.raises(HarveysegError, match=r"photos: cannot be read .* Check the address, the network and the cred"):
+        fetched(url, tmp_path, "d")
 
 
 @pytest.mark.parametrize(

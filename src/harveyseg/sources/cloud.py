@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -89,11 +89,11 @@ def _connect(url: str) -> tuple[Any, str]:
 def _listing(filesystem: Any, base: str, url: str) -> dict[str, Mapping[str, Any]]:
     """What the storage tells about each file in a folder of the layout, by its name below ``base``."""
     try:
-        found = filesystem.find(base, detail=True)
+        found = {info["name"]: info for info in _walk(filesystem, base)}
     except Exception as error:
         raise HarveysegError(_unreadable(url, error)) from error
     listed = {}
-    for path, info in found.items():
+    for path, info in sorted(found.items()):
         relative = path.removeprefix(base).strip("/")
         parts = PurePosixPath(relative).parts
         if ".." in parts or "\\" in relative:
@@ -107,6 +107,19 @@ def _listing(filesystem: Any, base: str, url: str) -> dict[str, Mapping[str, Any
             "Correct data.url in params.yaml."
         )
     return listed
+
+
+def _walk(filesystem: Any, path: str) -> Iterator[Mapping[str, Any]]:
+    """All files below a path; for fsspec's own walk a folder is empty when its server is down."""
+    try:
+        listed = filesystem.ls(path, detail=True)
+    except FileNotFoundError:
+        return
+    for info in listed:
+        if info["type"] != "directory":
+            yield info
+        elif info["name"].rstrip("/") != path.rstrip("/"):
+            yield from _walk(filesystem, info["name"].rstrip("/"))
 
 
 def _key(relative: str, info: Mapping[str, Any]) -> str:

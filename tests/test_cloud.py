@@ -121,6 +121,13 @@ def test_a_name_that_leads_elsewhere_is_refused(memory: fsspec.AbstractFileSyste
     del memory.store["/bucket/photos/train_images/../../../x.jpg"]
 
 
+def test_names_that_differ_only_in_case_are_refused(memory: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
+    memory.pipe_file("/bucket/photos/test_images/A.tif", b"one")
+    memory.pipe_file("/bucket/photos/test_images/a.tif", b"other")
+    with pytest.raises(HarveysegError, match=r"holds 'test_images/A\.tif' and 'test_images/a\.tif', .* Rename one\."):
+        fetched("memory://bucket/photos", tmp_path, "a")
+
+
 def test_s3(s3: str, tmp_path: Path) -> None:
     assert fetched("s3://bucket/photos", tmp_path, "a") == EXPECTED
     first = stamps(tmp_path)

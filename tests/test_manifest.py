@@ -43,13 +43,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def png(bits: int, colour: int, rows: bytes) -> bytes:
-    """A PNG of 64x48 pixels from its filtered rows, written by hand: Pillow does not write 4-bit grey."""
+def png(bits: int, colour: int, rows: bytes, size: tuple[int, int] = (48, 64)) -> bytes:
+    """A PNG from its filtered rows, written by hand: Pillow does not write 4-bit grey."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
 
-    header = (64).to_bytes(4, "big") + (48).to_bytes(4, "big") + bytes([bits, colour, 0, 0, 0])
+    header = size[1].to_bytes(4, "big") + size[0].to_bytes(4, "big") + bytes([bits, colour, 0, 0, 0])
     chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunks
 
@@ -403,6 +403,30 @@ def test_of_two_photos_of_one_id_none_is_chosen(folder: Path) -> None:
     write("train_masks/20.png", encoded(mask(), "PNG"))(folder)
     ids = [pair.id for pair in verify(folder, skip=True).pairs]
     assert ids == ["10", "NA", "20"]  # of the one in both parts, the test photo stays
+
+
+def test_ids_that_differ_only_in_case(folder: Path) -> None:
+    """Where case is ignored one of them would overwrite the other in data/raw, in either part and also a mask."""
+    write("train_images/na.png", encoded(photo(8), "PNG"))(folder)
+    write("train_masks/na.png", encoded(mask(), "PNG"))(folder)
+    for part, stem in (("train", "\u00e9T\u00c9"), ("test", "e\u0301te\u0301")):
+        write(f"{part}_images/{stem}.jpg", encoded(photo(40 + len(stem))))(folder)
+        write(f"{part}_masks/{stem}.png", encoded(mask(), "PNG"))(folder)
+    with pytest.raises(HarveysegError) as raised:
+        verify(folder)
+    assert str(raised.value).splitlines()[1:-1] == [
+        f"  - {file}: its id {Path(file).stem!r} is that of {other} but for case (or accents); some file systems keep "
+        "only one"
+        for file, other in (
+            ("train_images/NA.jpg", "train_images/na.png"),
+            ("train_images/na.png", "train_images/NA.jpg"),
+            ("train_masks/NA.png", "train_masks/na.png"),
+            ("train_masks/na.png", "train_masks/NA.png"),
+            ("train_images/\u00e9T\u00c9.jpg", "test_images/e\u0301te\u0301.jpg"),
+        )
+    ]
+    ids = [pair.id for pair in verify(folder, skip=True).pairs]
+    assert ids == ["10", "9", "20", "e\u0301te\u0301"]
 
 
 def test_nothing_left_is_an_error_also_when_bad_files_are_left_out(folder: Path) -> None:

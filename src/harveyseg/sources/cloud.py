@@ -93,6 +93,7 @@ def _listing(filesystem: Any, base: str, url: str) -> dict[str, Mapping[str, Any
     except Exception as error:
         raise HarveysegError(_unreadable(url, error)) from error
     listed = {}
+    first: dict[str, str] = {}
     for path, info in sorted(found.items()):
         relative = path.removeprefix(base).strip("/")
         parts = PurePosixPath(relative).parts
@@ -100,6 +101,12 @@ def _listing(filesystem: Any, base: str, url: str) -> dict[str, Mapping[str, Any
             raise HarveysegError(f"data.url = {url}: holds the name {relative!r}, which leads elsewhere. Rename it.")
         # A key that ends in / stands for an empty folder.
         if info["type"] == "file" and not path.endswith("/") and {part.lower() for part in parts[:-1]} & set(FOLDERS):
+            other = first.setdefault(relative.casefold(), relative)
+            if other != relative:
+                raise HarveysegError(
+                    f"data.url = {url}: holds {other!r} and {relative!r}, which some file systems would take for one "
+                    "file. Rename one."
+                )
             listed[relative] = info
     if not listed:
         raise HarveysegError(

@@ -79,6 +79,11 @@ def turned() -> bytes:
     return encoded(photo(0), exif=exif)
 
 
+def huge(colour: int) -> bytes:
+    """A PNG that claims 200 million pixels, of which none are there."""
+    return png(8, colour, b"", (10_000, 20_000))
+
+
 def cut(name: str, end: int) -> Damage:
     return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:end])
 
@@ -155,6 +160,10 @@ BAD: list[tuple[Damage, str]] = [
     (cut("train_masks/9.png", 0), "train_masks/9.png: the file is empty"),
     (write("train_images/9.jpg", b"<html>"), "train_images/9.jpg: cannot be decoded as a JPEG photo (unknown format)"),
     (cut("train_masks/9.png", -50), "train_masks/9.png: cannot be decoded as a PNG mask"),
+    (
+        write("train_masks/9.png", huge(0)),
+        "train_masks/9.png: cannot be decoded as a PNG mask (Image size (200000000 pixels) exceeds limit of 178956970",
+    ),
     (cut("train_masks/9.png", -1), "train_masks/9.png: is truncated (a PNG without its end chunk)"),
     (
         write("train_images/9.jpg", encoded(photo(1), "PNG")),
@@ -324,6 +333,12 @@ def tiff_of_16_bits() -> bytes:
         ("9.png", png(16, 2, (b"\0" * (1 + 64 * 6)) * 48), "has 16 bits per channel; 8 are needed"),
         ("9.png", encoded(photo(1), "PNG")[:-1], "is truncated (a PNG without its end chunk)"),
         ("9.png", encoded(photo(1)), "is JPEG data; rename it to .jpg"),
+        (
+            "9.png",
+            huge(2),
+            "cannot be decoded as a PNG photo (Image size (200000000 pixels) exceeds limit of 178956970 pixels, could "
+            "be decompression bomb DOS attack; cut photo and mask into parts, or shrink both)",
+        ),
         ("9.tif", encoded(photo(1), "TIFF")[:3000], "cannot be decoded as a TIFF photo ("),
         ("9.tif", tiff_of_16_bits(), "has 16 bits per channel; 8 are needed"),
     ],

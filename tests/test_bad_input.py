@@ -360,7 +360,11 @@ PARTS = [
                 photos(lambda folder: shutil.copytree(folder / "train_images", folder / "old/Train_Images")),
             ),
             Case("a folder is empty", DOWNLOAD, photos(emptied)),
-            Case("another folder inside", DOWNLOAD, photos(lambda folder: (folder / "train_images/flight2").mkdir())),
+            Case(
+                "a folder lies in another one of them",
+                DOWNLOAD,
+                photos(lambda folder: (folder / "test_masks").rename(folder / "test_images/test_masks")),
+            ),
             Case("a photo has no mask", DOWNLOAD, photos(lambda folder: (folder / "train_masks/9.png").unlink())),
             Case("a mask has no photo", DOWNLOAD, photos(lambda folder: (folder / "train_images/9.jpg").unlink())),
             Case("a file is no photo", DOWNLOAD, photos(write("train_images/notes.txt", b""))),

@@ -6,7 +6,7 @@ import logging
 import re
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -192,7 +192,14 @@ BAD: list[tuple[Damage, str]] = [
     ),
     (write("train_images/9.gif", b""), "train_images/9.gif: must end in .jpg or .jpeg or .png or .tif or .tiff"),
     (write("train_masks/9.jpg", b""), "train_masks/9.jpg: must end in .png"),
-    (lambda folder: (folder / "train_images/more").mkdir(), "train_images/more: a folder; files must lie in"),
+    (
+        lambda folder: (folder / "train_masks").rename(folder / "train_images/Train_Masks"),
+        "train_images/Train_Masks: a folder inside train_images; put it beside train_images, or rename it if",
+    ),
+    (
+        lambda folder: (folder / "train_images/back").symlink_to(folder / "train_images"),
+        "train_images/back: a link to a folder that it lies in; remove it",
+    ),
 ]
 
 
@@ -362,6 +369,51 @@ def test_folders_at_any_depth_in_any_case(folder: Path) -> None:
     junk.parent.mkdir(parents=True)
     junk.write_bytes(b"")
     assert verify(folder).manifest.equals(flat)
+
+
+def test_photos_and_masks_in_folders_of_their_own(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """By flight, by day, linked from elsewhere; masks are found by id, wherever they lie."""
+    flat = verify(folder).manifest
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (folder / "train_images/9.jpg").rename(elsewhere / "9.jpg")
+    (folder / "train_images/flight 2").symlink_to(elsewhere)
+    for old, new in {
+        "train_images/10.jpg": "train_images/flight 1/day/10.jpg",
+        "train_masks/9.png": "train_masks/done/9.png",
+        "train_masks/NA.png": "train_masks/train_masks/NA.png",
+        "test_images/20.jpg": "test_images/flight 1/20.jpg",
+    }.items():
+        (folder / new).parent.mkdir(parents=True, exist_ok=True)
+        (folder / old).rename(folder / new)
+    (folder / "train_images/flight 3/.cache").mkdir(parents=True)
+    (folder / "train_images/flight 3/.cache/9.jpg").write_bytes(b"")
+    assert verify(folder).manifest.equals(flat)
+    for part, name in (("images", "10.jpg"), ("masks", "9.png")):
+        target = folder / f"train_{part}/flight 9" / name
+        target.parent.mkdir()
+        target.write_bytes(encoded(photo(7)) if part == "images" else encoded(mask(), "PNG"))
+    with pytest.raises(HarveysegError) as raised:
+        verify(folder)
+    for one, other, stem in (
+        ("train_images/flight 1/day/10.jpg", "train_images/flight 9/10.jpg", "10"),
+        ("train_images/flight 9/10.jpg", "train_images/flight 1/day/10.jpg", "10"),
+        ("train_masks/flight 9/9.png", "train_masks/done/9.png", "9"),
+    ):
+        assert f"  - {one}: its id '{stem}' is that of {other}, too; ids must be unique" in str(raised.value)
+
+
+def test_a_folder_that_cannot_be_listed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "train_images/locked").mkdir()
+    listed = Path.iterdir
+
+    def refused(path: Path) -> Iterator[Path]:  # an administrator, as whom tests may run, is refused nothing
+        if path.name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return iter(listed(path))
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(HarveysegError, match=r"train_images/locked: cannot be listed \(Permission denied\)"):
+        verify(folder, skip=True)
 
 
 def test_several_folders_of_one_name_are_not_chosen_from(folder: Path) -> None:

@@ -94,7 +94,7 @@ def verify(
     """Check every photo and mask of a folder in the Kaggle layout.
 
     The layout is ``train_images``, ``train_masks``, ``test_images`` and optionally ``test_masks``, in upper or lower
-    case, at any depth and nested in folders of the same name, as long as there is only one of each. Checked are: pairs
+    case, at any depth and with folders of any name inside, as long as there is only one of each. Checked are: pairs
     complete, ids unique (also where case is ignored), files decode to their end, photo and mask of one size, masks as
     :func:`harveyseg.masks.read_mask` understands them, no photo in both parts (by the hash of its bytes). The same
     photo twice within the training part is only warned about: it can leak between folds, but spoils no test score.
@@ -239,10 +239,9 @@ def _files_by_id(
         return None
     found: dict[str, Path] = {}
     first: dict[str, Path] = {}
-    for path in _visible(places[0], nested=name):
+    for path, cause in _inside(places[0], name):
         relative = str(path.relative_to(folder))
-        if path.is_dir():
-            cause = f"a folder; files must lie in {name} itself or in folders of that name inside it"
+        if cause:
             problems.append(Problem(relative, cause, structural=True))
         elif path.suffix.lower() not in endings:
             problems.append(Problem(relative, f"must end in {' or '.join(endings)}"))
@@ -275,13 +274,26 @@ def _same_id(folder: Path, path: Path, other: Path, pair: tuple[str, str]) -> Pr
     return Problem(str(path.relative_to(folder)), cause, pair)
 
 
-def _visible(outer: Path, nested: str) -> Iterator[Path]:
-    """All that lies in a folder and in folders named ``nested`` inside it, hidden files left out."""
-    for path in sorted(outer.iterdir()):
-        if path.name.lower() == nested and path.is_dir():
-            yield from _visible(path, nested)
-        elif not _is_hidden(path.name):
-            yield path
+def _inside(folder: Path, name: str, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, str]]:
+    """All files in the folder ``name`` at any depth but hidden ones, and what is wrong with a folder in it."""
+    try:
+        listed = sorted(folder.iterdir())
+    except OSError as error:
+        yield folder, f"cannot be listed ({error.strerror})"
+        return
+    above = (*above, folder.resolve())
+    for path in listed:
+        lower = path.name.lower()
+        if _is_hidden(path.name):
+            continue
+        if not path.is_dir():
+            yield path, ""
+        elif lower in FOLDERS and lower != name:
+            yield path, f"a folder inside {name}; put it beside {name}, or rename it if it belongs there"
+        elif path.resolve() in above:
+            yield path, "a link to a folder that it lies in; remove it"
+        else:
+            yield from _inside(path, name, above)
 
 
 def _is_hidden(name: str) -> bool:

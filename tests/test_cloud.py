@@ -12,7 +12,7 @@ import pytest
 from fsspec.implementations.http import HTTPFileSystem
 from moto.server import ThreadedMotoServer
 
-from file_server import serving
+from file_server import FileServer, serving
 from harveyseg.errors import HarveysegError
 from harveyseg.sources import cloud
 from harveyseg.sources.cloud import mirror
@@ -139,30 +139,45 @@ def test_s3(s3: str, tmp_path: Path) -> None:
         fetched("s3://absent/photos", tmp_path, "c")
 
 
-def test_a_server_that_is_down_is_no_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither is a part of it that cannot be listed, while a dead link in a list is nothing."""
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    """A web server that shows folders as pages of links."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     with serving() as server:
-        url = f"{server.address}/photos"
         server.files = {
             "/photos": b'<a href="train_images/">train_images/</a> <a href="train_masks/">train_masks/</a>',
-            "/photos/train_images": b'<a href="1.jpg">1.jpg</a> <a href="gone/">gone/</a>',
-            "/photos/train_images/1.jpg": b"one",
-            "/photos/train_masks": b'<a href="1.png">1.png</a>',
-            "/photos/train_masks/1.png": b"mask",
+            "/photos/train_images": b'<a href="?C=N;O=D">Name</a> <a href="1%20%23.jpg">1 #.jpg</a> <a href="gone/">',
+            "/photos/train_images/1%20%23.jpg": b"one",
+            "/photos/train_masks": b'<a href="1%20%23.png">1 #.png</a>',
+            "/photos/train_masks/1%20%23.png": b"mask",
         }
-        assert fetched(url, tmp_path, "a") == {"train_images/1.jpg": b"one", "train_masks/1.png": b"mask"}
-        HTTPFileSystem.clear_instance_cache()  # it remembers listings
-        server.redirections["/photos/train_masks"] = "http://127.0.0.1:9/"
-        with pytest.raises(HarveysegError, match=r"photos: cannot be read \(Cannot connect to host 127\.0\.0\.1:9 "):
-            fetched(url, tmp_path, "b")
-        HTTPFileSystem.clear_instance_cache()
-        server.answers = [(503, {})]
-        with pytest.raises(HarveysegError, match=r"photos: cannot be read \(503"):
-            fetched(url, tmp_path, "c")
+        yield server
+    HTTPFileSystem.clear_instance_cache()  # it remembers listings
+
+
+def test_a_web_server(web: FileServer, tmp_path: Path) -> None:
+    """Names are those of the files, and what changes is noticed; a dead link to a folder is nothing."""
+    expected = {"train_images/1 #.jpg": b"one", "train_masks/1 #.png": b"mask"}
+    assert fetched(f"{web.address}/photos", tmp_path, "a") == expected
+    first = stamps(tmp_path)
+    assert fetched(f"{web.address}/photos", tmp_path, "b") == expected
+    assert stamps(tmp_path) == first
+    web.files["/photos/train_images/1%20%23.jpg"] = b"new"
+    assert fetched(f"{web.address}/photos", tmp_path, "c") == {**expected, "train_images/1 #.jpg": b"new"}
+    assert len(stamps(tmp_path).items() & first.items()) == 1
+
+
+def test_a_server_that_is_down_is_no_empty_folder(web: FileServer, tmp_path: Path) -> None:
+    web.redirections["/photos/train_masks"] = "http://127.0.0.1:9/"
+    with pytest.raises(HarveysegError, match=r"photos: cannot be read \(Cannot connect to host 127\.0\.0\.1:9 "):
+        fetched(f"{web.address}/photos", tmp_path, "a")
+    HTTPFileSystem.clear_instance_cache()
+    web.answers = [(503, {})]
+    with pytest.raises(HarveysegError, match=r"photos: cannot be read \(503"):
+        fetched(f"{web.address}/photos", tmp_path, "b")
     with pytest.raises(HarveysegError, match=r"photos: cannot be read .* Check the address, the network and the cred"):
-        fetched(url, tmp_path, "d")
+        fetched("http://127.0.0.1:9/photos", tmp_path, "c")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 from filelock import FileLock
 from rich.console import Console
@@ -17,7 +18,18 @@ from harveyseg.manifest import FOLDERS
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 """The extra of this project that brings the package for a protocol."""
-_VERSIONS = ("ETag", "etag", "md5Hash", "checksum", "mtime", "LastModified", "last_modified", "updated", "created")
+_VERSIONS = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "checksum",
+    "mtime",
+    "LastModified",
+    "Last-Modified",
+    "last_modified",
+    "updated",
+    "created",
+)
 """How file systems call what changes when a file does, the surest first."""
 _PARALLEL = 8
 
@@ -41,12 +53,13 @@ def mirror(url: str, downloads: Path, folder: Path) -> None:
     kept = downloads / "cloud" / hashlib.sha256(url.encode()).hexdigest()[:16]
     kept.mkdir(parents=True, exist_ok=True)
     with FileLock(kept.with_suffix(".lock")):
-        listed = {relative: kept / _key(relative, info) for relative, info in _listing(filesystem, base, url).items()}
-        absent = [(relative, target) for relative, target in listed.items() if not target.exists()]
+        found = _listing(filesystem, base, url)
+        listed = {relative: kept / _key(relative, info) for relative, info in found.items()}
+        absent = [(str(found[relative]["name"]), target) for relative, target in listed.items() if not target.exists()]
 
         def fetch(item: tuple[str, Path]) -> None:
             with atomic(item[1]) as temporary:
-                filesystem.get_file(f"{base.rstrip('/')}/{item[0]}", str(temporary))
+                filesystem.get_file(item[0], str(temporary))
 
         try:
             with ThreadPoolExecutor(_PARALLEL) as pool:
@@ -96,6 +109,8 @@ def _listing(filesystem: Any, base: str, url: str) -> dict[str, Mapping[str, Any
     first: dict[str, str] = {}
     for path, info in sorted(found.items()):
         relative = path.removeprefix(base).strip("/")
+        if url.startswith(("http://", "https://")):
+            relative = unquote(relative)
         parts = PurePosixPath(relative).parts
         if ".." in parts or "\\" in relative:
             raise HarveysegError(f"data.url = {url}: holds the name {relative!r}, which leads elsewhere. Rename it.")
@@ -123,10 +138,14 @@ def _walk(filesystem: Any, path: str) -> Iterator[Mapping[str, Any]]:
     except FileNotFoundError:
         return
     for info in listed:
-        if info["type"] != "directory":
+        if info["type"] == "directory":
+            if info["name"].rstrip("/") != path.rstrip("/"):
+                yield from _walk(filesystem, info["name"].rstrip("/"))
+        elif info["size"] is not None:
             yield info
-        elif info["name"].rstrip("/") != path.rstrip("/"):
-            yield from _walk(filesystem, info["name"].rstrip("/"))
+        elif "?" not in info["name"]:
+            # A web server's page tells names alone, and links to itself in another order.
+            yield filesystem.info(info["name"])
 
 
 def _key(relative: str, info: Mapping[str, Any]) -> str:

@@ -25,13 +25,29 @@ from ruamel.yaml import YAML
 from safetensors.numpy import save_file
 
 from conftest import ROOT
+from file_server import serving
 from harveyseg import cli
 from harveyseg.archives import unpack
 from harveyseg.checkpoint import Checkpoint
 from harveyseg.errors import HarveysegError
 from harveyseg.settings import load
-from harveyseg.sources import DataParams, gather
-from test_manifest import cut, damaged, encoded, mask, palette, photo, see_through, turned, with_value, write, zeroed
+from harveyseg.sources import DataParams, gather, zenodo
+from harveyseg.sources.kaggle import KaggleParams
+from kaggle_server import COMPETITION, running
+from test_manifest import (
+    cut,
+    damaged,
+    encoded,
+    huge,
+    mask,
+    palette,
+    photo,
+    see_through,
+    turned,
+    with_value,
+    write,
+    zeroed,
+)
 
 DOCUMENT = ROOT / "docs" / "bad_input.md"
 
@@ -136,6 +152,36 @@ def directory(**data: Any) -> Action:
 def without_gcsfs(folder: Path) -> None:
     with mock.patch.dict(sys.modules, {"gcsfs": None}):  # what `import` finds where a package is not installed
         directory(url="gs://bucket/photos")(folder)
+
+
+def doi(url: str) -> Action:
+    """Ask for a DOI where Zenodo has one record, which shows no files."""
+
+    def act(folder: Path) -> None:
+        with serving() as server, mock.patch.dict(os.environ, {zenodo.API_VARIABLE: server.address}):
+            for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+                os.environ.pop(name, None)
+            server.files["/records/12"] = b'{"id": 12}'
+            gather(DataParams(source="figshare", url=url), folder, folder / "data/raw")
+
+    return act
+
+
+def kaggle(competition: str = COMPETITION, rules_accepted: bool = True, **environment: str) -> Action:
+    """Ask a local Kaggle for a competition, signed in by these variables if there are any."""
+
+    def act(folder: Path) -> None:
+        with running() as service, pytest.MonkeyPatch.context() as patch:
+            service.use(patch, folder / "home")
+            service.rules_accepted = rules_accepted
+            if environment:
+                patch.delenv("KAGGLE_API_TOKEN")
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            params = DataParams(source="kaggle", kaggle=KaggleParams(competition=competition))
+            gather(params, folder, folder / "data/raw")
+
+    return act
 
 
 def photos(damage: Action, **data: Any) -> Action:
@@ -333,6 +379,7 @@ PARTS = [
             Case("directory: an unknown protocol", DOWNLOAD, directory(url="s4://bucket/photos")),
             Case("directory: the storage's package is not installed", DOWNLOAD, without_gcsfs),
             Case("directory: nothing is there", DOWNLOAD, directory(url="memory://absent/photos")),
+            Case("directory: the server is down", DOWNLOAD, directory(url="http://127.0.0.1:9/photos")),
             Case("an unknown preset", "harveyseg preset fast", lambda folder: harveyseg("preset", "fast")),
             Case(
                 "photos without a number, grouped by numbers",
@@ -360,11 +407,37 @@ PARTS = [
                 photos(lambda folder: shutil.copytree(folder / "train_images", folder / "old/Train_Images")),
             ),
             Case("a folder is empty", DOWNLOAD, photos(emptied)),
-            Case("another folder inside", DOWNLOAD, photos(lambda folder: (folder / "train_images/flight2").mkdir())),
+            Case(
+                "a folder lies in another one of them",
+                DOWNLOAD,
+                photos(lambda folder: (folder / "test_masks").rename(folder / "test_images/test_masks")),
+            ),
             Case("a photo has no mask", DOWNLOAD, photos(lambda folder: (folder / "train_masks/9.png").unlink())),
             Case("a mask has no photo", DOWNLOAD, photos(lambda folder: (folder / "train_images/9.jpg").unlink())),
             Case("a file is no photo", DOWNLOAD, photos(write("train_images/notes.txt", b""))),
             Case("two photos have one id", DOWNLOAD, photos(write("train_images/9.png", encoded(photo(5), "PNG")))),
+            Case(
+                "two photos in folders inside have one id",
+                DOWNLOAD,
+                photos(
+                    steps(
+                        lambda folder: (folder / "train_images/flight2").mkdir(),
+                        write("train_images/flight2/9.jpg", encoded(photo(5))),
+                    )
+                ),
+            ),
+            Case(
+                "two ids differ only in case",
+                DOWNLOAD,
+                photos(
+                    steps(
+                        write("train_images/a.jpg", encoded(photo(5))),
+                        write("train_images/A.png", encoded(photo(6), "PNG")),
+                        write("train_masks/a.png", encoded(mask(), "PNG")),
+                        write("train_masks/A.png", encoded(mask(), "PNG")),
+                    )
+                ),
+            ),
             Case(
                 "an id is in both parts",
                 DOWNLOAD,
@@ -389,6 +462,11 @@ PARTS = [
                 "a photo is transparent",
                 DOWNLOAD,
                 photos(replaced("train_images/9.jpg", "train_images/9.png", encoded(see_through(), "PNG"))),
+            ),
+            Case(
+                "a photo has too many pixels",
+                DOWNLOAD,
+                photos(replaced("train_images/9.jpg", "train_images/9.png", huge(2))),
             ),
             Case("a photo is turned by its EXIF data", DOWNLOAD, photos(write("train_images/9.jpg", turned()))),
             Case(
@@ -425,8 +503,20 @@ PARTS = [
         ends=(f"{REMEDY} To go on without them: data.on_bad = skip.", REMEDY),
     ),
     Part(
+        "Kaggle, figshare and Zenodo",
+        "What else their messages mean: [kaggle.md](kaggle.md), [sources.md](sources.md).",
+        [
+            Case("Kaggle: no credentials, or an old token", DOWNLOAD, kaggle(KAGGLE_API_TOKEN="old")),
+            Case("Kaggle: an old key (401)", DOWNLOAD, kaggle(KAGGLE_USERNAME="ana", KAGGLE_KEY="old")),
+            Case("Kaggle: its rules are not accepted (403)", DOWNLOAD, kaggle(rules_accepted=False)),
+            Case("Kaggle: no such competition (404)", DOWNLOAD, kaggle("flood-map")),
+            Case("a DOI of another service", DOWNLOAD, doi("10.7910/DVN/1234")),
+            Case("a record that is not open", DOWNLOAD, doi("10.5281/zenodo.12")),
+        ],
+    ),
+    Part(
         "Archives",
-        "Of the sources `figshare` (`data.url`) and `kaggle`. Messages of the network are in [sources.md](sources.md).",
+        "Of the sources `figshare` and `kaggle`. Messages of the network are in [sources.md](sources.md).",
         [
             Case("cut off", DOWNLOAD, archive({"train_images/1.jpg": "x" * 1000}, 600)),
             Case("a path out of the folder", DOWNLOAD, archive({"../1.jpg": "x"})),

@@ -9,8 +9,10 @@ from pathlib import Path
 import boto3
 import fsspec
 import pytest
+from fsspec.implementations.http import HTTPFileSystem
 from moto.server import ThreadedMotoServer
 
+from file_server import FileServer, serving
 from harveyseg.errors import HarveysegError
 from harveyseg.sources import cloud
 from harveyseg.sources.cloud import mirror
@@ -119,6 +121,13 @@ def test_a_name_that_leads_elsewhere_is_refused(memory: fsspec.AbstractFileSyste
     del memory.store["/bucket/photos/train_images/../../../x.jpg"]
 
 
+def test_names_that_differ_only_in_case_are_refused(memory: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
+    memory.pipe_file("/bucket/photos/test_images/A.tif", b"one")
+    memory.pipe_file("/bucket/photos/test_images/a.tif", b"other")
+    with pytest.raises(HarveysegError, match=r"holds 'test_images/A\.tif' and 'test_images/a\.tif', .* Rename one\."):
+        fetched("memory://bucket/photos", tmp_path, "a")
+
+
 def test_s3(s3: str, tmp_path: Path) -> None:
     assert fetched("s3://bucket/photos", tmp_path, "a") == EXPECTED
     first = stamps(tmp_path)
@@ -128,6 +137,47 @@ def test_s3(s3: str, tmp_path: Path) -> None:
     assert len(stamps(tmp_path).items() & first.items()) == 2
     with pytest.raises(HarveysegError, match=r"data\.url = s3://absent/photos: "):
         fetched("s3://absent/photos", tmp_path, "c")
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    """A web server that shows folders as pages of links."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with serving() as server:
+        server.files = {
+            "/photos": b'<a href="train_images/">train_images/</a> <a href="train_masks/">train_masks/</a>',
+            "/photos/train_images": b'<a href="?C=N;O=D">Name</a> <a href="1%20%23.jpg">1 #.jpg</a> <a href="gone/">',
+            "/photos/train_images/1%20%23.jpg": b"one",
+            "/photos/train_masks": b'<a href="1%20%23.png">1 #.png</a>',
+            "/photos/train_masks/1%20%23.png": b"mask",
+        }
+        yield server
+    HTTPFileSystem.clear_instance_cache()  # it remembers listings
+
+
+def test_a_web_server(web: FileServer, tmp_path: Path) -> None:
+    """Names are those of the files, and what changes is noticed; a dead link to a folder is nothing."""
+    expected = {"train_images/1 #.jpg": b"one", "train_masks/1 #.png": b"mask"}
+    assert fetched(f"{web.address}/photos", tmp_path, "a") == expected
+    first = stamps(tmp_path)
+    assert fetched(f"{web.address}/photos", tmp_path, "b") == expected
+    assert stamps(tmp_path) == first
+    web.files["/photos/train_images/1%20%23.jpg"] = b"new"
+    assert fetched(f"{web.address}/photos", tmp_path, "c") == {**expected, "train_images/1 #.jpg": b"new"}
+    assert len(stamps(tmp_path).items() & first.items()) == 1
+
+
+def test_a_server_that_is_down_is_no_empty_folder(web: FileServer, tmp_path: Path) -> None:
+    web.redirections["/photos/train_masks"] = "http://127.0.0.1:9/"
+    with pytest.raises(HarveysegError, match=r"photos: cannot be read \(Cannot connect to host 127\.0\.0\.1:9 "):
+        fetched(f"{web.address}/photos", tmp_path, "a")
+    HTTPFileSystem.clear_instance_cache()
+    web.answers = [(503, {})]
+    with pytest.raises(HarveysegError, match=r"photos: cannot be read \(503"):
+        fetched(f"{web.address}/photos", tmp_path, "b")
+    with pytest.raises(HarveysegError, match=r"photos: cannot be read .* Check the address, the network and the cred"):
+        fetched("http://127.0.0.1:9/photos", tmp_path, "c")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import logging
 import re
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -43,13 +43,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def png(bits: int, colour: int, rows: bytes) -> bytes:
-    """A PNG of 64x48 pixels from its filtered rows, written by hand: Pillow does not write 4-bit grey."""
+def png(bits: int, colour: int, rows: bytes, size: tuple[int, int] = (48, 64)) -> bytes:
+    """A PNG from its filtered rows, written by hand: Pillow does not write 4-bit grey."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
 
-    header = (64).to_bytes(4, "big") + (48).to_bytes(4, "big") + bytes([bits, colour, 0, 0, 0])
+    header = size[1].to_bytes(4, "big") + size[0].to_bytes(4, "big") + bytes([bits, colour, 0, 0, 0])
     chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunks
 
@@ -77,6 +77,11 @@ def turned() -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6
     return encoded(photo(0), exif=exif)
+
+
+def huge(colour: int) -> bytes:
+    """A PNG that claims 200 million pixels, of which none are there."""
+    return png(8, colour, b"", (10_000, 20_000))
 
 
 def cut(name: str, end: int) -> Damage:
@@ -155,6 +160,10 @@ BAD: list[tuple[Damage, str]] = [
     (cut("train_masks/9.png", 0), "train_masks/9.png: the file is empty"),
     (write("train_images/9.jpg", b"<html>"), "train_images/9.jpg: cannot be decoded as a JPEG photo (unknown format)"),
     (cut("train_masks/9.png", -50), "train_masks/9.png: cannot be decoded as a PNG mask"),
+    (
+        write("train_masks/9.png", huge(0)),
+        "train_masks/9.png: cannot be decoded as a PNG mask (Image size (200000000 pixels) exceeds limit of 178956970",
+    ),
     (cut("train_masks/9.png", -1), "train_masks/9.png: is truncated (a PNG without its end chunk)"),
     (
         write("train_images/9.jpg", encoded(photo(1), "PNG")),
@@ -183,7 +192,14 @@ BAD: list[tuple[Damage, str]] = [
     ),
     (write("train_images/9.gif", b""), "train_images/9.gif: must end in .jpg or .jpeg or .png or .tif or .tiff"),
     (write("train_masks/9.jpg", b""), "train_masks/9.jpg: must end in .png"),
-    (lambda folder: (folder / "train_images/more").mkdir(), "train_images/more: a folder; files must lie in"),
+    (
+        lambda folder: (folder / "train_masks").rename(folder / "train_images/Train_Masks"),
+        "train_images/Train_Masks: a folder inside train_images; put it beside train_images, or rename it if",
+    ),
+    (
+        lambda folder: (folder / "train_images/back").symlink_to(folder / "train_images"),
+        "train_images/back: a link to a folder that it lies in; remove it",
+    ),
 ]
 
 
@@ -324,6 +340,12 @@ def tiff_of_16_bits() -> bytes:
         ("9.png", png(16, 2, (b"\0" * (1 + 64 * 6)) * 48), "has 16 bits per channel; 8 are needed"),
         ("9.png", encoded(photo(1), "PNG")[:-1], "is truncated (a PNG without its end chunk)"),
         ("9.png", encoded(photo(1)), "is JPEG data; rename it to .jpg"),
+        (
+            "9.png",
+            huge(2),
+            "cannot be decoded as a PNG photo (Image size (200000000 pixels) exceeds limit of 178956970 pixels, could "
+            "be decompression bomb DOS attack; cut photo and mask into parts, or shrink both)",
+        ),
         ("9.tif", encoded(photo(1), "TIFF")[:3000], "cannot be decoded as a TIFF photo ("),
         ("9.tif", tiff_of_16_bits(), "has 16 bits per channel; 8 are needed"),
     ],
@@ -347,6 +369,51 @@ def test_folders_at_any_depth_in_any_case(folder: Path) -> None:
     junk.parent.mkdir(parents=True)
     junk.write_bytes(b"")
     assert verify(folder).manifest.equals(flat)
+
+
+def test_photos_and_masks_in_folders_of_their_own(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """By flight, by day, linked from elsewhere; masks are found by id, wherever they lie."""
+    flat = verify(folder).manifest
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (folder / "train_images/9.jpg").rename(elsewhere / "9.jpg")
+    (folder / "train_images/flight 2").symlink_to(elsewhere)
+    for old, new in {
+        "train_images/10.jpg": "train_images/flight 1/day/10.jpg",
+        "train_masks/9.png": "train_masks/done/9.png",
+        "train_masks/NA.png": "train_masks/train_masks/NA.png",
+        "test_images/20.jpg": "test_images/flight 1/20.jpg",
+    }.items():
+        (folder / new).parent.mkdir(parents=True, exist_ok=True)
+        (folder / old).rename(folder / new)
+    (folder / "train_images/flight 3/.cache").mkdir(parents=True)
+    (folder / "train_images/flight 3/.cache/9.jpg").write_bytes(b"")
+    assert verify(folder).manifest.equals(flat)
+    for part, name in (("images", "10.jpg"), ("masks", "9.png")):
+        target = folder / f"train_{part}/flight 9" / name
+        target.parent.mkdir()
+        target.write_bytes(encoded(photo(7)) if part == "images" else encoded(mask(), "PNG"))
+    with pytest.raises(HarveysegError) as raised:
+        verify(folder)
+    for one, other, stem in (
+        ("train_images/flight 1/day/10.jpg", "train_images/flight 9/10.jpg", "10"),
+        ("train_images/flight 9/10.jpg", "train_images/flight 1/day/10.jpg", "10"),
+        ("train_masks/flight 9/9.png", "train_masks/done/9.png", "9"),
+    ):
+        assert f"  - {one}: its id '{stem}' is that of {other}, too; ids must be unique" in str(raised.value)
+
+
+def test_a_folder_that_cannot_be_listed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "train_images/locked").mkdir()
+    listed = Path.iterdir
+
+    def refused(path: Path) -> Iterator[Path]:  # an administrator, as whom tests may run, is refused nothing
+        if path.name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return iter(listed(path))
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(HarveysegError, match=r"train_images/locked: cannot be listed \(Permission denied\)"):
+        verify(folder, skip=True)
 
 
 def test_several_folders_of_one_name_are_not_chosen_from(folder: Path) -> None:
@@ -403,6 +470,30 @@ def test_of_two_photos_of_one_id_none_is_chosen(folder: Path) -> None:
     write("train_masks/20.png", encoded(mask(), "PNG"))(folder)
     ids = [pair.id for pair in verify(folder, skip=True).pairs]
     assert ids == ["10", "NA", "20"]  # of the one in both parts, the test photo stays
+
+
+def test_ids_that_differ_only_in_case(folder: Path) -> None:
+    """Where case is ignored one of them would overwrite the other in data/raw, in either part and also a mask."""
+    write("train_images/na.png", encoded(photo(8), "PNG"))(folder)
+    write("train_masks/na.png", encoded(mask(), "PNG"))(folder)
+    for part, stem in (("train", "\u00e9T\u00c9"), ("test", "e\u0301te\u0301")):
+        write(f"{part}_images/{stem}.jpg", encoded(photo(40 + len(stem))))(folder)
+        write(f"{part}_masks/{stem}.png", encoded(mask(), "PNG"))(folder)
+    with pytest.raises(HarveysegError) as raised:
+        verify(folder)
+    assert str(raised.value).splitlines()[1:-1] == [
+        f"  - {file}: its id {Path(file).stem!r} is that of {other} but for case (or accents); some file systems keep "
+        "only one"
+        for file, other in (
+            ("train_images/NA.jpg", "train_images/na.png"),
+            ("train_images/na.png", "train_images/NA.jpg"),
+            ("train_masks/NA.png", "train_masks/na.png"),
+            ("train_masks/na.png", "train_masks/NA.png"),
+            ("train_images/\u00e9T\u00c9.jpg", "test_images/e\u0301te\u0301.jpg"),
+        )
+    ]
+    ids = [pair.id for pair in verify(folder, skip=True).pairs]
+    assert ids == ["10", "9", "20", "e\u0301te\u0301"]
 
 
 def test_nothing_left_is_an_error_also_when_bad_files_are_left_out(folder: Path) -> None:

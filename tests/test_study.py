@@ -203,9 +203,16 @@ def test_a_study_that_is_killed_goes_on_with_what_is_missing(tmp_path: Path) -> 
         shares = [value for name, value in run.data.metrics.items() if name.startswith("data/pixel_share/")]
         assert sum(shares) == pytest.approx(1)
 
-    # Done is done; and the table comes from MLflow alone.
+    # Done is done.
     again = project.run(script, *command[1:], PYTHONPATH=environment["PYTHONPATH"])
     assert "3 trials, 3 done before" in again
+    # After a commit that changes no code, DVC restores the trial from its run cache: its run stays the one that it was.
+    runs = project.runs()
+    project.run("git", "commit", "-q", "--allow-empty", "-m", "later")
+    restored = project.run(script, "study", "adaptive_lr", PYTHONPATH=environment["PYTHONPATH"])
+    assert "adaptive_lr: 2 trials, 0 done before" in restored
+    assert project.runs() == runs
+    # The table comes from MLflow alone.
     os.remove(project.folder / "data" / "reports" / "study-softmax.md")
     project.run(script, "table", "--study", "softmax", PYTHONPATH=environment["PYTHONPATH"])
     assert (project.folder / "data" / "reports" / "study-softmax.md").read_text() == table

@@ -18,6 +18,7 @@ from harveyseg.submission import (
     score_submission,
     write_submission,
 )
+from test_manifest import huge
 
 LABELS = np.array([[0, 1, 1, 0], [0, 0, 0, 2], [2, 0, 0, 0], [1, 1, 1, 1]], np.uint8)
 
@@ -211,6 +212,9 @@ def test_masks_that_cannot_be_used_are_named(tmp_path: Path, masks_dir: Path) ->
         score_submission(path, masks_dir)
     (masks_dir / "20.png").write_bytes(b"no image")
     with pytest.raises(HarveysegError, match=r"20\.png: cannot be read"):
+        score_submission(path, masks_dir)
+    (masks_dir / "20.png").write_bytes(huge(0))
+    with pytest.raises(HarveysegError, match=r"20\.png: cannot be read .*200000000 pixels.*Replace the mask"):
         score_submission(path, masks_dir)
 
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import logging
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -93,10 +94,10 @@ def verify(
     """Check every photo and mask of a folder in the Kaggle layout.
 
     The layout is ``train_images``, ``train_masks``, ``test_images`` and optionally ``test_masks``, in upper or lower
-    case, at any depth and nested in folders of the same name, as long as there is only one of each. Checked are: pairs
-    complete, ids unique, files decode to their end, photo and mask of one size, masks as :func:`harveyseg.masks.
-    read_mask` understands them, no photo in both parts (by the hash of its bytes). The same photo twice within the
-    training part is only warned about: it can leak between folds, but spoils no test score.
+    case, at any depth and with folders of any name inside, as long as there is only one of each. Checked are: pairs
+    complete, ids unique (also where case is ignored), files decode to their end, photo and mask of one size, masks as
+    :func:`harveyseg.masks.read_mask` understands them, no photo in both parts (by the hash of its bytes). The same
+    photo twice within the training part is only warned about: it can leak between folds, but spoils no test score.
 
     Args:
         folder: where the layout lies; it is only read.
@@ -220,10 +221,10 @@ def _find(folder: Path) -> tuple[list[Pair], list[Problem]]:
         for mask_id, mask in sorted((by_id or {}).items()):
             if mask_id not in photos:
                 problems.append(Problem(str(mask.relative_to(folder)), f"has no photo {mask_id} in {images}"))
-    for photo_id in sorted(ids["train"].keys() & ids["test"].keys()):
-        photo, other = (ids[part][photo_id].relative_to(folder) for part in ("train", "test"))
-        cause = f"its id {photo_id!r} is that of {other}, too; ids must be unique"
-        problems.append(Problem(str(photo), cause, ("train", photo_id)))
+    tests = {_folded(photo_id): photo for photo_id, photo in ids["test"].items()}
+    for photo_id, photo in sorted(ids["train"].items()):
+        if other := tests.get(_folded(photo_id)):
+            problems.append(_same_id(folder, photo, other, ("train", photo_id)))
     return sorted(pairs, key=lambda pair: (pair.part != "train", pair.id)), problems
 
 
@@ -237,11 +238,10 @@ def _files_by_id(
         problems.append(Problem(name, cause, structural=True))
         return None
     found: dict[str, Path] = {}
-    for path in _visible(places[0], nested=name):
+    first: dict[str, Path] = {}
+    for path, cause in _inside(places[0], name):
         relative = str(path.relative_to(folder))
-        pair = (name.partition("_")[0], path.stem)
-        if path.is_dir():
-            cause = f"a folder; files must lie in {name} itself or in folders of that name inside it"
+        if cause:
             problems.append(Problem(relative, cause, structural=True))
         elif path.suffix.lower() not in endings:
             problems.append(Problem(relative, f"must end in {' or '.join(endings)}"))
@@ -249,22 +249,51 @@ def _files_by_id(
             # Such an id would break the lines of the CSV files that hold it, or could not be written into them at all.
             cause = "its name has control characters or is not UTF-8; rename it"
             problems.append(Problem(ascii(relative)[1:-1], cause))
-        elif path.stem in found:
-            for one, other in ((found[path.stem], relative), (path, found[path.stem].relative_to(folder))):
-                cause = f"its id {path.stem!r} is that of {other}, too; ids must be unique"
-                problems.append(Problem(str(one.relative_to(folder)), cause, pair))
         else:
-            found[path.stem] = path
+            other = first.setdefault(_folded(path.stem), path)
+            if other != path:
+                part = name.partition("_")[0]
+                problems.append(_same_id(folder, other, path, (part, other.stem)))
+                problems.append(_same_id(folder, path, other, (part, path.stem)))
+            found.setdefault(path.stem, path)
     return found
 
 
-def _visible(outer: Path, nested: str) -> Iterator[Path]:
-    """All that lies in a folder and in folders named ``nested`` inside it, hidden files left out."""
-    for path in sorted(outer.iterdir()):
-        if path.name.lower() == nested and path.is_dir():
-            yield from _visible(path, nested)
-        elif not _is_hidden(path.name):
-            yield path
+def _folded(photo_id: str) -> str:
+    """An id as file systems compare names that ignore case and how accents are encoded, such as macOS's."""
+    return unicodedata.normalize("NFC", photo_id).casefold()
+
+
+def _same_id(folder: Path, path: Path, other: Path, pair: tuple[str, str]) -> Problem:
+    """Two files cannot have one id, also where some file systems alone would take them for one file."""
+    shown = other.relative_to(folder)
+    if path.stem == other.stem:
+        cause = f"its id {path.stem!r} is that of {shown}, too; ids must be unique"
+    else:
+        cause = f"its id {path.stem!r} is that of {shown} but for case (or accents); some file systems keep only one"
+    return Problem(str(path.relative_to(folder)), cause, pair)
+
+
+def _inside(folder: Path, name: str, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, str]]:
+    """All files in the folder ``name`` at any depth but hidden ones, and what is wrong with a folder in it."""
+    try:
+        listed = sorted(folder.iterdir())
+    except OSError as error:
+        yield folder, f"cannot be listed ({error.strerror})"
+        return
+    above = (*above, folder.resolve())
+    for path in listed:
+        lower = path.name.lower()
+        if _is_hidden(path.name):
+            continue
+        if not path.is_dir():
+            yield path, ""
+        elif lower in FOLDERS and lower != name:
+            yield path, f"a folder inside {name}; put it beside {name}, or rename it if it belongs there"
+        elif path.resolve() in above:
+            yield path, "a link to a folder that it lies in; remove it"
+        else:
+            yield from _inside(path, name, above)
 
 
 def _is_hidden(name: str) -> bool:

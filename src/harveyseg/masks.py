@@ -116,6 +116,8 @@ def read_mask(data: bytes, colours: Mapping[int, str] | None) -> Mask:
 
 def decoding_cause(error: Exception) -> str:
     """What a decoder's exception says, in words."""
+    if isinstance(error, Image.DecompressionBombError):  # twice Pillow's limit; up to there it only warns
+        return f"{str(error).rstrip('.')}; cut photo and mask into parts, or shrink both"
     return "unknown format" if isinstance(error, UnidentifiedImageError) else str(error)
 
 

@@ -249,9 +249,11 @@ class _Task:
 def _feed(queue: "_Queue", tasks: Mapping[str, _Task], jobs: int) -> None:
     """Queue the tasks that are not in the queue, in their order, and let workers run them."""
     queue.revive(set(tasks))
-    states, finished = queue.states(), queue.finished()
+    states = queue.states()
+    finished = queue.finished()  # in this order: what ends between the two is finished
     for name, task in tasks.items():
-        if name not in states and name not in finished:
+        # The success of a trial that is not among the finished ones was at another commit.
+        if states.get(name) not in ("Queued", "Running") and name not in finished:
             queue.put(task.trial)
     queue.start(jobs)
 
@@ -315,13 +317,19 @@ class _Queue:
         return {reference.removeprefix(prefix): commit for reference, commit in map(str.split, lines)}
 
     def states(self) -> dict[str, str]:
-        """Name -> Queued, Running, Failed or Success."""
+        """Name -> Queued, Running, Failed or Success, the first of these that applies.
+
+        A name can be there twice: as a trial of an older commit, too.
+        """
         for _ in range(_READS):
             try:
                 with self._opened() as queue:
-                    return {str(task["name"]): str(task["status"]) for task in queue.status()}
+                    tasks = [(str(task["name"]), str(task["status"])) for task in queue.status()]
             except (ValueError, KeyError, FileNotFoundError):  # a message was just being written, or taken away
                 time.sleep(1)
+            else:
+                order = ("Queued", "Running", "Failed", "Success")
+                return dict(sorted(tasks, key=lambda task: order.index(task[1]), reverse=True))
         raise HarveysegError(f"{self._root / '.dvc/tmp/exps/celery'}: DVC's queue cannot be read. `dvc queue status`?")
 
     def workers(self) -> int:

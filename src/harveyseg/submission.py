@@ -235,7 +235,7 @@ def _score_mask(path: Path) -> npt.NDArray[np.uint8]:
     try:
         with Image.open(path) as opened:
             mode, labels = opened.mode, np.array(opened.resize((SCORE_SIZE, SCORE_SIZE), Image.Resampling.NEAREST))
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
         raise HarveysegError(f"{path}: cannot be read as an image ({error}). Replace the mask.") from None
     if labels.ndim != 2 or labels.max() >= N_CLASSES:
         raise HarveysegError(

@@ -31,7 +31,7 @@ class DataParams(Section):
     """For ``directory``: a folder in the Kaggle layout; relative paths are below the project's root."""
     url: str = ""
     """For ``directory``: a folder in cloud storage instead, e.g. ``s3://bucket/folder``. For ``figshare``: the DOI of
-    another article, or the address of an archive."""
+    another article or of a record of Zenodo, or the address of an archive."""
     on_bad: Literal["error", "skip"] = "error"
     """What to do with photos and masks that cannot be used: stop and list them, or leave them out."""
     classes: dict[int, str] | None = None

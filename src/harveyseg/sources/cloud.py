@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 from filelock import FileLock
 from rich.console import Console
@@ -17,7 +18,18 @@ from harveyseg.manifest import FOLDERS
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 """The extra of this project that brings the package for a protocol."""
-_VERSIONS = ("ETag", "etag", "md5Hash", "checksum", "mtime", "LastModified", "last_modified", "updated", "created")
+_VERSIONS = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "checksum",
+    "mtime",
+    "LastModified",
+    "Last-Modified",
+    "last_modified",
+    "updated",
+    "created",
+)
 """How file systems call what changes when a file does, the surest first."""
 _PARALLEL = 8
 
@@ -41,12 +53,13 @@ def mirror(url: str, downloads: Path, folder: Path) -> None:
     kept = downloads / "cloud" / hashlib.sha256(url.encode()).hexdigest()[:16]
     kept.mkdir(parents=True, exist_ok=True)
     with FileLock(kept.with_suffix(".lock")):
-        listed = {relative: kept / _key(relative, info) for relative, info in _listing(filesystem, base, url).items()}
-        absent = [(relative, target) for relative, target in listed.items() if not target.exists()]
+        found = _listing(filesystem, base, url)
+        listed = {relative: kept / _key(relative, info) for relative, info in found.items()}
+        absent = [(str(found[relative]["name"]), target) for relative, target in listed.items() if not target.exists()]
 
         def fetch(item: tuple[str, Path]) -> None:
             with atomic(item[1]) as temporary:
-                filesystem.get_file(f"{base.rstrip('/')}/{item[0]}", str(temporary))
+                filesystem.get_file(item[0], str(temporary))
 
         try:
             with ThreadPoolExecutor(_PARALLEL) as pool:
@@ -89,17 +102,26 @@ def _connect(url: str) -> tuple[Any, str]:
 def _listing(filesystem: Any, base: str, url: str) -> dict[str, Mapping[str, Any]]:
     """What the storage tells about each file in a folder of the layout, by its name below ``base``."""
     try:
-        found = filesystem.find(base, detail=True)
+        found = {info["name"]: info for info in _walk(filesystem, base)}
     except Exception as error:
         raise HarveysegError(_unreadable(url, error)) from error
     listed = {}
-    for path, info in found.items():
+    first: dict[str, str] = {}
+    for path, info in sorted(found.items()):
         relative = path.removeprefix(base).strip("/")
+        if url.startswith(("http://", "https://")):
+            relative = unquote(relative)
         parts = PurePosixPath(relative).parts
         if ".." in parts or "\\" in relative:
             raise HarveysegError(f"data.url = {url}: holds the name {relative!r}, which leads elsewhere. Rename it.")
         # A key that ends in / stands for an empty folder.
         if info["type"] == "file" and not path.endswith("/") and {part.lower() for part in parts[:-1]} & set(FOLDERS):
+            other = first.setdefault(relative.casefold(), relative)
+            if other != relative:
+                raise HarveysegError(
+                    f"data.url = {url}: holds {other!r} and {relative!r}, which some file systems would take for one "
+                    "file. Rename one."
+                )
             listed[relative] = info
     if not listed:
         raise HarveysegError(
@@ -107,6 +129,23 @@ def _listing(filesystem: Any, base: str, url: str) -> dict[str, Mapping[str, Any
             "Correct data.url in params.yaml."
         )
     return listed
+
+
+def _walk(filesystem: Any, path: str) -> Iterator[Mapping[str, Any]]:
+    """All files below a path; for fsspec's own walk a folder is empty when its server is down."""
+    try:
+        listed = filesystem.ls(path, detail=True)
+    except FileNotFoundError:
+        return
+    for info in listed:
+        if info["type"] == "directory":
+            if info["name"].rstrip("/") != path.rstrip("/"):
+                yield from _walk(filesystem, info["name"].rstrip("/"))
+        elif info["size"] is not None:
+            yield info
+        elif "?" not in info["name"]:
+            # A web server's page tells names alone, and links to itself in another order.
+            yield filesystem.info(info["name"])
 
 
 def _key(relative: str, info: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""``data.source: figshare``: the public copy of the data, or any article or archive in that layout.
+"""``data.source: figshare``: the public copy of the data, or any article, record of Zenodo or archive in that layout.
 
 The copy has photos in one article of figshare and their masks in another, and no test part; so a part of the photos,
 with their masks, is held out as one. Articles are asked for as figshare's API v2 describes it (docs.figshare.com). Two
@@ -11,32 +11,32 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
-from pydantic import BaseModel, Field, PositiveInt, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, PositiveInt
 
-from harveyseg.archives import ENDINGS, unpack
-from harveyseg.downloads import UnreachableError, fetch, fetch_json, without_secrets
+from harveyseg.archives import unpack
+from harveyseg.downloads import fetch, without_secrets
 from harveyseg.errors import HarveysegError
-from harveyseg.files import read_json, sha256, write_json
+from harveyseg.files import sha256
 from harveyseg.manifest import MASK_ENDINGS, PHOTO_KINDS, layout_folders
 from harveyseg.neighbours import DISTANCE, neighbour_groups, without_number
 from harveyseg.settings import Section
+from harveyseg.sources import zenodo
 from harveyseg.sources.provided import Provided
+from harveyseg.sources.published import AnswerT, PublishedFile, Service
 
 API = "https://api.figshare.com/v2"
 API_VARIABLE = "HARVEYSEG_FIGSHARE_API"
 """Environment variable with another address of the API, for tests."""
 
 _PAGE = 1000  # the most that the API gives at once
-_DOI = re.compile(r"(?:https?://(?:dx\.)?doi\.org/|doi:)?(10\.\d{4,9}/\S+)", re.IGNORECASE)
-_FIGSHARE_DOI = re.compile(r"10\..*figshare\.(c\.)?(\d+)(?:\.v(\d+))?", re.IGNORECASE)
-
-AnswerT = TypeVar("AnswerT")
+_DOI = re.compile(r"(?:https?://(?:(?:dx|www)\.)?doi\.org/|doi:)?(10\.\d{4,9}/\S+)", re.IGNORECASE)
+_DOI_HERE = re.compile(r"10\..*figshare\.(c\.)?(\d+)(?:\.v(\d+))?", re.IGNORECASE)
 
 logger = logging.getLogger(__name__)
 
@@ -86,8 +86,8 @@ def provide(params: FigshareParams, url: str, root: Path, scratch: Path) -> Prov
 
     Args:
         params: which articles, and what to hold out.
-        url: ``data.url``: ``""`` for these articles, else the DOI of an article or of a collection on figshare, or the
-            address of an archive.
+        url: ``data.url``: ``""`` for these articles, else the DOI of an article or of a collection on figshare or of a
+            record of Zenodo, or the address of an archive.
         root: the project's root, below which the downloads stay, in ``.downloads``. One that broke off goes on there.
         scratch: an empty folder, which the files are put into.
 
@@ -97,19 +97,21 @@ def provide(params: FigshareParams, url: str, root: Path, scratch: Path) -> Prov
     downloads = root / ".downloads"
     scratch = scratch.absolute()  # links are made to what lies in it
     unpacked = scratch / "unpacked"
-    detail: dict[str, Any]
-    if url and not (doi := _DOI.fullmatch(url)):
+    doi = _DOI.fullmatch(url)
+    if doi and (record := zenodo.DOI.fullmatch(doi[1])):
+        detail: dict[str, Any] = {"record": zenodo.provide_record(int(record[1]), downloads, unpacked)}
+        name = f"Zenodo: {detail['record']['id']}"
+    elif doi or not url:
+        service = _Figshare(downloads)
+        articles = service.articles_of(doi[1]) if doi else [(number, None) for number in params.articles]
+        detail = {"articles": [service.provide_article(*article, unpacked) for article in articles]}
+        name = "figshare: " + ", ".join(str(article["id"]) for article in detail["articles"])
+    else:
         key = hashlib.sha256(url.encode()).hexdigest()[:16]
-        name = Path(unquote(urlsplit(url).path)).name or "archive"
-        archive = fetch(url, downloads / "archives" / key / name)
+        archive = fetch(url, downloads / "archives" / key / (Path(unquote(urlsplit(url).path)).name or "archive"))
         unpack(archive, unpacked)
         detail = {"url": without_secrets(url), "sha256": sha256(archive)}
         name = without_secrets(url)
-    else:
-        api = _Api(os.environ.get(API_VARIABLE, API).rstrip("/"), downloads / "figshare")
-        articles = api.articles_of(doi[1]) if url and doi else [(number, None) for number in params.articles]
-        detail = {"articles": [_provide_article(api, *article, unpacked) for article in articles]}
-        name = "figshare: " + ", ".join(str(article["id"]) for article in detail["articles"])
     if layout_folders(unpacked)["test_images"]:
         return Provided(unpacked, detail, name)
     layout = scratch / "layout"
@@ -154,94 +156,58 @@ def hold_out(ids: list[str], share: float, seed: int) -> set[str]:
     return chosen or set(min((len(group), group) for group in ordered)[1])
 
 
-class _Api:
-    """Figshare's API; its answers are kept, so that what was fetched once can be used without a network."""
+class _Figshare(Service):
+    """Figshare's API."""
 
-    def __init__(self, address: str, downloads: Path) -> None:
-        self._address = address
-        self._downloads = downloads
+    def __init__(self, downloads: Path) -> None:
+        super().__init__("figshare", os.environ.get(API_VARIABLE, API), downloads / "figshare")
 
     def articles_of(self, doi: str) -> list[tuple[int, int | None]]:
         """Number and version (None: the latest) of the articles behind the DOI of an article or of a collection."""
-        if parsed := _FIGSHARE_DOI.fullmatch(doi):
-            number, version = int(parsed[2]), int(parsed[3]) if parsed[3] else None
-            if not parsed[1]:
-                return [(number, version)]
-            return [(found.id, None) for found in self._list(f"collections/{number}/articles", _Found)]
-        # Universities that use figshare give DOIs of their own.
-        if articles := self._ask("articles", {"doi": doi}, list[_Found]):
-            return [(articles[0].id, None)]
-        raise HarveysegError(
-            f"data.url = {doi}: figshare knows no article with this DOI. For data elsewhere set data.url to the "
-            "address of the archive itself."
-        )
-
-    def article(self, number: int, version: int | None) -> tuple[_Article, list[_File]]:
-        """An article and all its files."""
-        of_version = "" if version is None else f"/versions/{version}"
-        article = self._ask(f"articles/{number}{of_version}", {}, _Article)
-        return article, self._list(f"articles/{number}/versions/{article.version}/files", _File)
-
-    def fetch(self, file: _File, where: str) -> Path:
-        """Download a file of an article, unless it is there."""
-        if file.is_link_only:
+        if not (parsed := _DOI_HERE.fullmatch(doi)):
             raise HarveysegError(
-                f"{where}: {file.name} is only a link to another place. Set data.url to the archive's address there."
+                f"data.url = {doi}: a DOI of neither figshare (10.6084/m9.figshare.1234) nor Zenodo "
+                "(10.5281/zenodo.1234), and no others are understood. Set data.url to the address of the archive "
+                "itself, or download the files and use data.source: directory. (On a university's own figshare: set "
+                "data.figshare.articles to the number at the end of the page's address.)"
             )
-        if file.name in ("", ".", "..") or "/" in file.name or "\\" in file.name or not file.name.isprintable():
-            raise HarveysegError(f"{where}: {file.name!r} is no name of a file. Download the files by hand.")
-        # A file's number is its own: another version of it has another.
-        path = self._downloads / str(file.id) / file.name
-        checksum = f"md5:{file.md5}" if file.md5 else None
-        return fetch(f"{self._address}/file/download/{file.id}", path, size=file.size, checksum=checksum)
+        number, version = int(parsed[2]), int(parsed[3]) if parsed[3] else None
+        if not parsed[1]:
+            return [(number, version)]
+        return [(found.id, None) for found in self._list(f"collections/{number}/articles", _Found)]
+
+    def provide_article(self, number: int, version: int | None, unpacked: Path) -> dict[str, Any]:
+        """Fetch an article's files into a folder of its own; what identifies it."""
+        of_version = "" if version is None else f"/versions/{version}"
+        article = self.ask(f"articles/{number}{of_version}", {}, _Article)
+        found = self._list(f"articles/{number}/versions/{article.version}/files", _File)
+        where = f"figshare article {number}"
+        if links := [file.name for file in found if file.is_link_only]:
+            raise HarveysegError(
+                f"{where}: {links[0]} is only a link to another place. Set data.url to the archive's address there."
+            )
+        files = [
+            PublishedFile(
+                name=file.name,
+                size=file.size,
+                checksum=f"md5:{file.md5}" if file.md5 else None,
+                url=f"{self.address}/file/download/{file.id}",
+                key=str(file.id),  # another version of a file has another number
+            )
+            for file in found
+        ]
+        self.provide(files, where, unpacked / str(number))
+        stated = [{"name": file.name, "size": file.size, "md5": file.md5} for file in found]
+        return {"id": number, "version": article.version, "files": stated}
 
     def _list(self, path: str, model: type[AnswerT]) -> list[AnswerT]:
         found: list[AnswerT] = []
         for page in range(1, 1000):
-            new = self._ask(path, {"page": page, "page_size": _PAGE}, list[model])  # type: ignore[valid-type]
+            new = self.ask(path, {"page": page, "page_size": _PAGE}, list[model])  # type: ignore[valid-type]
             found += new
             if len(new) < _PAGE:
                 break
         return found
-
-    def _ask(self, path: str, params: Mapping[str, str | int], model: type[AnswerT]) -> AnswerT:
-        url = f"{self._address}/{path}"
-        key = hashlib.sha256(f"{url} {sorted(params.items())}".encode()).hexdigest()[:16]
-        kept = self._downloads / "answers" / f"{key}.json"
-        try:
-            answer = fetch_json(url, params)
-        except UnreachableError as error:
-            if not kept.exists():
-                raise
-            logger.warning("%s What it answered last time is used.", error)
-            answer = read_json(kept, "Remove it.")["answer"]
-        else:
-            write_json(kept, {"url": url, "params": dict(params), "answer": answer})
-        try:
-            return TypeAdapter(model).validate_python(answer)
-        except ValidationError as error:
-            raise HarveysegError(
-                f"{url}: the answer is not what figshare's API promises ({error.errors()[0]['msg']} at "
-                f"{error.errors()[0]['loc']}). Has it changed? Download the files by hand, for data.source: directory."
-            ) from None
-
-
-def _provide_article(api: _Api, number: int, version: int | None, unpacked: Path) -> dict[str, Any]:
-    """Fetch an article's files into a folder of its own; what identifies it."""
-    article, files = api.article(number, version)
-    where = f"figshare article {number}"
-    folder = unpacked / str(number)
-    folder.mkdir(parents=True)
-    for index, file in enumerate(files):
-        path = api.fetch(file, where)
-        place = folder / f"file {index}"
-        if file.name.lower().endswith(ENDINGS):
-            unpack(path, place)
-        else:
-            place.mkdir()
-            (place / file.name).symlink_to(path)
-    stated = [{"name": file.name, "size": file.size, "md5": file.md5} for file in files]
-    return {"id": number, "version": article.version, "files": stated}
 
 
 def _files(folder: Path) -> Iterator[Path]:

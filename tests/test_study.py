@@ -167,7 +167,9 @@ def kill_all_in(folder: Path) -> None:
 def test_a_study_that_is_killed_goes_on_with_what_is_missing(tmp_path: Path) -> None:
     project = start_project(tmp_path / "harveyseg", CHANGES)
     script = str(Path(sys.executable).with_name("harveyseg"))
-    environment = {**project.environment, "PYTHONPATH": str(project.folder / "src")}
+    # The environment is not active: its commands are not on the path.
+    path = project.environment["PATH"].removeprefix(f"{Path(sys.executable).parent}{os.pathsep}")
+    environment = {**project.environment, "PYTHONPATH": str(project.folder / "src"), "PATH": path}
     log = tmp_path / "log"
     with log.open("w") as opened:
         command = [script, "study", "softmax", "adaptive_lr"]

@@ -10,6 +10,7 @@ Importing DVC takes a second, so it is imported only in functions.
 
 import copy
 import itertools
+import os
 import re
 import subprocess
 import sys
@@ -389,7 +390,12 @@ class _Queue:
 
     def _dvc(self, *arguments: str, output: int = subprocess.PIPE) -> None:
         command = [sys.executable, "-m", "dvc", *arguments]
-        done = subprocess.run(command, cwd=self._root, stdout=output, stderr=output, text=True, check=False)
+        # DVC starts its workers as `dvc`, which is not on the path where the environment is not active.
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        environment = {**os.environ, "PATH": path}
+        done = subprocess.run(
+            command, cwd=self._root, env=environment, stdout=output, stderr=output, text=True, check=False
+        )
         if done.returncode:
             said = f"{done.stdout or ''}{done.stderr or ''}".strip()
             raise HarveysegError(f"dvc {' '.join(arguments[:2])} failed: {said or f'exit {done.returncode}'}")

@@ -41,6 +41,8 @@ def log(
         parameters = {"train.seed": seed, "resize-cache.size": "128x128", "train.softmax_before_loss": variant == "on"}
         record = make_record("unet", fold, parameters=parameters, started_ms=START_MS + at)
         values = {"val/score": score, "val/decided_score": score + 0.05, "val/empty_score": 0.6}
+        # Of 9.6 classes per photo none is claimed where the score is that of an empty file.
+        values |= {"val/false_claims": 1.0, "val/misses": 9.6 if score == 0.6 else 6.0}
         folder = root / f"{study}-{variant.replace(' ', '')}-{seed}-{at}-{fold}"
         sync(tracker, [write_outputs(folder, record, values)])
         records.append(record)
@@ -50,7 +52,7 @@ def log(
 def test_means_over_folds_and_seeds_and_the_spread_of_the_seeds(tracker: Tracker, project: Path, base: Base) -> None:
     log(tracker, project, base, "softmax", "on", 0, (0.50, 0.70))  # 0.60
     log(tracker, project, base, "softmax", "on", 1, (0.60, 0.80))  # 0.70
-    log(tracker, project, base, "softmax", "off", 0, (0.60, 0.66))  # 0.63
+    log(tracker, project, base, "softmax", "off", 0, (0.61, 0.65))  # 0.63
     table = study_table("softmax", base, find_variants("softmax", base, tracker)).set_index("variant")
     assert list(table.index) == ["off", "on"]
     assert table["seeds"].tolist() == [1, 2]
@@ -68,7 +70,8 @@ def test_a_difference_above_the_spread_has_no_mark(tracker: Tracker, project: Pa
         log(tracker, project, base, "softmax", "on", seed, (score, score))
     log(tracker, project, base, "softmax", "off", 0, (0.60, 0.60))
     off, on = find_variants("softmax", base, tracker)
-    assert study_table("softmax", base, [off, on])["note"].tolist() == ["", "best"]
+    notes = study_table("softmax", base, [off, on])["note"].tolist()
+    assert notes == ["1 of 1 seeds ended at one class", "best"]
     assert tied(on, off) is False
 
 

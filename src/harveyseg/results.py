@@ -7,7 +7,7 @@ testable.
 
 import datetime
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,7 +17,7 @@ from harveyseg.files import write_text
 from harveyseg.losses import double_softmax_floor
 from harveyseg.score import N_SCORED
 from harveyseg.study import Base, read_studies
-from harveyseg.study_table import Variant, describe, draw_curves, find_variants, markdown, study_table
+from harveyseg.study_table import Variant, collapsed, describe, draw_curves, find_variants, markdown, study_table
 from harveyseg.tracking import KIND, TrackedRun, Tracker
 
 Verdict = Literal["confirmed", "not confirmed", "not testable here"]
@@ -26,8 +26,6 @@ TABLE_1 = ("attention_unet", "unetplusplus", "mobilenet_v2", "efficientnet_b1", 
 """The networks that the report compares with its U-Net."""
 RARE = 0.01
 """Share of the training pixels below which a class is a minority."""
-_COLLAPSED = 1.05
-"""A network that claims no more classes per photo than this gives one class to almost every pixel."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,18 @@ class Evidence:
     def ran(self, study: str) -> list[Variant]:
         """The variants of a study that have run."""
         return [variant for variant in self.studies.get(study, {}).values() if variant.seeds]
+
+    @property
+    def distinct(self) -> list[Variant]:
+        """All variants that have run, those that several studies share once."""
+        found = (one for study in self.studies for one in self.ran(study))
+        return list({tuple(run.run_id for folds in one.seeds for run in folds): one for one in found}.values())
+
+    @property
+    def runs(self) -> list[TrackedRun]:
+        """All trainings, each once."""
+        found = (run for one in self.distinct for folds in one.seeds for run in folds)
+        return list({run.run_id: run for run in found}.values())
 
     @property
     def noise(self) -> float:
@@ -80,10 +90,16 @@ def gather(base: Base, tracker: Tracker) -> Evidence:
         HarveysegError: when MLflow cannot be read.
     """
     studies = {name: {one.label: one for one in find_variants(name, base, tracker)} for name in read_studies()}
-    runs = [run for study in studies.values() for one in study.values() for folds in one.seeds for run in folds]
     longest = [one for one in studies["epochs"].values() if one.seeds]
     curves = tracker.curves(longest[-1].seeds[0][0].run_id or "") if longest else {}
-    return Evidence(studies, curves, _pixel_shares(runs, tracker))
+    hashes = {
+        run.tags.get("harveyseg.data_hash")
+        for study in studies.values()
+        for one in study.values()
+        for folds in one.seeds
+        for run in folds
+    }
+    return Evidence(studies, curves, _pixel_shares(hashes, tracker))
 
 
 def write_results(base: Base, tracker: Tracker, path: Path, figure: Path) -> str:
@@ -103,8 +119,7 @@ def write_results(base: Base, tracker: Tracker, path: Path, figure: Path) -> str
     drawn = evidence.ran("epochs")
     if drawn:
         draw_curves(definitions["epochs"], drawn, tracker, figure)
-    everything = [one for study in evidence.studies.values() for one in study.values()]
-    parts = [_heading(base, everything), _claims(evidence), *_explanations(evidence)]
+    parts = [_heading(base, evidence.runs), _claims(evidence), *_explanations(evidence)]
     parts.append("## The studies\n")
     for name, study in definitions.items():
         found = list(evidence.studies[name].values())
@@ -138,6 +153,11 @@ def _compare(evidence: Evidence, study: str, one: str, other: str) -> Finding:
         return _missing(study)
     difference = first.mean(SCORE) - second.mean(SCORE)
     measured = f"{one} {first.mean(SCORE):.4f}, {other} {second.mean(SCORE):.4f} ({difference:+.4f})"
+    fallen = [side for side in (first, second) if side.collapsed]
+    for side in fallen:
+        measured += f"; {side.collapsed} of {len(side.seeds)} seeds of {side.label} ended at one class"
+    if any(side.collapsed == len(side.seeds) for side in fallen):
+        return Finding(f"{measured}: more seeds are needed", "not testable here")
     return _judged(measured, evidence, lambda noise: difference > noise)
 
 
@@ -181,7 +201,7 @@ def _unet_first(evidence: Evidence) -> Finding:
 
 def _epochs(evidence: Evidence) -> Finding:
     losses = evidence.curves.get("val_loss", {})
-    if not losses:
+    if not losses or len(evidence.ran("epochs")) < len(evidence.studies["epochs"]):
         return _missing("epochs")
     lowest = min(losses, key=lambda epoch: losses[epoch]) + 1
     scores = ", ".join(f"{one.label}: {one.mean(SCORE):.4f}" for one in evidence.ran("epochs"))
@@ -221,8 +241,8 @@ def _training_loss(evidence: Evidence) -> Finding:
     on, off = evidence.variant("softmax", "on"), evidence.variant("softmax", "off")
     if on is None or off is None:
         return _missing("softmax")
-    with_softmax, without = on.mean("final/train_loss"), off.mean("final/train_loss")
-    measured = f"{with_softmax:.3f} with the additional softmax, {without:.3f} without"
+    with_softmax, without = (_best_seed(one).metrics.get("final/train_loss", math.nan) for one in (on, off))
+    measured = f"{with_softmax:.3f} with the additional softmax, {without:.3f} without (of the best seed)"
     near = abs(with_softmax - 2.91) < 0.1 and abs(without - 2.91) > 0.1
     return Finding(measured, "confirmed" if near else "not confirmed")
 
@@ -237,7 +257,7 @@ def _imbalance(evidence: Evidence) -> Finding:
 
 
 def _all_trials(evidence: Evidence) -> Finding:
-    variants = [one for study in evidence.studies.values() for one in study.values() if one.seeds]
+    variants = evidence.distinct
     if not variants:
         return _missing("softmax")
     scores = [one.mean(SCORE) for one in variants]
@@ -279,6 +299,11 @@ def _attention(evidence: Evidence) -> Finding:
     return Finding(measured, "confirmed" if dice["attention_unet"] > dice["unet"] + 0.01 else "not confirmed")
 
 
+def _best_seed(one: Variant) -> TrackedRun:
+    """The run with the highest score."""
+    return max((run for folds in one.seeds for run in folds), key=lambda run: run.metrics.get(SCORE, -math.inf))
+
+
 def _adaptive(evidence: Evidence) -> Finding:
     return _compare(evidence, "adaptive_lr", "on", "off")
 
@@ -313,17 +338,15 @@ CLAIMS = (
 )
 
 
-def _heading(base: Base, found: Sequence[Variant]) -> str:
-    runs = [run for one in found for folds in one.seeds for run in folds]
+def _heading(base: Base, runs: Sequence[TrackedRun]) -> str:
     sources = ", ".join(sorted({run.tags.get("harveyseg.data_source", "?") for run in runs})) or "none yet"
     ended = max((run.started_ms for run in runs), default=0)
     date = datetime.datetime.fromtimestamp(ended / 1000, datetime.UTC).date().isoformat() if runs else "-"
     train, size = base.params["train"], base.params["resize-cache"]["size"]
-    trainings = len({run.run_id for run in runs})
     return (
         "# The report's claims, measured\n\n"
         "Made by `harveyseg results` from what MLflow logged; do not edit. "
-        f"{trainings} trainings, the last of {date}; data source: {sources}; photos of {size} pixels, "
+        f"{len(runs)} trainings, the last of {date}; data source: {sources}; photos of {size} pixels, "
         f"{train['epochs']} epochs of {train['crops_per_photo']} samples of each photo in batches of "
         f"{train['batch_size']}, folds {base.folds} of {base.params['split']['folds']}. "
         "Scores are of the held-out photos; `score` is that of the label map, as the report handed it in.\n"
@@ -352,12 +375,10 @@ def _explanations(evidence: Evidence) -> list[str]:
 def _floor(evidence: Evidence) -> str:
     losses = [
         run.metrics["final/train_loss"]
-        for study in evidence.studies.values()
-        for one in study.values()
-        for folds in one.seeds
-        for run in folds
-        if run.parameters.get("train.softmax_before_loss") == "true" and "final/train_loss" in run.metrics
-        if run.parameters.get("train.class_weights") == "none"
+        for run in evidence.runs
+        if run.parameters.get("train.softmax_before_loss") == "true"
+        and run.parameters.get("train.class_weights") == "none"
+        and "final/train_loss" in run.metrics
     ]
     floor = double_softmax_floor(N_CLASSES)
     test = "No training with two softmaxes has run yet."
@@ -401,31 +422,21 @@ def _lift(evidence: Evidence) -> str:
         meaning = "So it helps by silence: it finds less of what is there, and is paid for claiming less of what is not"
     else:
         meaning = "So it helps, but not by silence: it also finds more of what is there"
-    below = [one for study in evidence.studies.values() for one in study.values() if one.seeds]
-    worse = sum(one.mean(SCORE) < one.mean(EMPTY) for one in below)
-    return f"{head}{text}. {meaning}. Of all {len(below)} variants below, {worse} score less than an empty file.\n"
+    variants = evidence.distinct
+    worse = sum(one.mean(SCORE) < one.mean(EMPTY) for one in variants)
+    return f"{head}{text}. {meaning}. Of all {len(variants)} variants below, {worse} score less than an empty file.\n"
 
 
 def _collapse(evidence: Evidence) -> str:
-    counts = {"true": [0, 0], "false": [0, 0]}
-    seen = set()
-    for study in evidence.studies.values():
-        for one in study.values():
-            for run in (run for folds in one.seeds for run in folds):
-                softmax = run.parameters.get("train.softmax_before_loss", "")
-                if run.run_id in seen or softmax not in counts or "val/false_claims" not in run.metrics:
-                    continue
-                seen.add(run.run_id)
-                present = N_SCORED * (1 - run.metrics[EMPTY])
-                claimed = run.metrics["val/false_claims"] + present - run.metrics["val/misses"]
-                counts[softmax][0] += claimed < _COLLAPSED
-                counts[softmax][1] += 1
-    (on, of_on), (off, of_off) = counts["true"], counts["false"]
+    fallen: dict[str, list[bool]] = {"true": [], "false": []}
+    for run in evidence.runs:
+        fallen[run.parameters.get("train.softmax_before_loss", "false")].append(collapsed(run))
+    two, one = fallen["true"], fallen["false"]
     return (
         "**Two softmaxes can end at one class.** The gradient of the inner softmax vanishes where it is sure, so a "
         "network that early gives one class to every pixel stays there; its score is then near that of an empty file, "
-        f"and its training loss near 3.1. That happened in {on} of {of_on} trainings with two softmaxes and in {off} "
-        f"of {of_off} with one.\n"
+        f"and its training loss near 3.1. That happened in {sum(two)} of {len(two)} trainings with two softmaxes and "
+        f"in {sum(one)} of {len(one)} with one.\n"
     )
 
 
@@ -461,9 +472,8 @@ def _mean_dice(one: Variant, classes: Sequence[int]) -> float:
     return sum(known) / len(known) if known else math.nan
 
 
-def _pixel_shares(runs: Sequence[TrackedRun], tracker: Tracker) -> dict[int, float]:
+def _pixel_shares(hashes: Set[str | None], tracker: Tracker) -> dict[int, float]:
     """Class shares as an ensemble of the same data has logged them."""
-    hashes = {run.tags.get("harveyseg.data_hash") for run in runs}
     for run in reversed(tracker.find_all()):
         if run.tags.get(KIND) == "ensemble" and run.tags.get("harveyseg.data_hash") in hashes:
             found = {class_id: run.metrics.get(f"data/pixel_share/{slug(class_id)}") for class_id in range(25)}

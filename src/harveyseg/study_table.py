@@ -14,6 +14,7 @@ import pandas as pd
 
 from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic, write_text
+from harveyseg.score import N_SCORED
 from harveyseg.study import Base, Study, find_study, study_tag, variants
 from harveyseg.tracking import TrackedRun, Tracker
 
@@ -34,6 +35,8 @@ _AVERAGED = {
 """Column -> metric, whose mean over folds and seeds it shows."""
 _DECIMALS = {"epochs": 0, "parameters": 0, "seconds": 0, "false_claims": 2, "misses": 2, "train_loss": 3, "val_loss": 3}
 """Of the numbers that have not four."""
+_ONE_CLASS = 1.05
+"""Classes claimed per photo, the background not counted."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,19 @@ class Variant:
     def values(self, metric: str) -> list[float]:
         """The mean over folds of each seed; NaN for a seed of which a run lacks the metric."""
         return [math.fsum(found.metrics.get(metric, math.nan) for found in folds) / len(folds) for folds in self.seeds]
+
+    @property
+    def collapsed(self) -> int:
+        """How many seeds ended at one class for almost every pixel, on any fold."""
+        return sum(any(map(collapsed, folds)) for folds in self.seeds)
+
+
+def collapsed(run: TrackedRun) -> bool:
+    """Whether a network gives one class to almost every pixel: it claims hardly more than one class per photo."""
+    if not {"val/empty_score", "val/false_claims", "val/misses"} <= run.metrics.keys():
+        return False
+    present = N_SCORED * (1 - run.metrics["val/empty_score"])
+    return run.metrics["val/false_claims"] + present - run.metrics["val/misses"] < _ONE_CLASS
 
 
 def find_variants(name: str, base: Base, tracker: Tracker) -> list[Variant]:
@@ -191,9 +207,14 @@ def tied(one: Variant, other: Variant) -> bool | None:
 def _note(one: Variant, best: Variant | None) -> str:
     if not one.seeds:
         return "not run"
-    if best is None or one is best:
-        return "best" if one is best else ""
-    return {True: "within the spread", False: "", None: ""}[tied(one, best)]
+    notes = []
+    if one is best:
+        notes.append("best")
+    elif best is not None and tied(one, best):
+        notes.append("within the spread")
+    if one.collapsed:
+        notes.append(f"{one.collapsed} of {len(one.seeds)} seeds ended at one class")
+    return "; ".join(notes)
 
 
 def _cell(name: str, value: float | str) -> str:

@@ -19,7 +19,17 @@ from harveyseg.configure import check_params
 from harveyseg.errors import HarveysegError
 from harveyseg.preset import apply_preset
 from harveyseg.settings import load
-from harveyseg.study import Base, find_study, read_base, read_studies, study_tag, trials, variants
+from harveyseg.study import (
+    KEPT_PARAMS,
+    Base,
+    find_study,
+    read_base,
+    read_studies,
+    restore_params,
+    study_tag,
+    trials,
+    variants,
+)
 from test_pipeline import Project, start_project
 
 REPORT = {
@@ -130,12 +140,41 @@ def test_what_cannot_be_varied_is_said(params: Path) -> None:
     with pytest.raises(HarveysegError, match=r"study 'depth': unknown\. Known are: channels, class_weights"):
         find_study("depth")
     apply_preset("best", params)
-    for name, key in (("channels", r"models\.unet\.width"), ("architecture", r"models\.unet ")):
+    for name in ("channels", "softmax", "architecture"):
+        key = r"models\.unet is missing"
         with pytest.raises(HarveysegError, match=rf"params\.yaml: {key}.*`harveyseg preset report`"):
             variants(find_study(name), read_base(params))
     params.write_text(params.read_text().replace("\nfolds:", "\nfalten:"))
     with pytest.raises(HarveysegError, match=r"the section 'folds' is missing"):
         read_base(params)
+
+
+def test_a_models_own_settings_do_not_hide_what_is_varied(params: Path, tmp_path: Path) -> None:
+    own = "  unet:\n    train:\n      epochs: 3\n      seed: 9\n      weight_decay: 0.5\n"
+    segnet = "  segnet:\n    network: segnet\n    width: 8\n    train:\n      epochs: 2\n"
+    params.write_text(params.read_text().replace("\nmodels:\n  unet:\n", f"\nmodels:\n{segnet}{own}"))
+    base = read_base(params)
+    for trial in trials(find_study("epochs"), base, 2):
+        made = settings(params, trial.options, tmp_path)
+        (config,) = check_params(tmp_path / "changed.yaml")
+        assert (config.train.epochs, config.train.seed) == (int(trial.variant), trial.seed)
+        assert config.train.weight_decay == 0.5  # which the study does not vary
+        assert trial.name == f"study-{Base(made).key}"
+    (trial,) = (trial for trial in trials(find_study("architecture"), base, 1) if trial.variant == "segnet")
+    assert settings(params, trial.options, tmp_path)["models"] == {"segnet": {"network": "segnet", "width": 16}}
+
+
+def test_params_yaml_outlives_a_kill_while_it_is_changed(params: Path) -> None:
+    recipe, base = params.read_text(), read_base(params)
+    kept = params.parent / KEPT_PARAMS
+    kept.parent.mkdir()
+    kept.write_text(recipe)
+    params.write_text("")  # as DVC leaves it when it is killed
+    assert read_base(params).key == base.key
+    assert restore_params(params)
+    assert params.read_text() == recipe
+    assert not kept.exists()
+    assert not restore_params(params)
 
 
 CHANGES: dict[str, object] = {
@@ -170,17 +209,32 @@ def test_a_study_that_is_killed_goes_on_with_what_is_missing(tmp_path: Path) -> 
     # The environment is not active: its commands are not on the path.
     path = project.environment["PATH"].removeprefix(f"{Path(sys.executable).parent}{os.pathsep}")
     environment = {**project.environment, "PYTHONPATH": str(project.folder / "src"), "PATH": path}
-    log = tmp_path / "log"
-    with log.open("w") as opened:
-        command = [script, "study", "softmax", "adaptive_lr"]
-        started = subprocess.Popen(command, cwd=project.folder, env=environment, stdout=opened, stderr=opened)
-    deadline = time.monotonic() + 400
+    log, command = tmp_path / "log", [script, "study", "softmax", "adaptive_lr"]
+    recipe = (project.folder / "params.yaml").read_text()
+
+    def start() -> subprocess.Popen[bytes]:
+        with log.open("w") as opened:
+            return subprocess.Popen(command, cwd=project.folder, env=environment, stdout=opened, stderr=opened)
+
+    # First while it queues, when DVC has changed params.yaml.
+    started, deadline = start(), time.monotonic() + 200
+    while (project.folder / "params.yaml").read_text() == recipe:
+        assert started.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.02)
+    kill_all_in(project.folder)
+    assert started.wait() == -signal.SIGKILL
+    assert (project.folder / "params.yaml").read_text() != recipe
+
+    # Then while it trains.
+    started, deadline = start(), time.monotonic() + 500
     while len(re.findall(r": runs \(", log.read_text())) < 2:
         assert started.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.5)
     kill_all_in(project.folder)
     assert started.wait() == -signal.SIGKILL
+    assert (project.folder / "params.yaml").read_text() == recipe
     # Three trials: the recipe itself is in both studies. One is done, one was killed, one had not begun.
     assert "softmax, adaptive_lr: 3 trials, 0 done before" in log.read_text()
     assert study_states(project) == ["Queued", "Running", "Success"]

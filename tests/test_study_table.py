@@ -80,7 +80,7 @@ def test_with_one_seed_no_spread_is_known(tracker: Tracker, project: Path, base:
     log(tracker, project, base, "softmax", "off", 0, (0.6, 0.6))
     off, on = find_variants("softmax", base, tracker)
     assert tied(off, on) is None
-    assert "Seeds of each variant: 1; their spread is unknown" in describe([off, on])
+    assert "Seeds of each variant that ran: 1; their spread is unknown" in describe([off, on])
 
 
 def test_a_seed_without_all_folds_does_not_count(tracker: Tracker, project: Path, base: Base) -> None:
@@ -110,7 +110,7 @@ def test_runs_of_another_recipe_stay_out(tracker: Tracker, project: Path, base: 
 def test_the_reports_figures_stand_beside_ours(tracker: Tracker, project: Path, base: Base) -> None:
     log(tracker, project, base, "architecture", "unetplusplus", 0, (0.7, 0.7))
     table = study_table("architecture", base, find_variants("architecture", base, tracker)).set_index("variant")
-    assert table.at["unetplusplus", "report_loss"] == 2.10
+    assert table.at["unetplusplus", "report_val_loss"] == 2.10
     assert table.at["unetplusplus", "report_score"] == 0.66
     assert table.at["unet", "report_score"] == 0.70925
     assert table["report_score"].isna().sum() == 3  # of EfficientNet-B1, FCN and SegNet it states none
@@ -131,7 +131,7 @@ def test_files_and_curves(tracker: Tracker, project: Path, base: Base) -> None:
 
 def test_markdown_leaves_out_what_nothing_fills() -> None:
     frame = pd.DataFrame(
-        {"variant": ["a", "b"], "seeds": [1, 2], "score": [0.5, math.nan], "miou": math.nan, "note": ""}
+        {"variant": ["a", "b"], "seeds": [1, 2], "score": [0.5, math.nan], "behind": math.nan, "miou": 1, "note": ""}
     )
     assert markdown(frame) == (
         "| variant | seeds | score | note |\n| --- | ---: | ---: | --- |\n| a | 1 | 0.5000 |  |\n| b | 2 |  |  |\n"

@@ -67,8 +67,9 @@ def study(
 ) -> None:
     """Run the report's experiments through DVC's queue, with the recipe and data in params.yaml; print their tables."""
     from harveyseg.settings import section
+    from harveyseg.sources import DataParams, link_for_experiments
     from harveyseg.stage import project_root
-    from harveyseg.study import read_base, read_studies, run_studies
+    from harveyseg.study import read_base, read_studies, restore_params, run_studies
     from harveyseg.study_table import write_study
     from harveyseg.tracking import TrackingParams, open_tracker
 
@@ -77,7 +78,10 @@ def study(
         return
     if not names:
         raise HarveysegError("harveyseg study NAME: which one? `harveyseg study --list` prints the names.")
+    if restore_params(PARAMS):
+        print("params.yaml: set back to the recipe, since a study was killed while it queued variants.", flush=True)
     base, tracker = read_base(PARAMS), open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
+    link_for_experiments(section(PARAMS, "data", DataParams).path, project_root())
     run_studies(names, base, project_root(), tracker, seeds, jobs, lambda line: print(line, flush=True))
     for name in names:
         print(write_study(name, base, tracker, DATA / "reports"), flush=True)

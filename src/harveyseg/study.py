@@ -17,17 +17,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
+from filelock import FileLock
 from pydantic import Field, model_validator
 
 from harveyseg.errors import HarveysegError
-from harveyseg.files import digest
+from harveyseg.files import digest, write_text
 from harveyseg.runs import read_run
 from harveyseg.settings import Section, load, parse
 from harveyseg.tracking import RunOutputs, Tracker, sync, text
@@ -39,6 +40,8 @@ _TARGET = "decide"
 """The last stage that a study needs: the table of one trial and its submission are nobody's business."""
 _SECTIONS = ("data", "resize-cache", "split", "folds", "models", "train", "ensemble", "decide", "inference")
 """What decides a trial's scores."""
+KEPT_PARAMS = Path(".locks", "study-params.yaml")
+"""The recipe, while DVC changes params.yaml to queue its variants."""
 _TIMES = re.compile(r"(\d+)x")
 _POLL_SECONDS = 5.0
 _READS = 5
@@ -50,7 +53,7 @@ new ones are started."""
 class Reported(Section):
     """What the report states of a variant."""
 
-    loss: float | None = None
+    val_loss: float | None = None
     """Cross-entropy on the validation set."""
     score: float | None = None
     """Kaggle's public score."""
@@ -114,12 +117,26 @@ class Base:
 
 
 def read_base(params: Path) -> Base:
-    """Read the recipe that is to be varied.
+    """Read the recipe that is to be varied, also while a study in another process queues its variants.
 
     Raises:
         HarveysegError: when the file or a section is absent.
     """
-    return Base(load(params))
+    kept = params.parent / KEPT_PARAMS
+    return Base(load(kept if kept.exists() else params))
+
+
+def restore_params(params: Path) -> bool:
+    """Set params.yaml back when a study was killed while it queued variants; returns whether it was."""
+    kept = params.parent / KEPT_PARAMS
+    if not kept.exists():
+        return False
+    with FileLock(kept.with_suffix(".lock")):  # a study that is alive holds it, and then sets it back itself
+        if not kept.exists():
+            return False
+        write_text(params, kept.read_text(encoding="utf-8"))
+        kept.unlink()
+    return True
 
 
 def read_studies() -> dict[str, Study]:
@@ -153,6 +170,8 @@ def variants(study: Study, base: Base) -> dict[str, tuple[str, dict[str, Any]]]:
                 raise _lacks(f"models.{name}")
             found[name] = (name, {} if entry is None else {f"models.{name}": entry})
         return found
+    if _MODEL not in base.params["models"]:
+        raise _lacks(f"models.{_MODEL}")
     choices = [[(key, *choice) for choice in _labelled(key, values, base)] for key, values in study.vary.items()]
     found = {}
     for combination in itertools.product(*choices):
@@ -210,7 +229,12 @@ def run_studies(
     tasks: dict[str, _Task] = {}
     for name in names:
         for trial in trials(find_study(name), base, seeds):
-            tasks.setdefault(trial.name, _Task(trial, [])).studies.append((name, trial.variant))
+            tasks.setdefault(trial.name, _Task(trial, []))
+    # A trial counts for every study that has it, also for those that are not run now.
+    for name, study in read_studies().items():
+        for trial in _possible_trials(study, base, seeds):
+            if trial.name in tasks:
+                tasks[trial.name].studies.append((name, trial.variant))
     finished = queue.finished()
     waiting = {name: task for name, task in tasks.items() if name not in finished}
     say(f"{', '.join(names)}: {len(tasks)} trials, {len(tasks) - len(waiting)} done before")
@@ -219,8 +243,8 @@ def run_studies(
             _adopt(task, base, root, finished[name], tracker)
     if not waiting:
         return
-    _feed(queue, waiting, jobs)
     try:
+        _feed(queue, base, waiting, jobs)
         failed = _watch(waiting, base, root, queue, jobs, tracker, say)
     except KeyboardInterrupt:
         queue.stop(set(waiting))
@@ -232,6 +256,14 @@ def run_studies(
             f"{len(failed)} trials failed:\n{lines}\n`dvc queue logs <name>` shows all of it. Mend the cause, then run "
             "the command again."
         )
+
+
+def _possible_trials(study: Study, base: Base, seeds: int) -> list[Trial]:
+    """The trials of a study; none where params.yaml lacks what it varies."""
+    try:
+        return trials(study, base, seeds)
+    except HarveysegError:
+        return []
 
 
 @dataclass(frozen=True)
@@ -247,15 +279,20 @@ class _Task:
         return f"{named}, seed {self.trial.seed} ({self.trial.name})"
 
 
-def _feed(queue: "_Queue", tasks: Mapping[str, _Task], jobs: int) -> None:
+def _feed(queue: "_Queue", base: Base, tasks: Mapping[str, _Task], jobs: int) -> None:
     """Queue the tasks that are not in the queue, in their order, and let workers run them."""
     queue.revive(set(tasks))
     states = queue.states()
     finished = queue.finished()  # in this order: what ends between the two is finished
-    for name, task in tasks.items():
-        # The success of a trial that is not among the finished ones was at another commit.
-        if states.get(name) not in ("Queued", "Running") and name not in finished:
-            queue.put(task.trial)
+    # The success of a trial that is not among the finished ones was at another commit.
+    missing = [
+        task.trial
+        for name, task in tasks.items()
+        if states.get(name) not in ("Queued", "Running") and name not in finished
+    ]
+    with queue.kept_params(base):
+        for trial in missing:
+            queue.put(trial)
     queue.start(jobs)
 
 
@@ -283,6 +320,7 @@ def _watch(
             elif states.get(name) == "Running" and name not in running:
                 say(f"{task}: runs (`dvc queue logs -f {name}`)")
                 running.add(name)
+                starts = 0
         if not waiting:
             return failed
         queued = sum(states.get(name) == "Queued" for name in waiting)
@@ -294,7 +332,7 @@ def _watch(
                     f"DVC's queue stops although {len(waiting)} trials are left (`dvc queue status`). Run the command "
                     "again: it goes on with what is missing."
                 )
-            _feed(queue, waiting, jobs)
+            _feed(queue, base, waiting, jobs)
         time.sleep(_POLL_SECONDS)
 
 
@@ -343,6 +381,29 @@ class _Queue:
         except (psutil.Error, OSError):  # of another user, or just ended
             return False
 
+    @contextmanager
+    def kept_params(self, base: Base) -> Iterator[None]:
+        """While trials are queued, DVC lays their options over params.yaml: a copy outlives whatever ends that.
+
+        Raises:
+            HarveysegError: when params.yaml is no longer the recipe of the study.
+        """
+        params, kept = self._root / "params.yaml", self._root / KEPT_PARAMS
+        with FileLock(kept.with_suffix(".lock")):
+            if Base(load(params)).key != base.key:
+                raise HarveysegError(
+                    f"{params}: was changed since the study began. Set it back, or begin a study of the new recipe: "
+                    "run the command again."
+                )
+            text = params.read_text(encoding="utf-8")
+            write_text(kept, text)
+            try:
+                yield
+            finally:
+                if params.read_text(encoding="utf-8") != text:
+                    write_text(params, text)
+                kept.unlink()
+
     def put(self, trial: Trial) -> None:
         """Queue a trial."""
         options = [part for option in trial.options for part in ("-S", option)]
@@ -370,12 +431,11 @@ class _Queue:
         return next((line for line in lines if line.lower().startswith("error")), lines[-1] if lines else "no output")
 
     def stop(self, names: set[str]) -> None:
-        """Take waiting trials out of the queue and end running ones."""
-        states = self.states()
-        if queued := [name for name in names if states.get(name) == "Queued"]:
-            self._dvc("queue", "remove", *queued)
-        if running := [name for name in names if states.get(name) == "Running"]:
-            self._dvc("queue", "kill", *running)
+        """Take waiting trials out of the queue and end running ones, one by one: meanwhile the next one may start."""
+        for state, command in (("Queued", "remove"), ("Running", "kill")):
+            for name in [name for name, found in self.states().items() if name in names and found == state]:
+                with suppress(HarveysegError):  # it has just started, or ended
+                    self._dvc("queue", command, name)
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
@@ -429,7 +489,13 @@ def _outputs(root: Path, commit: str, model: str, folds: Sequence[int], folder: 
     stored = DVCFileSystem(url=str(root), rev=commit)
     for path in wanted:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        stored.get_file(f"data/{path}", str(folder / path))
+        try:
+            stored.get_file(f"data/{path}", str(folder / path))
+        except FileNotFoundError:
+            raise HarveysegError(
+                f"data/{path} of the experiment {commit[:7]}: not in DVC's cache. `dvc pull` brings it where it was "
+                "pushed; else `dvc exp remove` the experiment, and the study makes it anew."
+            ) from None
     pairs = [(folder / "ensemble", folder / "ensemble")]
     pairs += [(folder / "models" / f"{model}-{fold}", folder / "predictions" / f"{model}-{fold}") for fold in folds]
     return [RunOutputs(read_run(made / "run.json"), made, scored, folder / "decisions") for made, scored in pairs]
@@ -437,9 +503,17 @@ def _outputs(root: Path, commit: str, model: str, folds: Sequence[int], folder: 
 
 def _trial(base: Base, variant: str, model: str, changes: Mapping[str, Any], seed: int) -> Trial:
     settings = copy.deepcopy(dict(base.params))
-    settings["models"] = {name: entry for name, entry in settings["models"].items() if name == model}
-    options = [f"~models.{name}" for name in base.params["models"] if name not in (model, *changes)]
-    for path, value in {**changes, "train.seed": seed}.items():
+    # An entry that a change gives anew is taken out first: options lay a mapping over the one that is there.
+    gone = [name for name in base.params["models"] if name != model or f"models.{name}" in changes]
+    settings["models"] = {name: entry for name, entry in settings["models"].items() if name not in gone}
+    options = [f"~models.{name}" for name in gone]
+    changes = {**changes, "train.seed": seed}
+    # What is varied for all models must not be overridden by the model's own `train`.
+    own = settings["models"].get(model, {}).get("train", {})
+    for key in [key for key in own if f"train.{key}" in changes]:
+        del own[key]
+        options.append(f"~models.{model}.train.{key}")
+    for path, value in changes.items():
         new = _set(settings, path, value)
         options.append(f"{'+' if new else ''}{path}={_hydra(value)}")
     return Trial(variant, seed, model, tuple(options), f"study-{_digest(settings)}")

@@ -33,8 +33,19 @@ _AVERAGED = {
     "seconds": "seconds",
 }
 """Column -> metric, whose mean over folds and seeds it shows."""
-_DECIMALS = {"epochs": 0, "parameters": 0, "seconds": 0, "false_claims": 2, "misses": 2, "train_loss": 3, "val_loss": 3}
+_DECIMALS = {
+    "epochs": 0,
+    "parameters": 0,
+    "seconds": 0,
+    "false_claims": 2,
+    "misses": 2,
+    "train_loss": 3,
+    "val_loss": 3,
+    "report_score": 5,
+    "report_val_loss": 2,
+}
 """Of the numbers that have not four."""
+_CSV_ONLY = ("empty_score", "miou", "seconds")
 _ONE_CLASS = 1.05
 """Classes claimed per photo, the background not counted."""
 
@@ -62,6 +73,11 @@ class Variant:
         return [math.fsum(found.metrics.get(metric, math.nan) for found in folds) / len(folds) for folds in self.seeds]
 
     @property
+    def learnt(self) -> "Variant":
+        """The same without the seeds that ended at one class."""
+        return Variant(self.label, tuple(folds for folds in self.seeds if not any(map(collapsed, folds))))
+
+    @property
     def collapsed(self) -> int:
         """How many seeds ended at one class for almost every pixel, on any fold."""
         return sum(any(map(collapsed, folds)) for folds in self.seeds)
@@ -78,15 +94,18 @@ def collapsed(run: TrackedRun) -> bool:
 def find_variants(name: str, base: Base, tracker: Tracker) -> list[Variant]:
     """All variants of a study of this recipe, as defined, also those of which nothing has run.
 
-    Where a training was repeated the newest counts; a seed of which a fold is missing or unfinished does not.
+    Where a training was repeated the newest counts; a seed of which a fold is missing or unfinished does not. Runs on
+    other photos or another split than the newest one's are left out: params.yaml does not tell them apart.
 
     Raises:
         HarveysegError: for an unknown study, and when MLflow cannot be read.
     """
     found: dict[tuple[str, str, str], TrackedRun] = {}
     tag = study_tag(name, base)
-    for tagged in tracker.find_tagged(tag):  # oldest first
-        if tagged.status == "FINISHED":
+    tagged_runs = [run for run in tracker.find_tagged(tag) if run.status == "FINISHED"]  # oldest first
+    split = tagged_runs[-1].tags.get("harveyseg.split_hash") if tagged_runs else None
+    for tagged in tagged_runs:
+        if tagged.tags.get("harveyseg.split_hash") == split:
             found[tagged.tags[tag], tagged.parameters["train.seed"], tagged.tags["harveyseg.fold"]] = tagged
     result = []
     for label in variants(find_study(name), base):
@@ -120,11 +139,11 @@ def study_table(name: str, base: Base, found: Sequence[Variant]) -> pd.DataFrame
         row["spread"] = one.spread("val/score")
         row["behind"] = math.nan if best is None else best.mean("val/score") - one.mean("val/score")
         row["report_score"] = math.nan if reported is None or reported.score is None else reported.score
-        row["report_loss"] = math.nan if reported is None or reported.loss is None else reported.loss
+        row["report_val_loss"] = math.nan if reported is None or reported.val_loss is None else reported.val_loss
         row["note"] = _note(one, best)
         rows.append(row)
     leading = ["variant", "seeds", "score", "spread", "behind"]
-    stated = ["report_score", "report_loss"] if study.reported else []
+    stated = ["report_score", "report_val_loss"] if study.reported else []
     rest = [column for column in _AVERAGED if column != "score"]
     return pd.DataFrame(rows, columns=[*leading, *rest, *stated, "note"])
 
@@ -155,8 +174,9 @@ def write_study(name: str, base: Base, tracker: Tracker, folder: Path) -> str:
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """A study's table as Markdown, without its empty columns."""
-    shown = [name for name in frame.columns if name in ("variant", "note") or frame[name].notna().any()]
+    """A study's table as Markdown, without its empty columns and those that only the CSV has."""
+    kept = [name for name in frame.columns if name not in _CSV_ONLY]
+    shown = [name for name in kept if name in ("variant", "note") or frame[name].notna().any()]
     lines = [shown, ["---" if name in ("variant", "note") else "---:" for name in shown]]
     for row in frame[shown].to_dict("records"):
         lines.append([_cell(str(name), value) for name, value in row.items()])
@@ -168,10 +188,10 @@ def describe(found: Sequence[Variant]) -> str:
     runs = [run for one in found for folds in one.seeds for run in folds]
     data = sorted({f"{run.tags.get('harveyseg.data_source', '?')}" for run in runs})
     sizes = sorted({run.parameters.get("resize-cache.size", "?") for run in runs})
-    seeds = sorted({len(one.seeds) for one in found})
+    seeds = sorted({len(one.seeds) for one in found if one.seeds})
     spoken = " to ".join(str(count) for count in dict.fromkeys((seeds[0], seeds[-1])))
-    several = "a difference below the spread of the seeds is marked" if seeds[-1] > 1 else "their spread is unknown"
-    return f"Data: {', '.join(data)}, {', '.join(sizes)} pixels. Seeds of each variant: {spoken}; {several}."
+    several = "a difference below the spread of their scores is marked" if seeds[-1] > 1 else "their spread is unknown"
+    return f"Data: {', '.join(data)}, {', '.join(sizes)} pixels. Seeds of each variant that ran: {spoken}; {several}."
 
 
 def draw_curves(study: Study, found: Sequence[Variant], tracker: Tracker, path: Path) -> None:

@@ -227,6 +227,28 @@ class TestUpload:
         kaggle.result["privateScore"] = ""
         assert upload(monkeypatch, capsys)[0] == 0
         assert untracked == [("uid-ensemble", {"kaggle/public_score": 0.7664})]
+        status, out, err = upload(monkeypatch, capsys)
+        assert "look whether Kaggle shows a private score by now; if not, ask" in out
+        assert (status, len(untracked)) == (1, 1)
+        assert "--yes hands it in once more" in err
+        kaggle.submissions[0]["privateScore"] = "0.77510"  # the competition is over
+        status, out, _ = upload(monkeypatch, capsys)
+        assert (status, untracked[1:]) == (0, [("uid-ensemble", SCORES)])
+        assert out.endswith("submission 56073536: public score 0.76640, private score 0.77510\n")
+        assert remembered(project)[0]["scores"] == {"public_score": 0.7664, "private_score": 0.7751}
+        assert len(kaggle.submissions) == len(remembered(project)) == 1
+        asked = len(kaggle.requests)
+        assert "look whether" not in upload(monkeypatch, capsys)[1]
+        assert len(kaggle.requests) == asked
+
+    def test_again_by_yes_also_when_an_earlier_score_has_come(
+        self, kaggle: Kaggle, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        kaggle.result["privateScore"] = ""
+        upload(monkeypatch, capsys)
+        kaggle.result["privateScore"] = kaggle.submissions[0]["privateScore"] = "0.77510"
+        assert upload(monkeypatch, capsys, "--yes")[0] == 0
+        assert [one["scores"]["private_score"] for one in remembered(project)] == [0.7751, 0.7751]
 
     def test_a_file_that_kaggle_cannot_score(
         self,

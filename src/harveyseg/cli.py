@@ -192,17 +192,19 @@ def upload(
     from harveyseg.settings import section
     from harveyseg.sources import DataParams
     from harveyseg.tracking import TrackingParams, open_tracker
-    from harveyseg.upload import hand_in, make_plan
+    from harveyseg.upload import hand_in, look_again, make_plan
 
     plan = make_plan(section(PARAMS, "data", DataParams).kaggle.competition, DATA, UPLOADS, model, message)
     print(plan.describe(), flush=True)
     if dry_run:
         return
-    if plan.again and not yes:
-        if not sys.stdin.isatty():
-            raise HarveysegError(f"{plan.path}: this very file was handed in before. --yes hands it in once more.")
-        typer.confirm("Hand in the same file once more? It counts against the day's submissions.", abort=True)
-    done = hand_in(plan, UPLOADS)
+    done = look_again(plan, UPLOADS)
+    if done is None or yes:
+        if plan.again and not yes:
+            if not sys.stdin.isatty():
+                raise HarveysegError(f"{plan.path}: this very file was handed in before. --yes hands it in once more.")
+            typer.confirm("Hand in the same file once more? It counts against the day's submissions.", abort=True)
+        done = hand_in(plan, UPLOADS)
     print(f"submission {done.ref}: {done.outcome}", flush=True)
     tracker = open_tracker(section(PARAMS, "tracking", TrackingParams))
     for record in plan.records:

@@ -101,6 +101,11 @@ class Plan:
         """Whether the file would be handed in once more."""
         return bool(self.earlier) and self.unfinished is None
 
+    @property
+    def unscored(self) -> tuple[Upload, ...]:
+        """Scored uploads without a private score: Kaggle shows that once the competition is over."""
+        return tuple(one for one in self.earlier if one.status == "complete" and "private_score" not in one.scores)
+
     def describe(self) -> str:
         """What would be done, line by line."""
         lines = [
@@ -113,7 +118,8 @@ class Plan:
         if self.unfinished is not None:
             lines.append("then:         go on with that upload and wait for its score; nothing is sent again")
         elif self.again:
-            lines.append("then:         ask whether to hand in the same file again")
+            look = "look whether Kaggle shows a private score by now; if not, " if self.unscored else ""
+            lines.append(f"then:         {look}ask whether to hand in the same file again")
         else:
             lines.append("then:         hand it in, wait for its score, and log that")
         return "\n".join(lines)
@@ -188,6 +194,30 @@ def _records(data: Path, model: str, made: dict[str, object]) -> tuple[RunRecord
     ]
     raise_problems(problems, f"the submission of {model}", _REMAKE)
     return tuple(records.values())
+
+
+def look_again(plan: Plan, uploads: Path) -> Upload | None:
+    """Ask Kaggle for what it did not show of the scores of earlier uploads; ``uploads.json`` remembers it.
+
+    Args:
+        plan: whose earlier uploads.
+        uploads: ``uploads.json``.
+
+    Returns:
+        The latest upload of which Kaggle shows more by now, if any.
+
+    Raises:
+        HarveysegError: when Kaggle cannot be asked.
+    """
+    latest = None
+    if plan.unscored:
+        found = {one.ref: one for one in Competition(plan.competition).submissions()}
+        for upload in plan.unscored:
+            if (known := found.get(upload.ref or 0)) and known.scores.keys() > upload.scores.keys():
+                upload.scores = known.scores
+                _remember(uploads, upload)
+                latest = upload
+    return latest
 
 
 def hand_in(plan: Plan, uploads: Path) -> Upload:

@@ -87,6 +87,38 @@ def test_nothing_is_written_outside(tmp_path: Path, make: Callable[..., Path], n
     refused(make(tmp_path / "archive", {"good": b"1", name: b"2"}), message)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "a/" * 15000,
+            "has a name of more than 1000 bytes",
+        ),  # each would take 450 MB for the names of its folders alone
+        ("é" * 400 + "/" + "é" * 100 + ".jpg", "has a name of more than 1000 bytes"),
+        ("a/" * 65 + "1.jpg", "lies in more than 64 folders"),
+        ("n" * 252 + ".jpg", "has a name of more than 255 bytes"),
+        ("é" * 126 + ".jpg", "has a name of more than 255 bytes"),
+    ],
+)
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+def test_names_that_no_photo_has(tmp_path: Path, make: Callable[..., Path], name: str, message: str) -> None:
+    refused(make(tmp_path / "archive", {name: b""}), rf"{message}\. Remove the file, and get the archive from a source")
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+def test_the_longest_names(tmp_path: Path, make: Callable[..., Path]) -> None:
+    for index, name in enumerate(("a/" * 64 + "1.jpg", "n" * 251 + ".jpg", "/".join(["é" * 120] * 4) + "/1.jpg")):
+        target = unpack(make(tmp_path / "archive", {name: b"photo"}), tmp_path / str(index))
+        assert (target / name).read_bytes() == b"photo"
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+def test_folders_count_like_files(tmp_path: Path, make: Callable[..., Path]) -> None:
+    archive = make(tmp_path / "archive", {"a/b/c/1.jpg": b"1", "d/e/": b""})
+    unpack(archive, tmp_path.with_name(f"{tmp_path.name}-fine"), Limits(files=6))
+    refused(archive, "more than 5 files and folders", Limits(files=5))
+
+
 def test_a_name_with_nul_is_not_cut_off(tmp_path: Path) -> None:
     archive = make_zip(tmp_path / "a.zip", {"a.jpg_b": b"1"})
     archive.write_bytes(archive.read_bytes().replace(b"a.jpg_b", b"a.jpg\0b"))
@@ -138,7 +170,7 @@ def test_no_links_or_devices_in_a_zip(tmp_path: Path, kind: int) -> None:
     ("limits", "message"),
     [
         (Limits(total_bytes=10**6), "larger than 1,000,000 bytes"),
-        (Limits(files=2), "more than 2 files"),
+        (Limits(files=2), "more than 2 files and folders"),
         (Limits(ratio=20, ratio_from=10**5), "grows to more than 20 times its packed size"),
     ],
 )

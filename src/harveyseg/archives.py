@@ -30,6 +30,9 @@ ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".
 
 MemberT = TypeVar("MemberT")
 
+_LONGEST_NAME = 1000  # bytes; photos have no such names, and each part becomes a folder and takes memory
+_LONGEST_PART = 255  # bytes; what common file systems take
+_DEEPEST = 64
 _BLOCK = 1 << 20
 _TAR_BLOCK = 512
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
@@ -44,6 +47,7 @@ class Limits:
     total_bytes: int = 50 * 10**9
     """Of all members, unpacked."""
     files: int = 100_000
+    """Files and folders."""
     ratio: float = 100
     """Unpacked to packed bytes, of each member and of the whole."""
     ratio_from: int = 10**7
@@ -70,8 +74,8 @@ def unpack(archive: Path, target: Path, limits: Limits | None = None) -> Path:
 
     Raises:
         HarveysegError: for an archive that is damaged, cut off, encrypted or of another kind, that grows beyond the
-            limits, or that holds a path out of the target, a link, a device, or two members of one name (also where
-            only the case differs); and when the disk is full.
+            limits, or that holds a path out of the target, a name too long or too deep, a link, a device, or two
+            members of one name (also where only the case differs); and when the disk is full.
     """
     limits = limits or Limits()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -125,11 +129,12 @@ class _Writer:
         if (not is_folder and (not parts or keys[-1] in self._files | self._folders)) or self._files & set(above):
             raise _RefusedError(f"the member {name!r} occurs twice (perhaps in another case)")
         self._folders.update(above)
+        if not is_folder:
+            self._files.add(keys[-1])
+        if len(self._files) + len(self._folders) > self._limits.files:
+            raise _RefusedError(f"it holds more than {self._limits.files} files and folders")
         if is_folder:
             return None
-        self._files.add(keys[-1])
-        if len(self._files) > self._limits.files:
-            raise _RefusedError(f"it holds more than {self._limits.files} files")
         path = self._folder.joinpath(*parts)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
@@ -250,11 +255,18 @@ class _Forward(io.RawIOBase):
 
 def _safe_parts(name: str) -> tuple[str, ...]:
     """The parts of a member's path below the target."""
+    long = len(name.encode("utf-8", "surrogateescape")) > _LONGEST_NAME
+    if long or name.count("/") > _DEEPEST:
+        why = f"has a name of more than {_LONGEST_NAME} bytes" if long else f"lies in more than {_DEEPEST} folders"
+        raise _RefusedError(f"the member {name[:60]!r}... {why}")
     if "\\" in name or not name.isprintable():
         raise _RefusedError(f"the member {name!r} has a backslash or a control character in its name")
     if name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in name.split("/"):
         raise _RefusedError(f"the member {name!r} would be written outside the folder")
-    return PurePosixPath(name).parts
+    parts = PurePosixPath(name).parts
+    if any(len(part.encode()) > _LONGEST_PART for part in parts):
+        raise _RefusedError(f"the member {name!r} has a name of more than {_LONGEST_PART} bytes")
+    return parts
 
 
 def _shown(members: Iterable[MemberT], name: str) -> Iterator[MemberT]:

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 
 from harveyseg import cli
+from harveyseg.competition import Competition, Submission
+from harveyseg.errors import HarveysegError
 from harveyseg.files import sha256, write_json
 from harveyseg.manifest import COLUMNS
 from harveyseg.runs import RunRecord, write_run
 from harveyseg.submission import SubmitParams, write_submission
 from harveyseg.tracking import TrackingParams, open_tracker
+from harveyseg.upload import Plan, hand_in, make_plan
 from kaggle_server import COMPETITION, LIMIT, SIGNATURE, TOKEN, Answer, Kaggle
 
 
@@ -340,6 +343,35 @@ class TestUpload:
         assert len(kaggle.submissions) == len(remembered(project)) == 1
         assert remembered(project)[0]["status"] == "complete"
 
+    def test_two_at_once_hand_it_in_once(self, kaggle: Kaggle, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The other one looked before this one sent, while it was sending, and while it waited for the score."""
+
+        def plan() -> Plan:
+            return make_plan(COMPETITION, Path("data"), Path("uploads.json"))
+
+        plans = [plan()]
+        submit, wait = Competition.submit, Competition.wait
+
+        def submitting(self: Competition, path: Path, description: str) -> int:
+            plans.append(plan())
+            return submit(self, path, description)
+
+        def waiting(self: Competition, ref: int, seconds: float) -> Submission:
+            monkeypatch.setattr(Competition, "wait", wait)
+            plans.append(plan())
+            hand_in(plans[1], Path("uploads.json"))  # goes on with this very upload
+            return wait(self, ref, seconds)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Competition, "submit", submitting)
+            patched.setattr(Competition, "wait", waiting)
+            assert hand_in(plan(), Path("uploads.json")).status == "complete"
+        for late in plans:
+            with pytest.raises(HarveysegError, match="another process has handed in this very file meanwhile"):
+                hand_in(late, Path("uploads.json"))
+        assert len(plans) == 3
+        assert len(kaggle.submissions) == len(remembered(project)) == 1
+
     def test_a_transfer_that_fails_is_repeated(
         self, kaggle: Kaggle, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -366,6 +398,13 @@ class TestUpload:
                 "--model other: data/submission has no submission of it. Known are: ensemble, unet",
             ),
             ("record", [], "uploads.json: is no record of uploads"),
+            ("folder", [], "uploads.json: is no record of uploads ([Errno 21] Is a directory"),
+            (
+                "files",
+                [],
+                "submission.json: does not say what the files were made of. `dvc repro submit` writes it anew",
+            ),
+            ("tracking", [], "tracking.experimnt: unknown key"),
         ],
     )
     def test_the_file_is_checked_before(
@@ -391,6 +430,13 @@ class TestUpload:
             write_run(data / "ensemble" / "run.json", record("other", None))
         elif change == "record":
             (project / "uploads.json").write_text('{"uploads": [{"ref": 1}]}')
+        elif change == "folder":
+            (project / "uploads.json").mkdir()
+        elif change == "files":
+            write_json(data / "submission" / "submission.json", {"data_source": "kaggle", "files": None})
+        elif change == "tracking":
+            settings = (project / "params.yaml").read_text()
+            (project / "params.yaml").write_text(settings.replace("tracking: {}", "tracking: {experimnt: x}"))
         status, out, err = upload(monkeypatch, capsys, *arguments)
         assert (status, out) == (1, "")
         assert message in err

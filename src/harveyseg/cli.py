@@ -194,6 +194,7 @@ def upload(
     from harveyseg.tracking import TrackingParams, open_tracker
     from harveyseg.upload import hand_in, look_again, make_plan
 
+    tracking = section(PARAMS, "tracking", TrackingParams)  # before anything is sent
     plan = make_plan(section(PARAMS, "data", DataParams).kaggle.competition, DATA, UPLOADS, model, message)
     print(plan.describe(), flush=True)
     if dry_run:
@@ -206,7 +207,7 @@ def upload(
             typer.confirm("Hand in the same file once more? It counts against the day's submissions.", abort=True)
         done = hand_in(plan, UPLOADS)
     print(f"submission {done.ref}: {done.outcome}", flush=True)
-    tracker = open_tracker(section(PARAMS, "tracking", TrackingParams))
+    tracker = open_tracker(tracking)
     for record in plan.records:
         tracker.add_results(record, done.metrics)
 

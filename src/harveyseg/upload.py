@@ -6,7 +6,7 @@ breaks off, the next call knows what may have happened. Nothing of the pipeline 
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -146,7 +146,9 @@ def make_plan(
     folder, model = data / "submission", model or ENSEMBLE
     about = read_json(folder / "submission.json", _REMAKE)
     path = folder / ("submission.csv" if model == ENSEMBLE else f"{model}.csv")
-    files = about.get("files", {})
+    files = about.get("files")
+    if not isinstance(files, dict) or not all(isinstance(made, dict) for made in files.values()):
+        raise HarveysegError(f"{folder / 'submission.json'}: does not say what the files were made of. {_REMAKE}")
     if path.name not in files:
         known = ", ".join(sorted(ENSEMBLE if name == "submission.csv" else name.removesuffix(".csv") for name in files))
         raise HarveysegError(f"--model {model}: {folder} has no submission of it. Known are: {known}")
@@ -172,10 +174,13 @@ def make_plan(
         competition=competition,
         description=f"{text} [{digest[:12]}]",
         records=_records(data, model, made),
-        earlier=tuple(
-            upload for upload in read_uploads(uploads) if (upload.competition, upload.sha256) == (competition, digest)
-        ),
+        earlier=_earlier(uploads, competition, digest),
     )
+
+
+def _earlier(uploads: Path, competition: str, digest: str) -> tuple[Upload, ...]:
+    """What is known of a file's uploads to a competition."""
+    return tuple(one for one in read_uploads(uploads) if (one.competition, one.sha256) == (competition, digest))
 
 
 def _records(data: Path, model: str, made: dict[str, object]) -> tuple[RunRecord, ...]:
@@ -232,17 +237,25 @@ def hand_in(plan: Plan, uploads: Path) -> Upload:
 
     Raises:
         HarveysegError: when Kaggle refuses the file, found an error in it, is not done with it in time, or cannot be
-            reached; saying what to do.
+            reached; and when another process sent it since the plan was made; saying what to do.
     """
     competition = Competition(plan.competition)
-    upload = plan.unfinished
-    if upload is not None and upload.ref is None:
-        upload.ref = _find(competition, upload, uploads)
-    if upload is None or upload.ref is None:
-        upload = _send(competition, plan, upload, uploads)
-        print(f"handed in: submission {upload.ref} of {competition.page}/submissions", flush=True)
-    upload.status = "pending"
-    _remember(uploads, upload)
+    with FileLock(_lock(uploads, "sending")):
+        # What another process has sent since the plan was made, and what became of an upload that was on its way then.
+        now = replace(plan, earlier=_earlier(uploads, plan.competition, plan.sha256))
+        if now.again != plan.again or {one.id for one in now.earlier} != {one.id for one in plan.earlier}:
+            raise HarveysegError(
+                f"{plan.path}: another process has handed in this very file meanwhile, so it was not sent. The same "
+                "command shows what became of that."
+            )
+        upload = now.unfinished
+        if upload is not None and upload.ref is None:
+            upload.ref = _find(competition, upload, uploads)
+        if upload is None or upload.ref is None:
+            upload = _send(competition, plan, upload, uploads)
+            print(f"handed in: submission {upload.ref} of {competition.page}/submissions", flush=True)
+        upload.status = "pending"
+        _remember(uploads, upload)
     found = competition.wait(int(upload.ref or 0), WAIT_SECONDS)
     upload.status, upload.error, upload.scores = found.status, found.error, found.scores
     _remember(uploads, upload)
@@ -309,19 +322,23 @@ def read_uploads(path: Path) -> list[Upload]:
     remedy = "Restore it (`git checkout`), or remove it: then nothing is known of earlier uploads."
     try:
         return [Upload.model_validate(item) for item in read_json(path, remedy).get("uploads", [])]
-    except (ValidationError, TypeError) as error:
+    except (ValidationError, TypeError, OSError) as error:
         raise HarveysegError(f"{path}: is no record of uploads ({error}). {remedy}") from None
 
 
 def _remember(path: Path, upload: Upload, forget: bool = False) -> None:
     """Write the upload's new state into ``uploads.json``, or take it out."""
-    lock = path.parent / ".locks" / "uploads.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
+    with FileLock(_lock(path, "uploads")):
         kept = {one.id: one for one in read_uploads(path)} | {upload.id: upload}
         if forget:
             del kept[upload.id]
         write_json(path, {"uploads": [one.model_dump() for one in kept.values()]})
+
+
+def _lock(uploads: Path, name: str) -> Path:
+    lock = uploads.parent / ".locks" / f"{name}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    return lock
 
 
 def scores_of(uploads: Sequence[Upload], record: RunRecord) -> dict[str, float]:

@@ -1,18 +1,20 @@
 """Where the data come from: ``data.source`` names a function that provides a folder in the Kaggle layout."""
 
+import fcntl
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from harveyseg.errors import HarveysegError
 from harveyseg.files import sha256, write_json
-from harveyseg.manifest import Problem, verify, write_manifest, write_skipped
+from harveyseg.manifest import Pair, Problem, verify, write_manifest, write_skipped
 from harveyseg.masks import parse_colours, read_mask
 from harveyseg.scenes import DemoParams
 from harveyseg.settings import Section
@@ -64,7 +66,8 @@ def gather(params: DataParams, root: Path, raw: Path) -> None:
     Files keep their bytes, photos also their format (as .jpg, .png or .tif); only masks that are no 8-bit grey PNG of
     class ids are written anew as one. What ``data.on_bad: skip`` leaves out is told on stderr and in ``skipped.csv``.
 
-    ``raw`` appears only when all is there; an older one is replaced, and stays as it is when anything fails.
+    ``raw`` appears only when all is there; an older one is replaced, and stays as it is when anything fails. Two
+    processes that fill one folder wait for each other.
 
     Args:
         params: the section ``data``.
@@ -72,13 +75,20 @@ def gather(params: DataParams, root: Path, raw: Path) -> None:
         raw: the folder to make.
 
     Raises:
-        HarveysegError: lists everything that is wrong with the photos and masks.
+        HarveysegError: lists everything that is wrong with the photos and masks; or when there is no room for them, or
+            a folder cannot be written.
     """
-    with _replacing(raw) as building, tempfile.TemporaryDirectory(dir=raw.parent, prefix=".source-") as scratch:
+    with (
+        _clear_errors(raw),
+        _alone(raw.parent, (f".{raw.name}-*", ".source-*")),
+        _replacing(raw) as building,
+        tempfile.TemporaryDirectory(dir=raw.parent, prefix=".source-") as scratch,
+    ):
         provided = SOURCES[params.source](params, root, Path(scratch))
         name = provided.name or f"data.source = {params.source}"
         verified = verify(provided.folder, colours=params.classes, skip=params.on_bad == "skip", name=name)
         manifest = verified.manifest
+        _check_room(verified.pairs, raw)
         for pair, row in zip(verified.pairs, manifest.to_dict("records"), strict=True):
             _copy(pair.image, building / row["image"])
             if pair.mask is not None:
@@ -132,6 +142,55 @@ def _report(skipped: Sequence[Problem]) -> int:
     return bad
 
 
+def _check_room(pairs: Sequence[Pair], raw: Path) -> None:
+    needed = sum(path.stat().st_size for pair in pairs for path in (pair.image, pair.mask) if path is not None)
+    free = shutil.disk_usage(raw.parent).free
+    if needed > free:
+        raise HarveysegError(
+            f"{raw}: the photos and masks take {needed:,} bytes, and only {free:,} are free there. Make room, then run "
+            "`dvc repro download` again."
+        )
+
+
+@contextmanager
+def _clear_errors(raw: Path) -> Iterator[None]:
+    """Say what the file system's exceptions mean, wherever they come from: a full disk is met by any writer."""
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError) as error:
+        raise HarveysegError(
+            f"{error.filename}: a file is where a folder has to be ({error.strerror}). Move that file away, then run "
+            "`dvc repro download` again."
+        ) from None
+    except OSError as error:
+        if error.errno is None:  # not of the file system
+            raise
+        free = shutil.disk_usage(raw.parent if raw.parent.exists() else Path.cwd()).free
+        raise HarveysegError(
+            f"{error.filename2 or error.filename or raw}: cannot be read or written ({error.strerror}; {free:,} bytes "
+            f"are free beside {raw}). Make room, or mend the folder's permissions, then run `dvc repro download` again."
+        ) from None
+
+
+@contextmanager
+def _alone(folder: Path, leftovers: Sequence[str]) -> Iterator[None]:
+    """Wait until no other process fills this folder, and remove what one that was killed has left there.
+
+    The lock is on the folder itself, so no file of it lies beside the data. Where a network's file system knows no such
+    lock, nothing is removed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            for path in [path for pattern in leftovers for path in folder.glob(pattern)]:
+                shutil.rmtree(path, ignore_errors=True)
+        yield
+    finally:
+        os.close(handle)
+
+
 def _copy(source: Path, target: Path) -> None:
     """Copy a file's bytes alone: the mode of a read-only original would make ``data/raw`` hard to replace."""
     target.parent.mkdir(exist_ok=True)
@@ -141,7 +200,6 @@ def _copy(source: Path, target: Path) -> None:
 @contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
     """Yield a new folder beside ``folder`` that takes its place on success and vanishes on failure."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         building = Path(temporary) / "new"
         building.mkdir()

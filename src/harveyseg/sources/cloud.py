@@ -1,7 +1,9 @@
 """A folder in cloud storage, fetched once through fsspec."""
 
+import errno
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -66,6 +68,12 @@ def mirror(url: str, downloads: Path, folder: Path) -> None:
                 fetched = pool.map(fetch, absent)
                 list(track(fetched, f"Fetching {url}", total=len(absent), console=Console(stderr=True)))
         except Exception as error:  # every file system has exceptions of its own
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                free = shutil.disk_usage(kept).free
+                raise HarveysegError(
+                    f"{kept}: the disk is full ({free:,} bytes are free). What was fetched from {shown} is kept; make "
+                    "room, then run `dvc repro download` again."
+                ) from None
             raise HarveysegError(_unreadable(url, error)) from error
         for old in set(kept.iterdir()) - set(listed.values()):
             old.unlink()

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import logging
+import os
 import re
 import shutil
 import zlib
@@ -494,6 +495,17 @@ def test_ids_that_differ_only_in_case(folder: Path) -> None:
     ]
     ids = [pair.id for pair in verify(folder, skip=True).pairs]
     assert ids == ["10", "9", "20", "e\u0301te\u0301"]
+
+
+def test_a_pipe_is_no_photo(folder: Path) -> None:
+    """Nobody writes into it: reading it would never end."""
+    os.mkfifo(folder / "train_images/8.jpg")
+    (folder / "train_masks/9.png").unlink()
+    os.mkfifo(folder / "train_masks/9.png")
+    with pytest.raises(HarveysegError) as raised:
+        verify(folder)
+    for name in ("train_images/8.jpg", "train_masks/9.png"):
+        assert f"  - {name}: is no regular file (a pipe, a socket or a device); remove it" in str(raised.value)
 
 
 def test_nothing_left_is_an_error_also_when_bad_files_are_left_out(folder: Path) -> None:

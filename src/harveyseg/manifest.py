@@ -245,6 +245,8 @@ def _files_by_id(
             problems.append(Problem(relative, cause, structural=True))
         elif path.suffix.lower() not in endings:
             problems.append(Problem(relative, f"must end in {' or '.join(endings)}"))
+        elif path.exists() and not path.is_file():  # reading a pipe would wait for ever
+            problems.append(Problem(relative, "is no regular file (a pipe, a socket or a device); remove it"))
         elif not path.name.isprintable():
             # Such an id would break the lines of the CSV files that hold it, or could not be written into them at all.
             cause = "its name has control characters or is not UTF-8; rename it"

@@ -19,7 +19,7 @@ import pytest
 
 from file_server import FileServer, etag, serving
 from harveyseg import downloads
-from harveyseg.downloads import fetch, fetch_json
+from harveyseg.downloads import fetch, fetch_json, without_secrets
 from harveyseg.errors import HarveysegError
 
 DATA = os.urandom(3_000_000)
@@ -154,6 +154,29 @@ def test_another_checksum_is_another_file(server: FileServer, tmp_path: Path) ->
     fetch(f"{server.address}/file", tmp_path / "file", checksum=MD5)
     assert (tmp_path / "file").read_bytes() == DATA
     assert ranges(server) == ["whole", "whole"]
+
+
+@pytest.mark.parametrize("note", [b"{}", b"[1]", b"\xff\xfe", b"", b'{"checksum": null'])
+def test_a_damaged_note_is_none(server: FileServer, tmp_path: Path, note: bytes) -> None:
+    break_off(server, tmp_path, checksum=MD5)
+    (tmp_path / "file.part.json").write_bytes(note)
+    fetch(f"{server.address}/file", tmp_path / "file", checksum=MD5)
+    assert (tmp_path / "file").read_bytes() == DATA
+    assert ranges(server) == ["whole", "whole"]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://ana:secret@host:8/a%20b.zip?sig=secret#secret", "https://host:8/a%20b.zip"),
+        ("s3://bucket/photos/", "s3://bucket/photos/"),
+        ("bucket/photos", "bucket/photos"),
+        ("zip://::file:///photos.zip", "zip://::file:///photos.zip"),
+        ("simplecache::s3://bucket/photos", "simplecache::s3://bucket/photos"),
+    ],
+)
+def test_what_is_shown_of_an_address(url: str, shown: str) -> None:
+    assert without_secrets(url) == shown
 
 
 def test_a_server_that_ignores_ranges(server: FileServer, tmp_path: Path) -> None:

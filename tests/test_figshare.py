@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -267,13 +268,21 @@ def test_a_new_version_is_fetched(service: Figshare, tmp_path: Path) -> None:
         ("10.6084/m9.figshare.77.v1", [1]),
         ("https://doi.org/10.6084/m9.figshare.77.v2", [2]),
         ("doi:10.6084/M9.FIGSHARE.77", [2]),
-        ("10.6084/m9.figshare.c.6026765.v1", [1, 1]),
+        (" DOI: 10.6084/m9.figshare.77\n", [2]),
+        ("https://figshare.com/articles/dataset/Flood_photos/77777", [2]),
+        ("https://uni.figshare.com/articles/dataset/Flood_photos/77777/1?file=3", [1]),
+        ("https://figshare.com/articles/Flood_photos/77777/1", [1]),
+        ("10.6084/m9.figshare.c.6026765", [1, 1]),
+        ("10.6084/m9.figshare.c.6026765.v3", [1, 1]),
+        ("https://figshare.com/collections/Flood_photos/6026765/3", [1, 1]),
     ],
 )
 def test_dois(service: Figshare, tmp_path: Path, url: str, versions: list[int]) -> None:
     both = packed({**below("data/train_images", PHOTOS), **below("data/train_masks", LABELS)})
     for version in (1, 2):
         service.publish(77, {"all.zip": both}, version=version)
+        service.publish(77777, {"all.zip": both}, version=version)
+    service.answer("collections/6026765", {"id": 6026765, "version": 3})
     service.pages("collections/6026765/articles", [{"id": MASKS}, {"id": IMAGES}])
     raw = get(tmp_path, url=url)
     assert [article["version"] for article in json.loads(raw["source.json"])["detail"]["articles"]] == versions
@@ -299,6 +308,45 @@ def test_the_address_of_an_archive(service: Figshare, tmp_path: Path, own_test: 
     assert ("test_share" in detail) != own_test
 
 
+@pytest.mark.parametrize("page", [b"\xef\xbb\xbf\n<!DOCTYPE html><p>Log in", b"<!-- 1 --><HTML>", b"<html lang='en'>"])
+def test_a_web_page_is_no_archive(service: Figshare, tmp_path: Path, page: bytes) -> None:
+    url = f"{service.server.address}/photos.zip?token=secret"
+    service.server.files["/photos.zip?token=secret"] = page
+    with pytest.raises(
+        HarveysegError, match=r"/photos\.zip: it is a web page \(HTML\), not an archive\. Set data\.url"
+    ):
+        get(tmp_path, url=url)
+    both = {**below("train_images", PHOTOS), **below("train_masks", LABELS), "page.html": page}
+    service.server.files["/photos.zip?token=secret"] = packed({"a.html": page, **both})
+    assert "source.json" in get(tmp_path, url=url)
+
+
+@pytest.mark.parametrize("name", ["n" * 252 + ".zip", "é" * 150 + ".zip", "a%00.zip", "a%5Cb.zip"])
+def test_an_archive_keeps_only_a_usable_name(service: Figshare, tmp_path: Path, name: str) -> None:
+    data = packed({**below("train_images", PHOTOS), **below("train_masks", LABELS)})
+    address = quote(name, safe="%")
+    service.server.files[f"/{address}"] = data
+    get(tmp_path, url=f"{service.server.address}/{name}")
+    kept = [path for path in (tmp_path / ".downloads/archives").glob("*/*") if not path.name.startswith(".")]
+    assert [(path.name, path.read_bytes() == data) for path in kept] == [("archive", True)]
+
+
+def test_all_files_of_one_name_are_listed(service: Figshare, tmp_path: Path) -> None:
+    first, second = list(LABELS)[:2]
+    twice = {"a.zip": packed(LABELS), "b.zip": packed({first: LABELS[first], second: LABELS[second]})}
+    service.publish(MASKS, twice)
+    with pytest.raises(HarveysegError) as raised:
+        get(tmp_path)
+    assert str(raised.value).splitlines() == [
+        f"figshare: {IMAGES}, {MASKS}: 2 problems",
+        *(
+            f"  - two files are called {name}: {MASKS}/file 0/{name} and {MASKS}/file 1/{name}"
+            for name in (first, second)
+        ),
+        "Which one is meant? Download the files, keep one of each name, and use data.source: directory.",
+    ]
+
+
 def test_what_is_wrong_is_said(service: Figshare, tmp_path: Path) -> None:
     def fails(message: str, **values: Any) -> None:
         with pytest.raises(HarveysegError, match=message):
@@ -311,10 +359,27 @@ def test_what_is_wrong_is_said(service: Figshare, tmp_path: Path) -> None:
     )
     fails(r"data\.figshare\.articles", figshare={"articles": []})
     fails(r"data\.figshare\.test_share", figshare={"test_share": 1.0})
+    fails(
+        r"data\.figshare\.articles = .*: each article may be listed once",
+        figshare={"articles": [IMAGES, MASKS, IMAGES]},
+    )
+    fails(
+        r"data\.figshare\.test_share = 0\.99 leaves none of 32 photos to train on\. Lower it",
+        figshare={"test_share": 0.99},
+    )
+    service.answer("collections/6026765", {"id": 6026765, "version": 3})
+    fails(
+        r"6026765\.v7: of this collection .* the latest version alone, which is 3\. Leave \.v7 out",
+        url="10.6084/m9.figshare.c.6026765.v7",
+    )
     asked = len(service.server.requests)
     for doi in ("10.7910/DVN/TJCLKP", "https://doi.org/10.26188/abc", "10.5281/abc", "10.5281/zenodo.1.v2"):
         fails(r"data\.url = 10\.\S+: a DOI of neither .* to the address of the archive .* directory", url=doi)
     assert len(service.server.requests) == asked
+    service.server.files["/v2/articles/81"] = b'{"id": 81, "version": NaN}'
+    fails(r"articles/81: the answer is not JSON \(it holds NaN\)", figshare={"articles": [81]})
+    service.publish(82, {"n" * 200 + ".zip": b""})
+    fails(r"figshare article 82: 'n+\.zip' is no name of a file, or a very long one", figshare={"articles": [82]})
     fails(r"no http or https address", url="ftp://server/archive.zip")
 
     service.server.answers = [(403, {})]

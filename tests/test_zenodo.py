@@ -96,6 +96,8 @@ def test_a_record_that_breaks_off_goes_on_and_is_fetched_once(service: Zenodo, t
     [
         (f"10.5281/zenodo.{FIRST}", FIRST),
         (f"https://www.doi.org/10.5281/ZENODO.{FIRST}", FIRST),
+        (f"https://zenodo.org/records/{FIRST}", FIRST),
+        (f"https://zenodo.org/record/{FIRST}/?preview=1#files", FIRST),
         (f"doi:10.5281/zenodo.{CONCEPT}", SECOND),
     ],
 )

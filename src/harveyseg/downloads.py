@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
 from harveyseg.errors import HarveysegError
@@ -113,11 +113,16 @@ def fetch_json(url: str, params: Mapping[str, str | int] | None = None) -> Any:
         if response.status_code != 200:
             raise _refused(url, response)
         try:
-            return response.json()
-        except requests.JSONDecodeError as error:
+            return response.json(parse_constant=_no_json)
+        except ValueError as error:
             raise HarveysegError(
                 f"{without_secrets(url)}: the answer is not JSON ({error}). Is a proxy or a log-in page in between?"
             ) from None
+
+
+def _no_json(name: str) -> NoReturn:
+    """Refuse NaN and infinity, which Python's reader takes though JSON has none."""
+    raise ValueError(f"it holds {name}")
 
 
 class _Download:
@@ -217,7 +222,9 @@ class _Download:
         """What If-Range names, perhaps nothing; None when nothing can tell whether ``part`` begins this very file."""
         try:
             note = json.loads(self._note.read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (FileNotFoundError, ValueError):  # absent, not UTF-8 or no JSON
+            return None
+        if not isinstance(note, dict) or not {"checksum", "validator"} <= note.keys():
             return None
         known = note["checksum"] == self._checksum and (note["validator"] or self._checksum)
         return str(note["validator"]) if known else None
@@ -361,4 +368,4 @@ def _difference(path: Path, size: int | None, checksum: str | None) -> str:
 def without_secrets(url: str) -> str:
     """An address without its query and user, which may hold secrets."""
     split = urlsplit(url)
-    return f"{split.scheme}://{split.netloc.rpartition('@')[2]}{split.path}"
+    return split._replace(netloc=split.netloc.rpartition("@")[2], query="", fragment="").geturl()

@@ -17,26 +17,30 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
-from pydantic import BaseModel, Field, PositiveInt
+from pydantic import BaseModel, Field, PositiveInt, field_validator
 
 from harveyseg.archives import unpack
 from harveyseg.downloads import fetch, without_secrets
-from harveyseg.errors import HarveysegError
+from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import sha256
 from harveyseg.manifest import MASK_ENDINGS, PHOTO_KINDS, layout_folders
 from harveyseg.neighbours import DISTANCE, neighbour_groups, without_number
 from harveyseg.settings import Section
 from harveyseg.sources import zenodo
 from harveyseg.sources.provided import Provided
-from harveyseg.sources.published import AnswerT, PublishedFile, Service
+from harveyseg.sources.published import AnswerT, PublishedFile, Service, is_file_name
 
 API = "https://api.figshare.com/v2"
 API_VARIABLE = "HARVEYSEG_FIGSHARE_API"
 """Environment variable with another address of the API, for tests."""
 
 _PAGE = 1000  # the most that the API gives at once
-_DOI = re.compile(r"(?:https?://(?:(?:dx|www)\.)?doi\.org/|doi:)?(10\.\d{4,9}/\S+)", re.IGNORECASE)
+_DOI = re.compile(r"(?:https?://(?:(?:dx|www)\.)?doi\.org/|doi:\s*)?(10\.\d{4,9}/\S+)", re.IGNORECASE)
 _DOI_HERE = re.compile(r"10\..*figshare\.(c\.)?(\d+)(?:\.v(\d+))?", re.IGNORECASE)
+
+_ADDRESS_HERE = re.compile(
+    r"https?://(?:[\w-]+\.)*figshare\.com/(article|collection)s/(?:[^/?#]+/){0,2}(\d{4,})(?:/(\d{1,3}))?/?(?:[?#].*)?"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +55,16 @@ class FigshareParams(Section):
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
     """Which photos those are."""
 
+    @field_validator("articles")
+    @classmethod
+    def _once(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("each article may be listed once")
+        return value
+
 
 class _Article(BaseModel):
-    """What the API says of an article, as far as it is used."""
+    """What the API says of an article or a collection, as far as it is used."""
 
     id: int
     version: int
@@ -86,8 +97,8 @@ def provide(params: FigshareParams, url: str, root: Path, scratch: Path) -> Prov
 
     Args:
         params: which articles, and what to hold out.
-        url: ``data.url``: ``""`` for these articles, else the DOI of an article or of a collection on figshare or of a
-            record of Zenodo, or the address of an archive.
+        url: ``data.url``: ``""`` for these articles, else the DOI (or the page's address) of an article or a collection
+            on figshare or of a record of Zenodo, or the address of an archive.
         root: the project's root, below which the downloads stay, in ``.downloads``. One that broke off goes on there.
         scratch: an empty folder, which the files are put into.
 
@@ -97,18 +108,20 @@ def provide(params: FigshareParams, url: str, root: Path, scratch: Path) -> Prov
     downloads = root / ".downloads"
     scratch = scratch.absolute()  # links are made to what lies in it
     unpacked = scratch / "unpacked"
-    doi = _DOI.fullmatch(url)
-    if doi and (record := zenodo.DOI.fullmatch(doi[1])):
+    doi = _doi_of(url)
+    if doi and (record := zenodo.DOI.fullmatch(doi)):
         detail: dict[str, Any] = {"record": zenodo.provide_record(int(record[1]), downloads, unpacked)}
         name = f"Zenodo: {detail['record']['id']}"
     elif doi or not url:
         service = _Figshare(downloads)
-        articles = service.articles_of(doi[1]) if doi else [(number, None) for number in params.articles]
+        articles = service.articles_of(doi) if doi else [(number, None) for number in params.articles]
         detail = {"articles": [service.provide_article(*article, unpacked) for article in articles]}
         name = "figshare: " + ", ".join(str(article["id"]) for article in detail["articles"])
     else:
         key = hashlib.sha256(url.encode()).hexdigest()[:16]
-        archive = fetch(url, downloads / "archives" / key / (Path(unquote(urlsplit(url).path)).name or "archive"))
+        stated = Path(unquote(urlsplit(url).path)).name
+        archive = fetch(url, downloads / "archives" / key / (stated if is_file_name(stated) else "archive"))
+        _refuse_page(archive, url)
         unpack(archive, unpacked)
         detail = {"url": without_secrets(url), "sha256": sha256(archive)}
         name = without_secrets(url)
@@ -156,6 +169,32 @@ def hold_out(ids: list[str], share: float, seed: int) -> set[str]:
     return chosen or set(min((len(group), group) for group in ordered)[1])
 
 
+def _doi_of(url: str) -> str | None:
+    """The DOI that is named, or that belongs to the page of an article, collection or record; None for other places."""
+    if doi := _DOI.fullmatch(url):
+        return doi[1]
+    if record := zenodo.PAGE.fullmatch(url):
+        return f"10.5281/zenodo.{record[1]}"
+    if page := _ADDRESS_HERE.fullmatch(url):
+        return (
+            f"10.6084/m9.figshare.{'c.' if page[1] == 'collection' else ''}{page[2]}{f'.v{page[3]}' if page[3] else ''}"
+        )
+    return None
+
+
+def _refuse_page(archive: Path, url: str) -> None:
+    """Of a web page that came instead of an archive nothing is kept, so that the next call asks again."""
+    with archive.open("rb") as opened:
+        start = opened.read(1000).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith(b"<") and (b"<html" in start or b"<!doctype html" in start):
+        archive.unlink()
+        raise HarveysegError(
+            f"{without_secrets(url)}: it is a web page (HTML), not an archive. Set data.url to the address of the "
+            "archive itself, as the page's download button has it; if that wants a log-in, download it with a browser "
+            "and use data.source: directory."
+        )
+
+
 class _Figshare(Service):
     """Figshare's API."""
 
@@ -174,6 +213,13 @@ class _Figshare(Service):
         number, version = int(parsed[2]), int(parsed[3]) if parsed[3] else None
         if not parsed[1]:
             return [(number, version)]
+        if version is not None:
+            latest = self.ask(f"collections/{number}", {}, _Article).version
+            if version != latest:
+                raise HarveysegError(
+                    f"data.url = {doi}: of this collection figshare lists the articles of the latest version alone, "
+                    f"which is {latest}. Leave .v{version} out, or list the articles in data.figshare.articles."
+                )
         return [(found.id, None) for found in self._list(f"collections/{number}/articles", _Found)]
 
     def provide_article(self, number: int, version: int | None, unpacked: Path) -> dict[str, Any]:
@@ -241,14 +287,19 @@ def _lay_out(unpacked: Path, layout: Path, name: str) -> None:
             f"{' such as ' if seen else ''}{', '.join(seen[:5])}. Photos are .jpg, masks .png, or they lie in folders "
             "named train_images and train_masks."
         )
+    problems = []
     for kind, paths in kinds.items():
         (layout / kind).mkdir(parents=True)
         for path in paths:
             link = layout / kind / path.name
             if link.is_symlink():
                 both = " and ".join(str(other.relative_to(unpacked)) for other in (link.readlink(), path))
-                raise HarveysegError(f"{name}: two files are called {path.name}: {both}. Which one is meant?")
-            link.symlink_to(path)
+                problems.append(f"two files are called {path.name}: {both}")
+            else:
+                link.symlink_to(path)
+    raise_problems(
+        problems, name, "Which one is meant? Download the files, keep one of each name, and use data.source: directory."
+    )
 
 
 def _hold_out(layout: Path, params: FigshareParams, name: str) -> None:
@@ -260,6 +311,11 @@ def _hold_out(layout: Path, params: FigshareParams, name: str) -> None:
         raise HarveysegError(
             f"{name}: the ids of all {len(pairs)} photos are neighbours, so any test part would overlap the training. "
             "Add a folder test_images by hand, and use data.source: directory."
+        )
+    if pairs and len(chosen) == len(pairs):
+        raise HarveysegError(
+            f"{name}: data.figshare.test_share = {params.test_share} leaves none of {len(pairs)} photos to train on. "
+            "Lower it in params.yaml."
         )
     for kind, paths in (("images", photos), ("masks", masks)):
         (layout / f"test_{kind}").mkdir()

@@ -16,6 +16,8 @@ from harveyseg.files import read_json, write_json
 
 AnswerT = TypeVar("AnswerT")
 
+_LONGEST_NAME = 200  # bytes; file systems take 255
+
 logger = logging.getLogger(__name__)
 
 
@@ -30,6 +32,12 @@ class PublishedFile:
     url: str
     key: str
     """A folder's name that no other file of this name gets, nor another version of it."""
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a file can be kept under a name that someone else chose, with room for the endings of a download."""
+    odd = name in ("", ".", "..") or "/" in name or "\\" in name or not name.isprintable()
+    return not odd and len(name.encode()) <= _LONGEST_NAME
 
 
 class Service:
@@ -86,8 +94,9 @@ class Service:
         """
         folder.mkdir(parents=True)
         for index, file in enumerate(files):
-            if file.name in ("", ".", "..") or "/" in file.name or "\\" in file.name or not file.name.isprintable():
-                raise HarveysegError(f"{where}: {file.name!r} is no name of a file. Download the files by hand.")
+            if not is_file_name(file.name):
+                why = "is no name of a file, or a very long one"
+                raise HarveysegError(f"{where}: {file.name!r} {why}. Download the files by hand.")
             kept = self._downloads / file.key / file.name
             path = fetch(file.url, kept, size=file.size, checksum=file.checksum)
             place = folder / f"file {index}"

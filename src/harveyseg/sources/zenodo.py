@@ -20,6 +20,8 @@ API_VARIABLE = "HARVEYSEG_ZENODO_API"
 """Environment variable with another address of the API, for tests."""
 DOI = re.compile(r"10\.5281/zenodo\.(\d+)", re.IGNORECASE)
 
+PAGE = re.compile(r"https?://(?:www\.)?zenodo\.org/records?/(\d+)/?(?:[?#].*)?")
+
 
 class _File(BaseModel):
     """What the API says of a file, as far as it is used."""

@@ -14,7 +14,7 @@ from moto.server import ThreadedMotoServer
 
 from file_server import FileServer, serving
 from harveyseg.errors import HarveysegError
-from harveyseg.sources import cloud
+from harveyseg.sources import cloud, directory
 from harveyseg.sources.cloud import mirror
 
 FILES = {
@@ -124,7 +124,38 @@ def test_a_name_that_leads_elsewhere_is_refused(memory: fsspec.AbstractFileSyste
 def test_names_that_differ_only_in_case_are_refused(memory: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
     memory.pipe_file("/bucket/photos/test_images/A.tif", b"one")
     memory.pipe_file("/bucket/photos/test_images/a.tif", b"other")
-    with pytest.raises(HarveysegError, match=r"holds 'test_images/A\.tif' and 'test_images/a\.tif', .* Rename one\."):
+    memory.pipe_file("/bucket/photos/train_images/B.tif", b"one")
+    memory.pipe_file("/bucket/photos/Train_Images/b.tif", b"other")
+    with pytest.raises(HarveysegError) as raised:
+        fetched("memory://bucket/photos", tmp_path, "a")
+    assert str(raised.value).splitlines() == [
+        "data.url = memory://bucket/photos: 2 problems",
+        "  - holds 'test_images/A.tif' and 'test_images/a.tif', which some file systems would take for one file",
+        "  - holds 'Train_Images/b.tif' and 'train_images/B.tif', which some file systems would take for one file",
+        "Rename these files there.",
+    ]
+
+
+@pytest.mark.parametrize("name", ["n" * 252 + ".jpg", "a\0.jpg"])
+def test_names_that_no_file_can_have(memory: fsspec.AbstractFileSystem, tmp_path: Path, name: str) -> None:
+    memory.store[f"/bucket/photos/train_images/{name}"] = memory.store["/bucket/photos/test_images/2.tif"]
+    try:
+        with pytest.raises(
+            HarveysegError, match=r"holds the name 'train_images/.*', which no file can have .*\nRename"
+        ):
+            fetched("memory://bucket/photos", tmp_path, "a")
+    finally:
+        del memory.store[f"/bucket/photos/train_images/{name}"]
+
+
+def test_a_full_disk_is_not_the_network(
+    memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: fsspec.AbstractFileSystem, path: str, target: str) -> None:
+        Path("/dev/full").write_bytes(b"photo")  # answers each write as a full disk does
+
+    monkeypatch.setattr(type(memory), "get_file", full)
+    with pytest.raises(HarveysegError, match=r"the disk is full \([0-9,]+ bytes are free\)\. What was fetched is kept"):
         fetched("memory://bucket/photos", tmp_path, "a")
 
 
@@ -168,6 +199,14 @@ def test_a_web_server(web: FileServer, tmp_path: Path) -> None:
     assert len(stamps(tmp_path).items() & first.items()) == 1
 
 
+def test_no_secret_of_an_address_is_written(web: FileServer, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    signed = f"{web.address.replace('//', '//ana:secret@')}/photos"
+    provided = directory.provide("", signed, tmp_path, tmp_path / "a")
+    assert (provided.detail, provided.name) == ({"url": f"{web.address}/photos"}, f"{web.address}/photos")
+    assert (tmp_path / "a/train_images/1 #.jpg").read_bytes() == b"one"
+
+
 def test_a_server_that_is_down_is_no_empty_folder(web: FileServer, tmp_path: Path) -> None:
     web.redirections["/photos/train_masks"] = "http://127.0.0.1:9/"
     with pytest.raises(HarveysegError, match=r"photos: cannot be read \(Cannot connect to host 127\.0\.0\.1:9 "):
@@ -178,6 +217,11 @@ def test_a_server_that_is_down_is_no_empty_folder(web: FileServer, tmp_path: Pat
         fetched(f"{web.address}/photos", tmp_path, "b")
     with pytest.raises(HarveysegError, match=r"photos: cannot be read .* Check the address, the network and the cred"):
         fetched("http://127.0.0.1:9/photos", tmp_path, "c")
+    web.answers = [(503, {})]
+    signed = f"{web.address.replace('//', '//ana:secret@')}/photos?sig=secret"
+    with pytest.raises(HarveysegError, match=r"data\.url = http://127\.0\.0\.1:\d+/photos: cannot be read") as raised:
+        fetched(signed, tmp_path, "d")
+    assert "secret" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
 """From ``data.source`` to ``data/raw``, and what is left behind when that fails."""
 
 import json
+import resource
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -88,6 +92,74 @@ def test_failure_leaves_the_old_data_and_nothing_half_written(photos: Path, tmp_
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["raw"]
 
 
+def test_no_room(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Usage(NamedTuple):
+        free: int
+
+    needed = sum(path.stat().st_size for path in photos.rglob("*") if path.is_file())
+    params, raw = data_params(source="directory", path="photos"), tmp_path / "data/raw"
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(needed - 1))
+    with pytest.raises(HarveysegError, match=rf"raw: the photos .* {needed:,} bytes, and only {needed - 1:,} are free"):
+        gather(params, tmp_path, raw)
+    assert not list((tmp_path / "data").iterdir())
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(needed))
+    gather(params, tmp_path, raw)
+
+
+def test_a_file_system_that_takes_no_more(photos: Path, tmp_path: Path) -> None:
+    """The kernel refuses a file beyond this size, as it refuses one on a full disk."""
+    (photos / "test_images/3.jpg").write_bytes((photos / "test_images/3.jpg").read_bytes() + bytes(200_000))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(HarveysegError, match=r"written \(File too large; [0-9,]+ bytes are free .*Make room"):
+            gather(data_params(source="directory", path="photos"), tmp_path, tmp_path / "data/raw")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list((tmp_path / "data").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("data", {"source": "directory", "path": "photos"}),
+        (".downloads", {"source": "figshare", "url": "http://127.0.0.1:9/a.zip"}),
+        (".downloads", {"source": "directory", "url": "memory://bucket/photos"}),
+    ],
+)
+def test_a_file_where_a_folder_has_to_be(photos: Path, tmp_path: Path, name: str, values: dict[str, Any]) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(HarveysegError, match=rf"{name}.*: a file is where a folder has to be .* Move that file away"):
+        gather(data_params(**values), tmp_path, tmp_path / "data/raw")
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_killed_leaves_nothing_for_ever(photos: Path, tmp_path: Path) -> None:
+    """What a process had built is removed by the next one, but not while the first one lives."""
+    code = (
+        "import sys, time; from pathlib import Path; from harveyseg import sources\n"
+        "def copy(source, target):\n    Path(sys.argv[1], 'copying').touch()\n    time.sleep(60)\n"
+        "sources._copy = copy\n"
+        "params = sources.DataParams(source='directory', path='photos')\n"
+        "sources.gather(params, Path(sys.argv[1]), Path(sys.argv[1], 'data/raw'))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "copying").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    params = data_params(source="directory", path="photos")
+    other = threading.Thread(target=gather, args=(params, tmp_path, tmp_path / "data/raw"))
+    other.start()
+    time.sleep(0.3)
+    assert sorted(path.name[:5] for path in (tmp_path / "data").iterdir()) == [".raw-", ".sour"]  # it waits
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    other.join()
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["raw"]
+
+
 def test_demo_is_drawn_with_test_masks(tmp_path: Path) -> None:
     demo = {"train": 8, "test": 1, "seed": 3, "width": 96}
     gather(data_params(source="demo", demo=demo), tmp_path, tmp_path / "raw")
@@ -107,6 +179,7 @@ def test_every_allowed_source_has_its_function() -> None:
     [
         ({"source": "folder"}, r"data\.source = 'folder': Input should be 'demo', 'directory', 'kaggle' or 'figshare'"),
         ({"path": "photos"}, r"data\.source: missing"),
+        ({"source": "figshare", "url": "http://[::1/a.zip"}, r"data\.url = .*: no valid address \(Invalid IPv6 URL\)"),
         ({"source": "directory"}, r"data\.path is empty"),
         ({"source": "directory", "path": "absent"}, r"data\.path = absent: .* is no folder. Correct data\.path"),
         ({"source": "directory", "path": "file"}, r"data\.path = file: .* is no folder"),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
@@ -33,7 +34,7 @@ class DataParams(Section):
     """For ``directory``: a folder in the Kaggle layout; relative paths are below the project's root."""
     url: str = ""
     """For ``directory``: a folder in cloud storage instead, e.g. ``s3://bucket/folder``. For ``figshare``: the DOI of
-    another article or of a record of Zenodo, or the address of an archive."""
+    another article or of a record of Zenodo (or its page's address), or the address of an archive."""
     on_bad: Literal["error", "skip"] = "error"
     """What to do with photos and masks that cannot be used: stop and list them, or leave them out."""
     classes: dict[int, str] | None = None
@@ -44,6 +45,15 @@ class DataParams(Section):
     """For ``figshare``: which articles, and what is held out as the test part."""
     demo: DemoParams = Field(default_factory=DemoParams)
     """For ``demo``: what is drawn."""
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        try:
+            urlsplit(value)
+        except ValueError as error:
+            raise ValueError(f"no valid address ({error})") from None
+        return value.strip()
 
     @field_validator("classes", mode="plain")
     @classmethod

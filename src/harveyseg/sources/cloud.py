@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 from rich.console import Console
 from rich.progress import track
 
-from harveyseg.errors import HarveysegError
+from harveyseg.downloads import without_secrets
+from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import atomic
 from harveyseg.manifest import FOLDERS
 
@@ -34,6 +35,7 @@ _VERSIONS = (
 )
 """How file systems call what changes when a file does, the surest first."""
 _PARALLEL = 8
+_LONGEST_PART = 255  # bytes; what common file systems take
 
 
 def mirror(url: str, downloads: Path, folder: Path) -> None:
@@ -66,13 +68,15 @@ def mirror(url: str, downloads: Path, folder: Path) -> None:
         try:
             with ThreadPoolExecutor(_PARALLEL) as pool:
                 fetched = pool.map(fetch, absent)
-                list(track(fetched, f"Fetching {url}", total=len(absent), console=Console(stderr=True)))
+                list(
+                    track(fetched, f"Fetching {without_secrets(url)}", total=len(absent), console=Console(stderr=True))
+                )
         except Exception as error:  # every file system has exceptions of its own
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 free = shutil.disk_usage(kept).free
                 raise HarveysegError(
-                    f"{kept}: the disk is full ({free:,} bytes are free). What was fetched from {shown} is kept; make "
-                    "room, then run `dvc repro download` again."
+                    f"{kept}: the disk is full ({free:,} bytes are free). What was fetched is kept; make room, "
+                    "then run `dvc repro download` again."
                 ) from None
             raise HarveysegError(_unreadable(url, error)) from error
         for old in set(kept.iterdir()) - set(listed.values()):
@@ -87,8 +91,9 @@ def _connect(url: str) -> tuple[Any, str]:
     import fsspec
 
     protocol, separator, _ = url.partition("://")
+    shown = without_secrets(url)
     if not separator:
-        raise HarveysegError(f"data.url = {url}: no URL. It must look like s3://bucket/folder or gs://bucket/folder.")
+        raise HarveysegError(f"data.url = {shown}: no URL. It must look like s3://bucket/folder or gs://bucket/folder.")
     try:
         filesystem, base = fsspec.core.url_to_fs(url)
         filesystem.invalidate_cache()  # an earlier listing by this process
@@ -96,11 +101,11 @@ def _connect(url: str) -> tuple[Any, str]:
         extra = _EXTRAS.get(protocol)
         remedy = f"pip install -e '.[{extra}]'" if extra else f"pip install fsspec[{protocol}]"
         raise HarveysegError(
-            f"data.url = {url}: the package for {protocol}:// is not installed. Install it: `{remedy}`."
+            f"data.url = {shown}: the package for {protocol}:// is not installed. Install it: `{remedy}`."
         ) from None
     except ValueError:
         raise HarveysegError(
-            f"data.url = {url}: the protocol {protocol!r} is unknown. Use s3:// or gs://, or another one of fsspec."
+            f"data.url = {shown}: the protocol {protocol!r} is unknown. Use s3:// or gs://, or another one of fsspec."
         ) from None
     except Exception as error:  # wrong credentials may show here or later
         raise HarveysegError(_unreadable(url, error)) from error
@@ -115,26 +120,29 @@ def _listing(filesystem: Any, base: str, url: str) -> dict[str, Mapping[str, Any
         raise HarveysegError(_unreadable(url, error)) from error
     listed = {}
     first: dict[str, str] = {}
+    problems = []
     for path, info in sorted(found.items()):
         relative = path.removeprefix(base).strip("/")
         if url.startswith(("http://", "https://")):
             relative = unquote(relative)
         parts = PurePosixPath(relative).parts
         if ".." in parts or "\\" in relative:
-            raise HarveysegError(f"data.url = {url}: holds the name {relative!r}, which leads elsewhere. Rename it.")
+            problems.append(f"holds the name {relative!r}, which leads elsewhere")
+            continue
         # A key that ends in / stands for an empty folder.
         if info["type"] == "file" and not path.endswith("/") and {part.lower() for part in parts[:-1]} & set(FOLDERS):
+            if "\0" in relative or any(len(part.encode()) > _LONGEST_PART for part in parts):
+                problems.append(f"holds the name {relative!r}, which no file can have (NUL, or more than 255 bytes)")
+                continue
             other = first.setdefault(relative.casefold(), relative)
             if other != relative:
-                raise HarveysegError(
-                    f"data.url = {url}: holds {other!r} and {relative!r}, which some file systems would take for one "
-                    "file. Rename one."
-                )
+                problems.append(f"holds {other!r} and {relative!r}, which some file systems would take for one file")
             listed[relative] = info
+    raise_problems(problems, f"data.url = {without_secrets(url)}", "Rename these files there.")
     if not listed:
         raise HarveysegError(
-            f"data.url = {url}: no file is there in a folder {', '.join(FOLDERS[:-1])} or {FOLDERS[-1]}. "
-            "Correct data.url in params.yaml."
+            f"data.url = {without_secrets(url)}: no file is there in a folder {', '.join(FOLDERS[:-1])} or "
+            f"{FOLDERS[-1]}. Correct data.url in params.yaml."
         )
     return listed
 
@@ -164,7 +172,10 @@ def _key(relative: str, info: Mapping[str, Any]) -> str:
 
 def _unreadable(url: str, error: Exception) -> str:
     cause = " ".join(str(error).split()) or type(error).__name__
+    split = urlsplit(url)
+    for secret in (split.query, split.netloc.rpartition("@")[0]):
+        cause = cause.replace(secret, "...") if secret else cause
     return (
-        f"data.url = {url}: cannot be read ({cause}). Check the address, the network and the credentials; what was "
-        "fetched is kept, so run `dvc repro download` again."
+        f"data.url = {without_secrets(url)}: cannot be read ({cause}). Check the address, the network and the "
+        "credentials; what was fetched is kept, so run `dvc repro download` again."
     )

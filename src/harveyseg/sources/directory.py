@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from harveyseg.downloads import without_secrets
 from harveyseg.errors import HarveysegError
 from harveyseg.sources.cloud import mirror
 from harveyseg.sources.provided import Provided
@@ -21,13 +22,14 @@ def provide(path: str, url: str, root: Path, scratch: Path) -> Provided:
     """
     folder = root / path
     if url:
+        shown = without_secrets(url)
         if path and not folder.is_file():
             raise HarveysegError(
-                f"data.url = {url} and data.path = {path}: two folders. Empty data.url, or set data.path back to a "
+                f"data.url = {shown} and data.path = {path}: two folders. Empty data.url, or set data.path back to a "
                 "file of the project such as src/harveyseg/scenes.py."
             )
         mirror(url, root / ".downloads", scratch)
-        return Provided(scratch, {"url": url}, url)
+        return Provided(scratch, {"url": shown}, shown)
     if not path:
         raise HarveysegError(
             "data.path is empty: with data.source = directory it names the folder of photos and masks."

@@ -380,6 +380,13 @@ PARTS = [
             Case("directory: the storage's package is not installed", DOWNLOAD, without_gcsfs),
             Case("directory: nothing is there", DOWNLOAD, directory(url="memory://absent/photos")),
             Case("directory: the server is down", DOWNLOAD, directory(url="http://127.0.0.1:9/photos")),
+            Case("the url is no address", DOWNLOAD, settings({"data.url": "http://[::1/photos"}, "download")),
+            Case("figshare: an article twice", DOWNLOAD, settings({"data.figshare.articles": [7, 7]}, "download")),
+            Case(
+                "a file is called data",
+                DOWNLOAD,
+                wrong_file("data", "", lambda: gather(DataParams(source="demo"), Path(), Path("data/raw"))),
+            ),
             Case("an unknown preset", "harveyseg preset fast", lambda folder: harveyseg("preset", "fast")),
             Case(
                 "photos without a number, grouped by numbers",
@@ -520,6 +527,7 @@ PARTS = [
         [
             Case("cut off", DOWNLOAD, archive({"train_images/1.jpg": "x" * 1000}, 600)),
             Case("a path out of the folder", DOWNLOAD, archive({"../1.jpg": "x"})),
+            Case("folders that are too deep", DOWNLOAD, archive({"a/" * 65 + "1.jpg": "x"})),
             Case("no archive", DOWNLOAD, wrong_file("a.zip", "<html>", lambda: unpack(Path("a.zip"), Path("a")))),
         ],
     ),

@@ -226,6 +226,15 @@ def test_a_study_that_is_killed_goes_on_with_what_is_missing(tmp_path: Path) -> 
     assert started.wait() == -signal.SIGKILL
     assert (project.folder / "params.yaml").read_text() != recipe
 
+    # What holds git's index when it is killed leaves it locked, which only the user can know to be stale.
+    locked = project.folder / ".git" / "index.lock"
+    locked.touch()
+    refused = project.run(*command, ok=False, PATH=path, PYTHONPATH=environment["PYTHONPATH"])
+    assert "params.yaml: set back to the recipe" in refused
+    assert f"{locked}: git's index is locked" in refused
+    assert (project.folder / "params.yaml").read_text() == recipe
+    locked.unlink()
+
     # Then while it trains.
     started, deadline = start(), time.monotonic() + 500
     while len(re.findall(r": runs \(", log.read_text())) < 2:

@@ -458,6 +458,11 @@ class _Queue:
         )
         if done.returncode:
             said = f"{done.stdout or ''}{done.stderr or ''}".strip()
+            if "index is locked" in said:
+                raise HarveysegError(
+                    f"{self._root / '.git/index.lock'}: git's index is locked. If no git or DVC command runs, one was "
+                    "killed: remove that file, then run the command again."
+                )
             raise HarveysegError(f"dvc {' '.join(arguments[:2])} failed: {said or f'exit {done.returncode}'}")
 
 

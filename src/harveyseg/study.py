@@ -419,7 +419,7 @@ class _Queue:
         alive, states = self.workers(), self.states()
         dead = [name for name in names if states.get(name) == "Running"] if not alive else []
         if dead:
-            self._dvc("queue", "kill", "--force", *dead)
+            self._dvc("queue", "kill", *dead)  # forced, it would leave the stage of an experiment that still runs
         if gone := [*dead, *(name for name in names if states.get(name) == "Failed")]:
             self._dvc("queue", "remove", *gone)
 

@@ -43,6 +43,8 @@ _SECTIONS = ("data", "resize-cache", "split", "folds", "models", "train", "ensem
 KEPT_PARAMS = Path(".locks", "study-params.yaml")
 """The recipe, while DVC changes params.yaml to queue its variants."""
 _TIMES = re.compile(r"(\d+)x")
+_NAMED = 2
+"""Of the studies that share a trial, so many are named while it runs."""
 _POLL_SECONDS = 5.0
 _READS = 5
 _STARTS = 5
@@ -275,8 +277,9 @@ class _Task:
     """(study, variant), which are several where studies share a trial."""
 
     def __str__(self) -> str:
-        named = " = ".join(f"{study}: {variant}" for study, variant in self.studies)
-        return f"{named}, seed {self.trial.seed} ({self.trial.name})"
+        named = " = ".join(f"{study}: {variant}" for study, variant in self.studies[:_NAMED])
+        more = " = ..." if len(self.studies) > _NAMED else ""
+        return f"{named}{more}, seed {self.trial.seed} ({self.trial.name})"
 
 
 def _feed(queue: "_Queue", base: Base, tasks: Mapping[str, _Task], jobs: int) -> None:

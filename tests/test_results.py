@@ -215,6 +215,8 @@ def test_minorities_are_the_classes_below_one_percent(pools: float, verdict: str
         },
         shares=shares,
     )
+    both = {"architecture": [network("attention_unet", -0.1), network("unet", -0.1)]}  # means of 0
+    assert finding("Attention helps minority", evidence(both, shares=shares)).verdict == "not testable here"
     # Roofs are no minority, and no photo holds solar panels.
     measured = finding("Attention helps minority", found).measured
     assert f"attention_unet {(pools + 0.1) / 2:.4f}, unet 0.1000 (noise: 0.0141)" in measured
@@ -263,7 +265,7 @@ def test_what_lies_behind_says_no_more_than_was_tested() -> None:
     even = "\n".join(_explanations(evidence({"softmax": [off, on], "dropout": [NOISE]})))
     assert "No difference beyond the noise" in even
     assert "Here they did not: 0 of the 1 seeds of the recipe ended so" in even
-    networks = [variant("unet", 0.6), variant("fcn", 0.7)]
+    networks = [variant("unet", 0.6), variant("mobilenet_v2", 0.7)]
     assert "`decide.method: auto` is missing" in _ranking(evidence({"architecture": networks}, method="argmax"))
     assert "leaves the ranking as it is" in _ranking(evidence({"architecture": networks}))
     assert "The rule adds +0.0200 on the average" in _ranking(evidence({"architecture": networks}))

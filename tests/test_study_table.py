@@ -136,3 +136,12 @@ def test_markdown_leaves_out_what_nothing_fills() -> None:
     assert markdown(frame) == (
         "| variant | seeds | score | note |\n| --- | ---: | ---: | --- |\n| a | 1 | 0.5000 |  |\n| b | 2 |  |  |\n"
     )
+
+
+def test_a_seed_that_ended_at_one_class_is_left_out(tracker: Tracker, project: Path, base: Base) -> None:
+    log(tracker, project, base, "softmax", "on", 0, (0.70, 0.70))
+    log(tracker, project, base, "softmax", "on", 1, (0.60, 0.60))
+    off, on = find_variants("softmax", base, tracker)
+    row = study_table("softmax", base, [off, on]).set_index("variant").loc["on"]
+    assert (row["seeds"], row["score"]) == (1, pytest.approx(0.70))
+    assert row["note"] == "best; 1 of 2 seeds ended at one class, left out"

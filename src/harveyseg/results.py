@@ -244,6 +244,7 @@ def _table_1(evidence: Evidence) -> Finding:
     ]
     if len(rows) < sum(stated.val_loss is not None for stated in reported.values()):
         return _missing("architecture")
+    rows = [(name, score, one.compared) for name, score, one in rows]
     ours = sorted(rows, key=lambda row: -row[2].mean(SCORE))
     measured = ", ".join(f"{name} {one.mean('final/val_loss'):.2f} / {one.mean(SCORE):.3f}" for name, _, one in ours)
     same = [name for name, _, _ in ours] == [name for name, _, _ in sorted(rows, key=lambda row: -(row[1] or 0))]
@@ -291,7 +292,7 @@ def _epochs(evidence: Evidence) -> Finding:
     if len(losses) < 4 or len(evidence.ran("epochs")) < len(evidence.studies["epochs"]):
         return _missing("epochs")
     jitter, lowest = _jitter(losses), min(losses, key=lambda epoch: losses[epoch])
-    scores = ", ".join(f"{one.label}: {one.mean(SCORE):.4f}" for one in evidence.ran("epochs"))
+    scores = ", ".join(f"{one.label}: {one.compared.mean(SCORE):.4f}" for one in evidence.ran("epochs"))
     measured = (
         f"lowest validation loss after epoch {lowest + 1} of {len(losses)} (it moves by {jitter:.4f} an epoch; one "
         f"seed); scores after so many epochs: {scores}"
@@ -320,7 +321,7 @@ def _all_trials(evidence: Evidence) -> Finding:
     variants = evidence.distinct
     if not variants:
         return _missing("softmax")
-    scores = [one.mean(SCORE) for one in variants]
+    scores = [one.compared.mean(SCORE) for one in variants]
     measured = (
         f"everything empty {variants[0].mean(EMPTY):.4f}; all variants lie between {min(scores):.4f} and "
         f"{max(scores):.4f}. Missing: the first model, of which the report says nothing"
@@ -355,6 +356,8 @@ def _attention(evidence: Evidence) -> Finding:
     )
     if math.isnan(ours) or math.isnan(theirs):
         return Finding(f"{measured}: one of them learnt from no seed", "not testable here")
+    if ours == theirs == 0:
+        return Finding(f"{measured}: neither finds any, a longer or larger training is missing", "not testable here")
     return _judged(measured, noise, lambda noise: ours - theirs > noise)
 
 
@@ -481,7 +484,7 @@ def _lift(evidence: Evidence) -> str:
         "number of classes that are claimed and absent) / 24. "
     )
     variants = evidence.distinct
-    worse = sum(one.mean(SCORE) < one.mean(EMPTY) for one in variants)
+    worse = sum(one.compared.mean(SCORE) < one.compared.mean(EMPTY) for one in variants)
     tail = f"Of all {len(variants)} variants below, {worse} score less than an empty file.\n"
     on, off = evidence.variant("softmax", "on"), evidence.variant("softmax", "off")
     if on is None or off is None or not on.learnt.seeds or not off.learnt.seeds:
@@ -533,7 +536,8 @@ def _collapse(evidence: Evidence) -> str:
 
 
 def _ranking(evidence: Evidence) -> str:
-    ran = [one for one in evidence.ran("architecture") if not math.isnan(one.mean(DECIDED))]
+    networks = [one.compared for one in evidence.ran("architecture") if one.label in ("unet", *TABLE_1)]
+    ran = [one for one in networks if not math.isnan(one.mean(DECIDED))]
     if len(ran) < 2 or not evidence.decides:
         missing = "`harveyseg study architecture`" if evidence.decides else "`decide.method: auto`"
         return f"**What a decision rule does to the ranking** has not been tested: {missing} is missing.\n"

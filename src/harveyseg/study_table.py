@@ -78,6 +78,11 @@ class Variant:
         return Variant(self.label, tuple(folds for folds in self.seeds if not any(map(collapsed, folds))))
 
     @property
+    def compared(self) -> "Variant":
+        """What its numbers are taken from: the seeds that learnt, or, when none did, all."""
+        return self.learnt if self.learnt.seeds else self
+
+    @property
     def collapsed(self) -> int:
         """How many seeds ended at one class for almost every pixel, on any fold."""
         return sum(any(map(collapsed, folds)) for folds in self.seeds)
@@ -126,18 +131,19 @@ def study_table(name: str, base: Base, found: Sequence[Variant]) -> pd.DataFrame
         found: see :func:`find_variants`.
 
     Returns:
-        One row per variant: its label, number of seeds, means of the metrics, spread of the score, by how much the
-        score is behind the best variant's, what the report states, and a note. NaN where nothing is known.
+        One row per variant: its label, number of seeds (those that ended at one class are left out, see the note),
+        means of the metrics, spread of the score, by how much the score is behind the best variant's, what the report
+        states, and a note. NaN where nothing is known.
     """
     study = find_study(name)
-    best = max((one for one in found if one.seeds), key=lambda one: one.mean("val/score"), default=None)
+    best = max((one for one in found if one.seeds), key=lambda one: one.compared.mean("val/score"), default=None)
     rows = []
     for one in found:
-        reported = study.reported.get(one.label)
-        row: dict[str, float | str | None] = {"variant": one.label, "seeds": len(one.seeds)}
-        row |= {column: one.mean(metric) for column, metric in _AVERAGED.items()}
-        row["spread"] = one.spread("val/score")
-        row["behind"] = math.nan if best is None else best.mean("val/score") - one.mean("val/score")
+        reported, compared = study.reported.get(one.label), one.compared
+        row: dict[str, float | str | None] = {"variant": one.label, "seeds": len(compared.seeds)}
+        row |= {column: compared.mean(metric) for column, metric in _AVERAGED.items()}
+        row["spread"] = compared.spread("val/score")
+        row["behind"] = math.nan if best is None else best.compared.mean("val/score") - compared.mean("val/score")
         row["report_score"] = math.nan if reported is None or reported.score is None else reported.score
         row["report_val_loss"] = math.nan if reported is None or reported.val_loss is None else reported.val_loss
         row["note"] = _note(one, best)
@@ -188,7 +194,7 @@ def describe(found: Sequence[Variant]) -> str:
     runs = [run for one in found for folds in one.seeds for run in folds]
     data = sorted({f"{run.tags.get('harveyseg.data_source', '?')}" for run in runs})
     sizes = sorted({run.parameters.get("resize-cache.size", "?") for run in runs})
-    seeds = sorted({len(one.seeds) for one in found if one.seeds})
+    seeds = sorted({len(one.compared.seeds) for one in found if one.seeds})
     spoken = " to ".join(str(count) for count in dict.fromkeys((seeds[0], seeds[-1])))
     several = "a difference below the spread of their scores is marked" if seeds[-1] > 1 else "their spread is unknown"
     return f"Data: {', '.join(data)}, {', '.join(sizes)} pixels. Seeds of each variant that ran: {spoken}; {several}."
@@ -218,10 +224,11 @@ def draw_curves(study: Study, found: Sequence[Variant], tracker: Tracker, path: 
 
 def tied(one: Variant, other: Variant) -> bool | None:
     """Whether two variants differ by less than the larger spread of their scores; None when no spread is known."""
-    spreads = [spread for spread in (one.spread("val/score"), other.spread("val/score")) if not math.isnan(spread)]
+    both = (one.compared, other.compared)
+    spreads = [spread for side in both if not math.isnan(spread := side.spread("val/score"))]
     if not spreads:
         return None
-    return abs(one.mean("val/score") - other.mean("val/score")) < max(spreads)
+    return abs(both[0].mean("val/score") - both[1].mean("val/score")) < max(spreads)
 
 
 def _note(one: Variant, best: Variant | None) -> str:
@@ -233,7 +240,8 @@ def _note(one: Variant, best: Variant | None) -> str:
     elif best is not None and tied(one, best):
         notes.append("within the spread")
     if one.collapsed:
-        notes.append(f"{one.collapsed} of {len(one.seeds)} seeds ended at one class")
+        left = ", left out" if one.learnt.seeds else ""
+        notes.append(f"{one.collapsed} of {len(one.seeds)} seeds ended at one class{left}")
     return "; ".join(notes)
 
 

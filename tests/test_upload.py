@@ -357,7 +357,7 @@ class TestUpload:
             return submit(self, path, description)
 
         def waiting(self: Competition, ref: int, seconds: float) -> Submission:
-            monkeypatch.setattr(Competition, "wait", wait)
+            patched.setattr(Competition, "wait", wait)
             plans.append(plan())
             hand_in(plans[1], Path("uploads.json"))  # goes on with this very upload
             return wait(self, ref, seconds)

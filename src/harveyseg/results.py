@@ -20,7 +20,16 @@ from harveyseg.files import write_text
 from harveyseg.losses import double_softmax_floor
 from harveyseg.score import N_SCORED
 from harveyseg.study import Base, read_studies
-from harveyseg.study_table import Variant, collapsed, describe, draw_curves, find_variants, markdown, study_table
+from harveyseg.study_table import (
+    Variant,
+    collapsed,
+    describe,
+    draw_curves,
+    find_variants,
+    markdown,
+    spread,
+    study_table,
+)
 from harveyseg.tracking import KIND, TrackedRun, Tracker
 
 Verdict = Literal["confirmed", "not confirmed", "not testable here"]
@@ -349,7 +358,7 @@ def _attention(evidence: Evidence) -> Finding:
     if not rare:
         return Finding("the class shares are not known", "not testable here")
     ours, theirs = (_mean_dice(one.learnt, rare) for one in (attention, unet))
-    noise = _largest([_spread(_seed_dice(one.learnt, rare)) for one in evidence.distinct])
+    noise = _largest([spread(_seed_dice(one.learnt, rare)) for one in evidence.distinct])
     measured = (
         f"mean Dice over the classes below {RARE:.0%} of the pixels, on photos that hold them: attention_unet "
         f"{ours:.4f}, unet {theirs:.4f} (noise: {noise:.4f})"
@@ -567,12 +576,8 @@ def _mean_dice(one: Variant, classes: Sequence[int]) -> float:
     return statistics.fmean(values) if values else math.nan
 
 
-def _spread(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else math.nan
-
-
 def _largest(spreads: Sequence[float]) -> float:
-    return max((spread for spread in spreads if not math.isnan(spread)), default=math.nan)
+    return max((value for value in spreads if not math.isnan(value)), default=math.nan)
 
 
 def _data_metrics(splits: Set[str | None], tracker: Tracker) -> dict[str, float]:

@@ -65,8 +65,7 @@ class Variant:
 
     def spread(self, metric: str) -> float:
         """Sample standard deviation over the seeds; NaN with fewer than two."""
-        values = self.values(metric)
-        return statistics.stdev(values) if len(values) > 1 else math.nan
+        return spread(self.values(metric))
 
     def values(self, metric: str) -> list[float]:
         """The mean over folds of each seed; NaN for a seed of which a run lacks the metric."""
@@ -86,6 +85,11 @@ class Variant:
     def collapsed(self) -> int:
         """How many seeds ended at one class for almost every pixel, on any fold."""
         return sum(any(map(collapsed, folds)) for folds in self.seeds)
+
+
+def spread(values: Sequence[float]) -> float:
+    """Sample standard deviation; NaN for fewer than two values."""
+    return statistics.stdev(values) if len(values) > 1 else math.nan
 
 
 def collapsed(run: TrackedRun) -> bool:
@@ -225,7 +229,7 @@ def draw_curves(study: Study, found: Sequence[Variant], tracker: Tracker, path: 
 def tied(one: Variant, other: Variant) -> bool | None:
     """Whether two variants differ by less than the larger spread of their scores; None when no spread is known."""
     both = (one.compared, other.compared)
-    spreads = [spread for side in both if not math.isnan(spread := side.spread("val/score"))]
+    spreads = [value for side in both if not math.isnan(value := side.spread("val/score"))]
     if not spreads:
         return None
     return abs(both[0].mean("val/score") - both[1].mean("val/score")) < max(spreads)

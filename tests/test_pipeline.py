@@ -4,6 +4,7 @@ The tests share one workspace and build on one another, in the order in which th
 (importing torch and MLflow), so a workspace of its own for each test would take an hour.
 """
 
+import json
 import os
 import re
 import shutil
@@ -157,6 +158,19 @@ def test_a_second_time_nothing_runs(project: Project) -> None:
     assert project.run("harveyseg", "check").strip() == "The table and the stages' files agree."
     assert project.run("harveyseg", "sync").strip() == "MLflow has everything."
     assert project.run("git", "status", "--porcelain") == ""
+
+
+def test_every_training_knows_its_borders_and_its_latency(project: Project) -> None:
+    names = [path.parent.name for path in (project.folder / "data" / "models").glob("*/run.json")]
+    with sqlite3.connect(project.folder / "mlflow.db") as database:
+        for name in names:
+            query = "select key, value from latest_metrics where run_uuid = ?"
+            found = dict(database.execute(query, (project.record(name).run_id,)))
+            kept = json.loads((project.folder / "data" / "predictions" / name / "metrics.json").read_text())
+            assert 0 < found["val/border_accuracy"] == kept["val/border_accuracy"] < 1
+            assert 0 < found["latency_seconds"] < 10
+            assert "latency_seconds" not in kept
+    assert len(names) == 4
 
 
 def test_the_ensembles_run_shows_the_data(project: Project) -> None:

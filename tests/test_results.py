@@ -221,7 +221,35 @@ def test_minorities_are_the_classes_below_one_percent(pools: float, verdict: str
     measured = finding("Attention helps minority", found).measured
     assert f"attention_unet {(pools + 0.1) / 2:.4f}, unet 0.1000 (noise: 0.0141)" in measured
     assert finding("Attention helps minority", found).verdict == verdict
-    assert finding("Attention helps borders", found).verdict == "not testable here"
+
+
+@pytest.mark.parametrize(("ours", "verdict"), [(0.56, "confirmed"), (0.51, "not confirmed"), (0.40, "not confirmed")])
+def test_borders_have_a_measure_and_a_noise_of_their_own(ours: float, verdict: str) -> None:
+    def network(label: str, *borders: float) -> Variant:
+        seeds = [variant(label, 0.6 + value / 100, **{"val__border_accuracy": value}) for value in borders]
+        return Variant(label, tuple(folds for one in seeds for folds in one.seeds))
+
+    networks = [network("attention_unet", ours), network("unet", 0.5)]
+    found = finding(
+        "Attention helps borders", evidence({"architecture": networks, "dropout": [network("0.1", 0.5, 0.53)]})
+    )
+    assert f"attention_unet {ours:.4f}, unet 0.5000 (noise: 0.0212)" in found.measured
+    assert found.verdict == verdict
+    alone = finding("Attention helps borders", evidence({"architecture": networks}))
+    assert alone.verdict == "not testable here"
+    # Runs of before that measure: the study has to run again.
+    before = [variant("attention_unet", 0.6), variant("unet", 0.6)]
+    assert finding("Attention helps borders", evidence({"architecture": before})).measured.startswith("not run")
+
+
+@pytest.mark.parametrize(("mobile", "verdict"), [(0.020, "confirmed"), (0.035, "not confirmed")])
+def test_mobilenet_must_be_faster_than_each_efficientnet(mobile: float, verdict: str) -> None:
+    seconds = {"mobilenet_v2": mobile, "efficientnet_b1": 0.03, "efficientnet_b2": 0.04, "efficientnet_b3": 0.05}
+    networks = [variant(name, 0.6, latency_seconds=value) for name, value in {**seconds, "unet": 0.01}.items()]
+    found = finding("MobileNetV2", evidence({"architecture": networks}))
+    assert f"mobilenet_v2 {1000 * mobile:.1f}, efficientnet_b1 30.0" in found.measured
+    assert found.verdict == verdict
+    assert finding("MobileNetV2", evidence({"architecture": networks[1:]})).verdict == "not testable here"
 
 
 def test_the_noise_is_the_largest_spread() -> None:

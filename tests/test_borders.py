@@ -1,0 +1,75 @@
+"""Pixels near borders against a loop over all pairs of pixels, and their accuracy by hand."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from harveyseg.borders import REACH, border_accuracy, border_band
+from harveyseg.probabilities import SCORE_SHAPE
+
+
+def slow_band(mask: npt.NDArray[np.uint8], reach: int) -> npt.NDArray[np.bool_]:
+    """Each labelled pixel that is at most ``reach`` rows and columns from one that touches another class."""
+    height, width = mask.shape
+    pixels = [(y, x) for y in range(height) for x in range(width) if mask[y, x]]
+    touching = [
+        (y, x)
+        for y, x in pixels
+        if any(
+            (y + dy, x + dx) in pixels and mask[y + dy, x + dx] != mask[y, x]
+            for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0))
+        )
+    ]
+    band = np.zeros(mask.shape, bool)
+    for y, x in pixels:
+        band[y, x] = any(abs(y - v) <= reach and abs(x - u) <= reach for v, u in touching)
+    return band
+
+
+@pytest.mark.parametrize("reach", [0, 1, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_band_is_that_of_the_slow_loop(reach: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    blocks = rng.choice(np.array([0, 1, 5], np.uint8), (3, 4), p=[0.4, 0.3, 0.3])
+    mask = blocks.repeat(4, axis=0).repeat(5, axis=1)
+    assert np.array_equal(border_band(mask, reach), slow_band(mask, reach))
+
+
+def test_by_hand() -> None:
+    mask = np.array([[1, 1, 1, 5], [1, 1, 1, 5], [0, 0, 0, 5], [6, 6, 0, 5]], np.uint8)
+    expected = np.array([[0, 1, 1, 1], [0, 1, 1, 1], [0, 0, 0, 1], [0, 0, 0, 0]], bool)
+    assert np.array_equal(border_band(mask, 1), expected)
+
+
+def test_what_nobody_labelled_has_no_border() -> None:
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2:5] = 7
+    assert not border_band(mask).any()
+    assert not border_band(np.full((8, 8), 7, np.uint8)).any()
+
+
+def flat(*columns: int) -> npt.NDArray[np.uint8]:
+    """Sure probabilities of stripes of equal width, one class each."""
+    probabilities = np.zeros((25, 1, len(columns)), np.uint8)
+    probabilities[list(columns), 0, range(len(columns))] = 255
+    return probabilities
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_share_of_right_pixels_near_borders(threads: int) -> None:
+    height, width = SCORE_SHAPE
+    halves, plain = (np.full(SCORE_SHAPE, 5, np.uint8) for _ in range(2))
+    halves[:, width // 2 :] = 6
+    truth = np.stack([plain, halves, halves])
+    answers = [flat(5), flat(5, 6), flat(5)]
+    # Everything right; one of two sides right; of both photos together; a photo without a border adds nothing.
+    for positions, expected in (([1], 1.0), ([2], 0.5), ([1, 2], 0.75), ([0, 1, 2], 0.75)):
+        chosen = [answers[position] for position in positions]
+        assert border_accuracy(chosen.__getitem__, truth, positions, threads) == expected
+    assert border_accuracy([flat(5)].__getitem__, truth, [0], threads) is None
+    # Wrong beyond the reach of a border does not count.
+    beyond = np.zeros((25, 1, width), np.uint8)
+    beyond[5, 0, width // 2 - REACH - 1 : width // 2] = beyond[6, 0, width // 2 : width // 2 + REACH + 1] = 255
+    beyond[7, 0, : width // 2 - REACH - 1] = beyond[7, 0, width // 2 + REACH + 1 :] = 255
+    assert border_accuracy([beyond].__getitem__, halves[None], [0], threads) == 1
+    assert height == width

@@ -14,16 +14,17 @@ were not trained on its fold:
   maps.
 
 With --seeds N each recipe is run N times; the spread is the sample standard deviation of its scores. Minutes are those
-of this machine, from an empty cache, for all folds.
+of the trainings of all folds on this machine, as MLflow has them. A run that was interrupted goes on with --keep: DVC
+restores the trainings that are done.
 """
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -32,9 +33,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from ruamel.yaml import YAML
 
 from harveyseg.classes import CLASS_NAMES, slug
 from harveyseg.provenance import library_versions
+from harveyseg.runs import read_run
 
 ROOT = Path(__file__).resolve().parents[1]
 UPDATES = 435
@@ -184,13 +187,14 @@ def _run(folder: Path, recipe: Recipe, changes: Sequence[str]) -> dict[str, Any]
     def call(*command: str) -> None:
         subprocess.run(command, cwd=folder, env=environment, stdout=sys.stderr, check=True)
 
-    started = time.perf_counter()
     call("harveyseg", "preset", recipe.preset)
     call("dvc", "exp", "run", *(part for change in changes for part in ("-S", change)))
-    minutes = (time.perf_counter() - started) / 60
     evaluated = json.loads((folder / "data" / "ensemble" / "metrics.json").read_text())
     decided = json.loads((folder / "data" / "decisions" / "metrics" / "ensemble.json").read_text())
-    return {**evaluated, **decided, "minutes": minutes}
+    params = YAML(typ="safe", pure=True).load(folder / "params.yaml")
+    trained = itertools.product(params["models"], params["folds"])
+    runs = [read_run(folder / "data" / "models" / f"{model}-{fold}" / "run.json") for model, fold in trained]
+    return {**evaluated, **decided, "minutes": sum(run.results["seconds"] for run in runs) / 60}
 
 
 def _summary(runs: Sequence[dict[str, Any]], decided: bool) -> dict[str, float]:

@@ -8,13 +8,13 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from harveyseg.borders import border_accuracy
+from harveyseg.borders import accuracies
 from harveyseg.cache import load_part
 from harveyseg.evaluation import sheet_of, true_masks, write_evaluation
 from harveyseg.figures import learning_curve, prediction_sheet
 from harveyseg.folds import indices, read_folds
 from harveyseg.history import read_history
-from harveyseg.inference import InferenceParams, latency, predict
+from harveyseg.inference import InferenceParams, predict
 from harveyseg.probabilities import count_confusions, read_probabilities, write_probabilities
 from harveyseg.runs import read_run
 from harveyseg.settings import section
@@ -46,10 +46,10 @@ def main(
         stored[name] = read_probabilities(folder / f"{name}.npy")[1]
         if name in truth:
             confusions[name] = count_confusions(stored[name].__getitem__, truth[name], rows, inference.threads)
-    borders = border_accuracy(stored["val"].__getitem__, truth["val"], held_out, inference.threads)
-    results, files = write_evaluation(folder, record, confusions, {"val/border_accuracy": borders})
-    # A time is none of the results that DVC keeps: it would differ each time.
-    results["latency_seconds"] = latency(trained.network, train.images[held_out[0]], inference)
+    near = accuracies(stored["val"].__getitem__, truth["val"], held_out, inference.threads)
+    results, files = write_evaluation(
+        folder, record, confusions, {f"val/{name}": share for name, share in near.items()}
+    )
     sheet = sheet_of(train, held_out, truth["val"], {"prediction": stored["val"].__getitem__}, photos=4)
     prediction_sheet(sheet, folder / "sheet.png", f"{record.name}: photos that it was not trained on")
     learning_curve(read_history(models / f"{model}-{fold}" / "history.csv"), folder / "learning_curve.png", record.name)

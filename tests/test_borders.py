@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from harveyseg.borders import REACH, border_accuracy, border_band
+from harveyseg.borders import REACH, accuracies, border_band
 from harveyseg.probabilities import SCORE_SHAPE
 
 
@@ -56,20 +56,32 @@ def flat(*columns: int) -> npt.NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_the_share_of_right_pixels_near_borders(threads: int) -> None:
-    height, width = SCORE_SHAPE
+def test_the_share_of_right_pixels_near_borders_and_elsewhere(threads: int) -> None:
+    width = SCORE_SHAPE[1]
     halves, plain = (np.full(SCORE_SHAPE, 5, np.uint8) for _ in range(2))
     halves[:, width // 2 :] = 6
+    halves[0] = plain[0] = 0  # nobody labelled it
     truth = np.stack([plain, halves, halves])
     answers = [flat(5), flat(5, 6), flat(5)]
-    # Everything right; one of two sides right; of both photos together; a photo without a border adds nothing.
-    for positions, expected in (([1], 1.0), ([2], 0.5), ([1, 2], 0.75), ([0, 1, 2], 0.75)):
-        chosen = [answers[position] for position in positions]
-        assert border_accuracy(chosen.__getitem__, truth, positions, threads) == expected
-    assert border_accuracy([flat(5)].__getitem__, truth, [0], threads) is None
-    # Wrong beyond the reach of a border does not count.
-    beyond = np.zeros((25, 1, width), np.uint8)
-    beyond[5, 0, width // 2 - REACH - 1 : width // 2] = beyond[6, 0, width // 2 : width // 2 + REACH + 1] = 255
-    beyond[7, 0, : width // 2 - REACH - 1] = beyond[7, 0, width // 2 + REACH + 1 :] = 255
-    assert border_accuracy([beyond].__getitem__, halves[None], [0], threads) == 1
-    assert height == width
+
+    def found(*positions: int) -> tuple[float | None, float | None]:
+        shares = accuracies([answers[place] for place in positions].__getitem__, truth, positions, threads)
+        return shares["border_accuracy"], shares["interior_accuracy"]
+
+    assert found(1) == (1, 1)  # everything right
+    assert found(2) == (0.5, 0.5)  # one of the two sides
+    assert found(1, 2) == (0.75, 0.75)
+    inside = width - 2 * (REACH + 1)  # columns of the halves that are no border
+    assert found(0, 2)[0] == 0.5
+    assert found(0, 2)[1] == pytest.approx((width + inside / 2) / (width + inside))
+    assert found(0) == (None, 1)  # no border
+
+
+def test_right_near_the_border_alone() -> None:
+    width = SCORE_SHAPE[1]
+    mask = np.full(SCORE_SHAPE, 5, np.uint8)
+    mask[:, width // 2 :] = 6
+    answer = np.full(width, 7)
+    answer[width // 2 - REACH - 1 : width // 2], answer[width // 2 : width // 2 + REACH + 1] = 5, 6
+    shares = accuracies([flat(*answer)].__getitem__, mask[None], [0], 1)
+    assert shares == {"border_accuracy": 1, "interior_accuracy": 0}

@@ -3,7 +3,6 @@
 import math
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from harveyseg.errors import HarveysegError
-from harveyseg.inference import InferenceParams, Inferer, latency, mixture, predict, slide, window_size
+from harveyseg.inference import InferenceParams, Inferer, mixture, predict, slide, window_size
 from harveyseg.settings import parse
 
 MEAN, STD = (0.2, 0.4, 0.6), (0.5, 0.25, 0.1)
@@ -199,27 +198,6 @@ def test_several_networks_are_averaged_at_the_largest_maps() -> None:
     expected = 0.25 * fine(photos) + 0.75 * enlarged
     for order, shares in (((fine, coarse), (0.25, 0.75)), ((coarse, fine), (0.75, 0.25))):
         torch.testing.assert_close(mixture(order, shares)(photos), expected)
-
-
-class Slow(nn.Module):
-    """The pass that is not counted is the fastest; of the others the fifth."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds = [0.0, *[0.2] * 4, 0.02, *[0.2] * 5]
-        self.sizes: list[tuple[int, ...]] = []
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        self.sizes.append(tuple(inputs.shape))
-        time.sleep(self.seconds[len(self.sizes) - 1])
-        return inputs.new_zeros(len(inputs), 25, *inputs.shape[2:])
-
-
-def test_latency_is_the_fastest_pass_of_one_whole_photo() -> None:
-    network = Slow()
-    params = FP32.model_copy(update={"tta": "d4", "scales": (0.5, 1.0), "window": 64})
-    assert 0.02 <= latency(network, images(96, 128)[0], params) < 0.2
-    assert network.sizes == [(1, 3, 96, 128)] * 11
 
 
 def test_how_much_goes_through_at_once() -> None:

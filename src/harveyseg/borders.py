@@ -10,7 +10,7 @@ import numpy.typing as npt
 from harveyseg.probabilities import label_map
 
 REACH = 16
-"""Pixels of the scoring size (1.6% of its side) that a border reaches to each side."""
+"""Pixels of the scoring size (1.6% of its side) that a border reaches beyond the two that touch."""
 
 
 def border_band(mask: npt.NDArray[np.uint8], reach: int = REACH) -> npt.NDArray[np.bool_]:
@@ -39,13 +39,15 @@ def border_band(mask: npt.NDArray[np.uint8], reach: int = REACH) -> npt.NDArray[
     return near
 
 
-def border_accuracy(
+def accuracies(
     probabilities: Callable[[int], npt.NDArray[np.uint8]],
     truth: npt.NDArray[np.uint8],
     rows: Sequence[int],
     threads: int,
-) -> float | None:
-    """Share of the pixels near true borders whose class is right, of all photos together.
+) -> dict[str, float | None]:
+    """How many labelled pixels are right, near borders and elsewhere.
+
+    What is better everywhere is better at borders, too. It helps borders if it gains more there than elsewhere.
 
     Args:
         probabilities: from a position in ``rows`` to the photo's probabilities, uint8 (25, H, W).
@@ -54,15 +56,16 @@ def border_accuracy(
         threads: photos counted side by side; does not change the result.
 
     Returns:
-        In 0..1; None when no photo has a border.
+        ``border_accuracy`` and ``interior_accuracy``: shares of the labelled pixels in :func:`border_band` and outside
+        it whose class is right, in 0..1, of all photos together; None where there are no such pixels.
     """
 
-    def count(position: int) -> tuple[int, int]:
+    def count(position: int) -> list[tuple[int, int]]:
         mask = truth[rows[position]]
-        band = border_band(mask)
-        right = label_map(probabilities(position))[band] == mask[band]
-        return int(right.sum()), right.size
+        right, band = label_map(probabilities(position)) == mask, border_band(mask)
+        return [(int(right[part].sum()), int(part.sum())) for part in (band, ~band & (mask > 0))]
 
     with ThreadPoolExecutor(threads) as pool:  # OpenCV and NumPy release the lock
-        right, of = np.sum(list(pool.map(count, range(len(rows)))), axis=0)
-    return float(right / of) if of else None
+        counts = np.sum(list(pool.map(count, range(len(rows)))), axis=0)
+    names = ("border_accuracy", "interior_accuracy")
+    return {name: float(right / of) if of else None for name, (right, of) in zip(names, counts, strict=True)}

@@ -7,7 +7,6 @@ the maps then have that size, and whoever decides about classes enlarges them fi
 
 import itertools
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -205,30 +204,6 @@ def predict(
     if first is None:
         return Maps((images.shape[1], images.shape[2]), batches)
     return Maps((first.shape[2], first.shape[3]), itertools.chain([first], batches))
-
-
-def latency(network: nn.Module, photo: npt.NDArray[np.uint8], params: InferenceParams) -> float:
-    """Seconds from one photo to its probabilities, without test-time augmentation, on the device that ``params`` name.
-
-    The fastest of ten passes: what else the machine does can only make a pass slower. One pass before them is not
-    counted, since the first one prepares the device.
-
-    Args:
-        network: see :class:`Inferer`.
-        photo: uint8 RGB (H, W, 3), which goes through the network alone and whole.
-        params: device, precision, threads.
-
-    Raises:
-        HarveysegError: see :class:`Inferer`.
-    """
-    plain = params.model_copy(update={"tta": "none", "scales": (1.0,)})
-    infer = Inferer(network, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), plain)
-    seconds = []
-    for _ in range(11):
-        started = time.perf_counter()
-        infer(photo[None]).cpu()  # waits for the device
-        seconds.append(time.perf_counter() - started)
-    return min(seconds[1:])
 
 
 def _batches(

@@ -27,12 +27,12 @@ _AVERAGED = {
     "false_claims": "val/false_claims",
     "misses": "val/misses",
     "border_accuracy": "val/border_accuracy",
+    "interior_accuracy": "val/interior_accuracy",
     "train_loss": "final/train_loss",
     "val_loss": "final/val_loss",
     "epochs": "epochs",
     "parameters": "parameters",
     "seconds": "seconds",
-    "latency_seconds": "latency_seconds",
 }
 """Column -> metric, whose mean over folds and seeds it shows."""
 _DECIMALS = {
@@ -47,7 +47,7 @@ _DECIMALS = {
     "report_val_loss": 2,
 }
 """Of the numbers that have not four."""
-_CSV_ONLY = ("empty_score", "miou", "border_accuracy", "seconds", "latency_seconds")
+_CSV_ONLY = ("empty_score", "miou", "border_accuracy", "interior_accuracy", "seconds")
 _ONE_CLASS = 1.05
 """Classes claimed per photo, the background not counted."""
 

@@ -80,7 +80,7 @@ def test_with_one_seed_no_spread_is_known(tracker: Tracker, project: Path, base:
     log(tracker, project, base, "softmax", "off", 0, (0.6, 0.6))
     off, on = find_variants("softmax", base, tracker)
     assert tied(off, on) is None
-    assert "Seeds of each variant that ran: 1; their spread is unknown" in describe([off, on])
+    assert "Seeds of each variant, of those that learnt: 1; their spread is unknown" in describe([off, on])
 
 
 def test_a_seed_without_all_folds_does_not_count(tracker: Tracker, project: Path, base: Base) -> None:

@@ -1,8 +1,10 @@
 """RESULTS.md: each claim of the report beside what was measured, made from MLflow alone.
 
-A verdict follows from numbers by a rule. A difference counts when it is larger than the noise: the largest spread of
-the seeds that any variant of any study with several seeds shows. Networks that ended at one class (two softmaxes can do
-that) learnt nothing and are left out of both. What has not run, or has no known noise, is not testable.
+A verdict follows from numbers by a rule. A claim that one variant is better than another is confirmed when its mean is
+ahead by more than the half width of the 95% interval of such a difference (Student's t, with the deviation of a seed
+pooled over all variants of which several seeds ran), not confirmed when it is behind by more than that, and not
+testable in between: more seeds are missing then. Networks that ended at one class (two softmaxes can do that) learnt
+nothing: differences and noise are those of the others, but nothing is confirmed that is not so with them, too.
 """
 
 import datetime
@@ -13,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Literal
+
+from scipy.special import stdtrit
 
 from harveyseg.borders import REACH
 from harveyseg.classes import CLASS_NAMES, N_CLASSES, slug
@@ -28,7 +32,6 @@ from harveyseg.study_table import (
     draw_curves,
     find_variants,
     markdown,
-    spread,
     study_table,
 )
 from harveyseg.tracking import KIND, TrackedRun, Tracker
@@ -42,6 +45,10 @@ RARE = 0.01
 """Share of the training pixels below which a class is a minority."""
 _REPORT_SIZE, _REPORT_UPDATES, _REPORT_LOSS = 256, 435, 2.91
 _LOSS_TOLERANCE = 0.1
+_WOBBLES = 4
+"""A curve has changed where it moved more than so many times what it moves from one epoch to the next."""
+_FROM_SCRATCH = ("attention_unet", "unetplusplus")
+"""Of Table 1, besides the U-Net."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +93,17 @@ class Evidence:
         found = (run for study in self.studies for one in self.ran(study) for folds in one.seeds for run in folds)
         return list({run.run_id: run for run in found}.values())
 
-    @property
-    def noise(self) -> float:
-        """The largest spread of the seeds that learnt; NaN when every variant has one such seed only."""
-        return _largest([one.learnt.spread(SCORE) for one in self.distinct])
+    def noise(self, values: Callable[[Variant], Sequence[float]] = lambda one: one.values(SCORE)) -> "Noise":
+        """How much a seed matters, pooled over the variants of which several seeds learnt.
+
+        Args:
+            values: from a variant to the value of each of its seeds.
+        """
+        samples = [values(one.learnt) for one in self.distinct]
+        known = [sample for sample in samples if len(sample) > 1 and not any(map(math.isnan, sample))]
+        freedom = sum(len(sample) - 1 for sample in known)
+        squares = math.fsum(statistics.variance(sample) * (len(sample) - 1) for sample in known)
+        return Noise(math.sqrt(squares / freedom) if freedom else math.nan, freedom, len(known))
 
     @property
     def pretrained(self) -> bool:
@@ -100,6 +114,24 @@ class Evidence:
     def decides(self) -> bool:
         """Whether a decision rule was fitted."""
         return bool(self.recipe["decide"]["method"] != "argmax")
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How much a value differs from seed to seed."""
+
+    deviation: float
+    """Standard deviation of one seed; NaN where no variant has several."""
+    freedom: int
+    """Degrees of freedom: seeds minus variants."""
+    variants: int
+    """From so many variants."""
+
+    def margin(self, seeds: int, others: int) -> float:
+        """Half width of the 95% interval of a difference between two means over so many seeds; NaN when unknown."""
+        if not self.freedom:
+            return math.nan
+        return float(stdtrit(self.freedom, 0.975)) * self.deviation * math.sqrt(1 / seeds + 1 / others)
 
 
 @dataclass(frozen=True)
@@ -132,7 +164,7 @@ def gather(base: Base, tracker: Tracker) -> Evidence:
             "`harveyseg study softmax` runs one, `harveyseg study --list` prints all."
         )
     longest = evidence.ran("epochs")
-    curves = tracker.curves(longest[-1].seeds[0][0].run_id or "") if longest else {}
+    curves = tracker.curves(longest[-1].compared.seeds[0][0].run_id or "") if longest else {}
     logged = _data_metrics({run.tags.get("harveyseg.split_hash") for run in evidence.runs}, tracker)
     shares, counts = (
         {class_id: logged[key] for class_id in range(N_CLASSES) if (key := f"data/{kind}/{slug(class_id)}") in logged}
@@ -192,39 +224,45 @@ def _beats(one: Variant, others: Sequence[Variant], evidence: Evidence, more: st
     fallen = [side.label for side in (one, *others) if not side.learnt.seeds]
     if fallen:
         return Finding(f"{shown}{more}: no seed of {', '.join(fallen)} learnt", "not testable here")
-    difference = one.learnt.mean(SCORE) - max(other.learnt.mean(SCORE) for other in others)
-    within = ", within the noise" if abs(difference) <= evidence.noise else ""
-    return _judged(f"{shown} ({difference:+.4f}{within}){more}", evidence.noise, lambda noise: difference > noise)
+    best = max(others, key=lambda other: other.learnt.mean(SCORE))
+    margin = evidence.noise().margin(len(one.learnt.seeds), len(best.learnt.seeds))
+    finding = _judged(f"{shown}{more}", one.learnt.mean(SCORE) - best.learnt.mean(SCORE), margin)
+    if finding.verdict == "confirmed" and one.mean(SCORE) <= best.mean(SCORE):
+        return Finding(f"{finding.measured}; with the seeds that ended at one class it is not so", "not confirmed")
+    return finding
 
 
 def _shown(one: Variant) -> str:
-    """Label and score, of the seeds that learnt."""
+    """Label and score, of the seeds that learnt, and of all where some did not."""
     if not one.collapsed:
         return f"{one.label} {one.mean(SCORE):.4f}"
-    score = f"{one.learnt.mean(SCORE):.4f} without them" if one.learnt.seeds else f"{one.mean(SCORE):.4f}"
-    return f"{one.label} {score} ({one.collapsed} of {len(one.seeds)} seeds ended at one class)"
+    fallen = f"{one.collapsed} of {len(one.seeds)} seeds ended at one class"
+    if not one.learnt.seeds:
+        return f"{one.label} {one.mean(SCORE):.4f} ({fallen})"
+    return f"{one.label} {one.learnt.mean(SCORE):.4f} ({fallen}; {one.mean(SCORE):.4f} with them)"
 
 
-def _judged(measured: str, noise: float, holds: Callable[[float], bool]) -> Finding:
-    """The verdict on a claim that holds or not, given the noise."""
-    if math.isnan(noise):
-        missing = "several seeds are missing, so what is noise is unknown: `harveyseg study softmax --seeds 3`"
-        return Finding(f"{measured}; {missing}", "not testable here")
-    return Finding(measured, "confirmed" if holds(noise) else "not confirmed")
+def _judged(measured: str, gain: float, margin: float) -> Finding:
+    """The verdict on a claimed gain: beyond the margin one way, the other, or neither."""
+    if math.isnan(margin):
+        missing = "how much seeds differ is unknown. Missing: several seeds, `harveyseg study softmax --seeds 3`"
+        return Finding(f"{measured} ({gain:+.4f}); {missing}", "not testable here")
+    shown = f"{measured} ({gain:+.4f}, margin {margin:.4f})"
+    if abs(gain) <= margin:
+        return Finding(f"{shown}. Missing: more seeds", "not testable here")
+    return Finding(shown, "confirmed" if gain > 0 else "not confirmed")
 
 
-def _missing(study: str) -> Finding:
-    return Finding(f"not run: `harveyseg study {study}`", "not testable here")
-
-
-def _pretraining_missing(finding: Finding) -> Finding:
-    """A claim about encoders from ImageNet is not tested by encoders from random weights."""
-    return Finding(f"{finding.measured}. Missing: ImageNet weights", "not testable here")
+def _missing(study: str, what: str = "") -> Finding:
+    return Finding(f"not run{what}: `harveyseg study {study}`", "not testable here")
 
 
 def _size(evidence: Evidence) -> Finding:
     labels = list(evidence.studies.get("size", {}))
-    return _better("size", labels[1], labels[0])(evidence) if len(labels) == 2 else _missing("size")
+    finding = _better("size", labels[1], labels[0])(evidence) if len(labels) == 2 else _missing("size")
+    if finding.verdict == "not testable here" or labels == ["512", "256"]:
+        return finding
+    return Finding(f"{finding.measured}; at these sizes", finding.verdict)
 
 
 def _class_weights(evidence: Evidence) -> Finding:
@@ -233,6 +271,7 @@ def _class_weights(evidence: Evidence) -> Finding:
         return _missing("class_weights")
     gain = _beats(found["report"], [found["none"]], evidence)
     more = f"; for comparison {_shown(found['enet'])}" if "enet" in found else ""
+    # The claim is that there is no gain: a gain refutes it.
     opposite: dict[Verdict, Verdict] = {"confirmed": "not confirmed", "not confirmed": "confirmed"}
     return Finding(f"{gain.measured}{more}", opposite.get(gain.verdict, gain.verdict))
 
@@ -243,32 +282,50 @@ def _unet_first(evidence: Evidence) -> Finding:
     if unet is None or len(others) < len(TABLE_1):
         return _missing("architecture")
     finding = _beats(unet, others, evidence)
-    return finding if evidence.pretrained else _pretraining_missing(finding)
+    if evidence.pretrained:
+        return finding
+    if finding.verdict == "not confirmed":  # a fortiori
+        return Finding(f"{finding.measured}, though the encoders had no ImageNet weights", finding.verdict)
+    return Finding(f"{finding.measured}. Missing: ImageNet weights", "not testable here")
 
 
 def _table_1(evidence: Evidence) -> Finding:
+    """The order of the scores; from random weights only that of the networks which the report, too, began so."""
     reported = read_studies()["architecture"].reported
-    rows = [
-        (name, stated.score, one)
-        for name, stated in reported.items()
-        if stated.val_loss is not None and (one := evidence.variant("architecture", name)) is not None
-    ]
-    if len(rows) < sum(stated.val_loss is not None for stated in reported.values()):
+    stated = {name: one.score or 0 for name, one in reported.items() if one.val_loss is not None}
+    found = [one for name in stated if (one := evidence.variant("architecture", name)) is not None]
+    if len(found) < len(stated):
         return _missing("architecture")
-    rows = [(name, score, one.compared) for name, score, one in rows]
-    ours = sorted(rows, key=lambda row: -row[2].mean(SCORE))
-    measured = ", ".join(f"{name} {one.mean('final/val_loss'):.2f} / {one.mean(SCORE):.3f}" for name, _, one in ours)
-    same = [name for name, _, _ in ours] == [name for name, _, _ in sorted(rows, key=lambda row: -(row[1] or 0))]
-    finding = Finding(f"{measured} (best first)", "confirmed" if same else "not confirmed")
-    return finding if evidence.pretrained else _pretraining_missing(finding)
+    fallen = [one.label for one in found if not one.learnt.seeds]
+    rows = sorted((one.compared for one in found), key=lambda one: -one.mean(SCORE))
+    measured = ", ".join(f"{one.label} {one.mean('final/val_loss'):.2f} / {one.mean(SCORE):.3f}" for one in rows)
+    measured += " (best first)"
+    if fallen:
+        return Finding(f"{measured}: no seed of {', '.join(fallen)} learnt", "not testable here")
+    comparable = rows if evidence.pretrained else [one for one in rows if one.label in _FROM_SCRATCH]
+    noise = evidence.noise()
+    gaps = [
+        (ahead.mean(SCORE) - behind.mean(SCORE), noise.margin(len(ahead.seeds), len(behind.seeds)))
+        for ahead, behind in itertools.permutations(comparable, 2)
+        if stated[ahead.label] > stated[behind.label]
+    ]
+    if any(gap < -margin for gap, margin in gaps):
+        return Finding(f"{measured}: another order", "not confirmed")
+    if evidence.pretrained and all(gap > margin for gap, margin in gaps):
+        return Finding(measured, "confirmed")
+    missing = "more seeds" if evidence.pretrained else "ImageNet weights, and more seeds"
+    return Finding(f"{measured}. Missing: {missing}", "not testable here")
 
 
 def _b2_beats_b3(evidence: Evidence) -> Finding:
     smaller, larger = (evidence.variant("architecture", f"efficientnet_{size}") for size in ("b2", "b3"))
     if smaller is None or larger is None:
         return _missing("architecture")
-    finding = _beats(smaller, [larger], evidence, f"; B3's training loss {larger.mean('final/train_loss'):.2f}")
-    return finding if evidence.pretrained else _pretraining_missing(finding)
+    loss = larger.compared.mean("final/train_loss")
+    finding = _beats(smaller, [larger], evidence, f"; B3's training loss {loss:.2f}")
+    if evidence.pretrained:
+        return finding
+    return Finding(f"{finding.measured}. Missing: ImageNet weights", "not testable here")
 
 
 def _training_loss(evidence: Evidence) -> Finding:
@@ -278,7 +335,10 @@ def _training_loss(evidence: Evidence) -> Finding:
     if not on.learnt.seeds or not off.learnt.seeds:
         return Finding("no seed learnt with the additional softmax, or none without", "not testable here")
     two, one = on.learnt.mean("final/train_loss"), off.learnt.mean("final/train_loss")
-    measured = f"{two:.3f} with the additional softmax, {one:.3f} without; near means within {_LOSS_TOLERANCE}"
+    measured = (
+        f"{two:.3f} with the additional softmax, {one:.3f} without; near means within {_LOSS_TOLERANCE}, on other "
+        "photos and at another size"
+    )
     near = abs(two - _REPORT_LOSS) < _LOSS_TOLERANCE < abs(one - _REPORT_LOSS)
     return Finding(measured, "confirmed" if near else "not confirmed")
 
@@ -292,40 +352,57 @@ def _imbalance(evidence: Evidence) -> Finding:
     return Finding(f"{shares}: {total:.1%} of the pixels", "confirmed" if total > 0.5 else "not confirmed")
 
 
-def _jitter(curve: Mapping[int, float]) -> float:
-    """How much a curve moves from one epoch to the next, the median over its second half."""
-    epochs = sorted(curve)[len(curve) // 2 :]
-    return statistics.median(abs(curve[after] - curve[before]) for before, after in itertools.pairwise(epochs))
+def _wobble(curve: Mapping[int, float]) -> float:
+    """How much a curve moves from one epoch to the next, the median after the first five."""
+    return statistics.median(
+        abs(curve[after] - curve[before]) for before, after in itertools.pairwise(sorted(curve)[5:])
+    )
 
 
 def _epochs(evidence: Evidence) -> Finding:
     losses = evidence.curves.get("val_loss", {})
-    if len(losses) < 4 or len(evidence.ran("epochs")) < len(evidence.studies["epochs"]):
+    if len(losses) < 30 or len(evidence.ran("epochs")) < len(evidence.studies["epochs"]):
         return _missing("epochs")
-    jitter, lowest = _jitter(losses), min(losses, key=lambda epoch: losses[epoch])
+    wobble, lowest = _wobble(losses), min(losses, key=lambda epoch: losses[epoch])
     scores = ", ".join(f"{one.label}: {one.compared.mean(SCORE):.4f}" for one in evidence.ran("epochs"))
+    inside = min(loss for epoch, loss in losses.items() if 20 <= epoch + 1 <= 35)
+    outside = min(loss for epoch, loss in losses.items() if not 20 <= epoch + 1 <= 35)
     measured = (
-        f"lowest validation loss after epoch {lowest + 1} of {len(losses)} (it moves by {jitter:.4f} an epoch; one "
-        f"seed); scores after so many epochs: {scores}"
+        f"validation loss lowest after epoch {lowest + 1} of {len(losses)}; from 20 to 35 at least {inside:.4f}, "
+        f"before {outside:.4f}; it moves by {wobble:.4f} an epoch. Scores after so many epochs: {scores}"
     )
-    inside = min(loss for epoch, loss in losses.items() if 20 <= epoch + 1 <= 35) if len(losses) >= 20 else math.inf
     if lowest == max(losses):
-        return Finding(f"{measured}. It still falls at the end: a longer training is missing", "not testable here")
-    return Finding(measured, "confirmed" if inside <= losses[lowest] + jitter else "not confirmed")
+        return Finding(f"{measured}. It still falls at the end. Missing: a longer training", "not testable here")
+    if abs(inside - outside) <= _WOBBLES * wobble:
+        return Finding(f"{measured}. The curve is flat there. Missing: more seeds", "not testable here")
+    return Finding(measured, "confirmed" if inside < outside else "not confirmed")
 
 
 def _overfitting(evidence: Evidence) -> Finding:
     losses, scores = evidence.curves.get("val_loss", {}), evidence.curves.get("val_score", {})
-    if len(losses) < 4 or len(scores) < 4:
+    if len(losses) < 10 or len(scores) < 10:
         return _missing("epochs")
-    lowest, last = min(losses, key=lambda epoch: losses[epoch]), max(losses)
-    rise, change, jitter = losses[last] - losses[lowest], scores[last] - scores[lowest], _jitter(losses)
+    # Means of three epochs: a single lowest one is always below a single last one.
+    smooth, smooth_score = _means_of_three(losses), _means_of_three(scores)
+    lowest, last = min(smooth, key=lambda epoch: smooth[epoch]), max(smooth)
+    rise, change = smooth[last] - smooth[lowest], smooth_score[last] - smooth_score[lowest]
+    wobble, score_wobble = _wobble(losses), _wobble(scores)
     measured = (
-        f"from epoch {lowest + 1}, the lowest, to {last + 1} the validation loss rises by {rise:.4f} (it moves by "
-        f"{jitter:.4f} an epoch), and the score at the training's size changes by {change:+.4f} (noise: "
-        f"{evidence.noise:.4f})"
+        f"means of three epochs, from that around epoch {lowest + 1}, the lowest, to the last: validation loss "
+        f"{rise:+.4f} (it moves by {wobble:.4f} an epoch), score at the training's size {change:+.4f} (by "
+        f"{score_wobble:.4f}); one seed"
     )
-    return _judged(measured, evidence.noise, lambda noise: rise > jitter and change > -noise)
+    if rise <= _WOBBLES * wobble:
+        return Finding(f"{measured}: no rise", "not confirmed")
+    return Finding(measured, "confirmed" if change >= -_WOBBLES * score_wobble else "not confirmed")
+
+
+def _means_of_three(curve: Mapping[int, float]) -> dict[int, float]:
+    epochs = sorted(curve)
+    return {
+        middle: (curve[before] + curve[middle] + curve[after]) / 3
+        for before, middle, after in zip(epochs, epochs[1:], epochs[2:], strict=False)
+    }
 
 
 def _all_trials(evidence: Evidence) -> Finding:
@@ -351,36 +428,55 @@ def _latency(evidence: Evidence) -> Finding:
 
 
 def _attention(evidence: Evidence) -> Finding:
+    rare = _rare(evidence)
     attention, unet = evidence.variant("architecture", "attention_unet"), evidence.variant("architecture", "unet")
     if attention is None or unet is None:
         return _missing("architecture")
-    rare = [class_id for class_id, share in evidence.shares.items() if class_id and 0 < share < RARE]
     if not rare:
         return Finding("the class shares are not known", "not testable here")
+    if not attention.learnt.seeds or not unet.learnt.seeds:
+        return Finding("one of them learnt from no seed", "not testable here")
     ours, theirs = (_mean_dice(one.learnt, rare) for one in (attention, unet))
-    noise = _largest([spread(_seed_dice(one.learnt, rare)) for one in evidence.distinct])
+    margin = evidence.noise(lambda one: _seed_dice(one, rare)).margin(
+        len(attention.learnt.seeds), len(unet.learnt.seeds)
+    )
     measured = (
         f"mean Dice over the classes below {RARE:.0%} of the pixels, on photos that hold them: attention_unet "
-        f"{ours:.4f}, unet {theirs:.4f} (noise: {noise:.4f})"
+        f"{ours:.4f}, unet {theirs:.4f}"
     )
-    if math.isnan(ours) or math.isnan(theirs):
-        return Finding(f"{measured}: one of them learnt from no seed", "not testable here")
     if ours == theirs == 0:
-        return Finding(f"{measured}: neither finds any, a longer or larger training is missing", "not testable here")
-    return _judged(measured, noise, lambda noise: ours - theirs > noise)
+        return Finding(f"{measured}: neither finds any. Missing: a longer or larger training", "not testable here")
+    return _judged(measured, ours - theirs, margin)
+
+
+def _rare(evidence: Evidence) -> list[int]:
+    """The classes that occur, but rarely."""
+    return [class_id for class_id, share in evidence.shares.items() if class_id and 0 < share < RARE]
 
 
 def _borders(evidence: Evidence) -> Finding:
-    found = [evidence.variant("architecture", name) for name in ("attention_unet", "unet")]
-    ours, theirs = (math.nan if one is None else one.learnt.mean(BORDERS) for one in found)
-    if math.isnan(ours) or math.isnan(theirs):
+    """Whether attention gains more near borders than elsewhere: what is better everywhere is better there, too."""
+    attention, unet = evidence.variant("architecture", "attention_unet"), evidence.variant("architecture", "unet")
+    if attention is None or unet is None:
         return _missing("architecture")
-    noise = _largest([one.learnt.spread(BORDERS) for one in evidence.distinct])
-    measured = (
-        f"share of the pixels within {REACH} (of {SCORE_SIZE}) of a true border whose class is right: attention_unet "
-        f"{ours:.4f}, unet {theirs:.4f} (noise: {noise:.4f})"
+    if not attention.learnt.seeds or not unet.learnt.seeds:
+        return Finding("one of them learnt from no seed", "not testable here")
+    if any(math.isnan(one.learnt.mean(BORDERS)) for one in (attention, unet)):
+        return _missing("architecture", " since borders are measured")
+    ours, theirs = (statistics.fmean(_border_gaps(one.learnt)) for one in (attention, unet))
+    margin = evidence.noise(_border_gaps).margin(len(attention.learnt.seeds), len(unet.learnt.seeds))
+    near = " and ".join(
+        f"{one.label} {one.learnt.mean(BORDERS):.4f} and {one.learnt.mean(INTERIORS):.4f}" for one in (attention, unet)
     )
-    return _judged(measured, noise, lambda noise: ours - theirs > noise)
+    measured = (
+        f"share of the labelled pixels whose class is right, within {REACH} pixels (of {SCORE_SIZE}) of a border "
+        f"between two classes, and elsewhere: {near}; gain near borders minus gain elsewhere"
+    )
+    return _judged(measured, ours - theirs, margin)
+
+
+def _border_gaps(one: Variant) -> list[float]:
+    return [near - far for near, far in zip(one.values(BORDERS), one.values(INTERIORS), strict=True)]
 
 
 CLAIMS = (
@@ -389,7 +485,7 @@ CLAIMS = (
     Claim("Trial 3: an adaptive learning rate is important", _better("adaptive_lr", "on", "off")),
     Claim("Trial 4: softmax at the output significantly improves performance", _better("softmax", "on", "off")),
     Claim("Trial 5: photos of half the size score better", _size),
-    Claim("U-Net from scratch beats Attention U-Net, U-Net++, MobileNetV2, EfficientNets", _unet_first),
+    Claim("U-Net from scratch (0.709) beats Attention U-Net, U-Net++, MobileNetV2, EfficientNets", _unet_first),
     Claim(
         "Table 1, loss / score: MobileNetV2 2.62 / 0.68, EfficientNet 2.79 / 0.67, U-Net++ 2.10 / 0.66, Attention "
         "U-Net 1.48 / 0.62. Tested: the order of the scores",
@@ -418,12 +514,14 @@ def _heading(evidence: Evidence) -> str:
     source = ", ".join(sorted({run.tags.get("harveyseg.data_source", "?") for run in runs}))
     if source == "directory":
         source += f" `{PurePath(recipe['data']['path']).name}`"
-    held = len(recipe["folds"])
+    file, _, column = str(recipe["split"]["groups"]).partition(":")
+    groups = {"none": "none", "ids": "neighbouring ids"}.get(file, f"`{PurePath(file).name}`, column `{column}`")
     photos = "" if evidence.photos is None else f", {evidence.photos} training photos"
     lines = [
         "# The report's claims, measured\n",
         "Made by `harveyseg results` from what MLflow logged; do not edit.\n",
-        f"- **Data:** {source}{photos}; {held} of {folds} folds held out in turn. Scores are of the held-out photos. "
+        f"- **Data:** {source}{photos}; {folds} folds, groups that stay together: {groups}; held out in turn: fold "
+        f"{', '.join(map(str, recipe['folds']))}. Scores are of the held-out photos. "
         "Few photos of one place are a small and biased sample.",
         f"- **Trainings:** {len(runs)}, the last of {date.isoformat()}. {train['epochs']} epochs of "
         f"{train['crops_per_photo']} samples of each photo in batches of {train['batch_size']}{_updates(evidence)}.",
@@ -438,11 +536,15 @@ def _heading(evidence: Evidence) -> str:
             "- **No ImageNet:** all networks start from random weights, also those that the report pretrained."
         )
     lines.append(
-        f"- **Seeds:** where a study has one seed, it is {train['seed']}. "
-        + ("It was chosen because the recipe learns from it, see below. " if train["seed"] else "")
-        + "`score` is that of the label map, as the report handed it in.\n"
+        f"- **Seeds:** where a study has one seed, it is {train['seed']}{_chosen(evidence)}. "
+        "`score` is that of the label map, as the report handed it in.\n"
     )
     return "\n".join(lines)
+
+
+def _chosen(evidence: Evidence) -> str:
+    """What the comment in the preset says of its seed."""
+    return ", which was chosen because the recipe learns from it, see below" if evidence.recipe["train"]["seed"] else ""
 
 
 def _updates(evidence: Evidence) -> str:
@@ -456,15 +558,22 @@ def _updates(evidence: Evidence) -> str:
 
 
 def _claims(evidence: Evidence) -> str:
-    known = "unknown (one seed each)" if math.isnan(evidence.noise) else f"{evidence.noise:.4f}"
-    lines = ["| the report says | measured here | verdict |", "| --- | --- | --- |"]
+    noise = evidence.noise()
+    lines = ["| the report says or assumes | measured here | verdict |", "| --- | --- | --- |"]
     for claim in CLAIMS:
         finding = claim.test(evidence)
         lines.append(f"| {claim.says} | {finding.measured} | **{finding.verdict}** |")
+    known = "How much a score differs from seed to seed is unknown: no variant has several that learnt."
+    if noise.freedom:
+        known = (
+            f"The score differs from seed to seed by {noise.deviation:.4f} (standard deviation, pooled over the "
+            f"{noise.variants} variants of which several seeds learnt; {noise.freedom} degrees of freedom)."
+        )
     return (
         "## Claims\n\n"
-        "A gain counts where it is larger than the noise, the largest spread of the seeds of any variant: "
-        f"{known}. Seeds that ended at one class are left out and counted.\n\n" + "\n".join(lines) + "\n"
+        f"{known} A difference counts beyond its margin, half of its 95% interval: then a claimed gain is confirmed "
+        "or, where it is a loss, not confirmed; within the margin more seeds are missing. Seeds that ended at one "
+        "class are left out of it and counted; what is not so with them is not confirmed.\n\n" + "\n".join(lines) + "\n"
     )
 
 
@@ -478,18 +587,22 @@ def _floor(evidence: Evidence) -> str:
         run.metrics["final/train_loss"]
         for run in evidence.runs
         if run.parameters.get("train.softmax_before_loss") == "true"
-        and run.parameters.get("train.class_weights") == "none"
+        and run.parameters.get("train.class_weights") != "report"
         and "final/train_loss" in run.metrics
     ]
     floor = double_softmax_floor(N_CLASSES)
     test = "No training with two softmaxes has run yet."
     if losses:
         held = "hold to it" if min(losses) > floor else "do NOT hold to it"
-        test = f"The {len(losses)} unweighted trainings with two softmaxes {held}: their lowest is {min(losses):.3f}."
+        test = (
+            f"The {len(losses)} trainings with two softmaxes and no negative class weight {held}: their lowest is "
+            f"{min(losses):.3f}."
+        )
     return (
         "**The losses of Table 1 are not of one kind.** Softmax followed by a cross-entropy that applies its own "
         f"cannot fall below ln(e + 24) - 1 = {floor:.3f}. {test} The report's 1.48 (Attention U-Net) and 2.10 "
-        "(U-Net++) lie below, so those trainings had one softmax, or class weights; 2.62, 2.79 and 2.91 are possible "
+        "(U-Net++) lie below, so those trainings had one softmax, or class weights of both signs as "
+        "1/log(percentage) gives them (positive ones leave the floor where it is); 2.62, 2.79 and 2.91 are possible "
         "with two. Losses of both kinds stand in one column and cannot be compared.\n"
     )
 
@@ -515,17 +628,20 @@ def _lift(evidence: Evidence) -> str:
         f"per photo, lift {lift_off:+.4f}; with it: Dice {dice_on:.2f}, false claims {false_on:.2f}, lift "
         f"{lift_on:+.4f}."
     )
-    silent = false_on < false_off and dice_on < dice_off
-    noise = evidence.noise
-    if math.isnan(noise) or abs(lift_on - lift_off) <= noise:
-        meaning = "No difference beyond the noise"
-    elif lift_on < lift_off:
-        meaning = "It does not help here"
+    misses = (one.learnt.mean("val/misses") for one in (off, on))
+    text += " Classes that a photo holds and that are not claimed: {:.2f} without, {:.2f} with it".format(*misses)
+    rare = _rare(evidence)
+    if rare:
+        dice = (_mean_dice(one.learnt, rare) for one in (off, on))
+        text += "; mean Dice on the classes below {:.0%} of the pixels: {:.4f}, {:.4f}".format(RARE, *dice)
+    margin = evidence.noise().margin(len(on.learnt.seeds), len(off.learnt.seeds))
+    if math.isnan(margin):
+        meaning = "Whether the lifts differ cannot be said with one seed each"
+    elif abs(lift_on - lift_off) <= margin:
+        meaning = f"The lifts do not differ by more than the margin ({margin:.4f})"
     else:
-        meaning = "It helps"
-    if silent:
-        meaning += ": it claims less, both of what is there and of what is not"
-    return f"{head}{text} {meaning}. {tail}"
+        meaning = f"It {'helps' if lift_on > lift_off else 'does not help'} here, beyond the margin ({margin:.4f})"
+    return f"{head}{text}. {meaning}. {tail}"
 
 
 def _parts(one: Variant) -> tuple[float, float, float]:
@@ -541,8 +657,9 @@ def _collapse(evidence: Evidence) -> str:
     if recipe is None:
         return "**Whether two softmaxes learn reliably** has not been tested: `harveyseg study softmax --seeds 3`.\n"
     seeds = f"{recipe.collapsed} of the {len(recipe.seeds)} seeds of the recipe ended so"
-    if evidence.recipe["train"]["seed"]:
-        seeds += f", the first of which ({evidence.recipe['train']['seed']}) was chosen because it does not"
+    first = evidence.recipe["train"]["seed"]
+    if first:
+        seeds += f" (seed {first} was chosen because it does not)"
     if not two:
         return f"**Two softmaxes can end at one class.** Here they did not: {seeds}.\n"
     return (
@@ -562,15 +679,28 @@ def _ranking(evidence: Evidence) -> str:
     by_map = [one.label for one in sorted(ran, key=lambda one: -one.mean(SCORE))]
     by_rule = [one.label for one in sorted(ran, key=lambda one: -one.mean(DECIDED))]
     gains = {one.label: one.mean(DECIDED) - one.mean(SCORE) for one in ran}
-    moved = sum(by_map.index(label) != by_rule.index(label) for label in by_map)
     least = min(gains, key=lambda label: gains[label])
-    head = "changes the ranking" if moved else "leaves the ranking as it is"
-    return (
-        f"**A decision rule {head}.** Of the label maps the order is {', '.join(by_map)}; of what a rule hands in that "
-        f"is fitted out of fold (see `decision.py`) it is {', '.join(by_rule)}: {moved} of {len(ran)} networks change "
-        f"places. The rule adds {sum(gains.values()) / len(gains):+.4f} on the average and {gains[least]:+.4f} at the "
-        f"least ({least}).\n"
+    maps, rules = evidence.noise(), evidence.noise(lambda one: one.values(DECIDED))
+    turned, beyond = 0, 0
+    for one, other in itertools.combinations(ran, 2):
+        before, after = (one.mean(metric) - other.mean(metric) for metric in (SCORE, DECIDED))
+        seeds = len(one.seeds), len(other.seeds)
+        turned += before * after < 0
+        beyond += before * after < 0 and abs(before) > maps.margin(*seeds) and abs(after) > rules.margin(*seeds)
+    head = (
+        "changes the ranking" if beyond else "hardly changes the ranking" if turned else "leaves the ranking as it is"
     )
+    text = (
+        f"**A decision rule {head}.** Of the label maps the order is {', '.join(by_map)}; of what a rule hands in that "
+        f"is fitted out of fold (see `decision.py`) it is {', '.join(by_rule)}: of {math.comb(len(ran), 2)} pairs "
+        f"{turned} change places, {beyond} of them beyond the margins. The rule adds "
+        f"{statistics.fmean(gains.values()):+.4f} on the average and {gains[least]:+.4f} at the least ({least})."
+    )
+    on, off = evidence.variant("softmax", "on"), evidence.variant("softmax", "off")
+    if on is not None and off is not None and on.learnt.seeds and off.learnt.seeds:
+        before, after = (off.learnt.mean(metric) - on.learnt.mean(metric) for metric in (SCORE, DECIDED))
+        text += f" One softmax instead of two brings {before:+.4f} as label maps and {after:+.4f} decided."
+    return f"{text}\n"
 
 
 def _seed_dice(one: Variant, classes: Sequence[int]) -> list[float]:
@@ -583,10 +713,6 @@ def _seed_dice(one: Variant, classes: Sequence[int]) -> list[float]:
 def _mean_dice(one: Variant, classes: Sequence[int]) -> float:
     values = _seed_dice(one, classes)
     return statistics.fmean(values) if values else math.nan
-
-
-def _largest(spreads: Sequence[float]) -> float:
-    return max((value for value in spreads if not math.isnan(value)), default=math.nan)
 
 
 def _data_metrics(splits: Set[str | None], tracker: Tracker) -> dict[str, float]:

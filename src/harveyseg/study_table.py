@@ -67,7 +67,8 @@ class Variant:
 
     def spread(self, metric: str) -> float:
         """Sample standard deviation over the seeds; NaN with fewer than two."""
-        return spread(self.values(metric))
+        values = self.values(metric)
+        return statistics.stdev(values) if len(values) > 1 else math.nan
 
     def values(self, metric: str) -> list[float]:
         """The mean over folds of each seed; NaN for a seed of which a run lacks the metric."""
@@ -87,11 +88,6 @@ class Variant:
     def collapsed(self) -> int:
         """How many seeds ended at one class for almost every pixel, on any fold."""
         return sum(any(map(collapsed, folds)) for folds in self.seeds)
-
-
-def spread(values: Sequence[float]) -> float:
-    """Sample standard deviation; NaN for fewer than two values."""
-    return statistics.stdev(values) if len(values) > 1 else math.nan
 
 
 def collapsed(run: TrackedRun) -> bool:
@@ -203,18 +199,19 @@ def describe(found: Sequence[Variant]) -> str:
     seeds = sorted({len(one.compared.seeds) for one in found if one.seeds})
     spoken = " to ".join(str(count) for count in dict.fromkeys((seeds[0], seeds[-1])))
     several = "a difference below the spread of their scores is marked" if seeds[-1] > 1 else "their spread is unknown"
-    return f"Data: {', '.join(data)}, {', '.join(sizes)} pixels. Seeds of each variant that ran: {spoken}; {several}."
+    learnt = f"Seeds of each variant, of those that learnt: {spoken}; {several}."
+    return f"Data: {', '.join(data)}, {', '.join(sizes)} pixels. {learnt}"
 
 
 def draw_curves(study: Study, found: Sequence[Variant], tracker: Tracker, path: Path) -> None:
-    """Losses of each epoch, one panel per variant (its first run), as the report's Fig. 3."""
+    """Losses of each epoch, one panel per variant (its first run that learnt), as the report's Fig. 3."""
     from matplotlib.figure import Figure
 
     drawn = [one for one in found if one.seeds]
     figure = Figure(figsize=(3.2 * len(drawn), 3.2), dpi=150, layout="constrained")
     axes = figure.subplots(1, len(drawn), sharey=True, squeeze=False)[0]
     for axis, one in zip(axes, drawn, strict=True):
-        curves = tracker.curves(one.seeds[0][0].run_id or "")
+        curves = tracker.curves(one.compared.seeds[0][0].run_id or "")
         for name, label in (("train_loss", "training"), ("val_loss", "validation")):
             epochs = sorted(curves.get(name, {}))
             axis.plot([epoch + 1 for epoch in epochs], [curves[name][epoch] for epoch in epochs], label=label)

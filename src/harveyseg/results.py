@@ -253,6 +253,12 @@ def _judged(measured: str, gain: float, margin: float) -> Finding:
     return Finding(shown, "confirmed" if gain > 0 else "not confirmed")
 
 
+def _pretraining_missing(finding: Finding) -> Finding:
+    """A claim about encoders from ImageNet is not tested by encoders from random weights."""
+    joined = ", and" if "Missing:" in finding.measured else ". Missing:"
+    return Finding(f"{finding.measured}{joined} ImageNet weights", "not testable here")
+
+
 def _missing(study: str, what: str = "") -> Finding:
     return Finding(f"not run{what}: `harveyseg study {study}`", "not testable here")
 
@@ -269,11 +275,11 @@ def _class_weights(evidence: Evidence) -> Finding:
     found = {one.label: one for one in evidence.ran("class_weights")}
     if not {"none", "report"} <= found.keys():
         return _missing("class_weights")
-    gain = _beats(found["report"], [found["none"]], evidence)
     more = f"; for comparison {_shown(found['enet'])}" if "enet" in found else ""
+    gain = _beats(found["report"], [found["none"]], evidence, more)
     # The claim is that there is no gain: a gain refutes it.
     opposite: dict[Verdict, Verdict] = {"confirmed": "not confirmed", "not confirmed": "confirmed"}
-    return Finding(f"{gain.measured}{more}", opposite.get(gain.verdict, gain.verdict))
+    return Finding(gain.measured, opposite.get(gain.verdict, gain.verdict))
 
 
 def _unet_first(evidence: Evidence) -> Finding:
@@ -286,7 +292,7 @@ def _unet_first(evidence: Evidence) -> Finding:
         return finding
     if finding.verdict == "not confirmed":  # a fortiori
         return Finding(f"{finding.measured}, though the encoders had no ImageNet weights", finding.verdict)
-    return Finding(f"{finding.measured}. Missing: ImageNet weights", "not testable here")
+    return _pretraining_missing(finding)
 
 
 def _table_1(evidence: Evidence) -> Finding:
@@ -323,9 +329,7 @@ def _b2_beats_b3(evidence: Evidence) -> Finding:
         return _missing("architecture")
     loss = larger.compared.mean("final/train_loss")
     finding = _beats(smaller, [larger], evidence, f"; B3's training loss {loss:.2f}")
-    if evidence.pretrained:
-        return finding
-    return Finding(f"{finding.measured}. Missing: ImageNet weights", "not testable here")
+    return finding if evidence.pretrained else _pretraining_missing(finding)
 
 
 def _training_loss(evidence: Evidence) -> Finding:

@@ -200,6 +200,8 @@ def write_results(base: Base, tracker: Tracker, path: Path, figure: Path) -> str
             parts.append(f"Not run: `harveyseg study {name}`.\n")
         if study.curves and drawn:
             parts.append(f"![Losses of each epoch]({figure.relative_to(path.parent)})\n")
+            if base.params["train"]["schedule"] in ("constant", "plateau"):  # which do not ask how many there will be
+                parts.append("With the same seed these are one training that ends sooner or later.\n")
     result = "\n".join(parts)
     write_text(path, result)
     return result

@@ -418,7 +418,7 @@ def _all_trials(evidence: Evidence) -> Finding:
     scores = [one.compared.mean(SCORE) for one in variants]
     measured = (
         f"everything empty {variants[0].mean(EMPTY):.4f}; all variants lie between {min(scores):.4f} and "
-        f"{max(scores):.4f}. Missing: the first model, of which the report says nothing"
+        f"{max(scores):.4f}. Missing: a training with all trials undone"
     )
     return Finding(measured, "not testable here")
 

@@ -1,13 +1,12 @@
 """How good a label map is where two classes meet, at which a score of whole areas hardly looks."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from harveyseg.probabilities import label_map
+from harveyseg.probabilities import over_label_maps
 
 REACH = 16
 """Pixels of the scoring size (1.6% of its side) that a border reaches beyond the two that touch."""
@@ -49,23 +48,17 @@ def accuracies(
 
     What is better everywhere is better at borders, too. It helps borders if it gains more there than elsewhere.
 
-    Args:
-        probabilities: from a position in ``rows`` to the photo's probabilities, uint8 (25, H, W).
-        truth: masks at the scoring size, uint8 (N, 1024, 1024).
-        rows: the photos' rows in ``truth``.
-        threads: photos counted side by side; does not change the result.
+    Args: see :func:`harveyseg.probabilities.over_label_maps`.
 
     Returns:
         ``border_accuracy`` and ``interior_accuracy``: shares of the labelled pixels in :func:`border_band` and outside
         it whose class is right, in 0..1, of all photos together; None where there are no such pixels.
     """
 
-    def count(position: int) -> list[tuple[int, int]]:
-        mask = truth[rows[position]]
-        right, band = label_map(probabilities(position)) == mask, border_band(mask)
+    def count(mask: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> list[tuple[int, int]]:
+        right, band = labels == mask, border_band(mask)
         return [(int(right[part].sum()), int(part.sum())) for part in (band, ~band & (mask > 0))]
 
-    with ThreadPoolExecutor(threads) as pool:  # OpenCV and NumPy release the lock
-        counts = np.sum(list(pool.map(count, range(len(rows)))), axis=0)
+    counts = np.sum(over_label_maps(count, probabilities, truth, rows, threads), axis=0)
     names = ("border_accuracy", "interior_accuracy")
     return {name: float(right / of) if of else None for name, (right, of) in zip(names, counts, strict=True)}

@@ -7,7 +7,7 @@ worth more than a point of the best possible score at 256 x 256.
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -21,6 +21,8 @@ from harveyseg.score import SCORE_SIZE, confusion
 
 SCORE_SHAPE = (SCORE_SIZE, SCORE_SIZE)
 """(height, width) at which the competition scores."""
+
+Result = TypeVar("Result")
 
 Confusions = npt.NDArray[np.int64]
 """int64 (n, 25, 25): one confusion count per photo, rows the truth."""
@@ -85,29 +87,41 @@ def enlarge(channel: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArra
     return np.asarray(enlarged, np.float32)
 
 
+def over_label_maps(
+    look: Callable[[npt.NDArray[np.uint8], npt.NDArray[np.uint8]], Result],
+    probabilities: Callable[[int], npt.NDArray[np.uint8]],
+    truth: npt.NDArray[np.uint8],
+    rows: Sequence[int],
+    threads: int,
+) -> list[Result]:
+    """What ``look`` finds in each photo's true mask and label map, both uint8 (1024, 1024).
+
+    Args:
+        look: from mask and label map to a result.
+        probabilities: from a position in ``rows`` to the photo's probabilities, uint8 (25, H, W).
+        truth: masks at the scoring size, uint8 (N, 1024, 1024).
+        rows: the photos' rows in ``truth``.
+        threads: photos looked at side by side; does not change the result.
+
+    Returns:
+        The results, in the order of ``rows``.
+    """
+
+    def at(position: int) -> Result:
+        return look(truth[rows[position]], label_map(probabilities(position)))
+
+    with ThreadPoolExecutor(threads) as pool:  # OpenCV and NumPy release the lock
+        return list(pool.map(at, range(len(rows))))
+
+
 def count_confusions(
     probabilities: Callable[[int], npt.NDArray[np.uint8]],
     truth: npt.NDArray[np.uint8],
     rows: Sequence[int],
     threads: int,
 ) -> Confusions:
-    """Confusion of each photo at the scoring size.
-
-    Args:
-        probabilities: from a position in ``rows`` to the photo's probabilities, uint8 (25, H, W).
-        truth: masks at the scoring size, uint8 (N, 1024, 1024).
-        rows: the photos' rows in ``truth``.
-        threads: photos counted side by side; does not change the result.
-
-    Returns:
-        int64 (len(rows), 25, 25).
-    """
-
-    def count(position: int) -> npt.NDArray[np.int64]:
-        return confusion(truth[rows[position]], label_map(probabilities(position)))
-
-    with ThreadPoolExecutor(threads) as pool:  # OpenCV and NumPy release the lock
-        return np.stack(list(pool.map(count, range(len(rows)))))
+    """Confusion of each photo at the scoring size, int64 (len(rows), 25, 25); see :func:`over_label_maps`."""
+    return np.stack(over_label_maps(confusion, probabilities, truth, rows, threads))
 
 
 def average(

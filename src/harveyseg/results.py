@@ -105,6 +105,15 @@ class Evidence:
         squares = math.fsum(statistics.variance(sample) * (len(sample) - 1) for sample in known)
         return Noise(math.sqrt(squares / freedom) if freedom else math.nan, freedom, len(known))
 
+    def margin(
+        self,
+        one: Variant,
+        other: Variant,
+        values: Callable[[Variant], Sequence[float]] = lambda one: one.values(SCORE),
+    ) -> float:
+        """What a difference between the seeds that learnt of two variants must exceed, see :meth:`Noise.margin`."""
+        return self.noise(values).margin(len(one.learnt.seeds), len(other.learnt.seeds))
+
     @property
     def pretrained(self) -> bool:
         """Whether the encoders started from pretrained weights."""
@@ -227,8 +236,8 @@ def _beats(one: Variant, others: Sequence[Variant], evidence: Evidence, more: st
     if fallen:
         return Finding(f"{shown}{more}: no seed of {', '.join(fallen)} learnt", "not testable here")
     best = max(others, key=lambda other: other.learnt.mean(SCORE))
-    margin = evidence.noise().margin(len(one.learnt.seeds), len(best.learnt.seeds))
-    finding = _judged(f"{shown}{more}", one.learnt.mean(SCORE) - best.learnt.mean(SCORE), margin)
+    gain = one.learnt.mean(SCORE) - best.learnt.mean(SCORE)
+    finding = _judged(f"{shown}{more}", gain, evidence.margin(one, best))
     if finding.verdict == "confirmed" and one.mean(SCORE) <= best.mean(SCORE):
         return Finding(f"{finding.measured}; with the seeds that ended at one class it is not so", "not confirmed")
     return finding
@@ -433,26 +442,32 @@ def _latency(evidence: Evidence) -> Finding:
     return Finding(f"{measured}. Missing: an idle machine (`benchmarks/latency.py`)", "not testable here")
 
 
-def _attention(evidence: Evidence) -> Finding:
+def _attention(test: Callable[[Evidence, Variant, Variant], Finding]) -> Callable[[Evidence], Finding]:
+    """A claim about the Attention U-Net and the U-Net, tested where both have run and learnt."""
+
+    def checked(evidence: Evidence) -> Finding:
+        attention, unet = (evidence.variant("architecture", name) for name in ("attention_unet", "unet"))
+        if attention is None or unet is None:
+            return _missing("architecture")
+        if not attention.learnt.seeds or not unet.learnt.seeds:
+            return Finding("one of them learnt from no seed", "not testable here")
+        return test(evidence, attention, unet)
+
+    return checked
+
+
+def _minorities(evidence: Evidence, attention: Variant, unet: Variant) -> Finding:
     rare = _rare(evidence)
-    attention, unet = evidence.variant("architecture", "attention_unet"), evidence.variant("architecture", "unet")
-    if attention is None or unet is None:
-        return _missing("architecture")
     if not rare:
         return Finding("the class shares are not known", "not testable here")
-    if not attention.learnt.seeds or not unet.learnt.seeds:
-        return Finding("one of them learnt from no seed", "not testable here")
     ours, theirs = (_mean_dice(one.learnt, rare) for one in (attention, unet))
-    margin = evidence.noise(lambda one: _seed_dice(one, rare)).margin(
-        len(attention.learnt.seeds), len(unet.learnt.seeds)
-    )
     measured = (
         f"mean Dice over the classes below {RARE:.0%} of the pixels, on photos that hold them: attention_unet "
         f"{ours:.4f}, unet {theirs:.4f}"
     )
     if ours == theirs == 0:
         return Finding(f"{measured}: neither finds any. Missing: a longer or larger training", "not testable here")
-    return _judged(measured, ours - theirs, margin)
+    return _judged(measured, ours - theirs, evidence.margin(attention, unet, lambda one: _seed_dice(one, rare)))
 
 
 def _rare(evidence: Evidence) -> list[int]:
@@ -460,17 +475,11 @@ def _rare(evidence: Evidence) -> list[int]:
     return [class_id for class_id, share in evidence.shares.items() if class_id and 0 < share < RARE]
 
 
-def _borders(evidence: Evidence) -> Finding:
+def _borders(evidence: Evidence, attention: Variant, unet: Variant) -> Finding:
     """Whether attention gains more near borders than elsewhere: what is better everywhere is better there, too."""
-    attention, unet = evidence.variant("architecture", "attention_unet"), evidence.variant("architecture", "unet")
-    if attention is None or unet is None:
-        return _missing("architecture")
-    if not attention.learnt.seeds or not unet.learnt.seeds:
-        return Finding("one of them learnt from no seed", "not testable here")
     if any(math.isnan(one.learnt.mean(BORDERS)) for one in (attention, unet)):
         return _missing("architecture", " since borders are measured")
     ours, theirs = (statistics.fmean(_border_gaps(one.learnt)) for one in (attention, unet))
-    margin = evidence.noise(_border_gaps).margin(len(attention.learnt.seeds), len(unet.learnt.seeds))
     near = " and ".join(
         f"{one.label} {one.learnt.mean(BORDERS):.4f} and {one.learnt.mean(INTERIORS):.4f}" for one in (attention, unet)
     )
@@ -478,7 +487,7 @@ def _borders(evidence: Evidence) -> Finding:
         f"share of the labelled pixels whose class is right, within {REACH} pixels (of {SCORE_SIZE}) of a border "
         f"between two classes, and elsewhere: {near}; gain near borders minus gain elsewhere"
     )
-    return _judged(measured, ours - theirs, margin)
+    return _judged(measured, ours - theirs, evidence.margin(attention, unet, _border_gaps))
 
 
 def _border_gaps(one: Variant) -> list[float]:
@@ -508,8 +517,8 @@ CLAIMS = (
     Claim("Batch normalisation in the encoder helps", _better("batch_norm", "encoder", "off")),
     Claim("A smaller learning rate in shallow layers helps", _better("discriminative_lr", "on", "off")),
     Claim("MobileNetV2 has a lower latency", _latency),
-    Claim("Attention helps minority classes", _attention),
-    Claim("Attention helps borders", _borders),
+    Claim("Attention helps minority classes", _attention(_minorities)),
+    Claim("Attention helps borders", _attention(_borders)),
 )
 
 
@@ -640,7 +649,7 @@ def _lift(evidence: Evidence) -> str:
     if rare:
         dice = (_mean_dice(one.learnt, rare) for one in (off, on))
         text += "; mean Dice on the classes below {:.0%} of the pixels: {:.4f}, {:.4f}".format(RARE, *dice)
-    margin = evidence.noise().margin(len(on.learnt.seeds), len(off.learnt.seeds))
+    margin = evidence.margin(on, off)
     if math.isnan(margin):
         meaning = "Whether the lifts differ cannot be said with one seed each"
     elif abs(lift_on - lift_off) <= margin:

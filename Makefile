@@ -3,12 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Neither DVC nor MLflow reports home. Idle OpenMP threads spin shortly, then sleep (benchmarks/spinning.py).
+# Neither DVC nor MLflow reports home. Idle OpenMP threads spin shortly, then sleep, and freed memory is kept, as in
+# stages/run.
 export DVC_NO_ANALYTICS := true
 export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export NO_ALBUMENTATIONS_UPDATE := 1
 export GOMP_SPINCOUNT := 1000
+export MALLOC_MMAP_MAX_ := 0
+export MALLOC_TRIM_THRESHOLD_ := 100000000000
+export MALLOC_TOP_PAD_ := 100000000
 
 .PHONY: demo test check lock clean
 

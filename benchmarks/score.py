@@ -1,7 +1,7 @@
 """Recipes side by side on the same folds of the same photos, in a fresh clone: what they score out of fold.
 
     .venv/bin/python benchmarks/score.py FOLDER_OF_PHOTOS [--groups FILE.csv:COLUMN] [--recipes report,best]
-        [--seeds 1] [--folds 3] [--weights FILE] [--keep FOLDER] [-S KEY=VALUE ...]
+        [--seeds 1] [--folds 3] [--jobs 1] [--weights FILE] [--keep FOLDER] [-S KEY=VALUE ...]
 
 A recipe is a preset with changes, see RECIPES. Its line tells, over all photos, each predicted by the networks that
 were not trained on its fold:
@@ -14,8 +14,9 @@ were not trained on its fold:
   maps.
 
 With --seeds N each recipe is run N times; the spread is the sample standard deviation of its scores. Minutes are those
-of the trainings of all folds on this machine, as MLflow has them. A run that was interrupted goes on with --keep: DVC
-restores the trainings that are done.
+of the trainings of all folds on this machine, as MLflow has them, divided by how many run at a time. A run that was
+interrupted goes on with --keep: DVC restores the trainings that are done. On a CPU as many trainings of one thread each
+as it has cores (--jobs 2 -S train.threads=1) take less time than one after another that use all of them.
 """
 
 import argparse
@@ -28,6 +29,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +135,7 @@ def main() -> None:
     parser.add_argument("--recipes", default=",".join(RECIPES), help="some of: " + ", ".join(RECIPES))
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--weights", type=Path, help="ImageNet weights of ResNet-101 for first-place")
     parser.add_argument("--keep", type=Path, help="clone to this folder, or go on in it, and leave it there")
     parser.add_argument("-S", dest="changes", action="append", default=[], help="further changes of params.yaml")
@@ -167,7 +170,10 @@ def main() -> None:
             if name == "first-place":
                 weights = "null" if arguments.weights is None else str(arguments.weights.resolve())
                 changes.append(f"train.encoder_weights={weights}")
-            runs = [_run(folder, recipe, [*changes, f"train.seed={seed}"]) for seed in range(arguments.seeds)]
+            runs = [
+                _run(folder, recipe, [*changes, f"train.seed={seed}"], arguments.jobs)
+                for seed in range(arguments.seeds)
+            ]
             lines.append({"recipe": name, **_summary(runs, recipe.decided)})
             print(json.dumps(lines[-1]), file=sys.stderr, flush=True)
     versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
@@ -175,7 +181,7 @@ def main() -> None:
     print(_table(lines))
 
 
-def _run(folder: Path, recipe: Recipe, changes: Sequence[str]) -> dict[str, Any]:
+def _run(folder: Path, recipe: Recipe, changes: Sequence[str], jobs: int) -> dict[str, Any]:
     """Run one recipe with one seed; its metrics and minutes."""
     environment = {
         **os.environ,
@@ -188,13 +194,19 @@ def _run(folder: Path, recipe: Recipe, changes: Sequence[str]) -> dict[str, Any]
         subprocess.run(command, cwd=folder, env=environment, stdout=sys.stderr, check=True)
 
     call("harveyseg", "preset", recipe.preset)
-    call("dvc", "exp", "run", *(part for change in changes for part in ("-S", change)))
+    settings = [part for change in changes for part in ("-S", change)]
+    call("dvc", "exp", "run", *settings, "configure", "resize-cache", "split")
+    params = YAML(typ="safe", pure=True).load(folder / "params.yaml")
+    trainings = [f"{model}-{fold}" for model, fold in itertools.product(params["models"], params["folds"])]
+    # DVC runs the stages of one call one after another, but it locks what each of several calls reads and writes.
+    with ThreadPool(jobs) as pool:
+        pool.map(lambda training: call("dvc", "--wait-for-lock", "repro", f"train@{training}"), trainings, chunksize=1)
+    call("dvc", "repro")
     evaluated = json.loads((folder / "data" / "ensemble" / "metrics.json").read_text())
     decided = json.loads((folder / "data" / "decisions" / "metrics" / "ensemble.json").read_text())
-    params = YAML(typ="safe", pure=True).load(folder / "params.yaml")
-    trained = itertools.product(params["models"], params["folds"])
-    runs = [read_run(folder / "data" / "models" / f"{model}-{fold}" / "run.json") for model, fold in trained]
-    return {**evaluated, **decided, "minutes": sum(run.results["seconds"] for run in runs) / 60}
+    runs = [read_run(folder / "data" / "models" / training / "run.json") for training in trainings]
+    seconds = sum(run.results["seconds"] for run in runs) / min(jobs, len(runs))
+    return {**evaluated, **decided, "minutes": seconds / 60}
 
 
 def _summary(runs: Sequence[dict[str, Any]], decided: bool) -> dict[str, float]:

@@ -75,6 +75,9 @@ def seed_everything(seed: int) -> None:
     torch.backends.cudnn.benchmark = False
     # Bilinear upsampling has no deterministic CUDA backward: warn_only, so that those networks run all the same.
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # That also fills each new tensor with NaN, for the sake of code that reads what it never wrote, which takes up to
+    # a sixth of the time of a training step on a CPU (benchmarks/cpu.py). Kernels overwrite all of it.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def describe(device: torch.device) -> dict[str, str]:

@@ -24,7 +24,7 @@ def class_weights(scheme: ClassWeights, frequencies: npt.NDArray[np.float64]) ->
       0.9% thus gets about -9.5 and one of 1.1% about +10.5, and among the frequent classes the rarest weighs most
       while among the rare ones the rarest weighs least (in size): the order is turned round. A negative weight
       rewards mistakes. It is here so that the report's trial can be repeated, and its finding that weights "didn't
-      really help" explained.
+      really help" tested.
     * ``enet``: 1 / ln(1.02 + frequency), Paszke et al. 2016 (ENet), bounded in [1.4, 50.5].
     * ``sqrt``: sqrt(median frequency / frequency), the square root of median frequency balancing (Eigen & Fergus
       2015), cut to [0.2, 5]. Frequencies here span four orders of magnitude: balancing in full would give a street
@@ -109,11 +109,11 @@ class SegmentationLoss(nn.Module):
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Compute the loss in float32, whatever the network computed in."""
-        logits = logits.float()
-        if self.pixel_weights is None and not (self.dice or self.label_smoothing or self.presence):
-            return F.cross_entropy(logits.softmax(dim=1) if self.softmax_before_loss else logits, target)
         # Classes last: a view of what a channels_last network returns, and twice as fast to run a softmax over.
-        scores, target = logits.permute(0, 2, 3, 1).flatten(1, 2), target.flatten(1)  # (B, pixels, C), (B, pixels)
+        scores, target = logits.float().permute(0, 2, 3, 1).flatten(1, 2), target.flatten(1)  # (B, P, C), (B, P)
+        if self.pixel_weights is None and not (self.dice or self.label_smoothing or self.presence):
+            pixels = scores.flatten(0, 1)
+            return F.cross_entropy(pixels.softmax(dim=1) if self.softmax_before_loss else pixels, target.flatten())
         log_probabilities = scores.log_softmax(dim=2)
         true = _of_true_class(log_probabilities, target)
         loss = logits.new_zeros(())

@@ -198,9 +198,12 @@ def _run(folder: Path, recipe: Recipe, changes: Sequence[str], jobs: int) -> dic
     call("dvc", "exp", "run", *settings, "configure", "resize-cache", "split")
     params = YAML(typ="safe", pure=True).load(folder / "params.yaml")
     trainings = [f"{model}-{fold}" for model, fold in itertools.product(params["models"], params["folds"])]
-    # DVC runs the stages of one call one after another, but it locks what each of several calls reads and writes.
+    # DVC runs the stages of one call one after another, but several calls at a time lock what they read and write. With
+    # -s none of them touches the stages before, whose outputs the others read.
     with ThreadPool(jobs) as pool:
-        pool.map(lambda training: call("dvc", "--wait-for-lock", "repro", f"train@{training}"), trainings, chunksize=1)
+        pool.map(
+            lambda training: call("dvc", "--wait-for-lock", "repro", "-s", f"train@{training}"), trainings, chunksize=1
+        )
     call("dvc", "repro")
     evaluated = json.loads((folder / "data" / "ensemble" / "metrics.json").read_text())
     decided = json.loads((folder / "data" / "decisions" / "metrics" / "ensemble.json").read_text())

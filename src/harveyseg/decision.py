@@ -32,8 +32,9 @@ chosen on the score, are simpler and were worse: with few photos they fit chance
 
 A test photo is predicted by the mean of several fold models, an out-of-fold photo by one. The mean is smoother, so a
 fixed threshold would be a little off there; ``expected`` takes its threshold from each map itself. With several folds
-the ensemble's photos are mixed with the weights that were chosen without their fold; with a single one the weights were
-chosen on the very photos that are decided, and the ensemble's nested score is a little rosy.
+the ensemble's photos are mixed with the weights that were chosen without their fold. A photo's rule is fitted on photos
+of other folds, whose weights it had a say in, a say at second hand that is not taken out. With a single fold the
+weights were chosen on the very photos that are decided, and the ensemble's nested score is a little rosy.
 
 Probabilities are stored in 256 levels. So all thresholds can be judged exactly from two histograms for each pair, of
 the pixels in and outside the truth (:class:`Evidence`); masks are made only at the end.

@@ -239,6 +239,10 @@ def choose_weights(
         decide: how it is decided what is handed in.
         threads: photos looked at side by side; does not change the result.
     """
+    folds = members.folds if len(members.folds) > 1 else ()
+    if len(members.models) == 1:
+        alone = {members.models[0]: 1.0}
+        return Weights(alone, dict.fromkeys(folds, alone))
     evidence_after = evidence_of_mixtures(members, cached_masks(members, part), threads)
     names = np.array([groups[photo] for photo in members.ids])
     fold_of = np.array([fold for fold, _ in members.positions])
@@ -251,7 +255,6 @@ def choose_weights(
         counts = select(scores_after, len(members.models), params.steps)
         return {model: count / sum(counts) for model, count in zip(members.models, counts, strict=True)}
 
-    folds = members.folds if len(members.folds) > 1 else ()
     without = {fold: weights(np.flatnonzero(fold_of != fold)) for fold in folds}
     return Weights(weights(np.arange(len(names))), without)
 

@@ -164,7 +164,7 @@ def overview(sheet: Sheet, scores: Mapping[str, float], empty_score: float, path
     axes.axvline(empty_score, color=_ORANGE, lw=1.6, label=f"everything empty: {empty_score:.3f}")
     axes.legend(frameon=False, fontsize=8.5, loc="lower left", bbox_to_anchor=(0, 1.0), borderpad=0)
     axes.invert_yaxis()
-    axes.set_xlabel("score (mean Dice over image and class)", fontsize=8.5)
+    axes.set_xlabel("score of the label map (mean Dice over image and class)", fontsize=8.5)
     axes.tick_params(labelsize=8.5)
     axes.spines[["top", "right"]].set_visible(False)
     _draw_sheet(lower, sheet)
@@ -206,7 +206,7 @@ def diversity_figure(
             f"{value:.4f}", (value, index), (3, 0), textcoords="offset points", va="center", fontsize=7.5, color=_INK
         )
     right.invert_yaxis()
-    right.set_title("score", fontsize=9, color=_INK)
+    right.set_title("score of the label map", fontsize=9, color=_INK)
     right.tick_params(labelsize=7.5)
     right.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=11, color=_INK)

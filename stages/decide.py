@@ -39,9 +39,9 @@ def main(
     truth, rows = true_masks(cache / "score"), members.rows(load_part(cache / "train").ids)
     photos = read_folds(folds).set_index("id").loc[members.ids]
     tracker = open_tracker(section(params, "tracking", TrackingParams))
-    if photos["group"].nunique() == 1:
-        print("decide: all photos are of one group of neighbouring frames: they are taken one by one, so that")
-        print("decide: neighbours have a say in each other's decision and the estimate is too rosy")
+    if settings.method != "argmax" and len(photos) > photos["group"].nunique() == 1:
+        warning = "all photos are of one group: neighbours have a say in each other's decision, the estimate is rosy"
+        print(f"warning: {warning}", file=sys.stderr)
     for name in (*own, "ensemble"):
         records: dict[int | None, RunRecord] = {None: read_run(ensemble / "run.json")}
         if name == "ensemble":

@@ -14,10 +14,15 @@ from score import RECIPES, TABLE_1, Recipe, _table
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_recipe(name: str, tmp_path: Path) -> None:
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
     path = tmp_path / "params.yaml"
     path.write_text((ROOT / "params.yaml").read_text())
+    return path
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe(name: str, path: Path) -> None:
     recipe: Recipe = RECIPES[name]
     apply_preset(recipe.preset, path)
     preset = values(path)
@@ -26,7 +31,8 @@ def test_recipe(name: str, tmp_path: Path) -> None:
     assert (params == preset) == (not recipe.changes)
     assert len(params["models"]) == 1
     # Weights that are published need a network; those of `best` come with a package.
-    apply_overrides(path, ["train.encoder_weights=null"] if recipe.preset == "report" else [])
+    if recipe.preset == "report":
+        apply_overrides(path, ["train.encoder_weights=null"])
     assert [config.model for config in check_params(path)] == list(params["models"])
 
 
@@ -34,9 +40,7 @@ def values(path: Path) -> Any:
     return YAML(typ="safe", pure=True).load(path)
 
 
-def test_all_networks_of_table_1_are_in_the_preset(tmp_path: Path) -> None:
-    path = tmp_path / "params.yaml"
-    path.write_text((ROOT / "params.yaml").read_text())
+def test_all_networks_of_table_1_are_in_the_preset(path: Path) -> None:
     apply_preset("report", path)
     assert set(values(path)["models"]) == set(TABLE_1)
 

@@ -40,6 +40,10 @@ def values(path: Path) -> Any:
     return YAML(typ="safe", pure=True).load(path)
 
 
+def test_each_recipe_can_be_asked_for() -> None:
+    assert ",".join(RECIPES).split(",") == list(RECIPES)
+
+
 def test_all_networks_of_table_1_are_in_the_preset(path: Path) -> None:
     apply_preset("report", path)
     assert set(values(path)["models"]) == set(TABLE_1)

@@ -7,6 +7,8 @@ Every score is nested as that of the stage `decide`: a photo's rule is fitted wi
 - nothing: all masks empty.
 - least area: the label map, without classes below an area of their own.
 - thresholds: a threshold and a least area for each class.
+- by area, by sum, by peak: the sets of `expected`, handed in or not by another feature than their expected Dice: the
+  set's area, the mean or the highest probability of all pixels.
 - expected: see harveyseg.decision; `chosen` is it or the label map, by cross-validation inside.
 
 Least areas and thresholds are chosen on the score, a class's own photos beside 16 that score as all classes on average.
@@ -20,7 +22,20 @@ import numpy as np
 import numpy.typing as npt
 
 from harveyseg.cache import load_part
-from harveyseg.decision import ARGMAX, NOTHING, Evidence, Expected, Floats, choose, gather, grouped_parts
+from harveyseg.decision import (
+    ARGMAX,
+    N_LEVELS,
+    NOTHING,
+    Evidence,
+    Expected,
+    Floats,
+    Levels,
+    choose,
+    gather,
+    grouped_parts,
+    log_odds,
+    weigh,
+)
 from harveyseg.ensemble import Weights, listed, load_members, read_weights
 from harveyseg.evaluation import true_masks
 from harveyseg.folds import read_folds
@@ -31,6 +46,27 @@ THRESHOLDS = np.array([8, 13, 20, 26, 38, 51, 64, 77, 90, 102, 115, 128, 153, 17
 PSEUDO_PHOTOS = 16
 
 Rows = npt.NDArray[np.bool_]
+Feature = Callable[[Evidence, Levels], Floats]
+"""From n photos and their sets (n, 24) to what speaks for handing them in, (n, 24)."""
+
+
+def _area(evidence: Evidence, levels: Levels) -> Floats:
+    above = evidence.counts[..., ::-1].cumsum(-1)[..., ::-1]
+    pixels = np.take_along_axis(above, np.minimum(levels, N_LEVELS - 1)[..., None], -1)[..., 0]
+    return log_odds(pixels / above[..., 0])
+
+
+def _sum(evidence: Evidence, levels: Levels) -> Floats:
+    share = evidence.counts @ np.arange(N_LEVELS) / (N_LEVELS - 1)
+    return log_odds(share / evidence.counts.sum(-1))
+
+
+def _peak(evidence: Evidence, levels: Levels) -> Floats:
+    highest = N_LEVELS - 1 - (evidence.counts[..., ::-1] > 0).argmax(-1)
+    return log_odds(highest / (N_LEVELS - 1))
+
+
+FEATURES: dict[str, Feature] = {"by area": _area, "by sum": _sum, "by peak": _peak}
 
 
 def _searched(worth: Floats) -> Callable[[Rows], Floats]:
@@ -56,11 +92,23 @@ def rules(evidence: Evidence, areas: npt.NDArray[np.int64], groups: list[str]) -
         rule = Expected.fit(evidence.of(~held_out), names[~held_out].tolist())
         return evidence.of(held_out).dice(rule.levels(evidence.of(held_out).counts))
 
+    def by(feature: Feature) -> Callable[[Rows], Floats]:
+        def held_out_dice(held_out: Rows) -> Floats:
+            known, new = evidence.of(~held_out), evidence.of(held_out)
+            rule = Expected.fit(known, names[~held_out].tolist())
+            sets, _ = rule.best_sets(known.counts)
+            slope, intercept = weigh(known, names[~held_out].tolist(), sets, feature(known, sets))
+            sets, _ = rule.best_sets(new.counts)
+            return new.dice(np.where(slope * feature(new, sets) + intercept > 0, sets, NOTHING))
+
+        return held_out_dice
+
     return {
         "label map": lambda held_out: worth[held_out, :, ARGMAX],
         "nothing": lambda held_out: worth[held_out, :, NOTHING],
         "least area": _searched(least),
         "thresholds": _searched(both.reshape(*both.shape[:2], -1)),
+        **{name: by(feature) for name, feature in FEATURES.items()},
         "expected": expected,
     }
 
@@ -80,7 +128,7 @@ def main() -> None:
     equal = Weights(dict.fromkeys(own, 1 / len(own)), {})
     sources = {name: Weights({name: 1.0}, {}) for name in own}
     sources |= {"mean": equal, "ensemble": read_weights(data / "ensemble" / "weights.json")}
-    header = ["label map", "nothing", "least area", "thresholds", "expected", "chosen"]
+    header = ["label map", "nothing", "least area", "thresholds", *FEATURES, "expected", "chosen"]
     print(f"{len(rows)} photos, {len(set(groups))} groups\n\n| {' | '.join(['source', *header])} |")
     print("|" + "---|" + "---:|" * len(header))
     for name, weights in sources.items():

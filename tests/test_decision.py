@@ -17,12 +17,12 @@ from harveyseg.decision import (
     Decision,
     Evidence,
     Expected,
-    _log_odds,
     _logistic,
     choose,
     decision_metrics,
     gather,
     grouped_parts,
+    log_odds,
     read_decision,
     write_decision,
 )
@@ -392,4 +392,4 @@ def test_decisions_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 def test_classes_stand_by_name_in_the_file() -> None:
     content = a_decision(calibrated(presence_intercept=tuple(map(float, range(24))))).model_dump()
     assert content["rule"]["presence_intercept"]["24_boat"] == 23
-    assert _log_odds(np.array([0.5]))[0] == 0
+    assert log_odds(np.array([0.5]))[0] == 0

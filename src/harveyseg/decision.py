@@ -194,7 +194,8 @@ def _sigmoid(log_odds: Floats) -> Floats:
     return 1 / (1 + np.exp(-np.clip(log_odds, -50, 50)))
 
 
-def _log_odds(share: npt.NDArray[np.floating[Any]]) -> Floats:
+def log_odds(share: npt.NDArray[np.floating[Any]]) -> Floats:
+    """Log odds of shares, which are kept 1e-4 away from 0 and 1."""
     bounded = np.clip(share.astype(np.float64), 1e-4, 1 - 1e-4)
     return np.log(bounded / (1 - bounded))
 
@@ -228,7 +229,7 @@ class Argmax(BaseModel):
         return np.full(counts.shape[:2], ARGMAX)
 
 
-_LEVEL_LOG_ODDS = _log_odds((np.arange(N_LEVELS) + 0.25) / (N_LEVELS - 0.5))
+_LEVEL_LOG_ODDS = log_odds((np.arange(N_LEVELS) + 0.25) / (N_LEVELS - 0.5))
 """(256,): finite and symmetric at both ends."""
 _CALIBRATION_PIXELS = 100
 """A photo's pixels are no independent observations; all together they count as so many."""
@@ -255,8 +256,7 @@ class Expected(BaseModel):
             evidence: of n photos.
             groups: their groups of neighbouring frames.
         """
-        _, group_of, sizes = np.unique(np.array(groups), return_inverse=True, return_counts=True)
-        weight = 1 / np.sqrt(sizes[group_of])[:, None]
+        weight = _photo_weights(groups)
         share = _CALIBRATION_PIXELS / evidence.levels[0, 0].sum()
         pixels = share * (evidence.levels * (weight * evidence.present)[..., None, None]).sum(0)
         slope, intercept = _logistic(np.tile(_LEVEL_LOG_ODDS, (N_SCORED, 1)), pixels[:, 1], pixels[:, 0])
@@ -267,9 +267,7 @@ class Expected(BaseModel):
             presence_intercept=(0.0,) * N_SCORED,
         )
         levels, dice = calibrated.best_sets(evidence.counts)
-        weight = np.where(levels == NOTHING, 0, weight)  # there is nothing to weigh
-        won, lost = weight * evidence.present * evidence.dice(levels), weight * ~evidence.present
-        slope, intercept = _logistic(_log_odds(dice).T, won.T, lost.T)
+        slope, intercept = weigh(evidence, groups, levels, log_odds(dice))
         return calibrated.model_copy(update={"presence_slope": slope, "presence_intercept": tuple(intercept.tolist())})
 
     def best_sets(self, counts: npt.NDArray[np.int64]) -> tuple[Levels, Floats]:
@@ -287,8 +285,32 @@ class Expected(BaseModel):
     def levels(self, counts: npt.NDArray[np.int64]) -> Levels:
         """Decide from the histograms of n photos, int64 (n, 24, 256)."""
         levels, dice = self.best_sets(counts)
-        odds = self.presence_slope * _log_odds(dice) + np.array(self.presence_intercept)
+        odds = self.presence_slope * log_odds(dice) + np.array(self.presence_intercept)
         return np.where(odds > 0, levels, NOTHING)
+
+
+def weigh(evidence: Evidence, groups: Sequence[str], levels: Levels, feature: Floats) -> tuple[float, Floats]:
+    """Learn from a feature whether handing in sets beats handing in nothing.
+
+    Args:
+        evidence: of n photos.
+        groups: their groups of neighbouring frames.
+        levels: the sets, (n, 24).
+        feature: (n, 24), the larger, the likelier a set is right; on the scale of log odds.
+
+    Returns:
+        Slope, and per class intercept (24,): a set is handed in where ``slope * feature + intercept > 0``.
+    """
+    weight = np.where(levels == NOTHING, 0, _photo_weights(groups))  # there is nothing to weigh
+    won, lost = weight * evidence.present * evidence.dice(levels), weight * ~evidence.present
+    return _logistic(feature.T, won.T, lost.T)
+
+
+def _photo_weights(groups: Sequence[str]) -> Floats:
+    """(n, 1): a group of m frames counts as sqrt(m) photos."""
+    _, group_of, sizes = np.unique(np.array(groups), return_inverse=True, return_counts=True)
+    weights: Floats = 1 / np.sqrt(sizes[group_of])[:, None]
+    return weights
 
 
 def _logistic(x: Floats, won: Floats, lost: Floats) -> tuple[float, Floats]:

@@ -23,6 +23,7 @@ from harveyseg.models import build
 from harveyseg.prediction import (
     Predictor,
     area_shares,
+    decided_labels,
     enlarged_labels,
     load_predictor,
     overlay,
@@ -200,9 +201,40 @@ def test_a_decision_is_for_one_photograph(tmp_path: Path) -> None:
     assert (predict_photo(photo, one(trained), PARAMS) == FLOODED).mean() == pytest.approx(0.5, abs=0.02)
     assert (predict_photo(photo, claimed, PARAMS) == FLOODED).mean() == pytest.approx(0.5, abs=0.02)
     assert (predict_photo(photo, refused, PARAMS) != FLOODED).all()
-    labels = predict_photo(photo, refused, PARAMS, (64, 64))
-    assert np.array_equal(labels, predict_photo(photo, one(trained), PARAMS, (64, 64)))
-    assert (labels == FLOODED).any()
+
+
+@pytest.mark.parametrize(("size", "footprint"), [((40, 60), (20, 20)), ((200, 330), (90, 110)), ((7, 9), (50, 9))])
+def test_a_mosaic_is_decided_in_tiles(size: tuple[int, int], footprint: tuple[int, int]) -> None:
+    """Flooded is claimed in the tile that is sure of it, and not in the others, which are not."""
+    rows, columns = (max(1, round(own / ground)) for own, ground in zip(size, footprint, strict=True))
+    probabilities = np.zeros((25, 12 * rows, 8 * columns), np.uint8)
+    probabilities[0], probabilities[FLOODED] = 95, 160
+    probabilities[:, -12:, -8:] = 0
+    probabilities[FLOODED, -12:, -8:] = 255
+    rule = decision({}, -3.0)  # so that only the sure tile is worth claiming
+    labels = decided_labels(rule, probabilities, size, footprint)
+    sure_tile = np.zeros(size, bool)
+    sure_tile[size[0] - size[0] // rows :, size[1] - size[1] // columns :] = True
+    assert np.array_equal(labels == FLOODED, sure_tile)
+    if rows * columns > 1:  # decided as one photograph the whole mosaic is claimed, or nothing
+        assert not np.array_equal(rule.label_map(probabilities, size), labels)
+
+
+def test_a_mosaic_of_photographs_is_decided_as_they_are() -> None:
+    probabilities = np.random.default_rng(0).integers(0, 256, (25, 24, 40)).astype(np.uint8)
+    rule, photographs = decision({}, 100.0), np.empty((96, 160), np.uint8)
+    for row, column in np.ndindex(2, 5):
+        part = probabilities[:, 12 * row : 12 * row + 12, 8 * column : 8 * column + 8]
+        photographs[48 * row : 48 * row + 48, 32 * column : 32 * column + 32] = rule.label_map(part, (48, 32))
+    assert np.array_equal(decided_labels(rule, probabilities, (96, 160), (48, 32)), photographs)
+
+
+def test_a_decision_goes_with_a_footprint() -> None:
+    trained = sure(FLOODED, 0.5)
+    for flooded in (-100.0, 100.0):
+        predictor = Predictor((trained,), (1.0,), decision({}, flooded))
+        found = (predict_photo(two_photos(), predictor, PARAMS, (64, 64)) == FLOODED).mean()
+        assert found == (pytest.approx(7 / 15, abs=0.05) if flooded > 0 else 0)
 
 
 def test_a_footprint_that_makes_no_sense() -> None:

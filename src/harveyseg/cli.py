@@ -159,7 +159,7 @@ def predict(
         bool,
         typer.Option(
             "--argmax",
-            help="Give each pixel its most probable class, as with --footprint, also where a rule decides.",
+            help="Give each pixel its most probable class, also where a rule decides.",
         ),
     ] = False,
 ) -> None:

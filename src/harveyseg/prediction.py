@@ -120,8 +120,8 @@ def predict_photo(
 
     The photo is resized so that ``footprint`` gets the size that a network was trained on, and goes through it in
     windows of that size; the mean of the probabilities is enlarged to the photo's own size before classes are decided.
-    With a footprint each pixel gets its most probable class, whatever the predictor's decision, which says what is
-    worth claiming in one photograph, not in a mosaic of many.
+    The predictor's decision says what is worth claiming in one photograph, so a mosaic of many is decided in tiles of
+    about ``footprint``, see :func:`decided_labels`.
 
     Args:
         photo: BGR uint8 (H, W, 3), see :func:`read_photo`.
@@ -138,8 +138,8 @@ def predict_photo(
     """
     own = (photo.shape[0], photo.shape[1])
     probabilities = _probabilities(photo, predictor, params, footprint or own)
-    if predictor.decision is not None and footprint is None:
-        return predictor.decision.label_map(probabilities, own)
+    if predictor.decision is not None:
+        return decided_labels(predictor.decision, probabilities, own, footprint or own)
     return enlarged_labels(probabilities, own)
 
 
@@ -226,6 +226,40 @@ def enlarged_labels(probabilities: npt.NDArray[np.uint8], size: tuple[int, int])
             wide = cv2.resize(tall, (width, len(stripe)), interpolation=cv2.INTER_LINEAR)
             keep_better(wide, class_id, best, stripe)
     return labels
+
+
+def decided_labels(
+    decision: Decision, probabilities: npt.NDArray[np.uint8], size: tuple[int, int], footprint: tuple[int, int]
+) -> Labels:
+    """Decide a photo in tiles, each as one photograph; a class may begin or end where they meet.
+
+    Args:
+        decision: the rule for one photograph.
+        probabilities: uint8 (25, H, W).
+        size: (height, width) of the map in pixels.
+        footprint: (height, width) that a tile has about, in the map's pixels.
+
+    Returns:
+        class ids, uint8 (height, width).
+    """
+    labels = np.empty(size, np.uint8)
+    tall, wide = (
+        _tiles(side, own, ground) for side, own, ground in zip(probabilities.shape[1:], size, footprint, strict=True)
+    )
+    for (rows, own_rows), (columns, own_columns) in itertools.product(tall, wide):
+        tile = labels[own_rows, own_columns]
+        tile[:] = decision.label_map(probabilities[:, rows, columns], (tile.shape[0], tile.shape[1]))
+    return labels
+
+
+def _tiles(side: int, own: int, ground: int) -> list[tuple[slice, slice]]:
+    """Tiles of about ``ground`` pixels of a side of ``own``: where in the probabilities' ``side``, and where in it."""
+    edges = np.linspace(0, side, min(side, max(1, round(own / ground))) + 1).round().astype(int)
+    own_edges = (edges * own / side).round().astype(int)
+    return [
+        (slice(*pair), slice(*own_pair))
+        for pair, own_pair in zip(itertools.pairwise(edges), itertools.pairwise(own_edges), strict=True)
+    ]
 
 
 def area_shares(labels: Labels) -> dict[str, float]:

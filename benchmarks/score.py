@@ -120,6 +120,12 @@ RECIPES = {
     "short: no colour": Recipe("best", (*SHORT, "train.augmentation.contrast=0.0", "train.augmentation.colour=0.0")),
     "short: no moving average": Recipe("best", (*SHORT, "train.ema=null")),
     "short: no test-time augmentation": Recipe("best", (*SHORT, "inference.tta=none")),
+    "short: EfficientNet-Lite1": Recipe(
+        "best", (*SHORT, "models.unet_efficientnet_lite0.encoder=tu-tf_efficientnet_lite1")
+    ),
+    "short: EfficientNet-Lite2": Recipe(
+        "best", (*SHORT, "models.unet_efficientnet_lite0.encoder=tu-tf_efficientnet_lite2")
+    ),
     "short: two scales": Recipe("best", (*SHORT, "inference.scales=[1.0,1.5]")),
     "short: 256 px": Recipe("best", (*SHORT, "resize-cache.size=256", "train.augmentation.crop=128")),
     "short: crops of 384": Recipe("best", (*SHORT, "train.augmentation.crop=384")),

@@ -23,8 +23,10 @@ from harveyseg.device import autocast, resolve_precision, seed_everything
 from harveyseg.losses import SegmentationLoss
 from harveyseg.models import build
 from harveyseg.provenance import library_versions
+from harveyseg.settings import load
 
 ROOT = Path(__file__).resolve().parents[1]
+_best = load(ROOT / "src" / "harveyseg" / "presets" / "best.yaml")
 NETWORKS: dict[str, tuple[dict[str, Any], int, SegmentationLoss]] = {
     "report's U-Net": ({"network": "unet", "width": 16}, 15, SegmentationLoss(softmax_before_loss=True)),
     "report's MobileNetV2": (
@@ -32,17 +34,7 @@ NETWORKS: dict[str, tuple[dict[str, Any], int, SegmentationLoss]] = {
         15,
         SegmentationLoss(softmax_before_loss=True),
     ),
-    "best": (
-        {
-            "network": "smp",
-            "architecture": "Unet",
-            "encoder": "tu-tf_efficientnet_lite0",
-            "decoder_channels": [64, 48, 32, 24],
-            "output_stride": 2,
-        },
-        8,
-        SegmentationLoss(dice=0.5),
-    ),
+    "best": (_best["models"]["unet_efficientnet_lite0"], 8, SegmentationLoss(dice=_best["train"]["dice"])),
 }
 """The network, how many photos of 256 px a step takes, and its loss."""
 SIZE, STEPS = 256, 5

@@ -50,8 +50,14 @@ Feature = Callable[[Evidence, Levels], Floats]
 """From n photos and their sets (n, 24) to what speaks for handing them in, (n, 24)."""
 
 
+def _above(evidence: Evidence) -> npt.NDArray[np.int64]:
+    """(n, 24, 256): pixels of at least each level."""
+    above: npt.NDArray[np.int64] = evidence.counts[..., ::-1].cumsum(-1)[..., ::-1]
+    return above
+
+
 def _area(evidence: Evidence, levels: Levels) -> Floats:
-    above = evidence.counts[..., ::-1].cumsum(-1)[..., ::-1]
+    above = _above(evidence)
     pixels = np.take_along_axis(above, np.minimum(levels, N_LEVELS - 1)[..., None], -1)[..., 0]
     return log_odds(pixels / above[..., 0])
 
@@ -84,7 +90,7 @@ def _searched(worth: Floats) -> Callable[[Rows], Floats]:
 def rules(evidence: Evidence, areas: npt.NDArray[np.int64], groups: list[str]) -> dict[str, Callable[[Rows], Floats]]:
     """Per rule, from the held-out photos to their Dice (held out, 24)."""
     names, worth = np.array(groups), evidence.worth
-    above = evidence.counts[..., ::-1].cumsum(-1)[..., ::-1][..., THRESHOLDS]
+    above = _above(evidence)[..., THRESHOLDS]
     least = np.where(areas[..., None] >= AREAS, worth[..., ARGMAX, None], worth[..., NOTHING, None])
     both = np.where(above[..., None] >= AREAS, worth[..., THRESHOLDS, None], worth[..., NOTHING, None, None])
 

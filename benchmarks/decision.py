@@ -75,47 +75,44 @@ def _peak(evidence: Evidence, levels: Levels) -> Floats:
 FEATURES: dict[str, Feature] = {"by area": _area, "by sum": _sum, "by peak": _peak}
 
 
-def _searched(worth: Floats) -> Callable[[Rows], Floats]:
-    """From scores (n, 24, settings) to a rule: per class the setting that is best on the photos not held out."""
+def held_out_dice(
+    evidence: Evidence, areas: npt.NDArray[np.int64], groups: list[str], held_out: Rows
+) -> dict[str, Floats]:
+    """Dice (held out, 24) of the held-out photos under each rule, which is fitted on the others.
 
-    def held_out_dice(held_out: Rows) -> Floats:
-        others = worth[~held_out]
+    Args:
+        evidence: of n photos.
+        areas: (n, 24), pixels of each class in the label map.
+        groups: the photos' groups of neighbouring frames, n.
+        held_out: (n,).
+    """
+    known, new = evidence.of(~held_out), evidence.of(held_out)
+    known_groups = np.array(groups)[~held_out].tolist()
+    above, worth = _above(evidence)[..., THRESHOLDS], evidence.worth
+
+    def searched(settings: Floats) -> Floats:
+        """Per class the setting, of (n, 24, settings), that is best on the photos not held out."""
+        others = settings[~held_out]
         best = (others.sum(0) + PSEUDO_PHOTOS * others.mean((0, 1))).argmax(-1)
-        dice: Floats = np.take_along_axis(worth[held_out], best[None, :, None], -1)[..., 0]
+        dice: Floats = np.take_along_axis(settings[held_out], best[None, :, None], -1)[..., 0]
         return dice
 
-    return held_out_dice
-
-
-def rules(evidence: Evidence, areas: npt.NDArray[np.int64], groups: list[str]) -> dict[str, Callable[[Rows], Floats]]:
-    """Per rule, from the held-out photos to their Dice (held out, 24)."""
-    names, worth = np.array(groups), evidence.worth
-    above = _above(evidence)[..., THRESHOLDS]
     least = np.where(areas[..., None] >= AREAS, worth[..., ARGMAX, None], worth[..., NOTHING, None])
     both = np.where(above[..., None] >= AREAS, worth[..., THRESHOLDS, None], worth[..., NOTHING, None, None])
+    expected = Expected.fit(known, known_groups)
+    known_sets, new_sets = expected.best_sets(known.counts)[0], expected.best_sets(new.counts)[0]
 
-    def expected(held_out: Rows) -> Floats:
-        rule = Expected.fit(evidence.of(~held_out), names[~held_out].tolist())
-        return evidence.of(held_out).dice(rule.levels(evidence.of(held_out).counts))
-
-    def by(feature: Feature) -> Callable[[Rows], Floats]:
-        def held_out_dice(held_out: Rows) -> Floats:
-            known, new = evidence.of(~held_out), evidence.of(held_out)
-            rule = Expected.fit(known, names[~held_out].tolist())
-            sets, _ = rule.best_sets(known.counts)
-            slope, intercept = weigh(known, names[~held_out].tolist(), sets, feature(known, sets))
-            sets, _ = rule.best_sets(new.counts)
-            return new.dice(np.where(slope * feature(new, sets) + intercept > 0, sets, NOTHING))
-
-        return held_out_dice
+    def by(feature: Feature) -> Floats:
+        slope, intercept = weigh(known, known_groups, known_sets, feature(known, known_sets))
+        return new.dice(np.where(slope * feature(new, new_sets) + intercept > 0, new_sets, NOTHING))
 
     return {
-        "label map": lambda held_out: worth[held_out, :, ARGMAX],
-        "nothing": lambda held_out: worth[held_out, :, NOTHING],
-        "least area": _searched(least),
-        "thresholds": _searched(both.reshape(*both.shape[:2], -1)),
+        "label map": new.worth[..., ARGMAX],
+        "nothing": new.worth[..., NOTHING],
+        "least area": searched(least),
+        "thresholds": searched(both.reshape(*both.shape[:2], -1)),
         **{name: by(feature) for name, feature in FEATURES.items()},
-        "expected": expected,
+        "expected": new.dice(expected.levels(new.counts)),
     }
 
 
@@ -141,10 +138,8 @@ def main() -> None:
         predict = members.predictor(*(weights.without.values() or [weights.chosen]))
         evidence = gather(map(predict, range(len(rows))), truth, rows, threads=2)
         areas = count_confusions(predict, truth, rows, threads=2).sum(1)[:, 1:]
-        scores = [
-            float(np.concatenate([rule(parts == part) for part in range(int(parts.max()) + 1)]).mean())
-            for rule in rules(evidence, areas, groups).values()
-        ]
+        dice = [held_out_dice(evidence, areas, groups, parts == part) for part in range(int(parts.max()) + 1)]
+        scores = [float(np.concatenate([of_part[rule] for of_part in dice]).mean()) for rule in dice[0]]
         scores.append(float(evidence.dice(choose(evidence, groups, "auto").nested).mean()))
         print(f"| {name} | {scores[0]:.4f} | " + " | ".join(f"{score - scores[0]:+.4f}" for score in scores[1:]) + " |")
 

@@ -135,7 +135,7 @@ def main() -> None:
     print(f"{len(rows)} photos, {len(set(groups))} groups\n\n| {' | '.join(['source', *header])} |")
     print("|" + "---|" + "---:|" * len(header))
     for name, weights in sources.items():
-        predict = members.predictor(*(weights.without.values() or [weights.chosen]))
+        predict = members.predictor(weights.chosen, weights.without)
         evidence = gather(map(predict, range(len(rows))), truth, rows, threads=2)
         areas = count_confusions(predict, truth, rows, threads=2).sum(1)[:, 1:]
         dice = [held_out_dice(evidence, areas, groups, parts == part) for part in range(int(parts.max()) + 1)]

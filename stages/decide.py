@@ -49,7 +49,7 @@ def main(
         else:
             weights, records = Weights({name: 1.0}, {}), {fold: members.of[name, fold].record for fold in kept}
         # A photo is predicted with the weights that were chosen without its fold, as the test photos are.
-        predict = members.predictor(*(weights.without.values() or [weights.chosen]))
+        predict = members.predictor(weights.chosen, weights.without)
         evidence, test = gather(map(predict, range(len(rows))), truth["val"], rows, threads), None
         if "test" in truth:
             test = gather(members.test(weights.chosen), truth["test"], range(len(truth["test"])), threads)

@@ -59,7 +59,8 @@ def main(
             test = read_probabilities(out / "test.npy")[1]
             confusions["test"] = count_confusions(test.__getitem__, truth["test"], range(len(test)), threads)
         if weights.without:
-            nested = count_confusions(members.predictor(*weights.without.values()), truth["val"], rows, threads)
+            without = members.predictor(weights.chosen, weights.without)
+            nested = count_confusions(without, truth["val"], rows, threads)
         results, files = write_evaluation(out, record, confusions, nested_entry(nested))
         write_weights(out / "weights.json", members, weights)
         title = "Photos that the models were not trained on"

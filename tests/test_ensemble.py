@@ -19,6 +19,7 @@ from harveyseg.decision import ARGMAX, DecideParams, Evidence, attainable_score
 from harveyseg.ensemble import (
     EnsembleParams,
     Members,
+    Weights,
     choose_weights,
     describe_members,
     evidence_of_mixtures,
@@ -213,7 +214,7 @@ def test_selection_is_greedy_and_keeps_the_best_prefix(members: Members) -> None
         seen.append((score, counts))
     best = max(score for score, _ in seen)
     expected = next(counts for score, counts in seen if score > best - 1e-9)
-    assert select(lambda counts: scores_after(counts).mean(1).tolist(), 3, 6) == tuple(expected)
+    assert select([lambda counts: scores_after(counts).mean(1).tolist()], 3, 6) == [tuple(expected)]
 
 
 def test_selection_finds_the_best_mixture_of_all_where_greed_suffices() -> None:
@@ -228,22 +229,27 @@ def test_selection_finds_the_best_mixture_of_all_where_greed_suffices() -> None:
 
     every = [counts for counts in itertools.product(range(7), repeat=3) if 0 < sum(counts) <= 6]
     best = max(mixture_score(counts) for counts in every)
-    found = select(scores_after, 3, 6)
+
+    def from_the_other_end(counts: tuple[int, ...]) -> list[float]:
+        return scores_after(counts[::-1])[::-1]
+
+    found, other = select([scores_after, from_the_other_end], 3, 6)
     assert mixture_score(found) == best
-    assert found == (2, 1, 0)
+    assert (found, other) == ((2, 1, 0), (0, 1, 2))
 
 
-def test_weights_of_a_fold_know_nothing_of_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("decide", [LABEL_MAP, DECIDED], ids=lambda decide: decide.method)
+def test_weights_of_a_fold_know_nothing_of_it(tmp_path: Path, decide: DecideParams) -> None:
     truth = a_truth(0)
     write_members(tmp_path, truth)
     params = EnsembleParams(steps=6)
-    before = choose_weights(read_members(tmp_path), a_part(truth), GROUPS, params, LABEL_MAP, threads=1)
+    before = choose_weights(read_members(tmp_path), a_part(truth), GROUPS, params, decide, threads=1)
     assert set(before.without) == set(FOLDS)
     changed = dict.fromkeys(FOLDS, False)
     for seed, fold in itertools.product(range(1, 6), FOLDS):
         # Any other truth of the fold's photos leaves its weights as they are; those of the other fold may change.
         other = truth | {photo: a_truth(seed)[photo] for photo in VAL_IDS[fold]}
-        after = choose_weights(read_members(tmp_path), a_part(other), GROUPS, params, LABEL_MAP, threads=1)
+        after = choose_weights(read_members(tmp_path), a_part(other), GROUPS, params, decide, threads=1)
         assert after.without[fold] == before.without[fold]
         changed[fold] |= after.chosen != before.chosen
     assert all(changed.values())
@@ -263,9 +269,10 @@ def test_predictions_are_weighted_means(members: Members) -> None:
     other = {"a": 0.0, "b": 1.0, "c": 0.0}
     val = members.of["a", 2].val[1].astype(float) / 2 + members.of["c", 2].val[1] / 2
     assert np.array_equal(members.predictor(weights)(3), np.rint(val))
-    assert not np.array_equal(members.predictor(weights, other)(1), members.of["b", 0].val[1])
-    assert np.array_equal(members.predictor(other, weights)(1), members.of["b", 0].val[1])
-    assert np.array_equal(members.predictor(other, weights)(3), np.rint(val))
+    for without in ({0: other}, {0: other, 2: weights}, {2: weights, 0: other}):
+        assert np.array_equal(members.predictor(weights, without)(1), members.of["b", 0].val[1])
+        assert np.array_equal(members.predictor(weights, without)(3), np.rint(val))
+    assert np.array_equal(members.predictor(other, {2: weights})(1), members.of["b", 0].val[1])
     test = np.mean([members.of[model, fold].test.astype(float) for model in "ac" for fold in FOLDS], axis=0)
     assert np.abs(np.stack(list(members.test(weights))) - test).max() <= 0.5
 
@@ -295,6 +302,25 @@ def test_written_weights_come_back(members: Members, tmp_path: Path) -> None:
     write_json(tmp_path / "weights.json", {"weights": {"a": 1.0}})
     with pytest.raises(HarveysegError, match=r"weights\.json: not the weights of an ensemble"):
         read_weights(tmp_path / "weights.json")
+
+
+@pytest.mark.parametrize("folds", [(2, 0), (0, 10, 9)])
+def test_weights_that_come_back_go_to_their_folds(tmp_path: Path, folds: tuple[int, ...]) -> None:
+    """A file's folds stand in the order of their texts, whatever the order in params.yaml."""
+    rng = np.random.default_rng(0)
+    for model, fold in itertools.product(MODELS, folds):
+        name = f"{model}-{fold}"
+        write_run(tmp_path / "models" / name / "run.json", a_record(model=model, fold=fold, uid=name))
+        for part in ("val", "test"):
+            path = tmp_path / "predictions" / name / f"{part}.npy"
+            write_probabilities(path, (f"{part}{fold if part == 'val' else ''}",), SIZE, [random_maps(rng, 1)])
+        write_json(tmp_path / "predictions" / name / "metrics.json", {"uid": name, "val/score": 0.5})
+    members = load_members(MODELS, folds, tmp_path / "models", tmp_path / "predictions")
+    without = {fold: dict.fromkeys(MODELS, 0.0) | {model: 1.0} for fold, model in zip(folds, MODELS, strict=False)}
+    write_weights(tmp_path / "weights.json", members, Weights(dict.fromkeys(MODELS, 1 / 3), without))
+    read = read_weights(tmp_path / "weights.json")
+    for position, (fold, model) in enumerate(zip(folds, MODELS, strict=False)):
+        assert np.array_equal(members.predictor(read.chosen, read.without)(position), members.of[model, fold].val[0])
 
 
 def test_side_car_names_only_members_with_weight(members: Members) -> None:

@@ -92,17 +92,19 @@ class Members:
         row_of = {photo: row for row, photo in enumerate(ids)}
         return [row_of[photo] for photo in self.ids]
 
-    def predictor(self, *weights: Mapping[str, float]) -> Callable[[int], npt.NDArray[np.uint8]]:
+    def predictor(
+        self, weights: Mapping[str, float], without: Mapping[int, Mapping[str, float]] | None = None
+    ) -> Callable[[int], npt.NDArray[np.uint8]]:
         """Weighted mean of the models' out-of-fold probabilities.
 
         Args:
-            weights: one mapping for all photos, or one for each fold, in the order of ``folds``.
+            weights: of the models.
+            without: other weights for the photos of a fold, by fold, see :class:`Weights`.
 
         Returns:
             From one of ``positions`` to uint8 (25, H, W).
         """
-        of_fold = dict(zip(self.folds, weights * len(self.folds) if len(weights) == 1 else weights, strict=True))
-        positions = self.positions
+        of_fold, positions = {fold: (without or {}).get(fold, weights) for fold in self.folds}, self.positions
 
         def predict(position: int) -> npt.NDArray[np.uint8]:
             fold, row = positions[position]
@@ -247,16 +249,18 @@ def choose_weights(
     names = np.array([groups[photo] for photo in members.ids])
     fold_of = np.array([fold for fold, _ in members.positions])
 
-    def weights(photos: npt.NDArray[np.intp]) -> dict[str, float]:
-        def scores_after(counts: tuple[int, ...]) -> list[float]:
-            chosen = names[photos].tolist()
-            return [attainable_score(one.of(photos), chosen, decide.method) for one in evidence_after(counts)]
+    def scores_of(photos: npt.NDArray[np.intp]) -> ScoresAfter:
+        chosen = names[photos].tolist()
+        return lambda counts: [
+            attainable_score(one.of(photos), chosen, decide.method) for one in evidence_after(counts)
+        ]
 
-        counts = select(scores_after, len(members.models), params.steps)
-        return {model: count / sum(counts) for model, count in zip(members.models, counts, strict=True)}
-
-    without = {fold: weights(np.flatnonzero(fold_of != fold)) for fold in folds}
-    return Weights(weights(np.arange(len(names))), without)
+    learnt_on = [np.arange(len(names)), *(np.flatnonzero(fold_of != fold) for fold in folds)]
+    taken = select([scores_of(photos) for photos in learnt_on], len(members.models), params.steps)
+    chosen, *without = (
+        {model: count / sum(counts) for model, count in zip(members.models, counts, strict=True)} for counts in taken
+    )
+    return Weights(chosen, dict(zip(folds, without, strict=True)))
 
 
 def cached_masks(members: Members, part: CachedPart) -> list[npt.NDArray[np.uint8]]:
@@ -270,24 +274,27 @@ def cached_masks(members: Members, part: CachedPart) -> list[npt.NDArray[np.uint
     return [part.masks[row] for row in members.rows(part.ids)]
 
 
-def select(scores_after: ScoresAfter, models: int, steps: int) -> tuple[int, ...]:
+def select(searches: Sequence[ScoresAfter], models: int, steps: int) -> list[tuple[int, ...]]:
     """Greedy forward selection with replacement: always take the model that lifts the score most.
 
     Args:
-        scores_after: see :data:`ScoresAfter`.
+        searches: see :data:`ScoresAfter`; independent of each other, a step of each after the other.
         models: how many there are.
         steps: how many are taken.
 
     Returns:
-        How often each model was taken when the score was highest; the smallest such mixture.
+        For each search how often each model was taken when its score was highest; the smallest such mixture.
     """
-    counts, best, best_score = (0,) * models, (0,) * models, -np.inf
+    counts = [(0,) * models] * len(searches)
+    best, best_score = list(counts), [-np.inf] * len(searches)
     for _ in range(steps):
-        scores = scores_after(counts)
-        taken = int(np.argmax(scores))
-        counts = tuple(count + (model == taken) for model, count in enumerate(counts))
-        if scores[taken] > best_score + 1e-12:  # a gain by rounding is none
-            best, best_score = counts, scores[taken]
+        # Equal mixtures, of which there are many, one after another: the evidence of one is all that is held.
+        for search in sorted(range(len(searches)), key=counts.__getitem__):
+            scores = searches[search](counts[search])
+            taken = int(np.argmax(scores))
+            counts[search] = tuple(count + (model == taken) for model, count in enumerate(counts[search]))
+            if scores[taken] > best_score[search] + 1e-12:  # a gain by rounding is none
+                best[search], best_score[search] = counts[search], scores[taken]
     return best
 
 
@@ -328,7 +335,7 @@ def evidence_of_mixtures(
                     levels[model, class_id - 1] = histograms(mean, inside if inside.any() else None)
         return levels, np.stack([confusion(true, one) for one in labels])
 
-    @functools.cache  # the searches without a fold mostly walk the same way
+    @functools.lru_cache(maxsize=1)  # the searches without a fold mostly walk the same way, step by step
     def evidence_after(counts: tuple[int, ...]) -> list[Evidence]:
         with ThreadPoolExecutor(threads) as pool:
             found = list(pool.map(lambda position: look(position, counts), range(len(positions))))

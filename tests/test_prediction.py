@@ -247,18 +247,28 @@ def test_a_footprint_that_makes_no_sense() -> None:
 
 
 CHILD = """
-import resource
+import resource, sys
 import numpy as np, torch
 from torch import nn
+from harveyseg.decision import Decision, Expected
 from harveyseg.inference import InferenceParams
 from harveyseg.prediction import Predictor, area_shares, overlay, predict_photo
 from harveyseg.weights import TrainedNetwork
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 trained = TrainedNetwork(nn.Conv2d(3, 25, 1), {}, (0.5,) * 3, (0.2,) * 3, (64, 64))
 params = InferenceParams(threads=1, device="cpu", batch_size=4)
+footprint, decision = (512, 512), None
+if sys.argv[1] == "decided":
+    everything = Expected(
+        calibration_slope=1, calibration_intercept=[0] * 24, presence_slope=1, presence_intercept=[100] * 24
+    )
+    footprint, decision = None, Decision(
+        source="unet", uids={}, photos=9, groups=3, argmax_score=0, nested_score=0, in_sample_score=0,
+        cross_validated={}, part_rules=[], rule=everything,
+    )
 def predict(height):
     photo = np.full((height, 4096, 3), 90, np.uint8)
-    labels = predict_photo(photo, Predictor((trained,), (1.0,)), params, (512, 512))
+    labels = predict_photo(photo, Predictor((trained,), (1.0,), decision), params, footprint)
     overlay(photo, labels)
     assert sum(area_shares(labels).values()) > 99.9
 predict(256)
@@ -268,9 +278,10 @@ print(peak() - before)
 """
 
 
-def test_memory_for_a_mosaic_is_little_more_than_the_photo_and_its_labels() -> None:
+@pytest.mark.parametrize("kind", ["mosaic", "decided"])
+def test_memory_is_little_more_than_the_photo_and_its_labels(kind: str) -> None:
     source = Path(__file__).parents[1] / "src"
-    done = subprocess.run([sys.executable, "-c", CHILD], cwd=source, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", CHILD, kind], cwd=source, capture_output=True, text=True, check=True)
     # 144 MiB for the photo, 48 for its labels, 19 for its probabilities; the same enlarged would take 4800.
     assert int(done.stdout) < 144 + 48 + 19 + 60
 

@@ -11,6 +11,8 @@ from harveyseg.errors import HarveysegError
 from harveyseg.probabilities import (
     average,
     count_confusions,
+    enlarge,
+    enlarge_rows,
     ids_file,
     label_map,
     largest_size,
@@ -58,6 +60,13 @@ def test_upsample_is_what_torch_does() -> None:
         torch.from_numpy(maps)[None].float(), size=(256, 256), mode="bilinear", align_corners=False
     )
     assert np.abs(upsample(maps, (256, 256)) - theirs[0].numpy()).max() < 1e-3
+
+
+@pytest.mark.parametrize("rows", [slice(0, 300), slice(0, 100), slice(99, 101), slice(256, 512)])
+def test_rows_are_those_of_the_whole(rows: slice) -> None:
+    channel = np.random.default_rng(0).integers(0, 256, (7, 11)).astype(np.uint8)
+    found = enlarge_rows(channel, (300, 40), rows)
+    np.testing.assert_allclose(found, enlarge(channel, (300, 40))[rows], atol=1e-4)
 
 
 @pytest.mark.parametrize(("height", "width", "size"), [(64, 64, 256), (96, 80, 250), (30, 30, 30), (64, 64, 40)])

@@ -57,7 +57,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from harveyseg.classes import N_CLASSES, slug
 from harveyseg.errors import HarveysegError
 from harveyseg.files import read_json, write_json
-from harveyseg.probabilities import SCORE_SHAPE, enlarge, label_map
+from harveyseg.probabilities import SCORE_SHAPE, STRIPE, enlarge, enlarge_rows, keep_better, label_map
 from harveyseg.runs import RunRecord
 from harveyseg.score import N_SCORED, confusion, image_dice, pair_metrics
 from harveyseg.settings import Section
@@ -176,7 +176,11 @@ def histograms(levels: npt.NDArray[np.uint8], true: npt.NDArray[np.bool_] | None
 
 def _enlarge(channel: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """One class's enlarged probabilities, rounded to levels, uint8 (height, width)."""
-    return np.asarray(cv2.convertScaleAbs(enlarge(channel, size)), np.uint8)
+    return _rounded(enlarge(channel, size))
+
+
+def _rounded(enlarged: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    return np.asarray(cv2.convertScaleAbs(enlarged), np.uint8)
 
 
 def _histogram(levels: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8] | None) -> npt.NDArray[np.int64]:
@@ -503,7 +507,7 @@ class Decision(BaseModel):
     def label_map(
         self, probabilities: npt.NDArray[np.uint8], size: tuple[int, int] = SCORE_SHAPE
     ) -> npt.NDArray[np.uint8]:
-        """A map with one class for each pixel that agrees with :meth:`handed_in`, for pictures.
+        """A map with one class for each pixel that agrees with :meth:`handed_in`, for pictures; in stripes.
 
         Where masks overlap, the class whose probability is the highest in relation to its threshold; where no class is
         handed in, the most probable one of the background and the classes that are handed in elsewhere in the photo.
@@ -515,21 +519,23 @@ class Decision(BaseModel):
         Returns:
             class ids, uint8 (height, width).
         """
-        enlarged = [_enlarge(channel, SCORE_SHAPE) for channel in probabilities[1:]]
-        levels = self._levels(enlarged)
-        allowed = [0, *(np.flatnonzero(levels != NOTHING) + 1).tolist()]
-        kept = np.zeros_like(probabilities)
-        kept[allowed] = probabilities[allowed]
-        labels = label_map(kept, size)
-        excess = np.ones(size, np.float32)
-        for class_id in allowed[1:]:
-            if levels[class_id - 1] != ARGMAX:
-                relative = _enlarge(probabilities[class_id], size) / np.float32(levels[class_id - 1])
-                better = relative >= excess
-                labels[better], excess[better] = class_id, relative[better]
+        levels = self._levels(_enlarge(channel, SCORE_SHAPE) for channel in probabilities[1:])
+        labels = np.zeros(size, np.uint8)
+        for top in range(0, size[0], STRIPE):
+            rows, stripe = slice(top, top + STRIPE), labels[top : top + STRIPE]
+            best = enlarge_rows(probabilities[0], size, rows)
+            claimed, excess = np.zeros_like(stripe), np.ones(stripe.shape, np.float32)
+            for class_id in (np.flatnonzero(levels != NOTHING) + 1).tolist():
+                channel, level = enlarge_rows(probabilities[class_id], size, rows), levels[class_id - 1]
+                keep_better(channel, class_id, best, stripe)
+                if level != ARGMAX:
+                    relative = _rounded(channel) / np.float32(level)
+                    better = relative >= excess
+                    claimed[better], excess[better] = class_id, relative[better]
+            np.copyto(stripe, claimed, where=claimed > 0)
         return labels
 
-    def _levels(self, enlarged: Sequence[npt.NDArray[np.uint8]]) -> Levels:
+    def _levels(self, enlarged: Iterable[npt.NDArray[np.uint8]]) -> Levels:
         counts = np.stack([_histogram(channel, None) for channel in enlarged])
         levels: Levels = self.rule.levels(counts[None])[0]
         return levels

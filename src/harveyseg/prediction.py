@@ -16,16 +16,13 @@ from harveyseg.decision import Decision, read_decision
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import atomic, read_json
 from harveyseg.inference import MULTIPLE, InferenceParams, Inferer, mixture, slide, window_size
-from harveyseg.probabilities import average, keep_better
+from harveyseg.probabilities import STRIPE, average, enlarge_rows, keep_better
 from harveyseg.runs import read_run
 from harveyseg.settings import load
 from harveyseg.weights import TrainedNetwork, load_weights
 
 Labels = npt.NDArray[np.uint8]
 Pixels = npt.NDArray[np.uint8]
-
-_STRIPE = 256
-"""Rows of a photo that are classified together."""
 
 
 @dataclass(frozen=True)
@@ -211,20 +208,12 @@ def enlarged_labels(probabilities: npt.NDArray[np.uint8], size: tuple[int, int])
     Returns:
         class ids, uint8 (height, width).
     """
-    (height, width), rows = size, probabilities.shape[1]
     labels = np.zeros(size, np.uint8)
-    for top in range(0, height, _STRIPE):
-        stripe = labels[top : top + _STRIPE]
-        # Pixel centres at half-integers, edges repeated; across, OpenCV does the same.
-        centres = np.clip((np.arange(top, top + len(stripe)) + 0.5) * (rows / height) - 0.5, 0, rows - 1)
-        above = centres.astype(np.intp)
-        below = np.minimum(above + 1, rows - 1)
-        share = (centres - above).astype(np.float32)[:, None]
+    for top in range(0, size[0], STRIPE):
+        stripe = labels[top : top + STRIPE]
         best = np.full(stripe.shape, -1, np.float32)
         for class_id, channel in enumerate(probabilities):
-            tall = (1 - share) * channel[above] + share * channel[below]
-            wide = cv2.resize(tall, (width, len(stripe)), interpolation=cv2.INTER_LINEAR)
-            keep_better(wide, class_id, best, stripe)
+            keep_better(enlarge_rows(channel, size, slice(top, top + STRIPE)), class_id, best, stripe)
     return labels
 
 
@@ -265,16 +254,16 @@ def _tiles(side: int, own: int, ground: int) -> list[tuple[slice, slice]]:
 def area_shares(labels: Labels) -> dict[str, float]:
     """Share of the photo's area that each class takes, in percent, by class name."""
     counts = np.zeros(N_CLASSES, np.int64)
-    for top in range(0, len(labels), _STRIPE):  # bincount makes 64-bit integers of what it counts
-        counts += np.bincount(labels[top : top + _STRIPE].ravel(), minlength=N_CLASSES)
+    for top in range(0, len(labels), STRIPE):  # bincount makes 64-bit integers of what it counts
+        counts += np.bincount(labels[top : top + STRIPE].ravel(), minlength=N_CLASSES)
     return {name: 100 * float(count) / labels.size for name, count in zip(CLASS_NAMES, counts, strict=True)}
 
 
 def overlay(photo: Pixels, labels: Labels) -> None:
     """Cover a photo, BGR uint8 (H, W, 3), half by the colours of its classes, in place; background is left clear."""
     colours = np.ascontiguousarray(PALETTE[:, ::-1])
-    for top in range(0, len(labels), _STRIPE):
-        stripe, shown = labels[top : top + _STRIPE], photo[top : top + _STRIPE]
+    for top in range(0, len(labels), STRIPE):
+        stripe, shown = labels[top : top + STRIPE], photo[top : top + STRIPE]
         blended = cv2.addWeighted(shown, 0.5, colours[stripe], 0.5, 0)
         np.copyto(shown, blended, where=(stripe != 0)[..., None])
 

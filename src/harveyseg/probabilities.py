@@ -22,6 +22,9 @@ from harveyseg.score import SCORE_SIZE, confusion
 SCORE_SHAPE = (SCORE_SIZE, SCORE_SIZE)
 """(height, width) at which the competition scores."""
 
+STRIPE = 256
+"""Rows of a map that are made at a time where a map may be of any size."""
+
 Result = TypeVar("Result")
 
 Confusions = npt.NDArray[np.int64]
@@ -85,6 +88,28 @@ def enlarge(channel: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArra
     """One class's probabilities, uint8 (H, W), as :func:`upsample` enlarges them: float32 (height, width)."""
     enlarged = cv2.resize(channel.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
     return np.asarray(enlarged, np.float32)
+
+
+def enlarge_rows(channel: npt.NDArray[np.uint8], size: tuple[int, int], rows: slice) -> npt.NDArray[np.float32]:
+    """Some rows of :func:`enlarge`, up to rounding, in memory for these alone.
+
+    Args:
+        channel: one class's probabilities, uint8 (H, W).
+        size: (height, width) of the whole.
+        rows: which of its rows, without step.
+
+    Returns:
+        float32 (rows, width).
+    """
+    height, own = size[0], len(channel)
+    # Pixel centres at half-integers, edges repeated; across, OpenCV does the same.
+    centres = np.clip((np.arange(*rows.indices(height)) + 0.5) * (own / height) - 0.5, 0, own - 1)
+    above = centres.astype(np.intp)
+    below = np.minimum(above + 1, own - 1)
+    share = (centres - above).astype(np.float32)[:, None]
+    tall = (1 - share) * channel[above] + share * channel[below]
+    wide = cv2.resize(tall, (size[1], len(tall)), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(wide, np.float32)
 
 
 def over_label_maps(

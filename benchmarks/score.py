@@ -79,8 +79,12 @@ def _short(*changes: str) -> Recipe:
     return Recipe("best", ("train.epochs=10", *changes))
 
 
+_REPORT = ("train.encoder_weights=null", *_only("unet"))
+
 RECIPES = {
-    "report": Recipe("report", ("train.encoder_weights=null", *_only("unet")), decided=False, batch_size=15),
+    "report": Recipe("report", _REPORT, decided=False, batch_size=15),
+    # The same networks: after "report" in one call nothing is trained anew.
+    "report: decided": Recipe("report", (*_REPORT, "decide.method=auto"), batch_size=15),
     "first-place": Recipe(
         "report",
         (
@@ -128,6 +132,7 @@ RECIPES = {
     "short: EfficientNet-Lite2": _short("models.unet_efficientnet_lite0.encoder=tu-tf_efficientnet_lite2"),
     "short: two scales": _short("inference.scales=[1.0,1.5]"),
     "short: 256 px": _short("resize-cache.size=256", "train.augmentation.crop=128"),
+    "short: 768 px": _short("resize-cache.size=768"),
     "short: crops of 384": _short("train.augmentation.crop=384"),
     "short: one rate for all layers": _short("train.depth_factor=1.0"),
     "short: Adam": _short("train.optimiser=adam"),

@@ -123,7 +123,7 @@ print(json.dumps(keys))
 
 
 def test_another_process_in_another_checkout_finds_the_same_key(cache: Path, tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "src", tmp_path / "src")
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
     write_config(tmp_path, config())
     command = [sys.executable, "-c", IN_ANOTHER_CHECKOUT, str(tmp_path / "unet.json"), str(cache), SPLIT]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src"), "PYTHONHASHSEED": "1"}

@@ -6,32 +6,38 @@ only one candidate. For one pair let ``pi`` be the probability that the class is
 the probability of pixel i given that it is present. Handing in nothing is worth ``1 - pi``, handing in a set S is worth
 ``pi E[2 |S and Y| / (|S| + |Y|)]``. That is two questions: which set, and whether any.
 
-*Which set.* Of all sets of one size the most probable pixels are the best (Dai and Li 2023, RankDice), so S is a
-threshold set. An image has many pixels, so ``|Y|`` is close to its mean, and
+*Which set.* If pixels are independent given the photo, then of all sets of one size the most probable pixels are the
+best (Dai and Li 2023, RankDice), so S is a threshold set; and as an image has many pixels, ``|Y|`` is close to its
+mean, and
 
     E[Dice(S)]  ~  D(S)  =  2 sum_S r_i / (|S| + sum_i r_i).
 
+The pixels of one object are not independent, and small D* come out smaller than the Dice that they bring. That is left
+to the regression below, which learns what a D* is worth.
+
 Adding a pixel raises this ratio exactly if ``2 r_i > D(S)``: at the maximum D*, S is the pixels with ``r_i > D* / 2``.
 The best threshold is half the best Dice: 0.5 only where all is sure, and another one for each image (Lipton, Elkan and
-Narayanaswamy 2014; also Jansche 2007, Nan et al. 2012, Dembczynski et al. 2011). The sums need calibrated probabilities
+Narayanaswamy 2014; also Jansche 2007, Ye et al. 2012, Dembczynski et al. 2011). The sums need calibrated probabilities
 (Popordanoska et al. 2021), so ``log odds(r) = slope * log odds(p) + intercept of the class`` is fitted first, on photos
 that hold the class.
 
 *Whether any.* S is handed in if ``pi E[Dice] > 1 - pi``. Both sides at once are one logistic regression, in which a
 pair with the class wins its Dice and a pair without it loses 1: its odds are ``pi E[Dice] : (1 - pi)``. Its feature is
-log odds(D*); area, sum and peak beside it made it worse. Most classes occur in few photos, and neighbouring frames show
-the same: all classes share the slope, their intercepts are drawn to a common one, and a group of m frames counts as
-sqrt(m) photos.
+log odds(D*); area, sum or peak in its place gain less, and beside it nothing. Most classes occur in few photos, and
+neighbouring frames show the same: all classes share the slope, their intercepts are drawn to a common one, and a group
+of m frames counts as sqrt(m) photos.
 
 This is the rule ``expected``. Cross-validation on out-of-fold predictions says whether the label map is handed in
 instead: where it is better by more than the standard error over the parts (the one-standard-error rule of Breiman et
 al. 1984, for the rule that is better on nearly all networks). To take whichever is ahead follows chance on networks
 that hardly find anything. The score that is reported is nested: each photo is decided by a rule that was chosen and
 fitted without the whole group of neighbouring frames that it belongs to. Thresholds and least areas for each class,
-chosen on the score, are simpler and were worse: with few photos they fit chance (``benchmarks/decision.py``).
+chosen on the score, are simpler; they were a little worse on most networks, and negative on some: with few photos they
+fit chance (``benchmarks/decision.py``).
 
 A test photo is predicted by the mean of several fold models, an out-of-fold photo by one. The mean is smoother, so a
-fixed threshold would be a little off there; ``expected`` takes its threshold from each map itself. With several folds
+fixed threshold would be a little off there; ``expected`` takes its threshold from each map itself, and whether any is
+asked of a D* that is a little lower where the fold models disagree. With several folds
 the ensemble's photos are mixed with the weights that were chosen without their fold. A photo's rule is fitted on photos
 of other folds, whose weights it had a say in, a say at second hand that is not taken out. With a single fold the
 weights were chosen on the very photos that are decided, and the ensemble's nested score is a little rosy.

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import random
 import resource
 import shutil
 import signal
@@ -22,7 +23,7 @@ from harveyseg import downloads
 from harveyseg.downloads import fetch, fetch_json, without_secrets
 from harveyseg.errors import HarveysegError
 
-DATA = os.urandom(3_000_000)
+DATA = random.Random(0).randbytes(3_000_000)
 MD5 = f"md5:{hashlib.md5(DATA).hexdigest()}"
 SHA256 = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
 

@@ -136,7 +136,8 @@ def steps(tracker: Tracker, run_id: str | None, name: str = "epoch/train_loss") 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MLFLOW_TRACKING_URI", "HARVEYSEG_REQUIRE_TRACKING", "DVC_ROOT", "DVC_EXP_NAME"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that it is taken back if the test sets it, as MLflow's set_tracking_uri does
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture
@@ -150,7 +151,9 @@ def project(tmp_path: Path) -> Path:
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database whose tables are made (1 to 3 s), without the experiment ``harveyseg``."""
     folder = tmp_path_factory.mktemp("migrated")
-    open_tracker(TrackingParams(experiment="another"), folder)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        open_tracker(TrackingParams(experiment="another"), folder)
     return folder / "mlflow.db"
 
 

@@ -35,6 +35,7 @@ from harveyseg.decision import (
     gather,
     grouped_parts,
     log_odds,
+    tail_sums,
     weigh,
 )
 from harveyseg.ensemble import Weights, listed, load_members, read_weights
@@ -51,14 +52,8 @@ Feature = Callable[[Evidence, Levels], Floats]
 """From n photos and their sets (n, 24) to what speaks for handing them in, (n, 24)."""
 
 
-def _above(evidence: Evidence) -> npt.NDArray[np.int64]:
-    """(n, 24, 256): pixels of at least each level."""
-    above: npt.NDArray[np.int64] = evidence.counts[..., ::-1].cumsum(-1)[..., ::-1]
-    return above
-
-
 def _area(evidence: Evidence, levels: Levels) -> Floats:
-    above = _above(evidence)
+    above = tail_sums(evidence.counts)
     pixels = np.take_along_axis(above, np.minimum(levels, N_LEVELS - 1)[..., None], -1)[..., 0]
     return log_odds(pixels / above[..., 0])
 
@@ -89,7 +84,7 @@ def held_out_dice(
     """
     known, new = evidence.of(~held_out), evidence.of(held_out)
     known_groups = np.array(groups)[~held_out].tolist()
-    above, worth = _above(evidence)[..., THRESHOLDS], evidence.worth
+    above, worth = tail_sums(evidence.counts)[..., THRESHOLDS], evidence.worth
 
     def searched(settings: Floats) -> Floats:
         """Per class the setting, of (n, 24, settings), that is best on the photos not held out."""

@@ -37,10 +37,10 @@ fit chance (``benchmarks/decision.py``).
 
 A test photo is predicted by the mean of several fold models, an out-of-fold photo by one. The mean is smoother, so a
 fixed threshold would be a little off there; ``expected`` takes its threshold from each map itself, and whether any is
-asked of a D* that is a little lower where the fold models disagree. With several folds
-the ensemble's photos are mixed with the weights that were chosen without their fold. A photo's rule is fitted on photos
-of other folds, whose weights it had a say in, a say at second hand that is not taken out. With a single fold the
-weights were chosen on the very photos that are decided, and the ensemble's nested score is a little rosy.
+asked of a D* that is a little lower where the fold models disagree. With several folds the ensemble's photos are mixed
+with the weights that were chosen without their fold. A photo's rule is fitted on photos of other folds, whose weights
+it had a say in, a say at second hand that is not taken out. With a single fold the weights were chosen on the very
+photos that are decided, and the ensemble's nested score is a little rosy.
 
 Probabilities are stored in 256 levels. So all thresholds can be judged exactly from two histograms for each pair, of
 the pixels in and outside the truth (:class:`Evidence`); masks are made only at the end.
@@ -115,7 +115,7 @@ class Evidence:
     @classmethod
     def build(cls, levels: npt.NDArray[np.int64], confusions: npt.NDArray[np.int64]) -> "Evidence":
         """From ``levels`` and the label maps' confusions, int64 (n, 25, 25)."""
-        outside, inside = _tail(levels[:, :, 0]), _tail(levels[:, :, 1])
+        outside, inside = tail_sums(levels[:, :, 0]), tail_sums(levels[:, :, 1])
         total = inside + outside + inside[..., :1]
         worth = np.ones((*total.shape[:2], N_LEVELS + 1))
         worth[..., :N_LEVELS] = np.where(total == 0, 1, 2 * inside / np.maximum(total, 1))
@@ -194,7 +194,7 @@ def _histogram(levels: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8] | None
     return np.asarray(counted, np.int64).reshape(-1)
 
 
-def _tail(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def tail_sums(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Sums over the last axis from each place to the end: of the pixels of at least each level."""
     sums: npt.NDArray[Any] = values[..., ::-1].cumsum(-1)[..., ::-1]
     return sums
@@ -286,8 +286,8 @@ class Expected(BaseModel):
         Where no pixel reaches level 1, NOTHING and 0.
         """
         intercept = np.array(self.calibration_intercept)[:, None]
-        mass = _tail(counts * _sigmoid(self.calibration_slope * _LEVEL_LOG_ODDS + intercept))
-        dice = 2 * mass / (_tail(counts) + mass[..., :1])
+        mass = tail_sums(counts * _sigmoid(self.calibration_slope * _LEVEL_LOG_ODDS + intercept))
+        dice = 2 * mass / (tail_sums(counts) + mass[..., :1])
         dice[..., 0] = 0  # all pixels, however improbable
         levels = dice.argmax(-1)
         return np.where(levels == 0, NOTHING, levels), dice.max(-1)

@@ -250,9 +250,9 @@ def choose_weights(
     fold_of = np.array([fold for fold, _ in members.positions])
 
     def scores_of(photos: npt.NDArray[np.intp]) -> ScoresAfter:
-        chosen = names[photos].tolist()
+        theirs = names[photos].tolist()
         return lambda counts: [
-            attainable_score(one.of(photos), chosen, decide.method) for one in evidence_after(counts)
+            attainable_score(one.of(photos), theirs, decide.method) for one in evidence_after(counts)
         ]
 
     learnt_on = [np.arange(len(names)), *(np.flatnonzero(fold_of != fold) for fold in folds)]

@@ -22,6 +22,7 @@ from harveyseg.settings import load
 from harveyseg.study import (
     KEPT_PARAMS,
     Base,
+    _Queue,
     find_study,
     read_base,
     read_studies,
@@ -175,6 +176,39 @@ def test_params_yaml_outlives_a_kill_while_it_is_changed(params: Path) -> None:
     assert params.read_text() == recipe
     assert not kept.exists()
     assert not restore_params(params)
+
+
+@pytest.mark.slow
+def test_what_dvc_had_staged_when_it_was_killed_does_not_hinder_the_next_study(tmp_path: Path) -> None:
+    project = start_project(tmp_path / "harveyseg", CHANGES)
+    params, kept = project.folder / "params.yaml", project.folder / KEPT_PARAMS
+    recipe = params.read_text()
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text(recipe)
+    # What DVC stages between its two stashes: its options on params.yaml, and its arguments, which git ignores.
+    params.write_text(recipe.replace("softmax_before_loss: false", "softmax_before_loss: true"))
+    arguments = project.folder / ".dvc" / "tmp" / "repro.dat"
+    arguments.parent.mkdir(exist_ok=True)
+    arguments.write_bytes(b"")
+    project.run("git", "add", "--force", "params.yaml", str(arguments))
+    assert set(project.run("git", "diff", "--cached", "--name-only").split()) == {"params.yaml", ".dvc/tmp/repro.dat"}
+    (project.folder / "stages" / "train.py").open("a").write("# an edit of the user's\n")
+    edited = project.run("git", "diff", "--", "stages")
+
+    assert restore_params(params)
+    base, queue = read_base(params), _Queue(project.folder)
+    locked = project.folder / ".git" / "index.lock"
+    locked.touch()
+    with pytest.raises(HarveysegError, match=r"index\.lock: git's index is locked"), queue.kept_params(base):
+        pass
+    locked.unlink()
+    for trial in trials(find_study("softmax"), base, 1):
+        with queue.kept_params(base):
+            queue.put(trial)
+    assert study_states(project) == ["Queued", "Queued"]
+    assert params.read_text() == recipe
+    assert project.run("git", "diff", "--cached", "--name-only") == ""
+    assert project.run("git", "diff", "--", "stages") == edited != ""
 
 
 CHANGES: dict[str, object] = {

@@ -42,6 +42,10 @@ _SECTIONS = ("data", "resize-cache", "split", "folds", "models", "train", "ensem
 """What decides a trial's scores."""
 KEPT_PARAMS = Path(".locks", "study-params.yaml")
 """The recipe, while DVC changes params.yaml to queue its variants."""
+_KILLED = KEPT_PARAMS.with_name("study-killed.yaml")
+"""The same, once params.yaml was set back after a kill, until git's index is, too."""
+_STAGED = ("params.yaml", ".dvc/tmp/repro.dat")
+"""What DVC stages while it queues an experiment."""
 _TIMES = re.compile(r"(\d+)x")
 _NAMED = 2
 """Of the studies that share a trial, so many are named while it runs."""
@@ -137,7 +141,7 @@ def restore_params(params: Path) -> bool:
         if not kept.exists():
             return False
         write_text(params, kept.read_text(encoding="utf-8"))
-        kept.unlink()
+        kept.replace(params.parent / _KILLED)
     return True
 
 
@@ -389,7 +393,7 @@ class _Queue:
         """While trials are queued, DVC lays their options over params.yaml: a copy outlives whatever ends that.
 
         Raises:
-            HarveysegError: when params.yaml is no longer the recipe of the study.
+            HarveysegError: when params.yaml is no longer the recipe of the study; when git's index is locked.
         """
         params, kept = self._root / "params.yaml", self._root / KEPT_PARAMS
         with FileLock(kept.with_suffix(".lock")):
@@ -398,6 +402,9 @@ class _Queue:
                     f"{params}: was changed since the study began. Set it back, or begin a study of the new recipe: "
                     "run the command again."
                 )
+            if (self._root / _KILLED).exists():  # a DVC that finds staged what another one left cannot queue
+                self._git("reset", "--quiet", "--", *_STAGED)
+                (self._root / _KILLED).unlink()
             text = params.read_text(encoding="utf-8")
             write_text(kept, text)
             try:
@@ -449,7 +456,10 @@ class _Queue:
 
     def _git(self, *arguments: str) -> str:
         command = ["git", "-C", str(self._root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        self._check_index(done.stderr)
+        done.check_returncode()
+        return done.stdout.strip()
 
     def _dvc(self, *arguments: str, output: int = subprocess.PIPE) -> None:
         command = [sys.executable, "-m", "dvc", *arguments]
@@ -461,12 +471,16 @@ class _Queue:
         )
         if done.returncode:
             said = f"{done.stdout or ''}{done.stderr or ''}".strip()
-            if "index is locked" in said:
-                raise HarveysegError(
-                    f"{self._root / '.git/index.lock'}: git's index is locked. If no git or DVC command runs, one was "
-                    "killed: remove that file, then run the command again."
-                )
+            self._check_index(said)
             raise HarveysegError(f"dvc {' '.join(arguments[:2])} failed: {said or f'exit {done.returncode}'}")
+
+    def _check_index(self, said: str) -> None:
+        """Of what git ("index.lock': File exists") or DVC ("index is locked") said when it failed."""
+        if "index is locked" in said or "index.lock" in said:
+            raise HarveysegError(
+                f"{self._root / '.git/index.lock'}: git's index is locked. If no git or DVC command runs, one was "
+                "killed: remove that file, then run the command again."
+            )
 
 
 def _adopt(task: _Task, base: Base, root: Path, commit: str, tracker: Tracker) -> str:

@@ -79,7 +79,11 @@ def study(
     if not names:
         raise HarveysegError("harveyseg study NAME: which one? `harveyseg study --list` prints the names.")
     if restore_params(PARAMS):
-        print("params.yaml: set back to the recipe, since a study was killed while it queued variants.", flush=True)
+        print(
+            "params.yaml: set back to the recipe, since a study was killed while it queued variants. Other uncommitted "
+            "changes that are missing now are where DVC had put them: `git stash list`.",
+            flush=True,
+        )
     base, tracker = read_base(PARAMS), open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
     link_for_experiments(section(PARAMS, "data", DataParams).path, project_root())
     run_studies(names, base, project_root(), tracker, seeds, jobs, lambda line: print(line, flush=True))

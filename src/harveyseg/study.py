@@ -457,8 +457,9 @@ class _Queue:
     def _git(self, *arguments: str) -> str:
         command = ["git", "-C", str(self._root), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        self._check_index(done.stderr)
-        done.check_returncode()
+        if done.returncode:
+            self._check_index(done.stderr)
+            done.check_returncode()
         return done.stdout.strip()
 
     def _dvc(self, *arguments: str, output: int = subprocess.PIPE) -> None:

@@ -72,7 +72,7 @@ def test_evidence_is_that_of_slow_loops(noisy: Any) -> None:
         assert np.array_equal(evidence.worth[position, :, NOTHING], [(truth[row] != c).all() for c in range(1, 25)])
         for class_id in (1, 5, 24):
             inside = np.bincount(levels[class_id][truth[row] == class_id], minlength=256)
-            assert np.array_equal(evidence.levels[position, class_id - 1, 1], inside)
+            assert np.array_equal(evidence.pixels[position, class_id - 1, 1], inside)
             everything = np.bincount(levels[class_id].ravel(), minlength=256)
             assert np.array_equal(evidence.counts[position, class_id - 1], everything)
     assert np.array_equal(evidence.present, [[(truth[row] == c).any() for c in range(1, 25)] for row in rows])

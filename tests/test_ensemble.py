@@ -150,7 +150,7 @@ def test_scores_of_mixtures_are_those_of_plain_loops(members: Members) -> None:
 
 
 def plain_evidence(members: Members, truth: dict[str, Array], counts: Sequence[int]) -> Evidence:
-    levels, confusions = np.zeros((5, 24, 2, 256), np.int64), []
+    pixels, confusions = np.zeros((5, 24, 2, 256), np.int64), []
     for position, (fold, row) in enumerate(members.positions):
         true = truth[VAL_IDS[fold][row]]
         total = sum(
@@ -159,8 +159,8 @@ def plain_evidence(members: Members, truth: dict[str, Array], counts: Sequence[i
         mean = np.rint(total / sum(counts)).astype(int)
         confusions.append(confusion(true, np.asarray(total).argmax(0).astype(np.uint8)))
         for class_id, y, x in itertools.product(range(1, 25), range(SIZE[0]), range(SIZE[1])):
-            levels[position, class_id - 1, int(true[y, x] == class_id), mean[class_id, y, x]] += 1
-    return Evidence.build(levels, np.stack(confusions))
+            pixels[position, class_id - 1, int(true[y, x] == class_id), mean[class_id, y, x]] += 1
+    return Evidence.build(pixels, np.stack(confusions))
 
 
 def test_evidence_of_mixtures_is_that_of_plain_loops(members: Members) -> None:
@@ -170,7 +170,7 @@ def test_evidence_of_mixtures_is_that_of_plain_loops(members: Members) -> None:
         for model, found in enumerate(evidence_after(counts)):
             taken = [count + (index == model) for index, count in enumerate(counts)]
             expected = plain_evidence(members, truth, taken)
-            assert np.array_equal(found.levels, expected.levels)
+            assert np.array_equal(found.pixels, expected.pixels)
             np.testing.assert_allclose(found.worth, expected.worth)
 
 

@@ -95,7 +95,7 @@ class DecideParams(Section):
 class Evidence:
     """What probabilities and truth of n photos say about every possible decision, all at one size."""
 
-    levels: npt.NDArray[np.int64]
+    pixels: npt.NDArray[np.int64]
     """(n, 24, 2, 256): pixels of each level outside [0] and inside [1] the true mask."""
     worth: Floats
     """(n, 24, 257): Dice of each decision, indexed by what stands in :data:`Levels`."""
@@ -103,25 +103,25 @@ class Evidence:
     @property
     def counts(self) -> npt.NDArray[np.int64]:
         """(n, 24, 256): pixels of each level."""
-        counts: npt.NDArray[np.int64] = self.levels.sum(2)
+        counts: npt.NDArray[np.int64] = self.pixels.sum(2)
         return counts
 
     @property
     def present(self) -> npt.NDArray[np.bool_]:
         """(n, 24): whether the class is in the truth."""
-        present: npt.NDArray[np.bool_] = self.levels[:, :, 1].sum(-1) > 0
+        present: npt.NDArray[np.bool_] = self.pixels[:, :, 1].sum(-1) > 0
         return present
 
     @classmethod
-    def build(cls, levels: npt.NDArray[np.int64], confusions: npt.NDArray[np.int64]) -> "Evidence":
-        """From ``levels`` and the label maps' confusions, int64 (n, 25, 25)."""
-        outside, inside = tail_sums(levels[:, :, 0]), tail_sums(levels[:, :, 1])
+    def build(cls, pixels: npt.NDArray[np.int64], confusions: npt.NDArray[np.int64]) -> "Evidence":
+        """From ``pixels`` and the label maps' confusions, int64 (n, 25, 25)."""
+        outside, inside = tail_sums(pixels[:, :, 0]), tail_sums(pixels[:, :, 1])
         total = inside + outside + inside[..., :1]
         worth = np.ones((*total.shape[:2], N_LEVELS + 1))
         worth[..., :N_LEVELS] = np.where(total == 0, 1, 2 * inside / np.maximum(total, 1))
         worth[..., NOTHING] = inside[..., 0] == 0
         worth[..., ARGMAX] = image_dice(confusions)[:, 1:]  # in place of level 0, which all pixels reach
-        return cls(levels, worth)
+        return cls(pixels, worth)
 
     def of(self, photos: npt.NDArray[Any]) -> "Evidence":
         """That of some photos, given as an index or boolean array."""
@@ -148,11 +148,11 @@ def gather(
     def look(photo: tuple[npt.NDArray[np.uint8], int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         probabilities, mask = photo[0], np.ascontiguousarray(truth[photo[1]])
         counts = confusion(mask, label_map(probabilities))
-        levels = np.zeros((N_SCORED, 2, N_LEVELS), np.int64)
+        pixels = np.zeros((N_SCORED, 2, N_LEVELS), np.int64)
         for class_id in range(1, N_CLASSES):
             true = mask == class_id if counts[class_id].any() else None
-            levels[class_id - 1] = histograms(_enlarge(probabilities[class_id], SCORE_SHAPE), true)
-        return levels, counts
+            pixels[class_id - 1] = histograms(_enlarge(probabilities[class_id], SCORE_SHAPE), true)
+        return pixels, counts
 
     photos = zip(maps, rows, strict=True)
     found: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
@@ -267,8 +267,8 @@ class Expected(BaseModel):
             groups: their groups of neighbouring frames.
         """
         weight = _photo_weights(groups)
-        share = _CALIBRATION_PIXELS / evidence.levels[0, 0].sum()
-        pixels = share * (evidence.levels * (weight * evidence.present)[..., None, None]).sum(0)
+        share = _CALIBRATION_PIXELS / evidence.pixels[0, 0].sum()
+        pixels = share * (evidence.pixels * (weight * evidence.present)[..., None, None]).sum(0)
         slope, intercept = _logistic(np.tile(_LEVEL_LOG_ODDS, (N_SCORED, 1)), pixels[:, 1], pixels[:, 0])
         calibrated = cls(
             calibration_slope=max(slope, 0.05),  # few photos must not turn the order of the pixels round

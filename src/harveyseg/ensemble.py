@@ -318,7 +318,7 @@ def evidence_of_mixtures(
         true = truth[position]
         maps = [members.of[model, fold].val[row] for model in members.models]
         best, labels = np.zeros((len(maps), *true.shape), np.uint16), np.zeros((len(maps), *true.shape), np.uint8)
-        levels = np.zeros((len(maps), N_SCORED, 2, N_LEVELS), np.int64)
+        pixels = np.zeros((len(maps), N_SCORED, 2, N_LEVELS), np.int64)
         # Class by class in small integers, which stay in the processor's cache: 4 times the speed of whole maps.
         for class_id in range(N_CLASSES):
             channels = [_resized(one[class_id], true.shape) for one in maps]
@@ -332,15 +332,15 @@ def evidence_of_mixtures(
                 keep_better(total, class_id, best[model], labels[model])
                 if class_id:
                     mean = np.asarray(cv2.convertScaleAbs(total, alpha=1 / (sum(counts) + 1)), np.uint8)
-                    levels[model, class_id - 1] = histograms(mean, inside if inside.any() else None)
-        return levels, np.stack([confusion(true, one) for one in labels])
+                    pixels[model, class_id - 1] = histograms(mean, inside if inside.any() else None)
+        return pixels, np.stack([confusion(true, one) for one in labels])
 
     @functools.lru_cache(maxsize=1)  # the searches without a fold mostly walk the same way, step by step
     def evidence_after(counts: tuple[int, ...]) -> list[Evidence]:
         with ThreadPoolExecutor(threads) as pool:
             found = list(pool.map(lambda position: look(position, counts), range(len(positions))))
         return [
-            Evidence.build(np.stack([levels[model] for levels, _ in found]), np.stack([one[model] for _, one in found]))
+            Evidence.build(np.stack([pixels[model] for pixels, _ in found]), np.stack([one[model] for _, one in found]))
             for model in range(len(members.models))
         ]
 

@@ -74,9 +74,13 @@ def _only(*kept: str) -> tuple[str, ...]:
     return tuple(f"~models.{name}" for name in TABLE_1 if name not in kept)
 
 
+_PLAIN = ("train.schedule=cosine", "train.presence=0.0")
+"""``best`` without the two steps that the ablation's lines led to."""
+
+
 def _short(*changes: str) -> Recipe:
-    """``best`` with a third of the updates, changed."""
-    return Recipe("best", ("train.epochs=10", *changes))
+    """That with a third of the updates, changed."""
+    return Recipe("best", (*_PLAIN, "train.epochs=10", *changes))
 
 
 _REPORT = ("train.encoder_weights=null", *_only("unet"))
@@ -103,10 +107,12 @@ RECIPES = {
         batch_size=10,
     ),
     "best": Recipe("best"),
+    "best: plain": Recipe("best", _PLAIN),
     # The best network that was found without ImageNet, with the updates and the learning rate that it needs.
     "random weights": Recipe(
         "best",
         (
+            *_PLAIN,
             "~models.unet_efficientnet_lite0",
             "+models.unet_fine={network: unet, width: 24, dropout: 0.1, batch_norm: both, stem_stride: 2}",
             "train.encoder_weights=null",

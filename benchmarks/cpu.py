@@ -34,7 +34,11 @@ NETWORKS: dict[str, tuple[dict[str, Any], int, SegmentationLoss]] = {
         15,
         SegmentationLoss(softmax_before_loss=True),
     ),
-    "best": (_best["models"]["unet_efficientnet_lite0"], 8, SegmentationLoss(dice=_best["train"]["dice"])),
+    "best": (
+        _best["models"]["unet_efficientnet_lite0"],
+        8,
+        SegmentationLoss(dice=_best["train"]["dice"], presence=_best["train"]["presence"]),
+    ),
 }
 """The network, how many photos of 256 px a step takes, and its loss."""
 SIZE, STEPS = 256, 5

@@ -75,11 +75,11 @@ def _only(*kept: str) -> tuple[str, ...]:
 
 
 _PLAIN = ("train.schedule=cosine", "train.presence=0.0")
-"""``best`` without the two steps that the ablation's lines led to."""
+"""``best`` as it was until 2026-11-26, before it took two steps of the ablation, whose lines all start from it."""
 
 
 def _short(*changes: str) -> Recipe:
-    """That with a third of the updates, changed."""
+    """``best: plain`` with a third of the updates, changed."""
     return Recipe("best", (*_PLAIN, "train.epochs=10", *changes))
 
 

@@ -84,28 +84,25 @@ def _short(*changes: str) -> Recipe:
 
 
 _REPORT = ("train.encoder_weights=null", *_only("unet"))
+_FIRST_PLACE = (
+    *_only(),
+    "+models.deeplabv3plus={network: smp, architecture: DeepLabV3Plus, encoder: resnet101}",
+    "resize-cache.size=384",
+    "train.batch_size=10",
+    "train.softmax_before_loss=false",
+    "train.depth_factor=1.0",
+    "train.weight_decay=0.0",
+    "train.augmentation.rotate=0.3",
+    "train.augmentation.rotate_limit=180.0",
+    "train.augmentation.sharpen=0.0",
+)
 
 RECIPES = {
     "report": Recipe("report", _REPORT, decided=False, batch_size=15),
-    # The same networks: after "report" in one call nothing is trained anew.
+    # ": decided" is the same networks: after the one without it in one call nothing is trained anew.
     "report: decided": Recipe("report", (*_REPORT, "decide.method=auto"), batch_size=15),
-    "first-place": Recipe(
-        "report",
-        (
-            *_only(),
-            "+models.deeplabv3plus={network: smp, architecture: DeepLabV3Plus, encoder: resnet101}",
-            "resize-cache.size=384",
-            "train.batch_size=10",
-            "train.softmax_before_loss=false",
-            "train.depth_factor=1.0",
-            "train.weight_decay=0.0",
-            "train.augmentation.rotate=0.3",
-            "train.augmentation.rotate_limit=180.0",
-            "train.augmentation.sharpen=0.0",
-        ),
-        decided=False,
-        batch_size=10,
-    ),
+    "first-place": Recipe("report", _FIRST_PLACE, decided=False, batch_size=10),
+    "first-place: decided": Recipe("report", (*_FIRST_PLACE, "decide.method=auto"), batch_size=10),
     "best": Recipe("best"),
     "best: plain": Recipe("best", _PLAIN),
     # The best network that was found without ImageNet, with the updates and the learning rate that it needs.
@@ -192,7 +189,7 @@ def main() -> None:
                 epochs = -(-UPDATES // -(-in_fold // recipe.batch_size))
                 # The patience is the report's share of all epochs.
                 changes += [f"train.epochs={epochs}", f"train.plateau_patience={round(3 / 25 * epochs)}"]
-            if name == "first-place":
+            if name.startswith("first-place"):
                 weights = "null" if arguments.weights is None else str(arguments.weights.resolve())
                 changes.append(f"train.encoder_weights={weights}")
             runs = [

@@ -51,4 +51,5 @@ lock: $(VENV)  ## requirements.lock anew, for every platform and Python
 	    pyproject.toml --output-file requirements.lock
 
 clean:  ## everything that the pipeline and the tests made; the environment and MLflow's runs stay
-	rm -rf data .checkpoints .locks .mypy_cache .ruff_cache .pytest_cache
+	find data -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
+	rm -rf .checkpoints .locks .mypy_cache .ruff_cache .pytest_cache

@@ -19,11 +19,11 @@ from typing import Any
 
 import torch
 
+from harveyseg.config.settings import load
 from harveyseg.device import autocast, resolve_precision, seed_everything
-from harveyseg.losses import SegmentationLoss
 from harveyseg.models import build
-from harveyseg.provenance import library_versions
-from harveyseg.settings import load
+from harveyseg.project import library_versions
+from harveyseg.training.losses import SegmentationLoss
 
 ROOT = Path(__file__).resolve().parents[1]
 _best = load(ROOT / "src" / "harveyseg" / "presets" / "best.yaml")

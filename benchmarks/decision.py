@@ -9,7 +9,7 @@ Every score is nested as that of the stage `decide`: a photo's rule is fitted wi
 - thresholds: a threshold and a least area for each class.
 - by area, by sum, by peak: the sets of `expected`, handed in or not by another feature than their expected Dice: the
   set's area, the mean or the highest probability of all pixels.
-- expected: see harveyseg.decision; `chosen` is it or the label map, by cross-validation inside. Its score stands behind
+- expected: see harveyseg.postprocess.decision; `chosen` is it or the label map, by cross-validation inside. Its score stands behind
   it, with the standard error of a mean over such photos: from 2000 bootstrap samples of whole groups.
 
 Least areas and thresholds are chosen on the score, a class's own photos beside 16 that score as all classes on average.
@@ -22,8 +22,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from harveyseg.cache import load_part
-from harveyseg.decision import (
+from harveyseg.data.cache import load_part
+from harveyseg.data.split import read_folds
+from harveyseg.ensemble.members import Weights, listed, load_members, read_weights
+from harveyseg.evaluation.metrics import true_masks
+from harveyseg.inference.probabilities import count_confusions
+from harveyseg.postprocess.decision import (
     ARGMAX,
     N_LEVELS,
     NOTHING,
@@ -38,10 +42,6 @@ from harveyseg.decision import (
     tail_sums,
     weigh,
 )
-from harveyseg.ensemble import Weights, listed, load_members, read_weights
-from harveyseg.evaluation import true_masks
-from harveyseg.folds import read_folds
-from harveyseg.probabilities import count_confusions
 
 AREAS = np.array([1, 50, 100, 200, 400, 1000, 2000, 4000, 8000, 16000, 32000, 64000, 128000, 2**21])
 THRESHOLDS = np.array([8, 13, 20, 26, 38, 51, 64, 77, 90, 102, 115, 128, 153, 179])

@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from harveyseg.provenance import library_versions
+from harveyseg.project import library_versions
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = {

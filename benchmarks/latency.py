@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from ruamel.yaml import YAML
 
-from harveyseg import preset
-from harveyseg.inference import InferenceParams, Inferer
+from harveyseg.config import preset
+from harveyseg.inference.predictor import InferenceParams, Inferer
 from harveyseg.models import build
-from harveyseg.provenance import library_versions
+from harveyseg.project import library_versions
 
 PRESET = Path(preset.__file__).with_name("presets") / "report.yaml"
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)

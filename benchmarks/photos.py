@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from harveyseg.provenance import library_versions
+from harveyseg.project import library_versions
 
 ROOT = Path(__file__).resolve().parents[1]
 LEFT_OUT = ("attention_unet", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3")

@@ -38,8 +38,8 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from harveyseg.classes import CLASS_NAMES, slug
-from harveyseg.provenance import library_versions
-from harveyseg.runs import read_run
+from harveyseg.project import library_versions
+from harveyseg.record import read_run
 
 ROOT = Path(__file__).resolve().parents[1]
 UPDATES = 435

@@ -1,14 +1,11 @@
 """Stage ``compare``: bring MLflow up to the workspace, then make the comparison table from MLflow."""
 
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-
-from harveyseg.settings import section
-from harveyseg.stage import run
-from harveyseg.table import comparison, workspace, write_table
-from harveyseg.tracking import TrackingParams, open_tracker, sync
+from harveyseg.config.settings import section
+from harveyseg.pipeline.stage import run
+from harveyseg.tracking.client import TrackingParams, open_tracker, sync
+from harveyseg.tracking.table import comparison, workspace, write_table
 
 
 def main(data: Path = Path("data"), reports: Path = Path("data/reports"), params: Path = Path("params.yaml")) -> None:

@@ -6,19 +6,17 @@ from typing import Annotated
 
 import typer
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-
-from harveyseg.cache import load_part
-from harveyseg.decision import DecideParams, choose, decision_metrics, gather, write_decision
-from harveyseg.ensemble import Weights, listed, load_members, read_weights
-from harveyseg.evaluation import true_masks
-from harveyseg.figures import decision_figure
-from harveyseg.folds import read_folds
-from harveyseg.inference import InferenceParams
-from harveyseg.runs import RunRecord, read_run
-from harveyseg.settings import section
-from harveyseg.stage import run
-from harveyseg.tracking import TrackingParams, open_tracker
+from harveyseg.config.settings import section
+from harveyseg.data.cache import load_part
+from harveyseg.data.split import read_folds
+from harveyseg.ensemble.members import Weights, listed, load_members, read_weights
+from harveyseg.evaluation.figures import decision_figure
+from harveyseg.evaluation.metrics import true_masks
+from harveyseg.inference.predictor import InferenceParams
+from harveyseg.pipeline.stage import run
+from harveyseg.postprocess.decision import DecideParams, choose, decision_metrics, gather, write_decision
+from harveyseg.record import RunRecord, read_run
+from harveyseg.tracking.client import TrackingParams, open_tracker
 
 
 def main(

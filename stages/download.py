@@ -1,13 +1,11 @@
 """Stage ``download``: verify the photos and masks of ``data.source`` and put them into ``data/raw``."""
 
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-
-from harveyseg.settings import section
-from harveyseg.sources import DataParams, gather, link_for_experiments
-from harveyseg.stage import project_root, run
+from harveyseg.config.settings import section
+from harveyseg.data.sources import DataParams, gather, link_for_experiments
+from harveyseg.pipeline.stage import run
+from harveyseg.project import project_root
 
 
 def main(raw: Path = Path("data/raw"), params: Path = Path("params.yaml")) -> None:

@@ -1,28 +1,25 @@
 """Stage ``ensemble``: weight the models out of fold, average their test probabilities, log it as a run of its own."""
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-
-from harveyseg.added_runs import add_runs
-from harveyseg.cache import load_part
-from harveyseg.decision import DecideParams
-from harveyseg.diversity import compare_models, mixture_scores, write_diversity
-from harveyseg.ensemble import EnsembleParams, choose_weights, listed, load_members, new_record, write_weights
-from harveyseg.evaluation import nested_entry, sheet_of, true_masks, write_evaluation
-from harveyseg.figures import overview, prediction_sheet
-from harveyseg.folds import read_folds
-from harveyseg.inference import InferenceParams
-from harveyseg.probabilities import count_confusions, read_probabilities, write_probabilities
-from harveyseg.runs import write_run
-from harveyseg.settings import section
-from harveyseg.stage import run
-from harveyseg.tracking import TrackingParams, open_tracker
+from harveyseg.config.settings import section
+from harveyseg.data.cache import load_part
+from harveyseg.data.split import read_folds
+from harveyseg.ensemble.diversity import compare_models, mixture_scores, write_diversity
+from harveyseg.ensemble.external import add_runs
+from harveyseg.ensemble.members import EnsembleParams, choose_weights, listed, load_members, new_record, write_weights
+from harveyseg.evaluation.figures import overview, prediction_sheet
+from harveyseg.evaluation.metrics import nested_entry, sheet_of, true_masks, write_evaluation
+from harveyseg.inference.predictor import InferenceParams
+from harveyseg.inference.probabilities import count_confusions, read_probabilities, write_probabilities
+from harveyseg.pipeline.stage import run
+from harveyseg.postprocess.decision import DecideParams
+from harveyseg.record import write_run
+from harveyseg.tracking.client import TrackingParams, open_tracker
 
 
 def main(

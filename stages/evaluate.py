@@ -1,26 +1,23 @@
 """Stage ``evaluate``: what one trained model predicts, how good that is, and the same added to its MLflow run."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-
-from harveyseg.borders import accuracies
-from harveyseg.cache import load_part
-from harveyseg.evaluation import sheet_of, true_masks, write_evaluation
-from harveyseg.figures import learning_curve, prediction_sheet
-from harveyseg.folds import indices, read_folds
-from harveyseg.history import read_history
-from harveyseg.inference import InferenceParams, predict
-from harveyseg.probabilities import count_confusions, read_probabilities, write_probabilities
-from harveyseg.runs import read_run
-from harveyseg.settings import section
-from harveyseg.stage import run
-from harveyseg.tracking import TrackingParams, open_tracker
-from harveyseg.weights import load_weights
+from harveyseg.config.settings import section
+from harveyseg.data.cache import load_part
+from harveyseg.data.split import indices, read_folds
+from harveyseg.evaluation.boundary import accuracies
+from harveyseg.evaluation.figures import learning_curve, prediction_sheet
+from harveyseg.evaluation.metrics import sheet_of, true_masks, write_evaluation
+from harveyseg.inference.network_file import load_weights
+from harveyseg.inference.predictor import InferenceParams, predict
+from harveyseg.inference.probabilities import count_confusions, read_probabilities, write_probabilities
+from harveyseg.pipeline.stage import run
+from harveyseg.record import read_run
+from harveyseg.tracking.client import TrackingParams, open_tracker
+from harveyseg.training.history import read_history
 
 
 def main(

@@ -1,13 +1,10 @@
 """Stage ``resize-cache``: decode and shrink every photo and mask once, into packed arrays."""
 
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-
-from harveyseg.resize import ResizeParams, build_cache
-from harveyseg.settings import section
-from harveyseg.stage import run
+from harveyseg.config.settings import section
+from harveyseg.data.cache import ResizeParams, build_cache
+from harveyseg.pipeline.stage import run
 
 
 def main(raw: Path = Path("data/raw"), cache: Path = Path("data/cache"), params: Path = Path("params.yaml")) -> None:

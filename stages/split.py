@@ -1,19 +1,17 @@
 """Stage ``split``: assign every training photo to the fold in which it is held out, and show what the data are like."""
 
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from rich.console import Console
 from rich.table import Table
 
-from harveyseg.cache import load_part, read_photos
-from harveyseg.data_figures import SampleParams, write_data_figures
+from harveyseg.config.settings import section
+from harveyseg.data.cache import load_part, read_photos
+from harveyseg.data.figures import SampleParams, write_data_figures
+from harveyseg.data.split import SplitParams, make_folds, summary
 from harveyseg.files import atomic
-from harveyseg.settings import section
-from harveyseg.split import SplitParams, make_folds, summary
-from harveyseg.stage import project_root, run
+from harveyseg.pipeline.stage import run
+from harveyseg.project import project_root
 
 
 def main(

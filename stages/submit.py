@@ -1,22 +1,19 @@
 """Stage ``submit``: the submission of the ensemble and of every model, and what made them."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-
-from harveyseg.decision import read_decision
-from harveyseg.ensemble import describe_members, listed, load_members, read_weights
+from harveyseg.config.settings import section
+from harveyseg.ensemble.members import describe_members, listed, load_members, read_weights
+from harveyseg.evaluation.submission import SubmitParams, write_submission
 from harveyseg.files import sha256, write_json
-from harveyseg.probabilities import read_probabilities
-from harveyseg.provenance import git_state
-from harveyseg.runs import read_run
-from harveyseg.settings import section
-from harveyseg.stage import run
-from harveyseg.submission import SubmitParams, write_submission
+from harveyseg.inference.probabilities import read_probabilities
+from harveyseg.pipeline.stage import run
+from harveyseg.postprocess.decision import read_decision
+from harveyseg.project import git_state
+from harveyseg.record import read_run
 
 
 def main(

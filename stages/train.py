@@ -7,36 +7,41 @@ from typing import Annotated
 
 import typer
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-
-from harveyseg.cache import load_part
-from harveyseg.checkpoint import Checkpoint
-from harveyseg.configs import read_config
-from harveyseg.folds import indices, read_folds, split_hash
-from harveyseg.history import write_history
-from harveyseg.identity import killed_record, new_record, stage_key
-from harveyseg.runs import write_run
-from harveyseg.settings import section
-from harveyseg.stage import project_root, run
-from harveyseg.tracking import MODEL_FOLDER, WEIGHTS_FILE, TrackingParams, open_tracker
-from harveyseg.training import Training
-from harveyseg.weights import save_weights
+from harveyseg.config.settings import section
+from harveyseg.data.cache import load_part
+from harveyseg.data.split import indices, read_folds, split_hash
+from harveyseg.device import resolve_device, resolve_precision
+from harveyseg.inference.network_file import save_weights
+from harveyseg.pipeline.check import read_config
+from harveyseg.pipeline.identity import killed_record, new_record, stage_key
+from harveyseg.pipeline.stage import run
+from harveyseg.project import project_root
+from harveyseg.record import write_run
+from harveyseg.tracking.client import MODEL_FOLDER, WEIGHTS_FILE, TrackingParams, open_tracker
+from harveyseg.training.checkpoint import Checkpoint
+from harveyseg.training.history import write_history
+from harveyseg.training.trainer import Training
 
 
 def main(
     model: Annotated[str, typer.Option(help="Key in `models`.")],
     fold: Annotated[int, typer.Option(help="The fold that is held out.")],
     params: Annotated[Path, typer.Option(help="Settings of the tracker.")] = Path("params.yaml"),
-    configs: Annotated[Path, typer.Option(help="Checked settings of the models.")] = Path("data/configs"),
+    scripts: Annotated[Path, typer.Option(help="Folder of the stages' scripts.")] = Path("stages"),
+    configs: Annotated[Path, typer.Option(help="Checked settings of the models.")] = Path("data/code/train"),
     cache: Annotated[Path, typer.Option(help="Cached training part.")] = Path("data/cache/train"),
     test: Annotated[Path, typer.Option(help="Cached test part, for self-training.")] = Path("data/cache/test"),
     folds: Annotated[Path, typer.Option(help="The split.")] = Path("data/splits/folds.csv"),
     out: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("data/models"),
 ) -> None:
     """Train one model on all folds but one and keep the epoch that does best on that one."""
-    config, part, split = read_config(configs / f"{model}.json"), load_part(cache), split_hash(folds)
+    config = read_config(configs / f"{model}.json")
+    config.require_unchanged(scripts)
+    part, split = load_part(cache), split_hash(folds)
     unlabelled = None if config.train.self_training is None else load_part(test)
-    key = stage_key(config, cache, split, fold, test)
+    device = resolve_device(config.train.device)
+    dtype = resolve_precision(config.train.precision, device)
+    key = stage_key(config, cache, split, fold, test, device, dtype)
     checkpoint = Checkpoint(project_root() / ".checkpoints", key)
     rows = indices(read_folds(folds), part.ids, fold)
     training = Training(config.spec, config.train, part, *rows, checkpoint=checkpoint, unlabelled=unlabelled)
@@ -47,7 +52,7 @@ def main(
         record = killed_record(checkpoint)
         if record is None:
             tracker.close_abandoned(key)
-            record = new_record(config, fold, part, split, key, training.device, Path.cwd())
+            record = new_record(config, fold, part, split, key, device, dtype, Path.cwd())
         with tracker.run(record, resume=record.run_id) as tracked:
             record.run_id = tracked.id
             checkpoint.save_record(record.model_dump())

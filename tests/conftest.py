@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harveyseg.cache import CachedPart
-from kaggle_server import Kaggle, running
+from harveyseg.data.cache import CachedPart
+from helpers.kaggle_server import Kaggle, running
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -7,7 +7,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from harveyseg.score import SCORE_SIZE, confusion, image_dice, image_scores, metrics, pair_dice, pair_metrics
+from harveyseg.classes import SCORE_SIZE
+from harveyseg.score import confusion, image_dice, image_scores, metrics, pair_dice, pair_metrics
 
 TRUTH = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 5, 5], [0, 0, 5, 5]], np.uint8)
 PREDICTED = np.array([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 6, 5], [0, 0, 5, 5]], np.uint8)

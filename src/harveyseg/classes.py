@@ -1,4 +1,7 @@
-"""The 25 classes of the competition ``fdl21-fdl-dsba``: a mask's pixel value is the class id."""
+"""The competition ``fdl21-fdl-dsba``: its 25 classes and the constants of its score.
+
+The value of a mask's pixel is the class id.
+"""
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +35,16 @@ CLASS_NAMES: tuple[str, ...] = (
 )
 
 N_CLASSES = len(CLASS_NAMES)
-"""25, the background included. The competition scores the classes 1..24."""
+"""25, the background included."""
+
+SCORE_SIZE = 1024
+"""Height and width in pixels at which masks are submitted and scored: the competition's own script encodes them so."""
+
+N_SCORED = N_CLASSES - 1
+"""24: the competition scores the classes 1..24 and not the background."""
+
+RARE = 0.01
+"""A class is rare if it covers less than this share of the training pixels."""
 
 PALETTE: npt.NDArray[np.uint8] = np.array(
     [

@@ -25,7 +25,7 @@ def _main() -> None:
 @_commands.command()
 def preset(name: Annotated[str, typer.Argument(help="demo, report, report-small, best, best-imagenet")]) -> None:
     """Write a preset into params.yaml; comments, `data` and `tracking` stay as they are."""
-    from harveyseg.preset import apply_preset
+    from harveyseg.config.preset import apply_preset
 
     apply_preset(name, PARAMS)
     print(f"params.yaml: preset {name}. Run it with `dvc repro`.")
@@ -39,14 +39,14 @@ def table(
     ] = None,
 ) -> None:
     """Recreate data/reports/comparison.csv and .md from MLflow alone, and print the table."""
-    from harveyseg.settings import section
-    from harveyseg.table import all_runs, comparison, markdown, workspace, write_table
-    from harveyseg.tracking import TrackingParams, open_tracker
+    from harveyseg.config.settings import section
+    from harveyseg.tracking.client import TrackingParams, open_tracker
+    from harveyseg.tracking.table import all_runs, comparison, markdown, workspace, write_table
 
     tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
     if study_name is not None:
-        from harveyseg.study import read_base
-        from harveyseg.study_table import write_study
+        from harveyseg.reproduction.studies import read_base
+        from harveyseg.reproduction.tables import write_study
 
         print(write_study(study_name, read_base(PARAMS), tracker, DATA / "reports"), end="")
         return
@@ -66,12 +66,12 @@ def study(
     jobs: Annotated[int, typer.Option(min=1, help="Trials at a time.")] = 1,
 ) -> None:
     """Run the report's experiments through DVC's queue, with the recipe and data in params.yaml; print their tables."""
-    from harveyseg.settings import section
-    from harveyseg.sources import DataParams, link_for_experiments
-    from harveyseg.stage import project_root
-    from harveyseg.study import read_base, read_studies, restore_params, run_studies
-    from harveyseg.study_table import write_study
-    from harveyseg.tracking import TrackingParams, open_tracker
+    from harveyseg.config.settings import section
+    from harveyseg.data.sources import DataParams, link_for_experiments
+    from harveyseg.project import project_root
+    from harveyseg.reproduction.studies import read_base, read_studies, restore_params, run_studies
+    from harveyseg.reproduction.tables import write_study
+    from harveyseg.tracking.client import TrackingParams, open_tracker
 
     if listed:
         print("\n".join(read_studies()))
@@ -96,10 +96,10 @@ def results(
     out: Annotated[Path, typer.Option(help="The file; its figure goes to docs beside it.")] = Path("RESULTS.md"),
 ) -> None:
     """Each claim of the report beside what the studies measured, with a verdict, from MLflow alone: RESULTS.md."""
-    from harveyseg.results import write_results
-    from harveyseg.settings import section
-    from harveyseg.study import read_base
-    from harveyseg.tracking import TrackingParams, open_tracker
+    from harveyseg.config.settings import section
+    from harveyseg.reproduction.results import write_results
+    from harveyseg.reproduction.studies import read_base
+    from harveyseg.tracking.client import TrackingParams, open_tracker
 
     tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
     print(write_results(read_base(PARAMS), tracker, out, out.parent / "docs" / "study-epochs.png"), end="")
@@ -108,11 +108,11 @@ def results(
 @_commands.command()
 def sync() -> None:
     """Import the workspace's runs and results, and the scores in uploads.json, that MLflow misses."""
-    from harveyseg.settings import section
-    from harveyseg.table import workspace
-    from harveyseg.tracking import TrackingParams, open_tracker
-    from harveyseg.tracking import sync as synchronise
-    from harveyseg.upload import log_missing_scores, read_uploads
+    from harveyseg.config.settings import section
+    from harveyseg.kaggle.upload import log_missing_scores, read_uploads
+    from harveyseg.tracking.client import TrackingParams, open_tracker
+    from harveyseg.tracking.client import sync as synchronise
+    from harveyseg.tracking.table import workspace
 
     tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
     outputs = workspace(PARAMS, DATA)
@@ -124,8 +124,8 @@ def sync() -> None:
 @_commands.command()
 def check() -> None:
     """Exit with 1 if the comparison table and the stages' own files differ."""
-    from harveyseg.table import check as differences
-    from harveyseg.table import workspace
+    from harveyseg.tracking.table import check as differences
+    from harveyseg.tracking.table import workspace
 
     found = differences(DATA / "reports" / "comparison.csv", workspace(PARAMS, DATA))
     if found:
@@ -140,7 +140,7 @@ def score(
     masks: Annotated[Path, typer.Option(help="Folder of the true masks, <id>.png.")],
 ) -> None:
     """The competition's score of a submission file."""
-    from harveyseg.submission import score_submission
+    from harveyseg.evaluation.submission import score_submission
 
     for name, value in score_submission(submission, masks).items():
         print(f"{name}: {value:.5f}")
@@ -168,9 +168,9 @@ def predict(
     ] = False,
 ) -> None:
     """Class maps, overlays and area shares of new photos."""
-    from harveyseg.inference import InferenceParams
-    from harveyseg.prediction import load_predictor, parse_footprint, predict_photos
-    from harveyseg.settings import section
+    from harveyseg.config.settings import section
+    from harveyseg.inference.predictor import InferenceParams
+    from harveyseg.prediction.photos import load_predictor, parse_footprint, predict_photos
 
     ground = None if footprint is None else parse_footprint(footprint)
     settings = section(PARAMS, "inference", InferenceParams)
@@ -193,10 +193,10 @@ def upload(
     yes: Annotated[bool, typer.Option("--yes", help="Hand in the same file again without asking.")] = False,
 ) -> None:
     """Hand a submission in to Kaggle, wait for its score and log that to MLflow; see docs/kaggle.md."""
-    from harveyseg.settings import section
-    from harveyseg.sources import DataParams
-    from harveyseg.tracking import TrackingParams, open_tracker
-    from harveyseg.upload import hand_in, look_again, make_plan
+    from harveyseg.config.settings import section
+    from harveyseg.data.sources import DataParams
+    from harveyseg.kaggle.upload import hand_in, look_again, make_plan
+    from harveyseg.tracking.client import TrackingParams, open_tracker
 
     tracking = section(PARAMS, "tracking", TrackingParams)  # before anything is sent
     plan = make_plan(section(PARAMS, "data", DataParams).kaggle.competition, DATA, UPLOADS, model, message)
@@ -219,8 +219,8 @@ def upload(
 @_commands.command()
 def ui(port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000) -> None:
     """The MLflow UI, with the settings that let it start fastest: one worker, no job runners."""
-    from harveyseg.stage import project_root
-    from harveyseg.tracking import tracking_uri, without_password
+    from harveyseg.project import project_root
+    from harveyseg.tracking.client import tracking_uri, without_password
 
     uri = tracking_uri(project_root())
     if uri.startswith(("http://", "https://")):

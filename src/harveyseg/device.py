@@ -43,6 +43,11 @@ def resolve_precision(name: PrecisionName, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def precision_name(dtype: torch.dtype) -> str:
+    """``fp32`` or ``bf16``: a resolved precision as settings, stage keys and run records spell it."""
+    return {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype]
+
+
 def _cpu_info(key: str) -> str:
     """A line of /proc/cpuinfo; empty where there is none (macOS)."""
     try:

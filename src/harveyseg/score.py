@@ -8,13 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from harveyseg.classes import N_CLASSES, slug
-
-SCORE_SIZE = 1024
-"""Width and height in pixels at which masks are handed in and scored."""
-
-N_SCORED = N_CLASSES - 1
-"""24: the competition scores the classes 1..24 and not the background."""
+from harveyseg.classes import N_CLASSES, N_SCORED, slug
 
 _BLOCK = 2**24
 """Most pixels that one float32 histogram bin of OpenCV counts exactly."""

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from harveyseg.classes import N_CLASSES
+from harveyseg.config.settings import Section, parse
 from harveyseg.errors import HarveysegError
-from harveyseg.settings import Section, parse
 
 _NO_NETWORKS = frozenset({"blocks"})
 """Modules of this package that hold no network."""

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from harveyseg.config.settings import Section
 from harveyseg.errors import HarveysegError
-from harveyseg.settings import Section
 
 LEVELS = 5
 """Resolutions, each half the one before: 5 double convolutions, 4 max-pools."""

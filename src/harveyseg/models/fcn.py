@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights
 from torchvision.models.segmentation import fcn_resnet50
 
+from harveyseg.config.settings import Section
 from harveyseg.errors import HarveysegError
 from harveyseg.models import Network
-from harveyseg.settings import Section
 
 TAKES_ENCODER_WEIGHTS = True
 

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from harveyseg.config.settings import Section
 from harveyseg.errors import HarveysegError
 from harveyseg.models import Network
 from harveyseg.models.blocks import he_initialise, reject_encoder_weights
-from harveyseg.settings import Section
 
 TAKES_ENCODER_WEIGHTS = False
 

@@ -21,9 +21,9 @@ from pydantic import field_validator, model_validator
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from harveyseg.config.settings import Section
 from harveyseg.errors import HarveysegError
 from harveyseg.models import Network
-from harveyseg.settings import Section
 
 TAKES_ENCODER_WEIGHTS = True
 

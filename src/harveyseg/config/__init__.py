@@ -1,0 +1,4 @@
+"""Reading ``params.yaml``: sections that check themselves, and the presets.
+
+May import: the leaf modules.
+"""

@@ -1,0 +1,46 @@
+"""``data.source: kaggle``: all files of a competition, fetched once with the credentials of Kaggle's own client."""
+
+import re
+from pathlib import Path
+
+from pydantic import field_validator
+
+from harveyseg.config.settings import Section
+from harveyseg.data.archives import unpack
+from harveyseg.data.download import fetch
+from harveyseg.data.sources.provided import Provided
+from harveyseg.kaggle.client import Competition
+
+
+class KaggleParams(Section):
+    """The section ``data.kaggle``."""
+
+    competition: str = "fdl21-fdl-dsba"
+    """The last part of the competition's address; also the one that `harveyseg upload` hands in to."""
+
+    @field_validator("competition")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", value):
+            raise ValueError("must be the last part of the competition's address: lower-case letters, digits and -")
+        return value
+
+
+def provide(params: KaggleParams, root: Path, scratch: Path) -> Provided:
+    """Fetch the competition's archive unless it is there, and unpack it.
+
+    Args:
+        params: which competition.
+        root: the project's root, below which the archive stays, in ``.downloads/kaggle/<competition>``. A download
+            that broke off goes on there.
+        scratch: an empty folder, which the files are put into.
+
+    Raises:
+        HarveysegError: when Kaggle does not give the archive (see :class:`harveyseg.kaggle.client.Competition`), or it
+            is damaged.
+    """
+    archive = root / ".downloads" / "kaggle" / params.competition / f"{params.competition}.zip"
+    if not archive.exists():
+        offered = Competition(params.competition).archive()
+        fetch(offered.url, archive, size=offered.size)
+    return Provided(unpack(archive, scratch / "files"), {"competition": params.competition})

@@ -1,0 +1,73 @@
+"""``weights.safetensors``: a trained network in one file, with what is needed to use it on new photos."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from harveyseg.errors import HarveysegError
+from harveyseg.files import atomic
+from harveyseg.models import build
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A network with its weights, in eval mode on the CPU."""
+
+    network: nn.Module
+    """(B, 3, H, W) float, normalised -> logits (B, 25, H, W)."""
+    spec: dict[str, Any]
+    """What :func:`harveyseg.models.build` made it from."""
+    mean: tuple[float, float, float]
+    """Mean of each RGB channel of the training photos, on the scale 0..1."""
+    std: tuple[float, float, float]
+    """Standard deviation, on the scale 0..1."""
+    size: tuple[int, int]
+    """(height, width) in pixels of the photos that it was trained on."""
+
+
+def save_weights(
+    path: Path,
+    state: Mapping[str, torch.Tensor],
+    spec: Mapping[str, Any],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    size: tuple[int, int],
+) -> None:
+    """Write a state dict with its description, atomically."""
+    header = {"harveyseg": json.dumps({"spec": dict(spec), "mean": mean, "std": std, "size": size}, sort_keys=True)}
+    with atomic(path) as temporary:
+        save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary, header)
+
+
+def load_weights(path: Path) -> TrainedNetwork:
+    """Rebuild the network that a file describes and load its weights.
+
+    Raises:
+        HarveysegError: when the file is absent, damaged, or does not fit this version's network.
+    """
+    remedy = "Train the model again (`dvc repro`), or restore the file with `dvc checkout`."
+    try:
+        with safe_open(path, framework="pt") as opened:
+            header = (opened.metadata() or {}).get("harveyseg")
+            state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+    except FileNotFoundError:
+        raise HarveysegError(f"{path}: no such file. {remedy}") from None
+    except SafetensorError as error:
+        raise HarveysegError(f"{path}: not a safetensors file ({error}). {remedy}") from None
+    if header is None:
+        raise HarveysegError(f"{path}: was not written by harveyseg: it does not say which network it is for. {remedy}")
+    description = json.loads(header)
+    try:
+        network = build(description["spec"], encoder_weights=None)
+        network.load_state_dict(state)
+    except (HarveysegError, RuntimeError) as error:  # another version may lack the network, or one of its settings
+        raise HarveysegError(f"{path}: does not fit the network {description['spec']}: {error}. {remedy}") from None
+    mean, std, size = (tuple(description[key]) for key in ("mean", "std", "size"))
+    return TrainedNetwork(network.eval(), description["spec"], mean, std, size)

@@ -1,0 +1,230 @@
+"""Checking ``params.yaml`` before any data is read, and one file of settings and code for each model.
+
+DVC's matrix cannot look a model's entry up by its name in ``deps``. So the stage ``code`` writes what a training depends
+on, apart from data and folds, to ``data/code/train/<model>.json``, and a training has no other model's settings among
+its deps.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from harveyseg.config.settings import load, parse
+from harveyseg.data.cache import ResizeParams
+from harveyseg.data.split import SplitParams
+from harveyseg.errors import HarveysegError, raise_problems
+from harveyseg.files import read_json, sha256, write_json
+from harveyseg.models import takes_encoder_weights, validate
+from harveyseg.models.pretrained import locate_encoder_weights
+from harveyseg.pipeline.code import code_digests, stage_files
+from harveyseg.training.trainer import TrainParams
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_RESERVED = {"ensemble", "everything_empty", "mean", "submission"}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The checked settings of one model."""
+
+    model: str
+    spec: dict[str, Any]
+    """The network, as :func:`harveyseg.models.build` takes it."""
+    train: TrainParams
+    """Section ``train`` with the model's own overrides."""
+    code: dict[str, str]
+    """SHA-256 of each source file that decides the training, see :func:`harveyseg.pipeline.code.stage_files`."""
+    files: dict[str, str]
+    """SHA-256 of each file that the training reads beside the data: ``encoder_weights``, if a local file."""
+
+    def require_unchanged(self, scripts: Path) -> None:
+        """Make sure that the code and the files on disk are those that were digested.
+
+        Args:
+            scripts: the folder ``stages``.
+
+        Raises:
+            HarveysegError: naming each file that changed since the stage ``code`` ran.
+        """
+        code = code_digests(stage_files("train", scripts, self.spec["network"]))
+        changed = sorted(name for name in self.code.keys() | code.keys() if self.code.get(name) != code.get(name))
+        if self.files != _files_read(self.train):
+            changed.append(f"train.encoder_weights ({self.train.encoder_weights})")
+        if changed:
+            raise HarveysegError(
+                f"{', '.join(changed)}: changed since the stage `code` ran, so this training would be recorded as "
+                "another one. Run `dvc repro -f code`, then `dvc repro` again."
+            )
+
+
+def merge(defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """``defaults`` with the keys of ``overrides`` laid over them, mappings merged key by key."""
+    merged = dict(defaults)
+    for key, value in overrides.items():
+        inner = merged.get(key)
+        merged[key] = merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def check_params(params: Path, scripts: Path = Path("stages")) -> list[ModelConfig]:
+    """Check a params file's ``models``, ``train``, ``folds``, ``split`` and ``resize-cache``, all at once.
+
+    Args:
+        params: ``params.yaml``.
+        scripts: the folder ``stages``.
+
+    Raises:
+        HarveysegError: with one line for each thing that cannot work, naming the allowed values.
+    """
+    values = load(params)
+    for name in ("models", "train", "split", "resize-cache"):
+        if not isinstance(values.get(name), dict) or not values[name]:
+            raise HarveysegError(
+                f"{params}: {name} must be a mapping that is not empty. `harveyseg preset demo` writes a complete file."
+            )
+    problems: list[str] = []
+    resize = _gather(problems, parse, ResizeParams, values["resize-cache"], "resize-cache")
+    split = _gather(problems, parse, SplitParams, values["split"], "split")
+    problems += _fold_problems(values.get("folds"), split.folds if split else None)
+    train = _gather(problems, parse, TrainParams, values["train"], "train")
+    if train is not None and resize is not None:
+        problems += _sample_problems(train, resize.shape, "train")
+    configs = []
+    for name, entry in values["models"].items():
+        own: list[str] = []
+        config = _gather(
+            own, _check_model, str(name), entry, values["train"], resize.shape if resize else None, scripts
+        )
+        # A mistake in the defaults is every model's, but one mistake to the user.
+        problems += [line for line in own if line.replace(f"models.{name}.train.", "train.", 1) not in problems]
+        if config is not None:
+            configs.append(config)
+    raise_problems(problems, str(params), "Correct params.yaml, or the -S option that set it.")
+    return configs
+
+
+def _gather(problems: list[str], check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+    """The result of a check; None if it fails, its problems appended."""
+    try:
+        return check(*args, **kwargs)
+    except HarveysegError as error:
+        problems += error.problems
+        return None
+
+
+def _fold_problems(folds: object, count: int | None) -> list[str]:
+    if not isinstance(folds, list) or not folds or not all(type(fold) is int for fold in folds):
+        return [f"folds = {folds!r}: a list of fold numbers is needed, e.g. `- 0`"]
+    problems = [f"folds: {fold} stands there twice" for fold in sorted({f for f in folds if folds.count(f) > 1})]
+    if count is not None:
+        outside = [fold for fold in folds if not 0 <= fold < count]
+        problems += [
+            f"folds: {fold} is not in 0..{count - 1} (split.folds = {count})" for fold in dict.fromkeys(outside)
+        ]
+    return problems
+
+
+def _sample_problems(train: TrainParams, size: tuple[int, int], where: str) -> list[str]:
+    """What cannot be cut out of photos of this size (height, width), or not be turned."""
+    augmentation, shape = train.augmentation, f"{size[0]}x{size[1]}"
+    key = f"{where}.augmentation"
+    problems = []
+    if augmentation.crop is not None and augmentation.crop > min(size):
+        problems.append(
+            f"{key}.crop = {augmentation.crop}: larger than the photos, {shape} pixels (resize-cache.size); take at "
+            f"most {min(size) // 32 * 32}, or null"
+        )
+    if augmentation.d4 and augmentation.crop is None and size[0] != size[1]:
+        problems.append(
+            f"{key}.d4 = {augmentation.d4}: samples of {shape} pixels (resize-cache.size) cannot be turned by 90 "
+            "degrees; set `crop`, which is square, or d4 to 0"
+        )
+    return problems
+
+
+def _check_model(
+    name: str, entry: object, train: Mapping[str, Any], size: tuple[int, int] | None, scripts: Path
+) -> ModelConfig:
+    where = f"models.{name}"
+    if not _NAME.fullmatch(name) or name in _RESERVED:
+        raise HarveysegError(
+            f"{where}: not a usable name: letters, digits and underscores, a letter first, and none of "
+            f"{', '.join(sorted(_RESERVED))}"
+        )
+    if not isinstance(entry, dict) or not isinstance(entry.get("train", {}), dict):
+        raise HarveysegError(f"{where}: must be a mapping like `network: unet`, its `train` one, too")
+    spec = {key: value for key, value in entry.items() if key != "train"}
+    overrides = entry.get("train", {})
+    problems: list[str] = []
+    merged = _gather(problems, parse, TrainParams, merge(train, overrides), f"{where}.train")
+    pretrainable = _gather(problems, takes_encoder_weights, spec, where)
+    if merged is None or pretrainable is None:
+        raise HarveysegError("\n".join(problems), problems)
+    if "encoder_weights" not in overrides and not pretrainable:
+        # The section train speaks for all models; a network from scratch must not record a pretraining.
+        merged = merged.model_copy(update={"encoder_weights": None})
+    weights = locate_encoder_weights(merged.encoder_weights)
+    if size is not None and (problems := _sample_problems(merged, size, f"{where}.train")):
+        raise HarveysegError("\n".join(problems), problems)
+    validate(spec, weights, where, size, merged.augmentation.crop)
+    code = code_digests(stage_files("train", scripts, spec["network"]))
+    return ModelConfig(name, spec, merged, code, _files_read(merged))
+
+
+def _files_read(train: TrainParams) -> dict[str, str]:
+    """Digests of the files that a training reads: other content under the same name is another training."""
+    weights = locate_encoder_weights(train.encoder_weights)
+    return {"encoder_weights": sha256(Path(weights))} if weights is not None and Path(weights).is_file() else {}
+
+
+def write_config(folder: Path, config: ModelConfig) -> None:
+    """Write ``<model>.json``, atomically."""
+    content = {
+        "model": config.model,
+        "spec": config.spec,
+        "train": config.train.model_dump(),
+        "code": config.code,
+        "files": config.files,
+    }
+    write_json(folder / f"{config.model}.json", content)
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Read ``<model>.json``.
+
+    Raises:
+        HarveysegError: when it is absent, damaged, or from another version.
+    """
+    remedy = "Run `dvc repro code` to write it again."
+    content = read_json(path, remedy)
+    try:
+        model, spec, train, code, files = (content[key] for key in ("model", "spec", "train", "code", "files"))
+    except KeyError as error:
+        raise HarveysegError(f"{path}: lacks {error}. {remedy}") from None
+    try:
+        return ModelConfig(model, spec, parse(TrainParams, train, "train"), code, files)
+    except HarveysegError as error:
+        raise HarveysegError(f"{path}: {'; '.join(error.problems)}. {remedy}") from None
+
+
+def flat_parameters(config: ModelConfig) -> dict[str, str | int | float | bool | None]:
+    """The settings as a flat mapping, e.g. ``train.lr`` -> 0.001 and ``model.network`` -> "unet"."""
+    flat: dict[str, str | int | float | bool | None] = {}
+
+    def walk(prefix: str, value: object) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                walk(f"{prefix}.{key}", inner)
+        elif isinstance(value, str | int | float | bool) or value is None:
+            flat[prefix] = value
+        else:
+            flat[prefix] = str(value)
+
+    walk("model", config.spec)
+    walk("train", config.train.model_dump())
+    return flat

@@ -1,0 +1,104 @@
+"""Who is training: the stage key, and the run record made from it."""
+
+import time
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+
+from harveyseg.classes import CLASS_NAMES, N_SCORED, SCORE_SIZE
+from harveyseg.data.cache import CachedPart
+from harveyseg.device import describe, precision_name
+from harveyseg.files import digest, sha256
+from harveyseg.pipeline.check import ModelConfig, flat_parameters
+from harveyseg.project import experiment_name, git_state, library_versions
+from harveyseg.record import SKIPPED, RunRecord, Value
+from harveyseg.training.checkpoint import Checkpoint
+
+
+def stage_key(
+    config: ModelConfig, cache: Path, split_hash: str, fold: int, test: Path, device: torch.device, dtype: torch.dtype
+) -> str:
+    """SHA-256 of all that decides the weights: photos and masks, class list, split and fold, settings,
+    code, files read, device and precision.
+
+    The model's name is in it, too: two models of the same settings must not go on from each other's checkpoints.
+
+    Args:
+        config: the model's checked settings; they hold the digests of code and of files that are read.
+        cache: folder of the cached training part.
+        split_hash: SHA-256 of the folds.
+        fold: the fold that is held out.
+        test: folder of the cached test part; its photos decide the weights of a self-training and of no other.
+        device: the device that ``train.device`` came to on this machine.
+        dtype: the precision that ``train.precision`` came to.
+    """
+    parameters = flat_parameters(config)
+    del parameters["train.workers"]  # who augments does not change the result
+    data = {name: sha256(cache / name) for name in ("images.npy", "masks.npy", "photos.csv")}
+    if config.train.self_training is not None:
+        data["test/images.npy"] = sha256(test / "images.npy")
+    return digest(
+        {
+            "model": config.model,
+            "data": data,
+            "split": split_hash,
+            "fold": fold,
+            "parameters": parameters,
+            "classes": {"names": CLASS_NAMES, "scored": N_SCORED, "score_size": SCORE_SIZE},
+            "code": config.code,
+            "files": config.files,
+            "device": device.type,
+            "precision": precision_name(dtype),
+        }
+    )
+
+
+def killed_record(checkpoint: Checkpoint) -> RunRecord | None:
+    """The record of this very training, if it was killed; it goes on under the name of the experiment that resumes it.
+
+    A record that cannot be understood, as one of another version, counts as none: the weights can still be resumed.
+    """
+    try:
+        record = RunRecord.model_validate(checkpoint.load_record())
+    except ValidationError:
+        return None
+    return record.model_copy(update={"experiment": experiment_name()})
+
+
+def new_record(
+    config: ModelConfig,
+    fold: int,
+    part: CachedPart,
+    split_hash: str,
+    key: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    checkout: Path,
+) -> RunRecord:
+    """The record of a training that starts now."""
+    git = git_state(checkout)
+    height, width = part.size
+    data: dict[str, Value] = {"resize-cache.size": f"{height}x{width}"}
+    if part.skipped:
+        data[SKIPPED] = part.skipped
+    return RunRecord(
+        kind="train",
+        model=config.model,
+        fold=fold,
+        stage_key=key,
+        experiment=experiment_name(),
+        parameters={**flat_parameters(config), **data},
+        git_commit=git.commit,
+        git_dirty=git.dirty,
+        data_source=part.source,
+        data_hash=part.data_hash,
+        split_hash=split_hash,
+        device=device.type,
+        environment={
+            **library_versions(),
+            **describe(device),
+            "precision": precision_name(dtype),
+        },  # torch.__version__ names the build, too
+        started_ms=round(time.time() * 1000),
+    )

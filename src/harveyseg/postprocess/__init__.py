@@ -1,0 +1,4 @@
+"""From class probabilities to the masks that are submitted: the rule and its nested estimate.
+
+May import: evaluation, inference and what lies below.
+"""

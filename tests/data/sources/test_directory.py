@@ -1,0 +1,162 @@
+"""The source ``directory`` from end to end: the real stages on folders as people have them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from ruamel.yaml import YAML
+from test_identity import config
+from test_tracking_client import migrated, plain_environment, project, tracker
+
+from conftest import ROOT
+from harveyseg.config.settings import parse
+from harveyseg.data.cache import load_part, load_score_masks
+from harveyseg.data.sources import DataParams, gather
+from harveyseg.errors import HarveysegError
+from harveyseg.pipeline.identity import new_record
+from harveyseg.tracking.client import Tracker
+from harveyseg.tracking.table import comparison, write_table
+
+__all__ = ["migrated", "plain_environment", "project", "tracker"]  # fixtures
+
+COLOURS = {0: "#000000", 5: "#00ff00", 14: "#808080", 23: "#0000FF"}
+IDS = np.random.default_rng(0).choice(list(COLOURS), (2, 2)).repeat(32, axis=0).repeat(32, axis=1).astype(np.uint8)
+
+
+def save(image: Image.Image, path: Path, **options: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **options)
+
+
+def photo(seed: int) -> npt.NDArray[np.uint8]:
+    """Four flat squares, which JPEG keeps but for rounding."""
+    squares = np.random.default_rng(seed).integers(0, 256, (2, 2, 3)).astype(np.uint8)
+    return squares.repeat(32, axis=0).repeat(32, axis=1)
+
+
+def rgb(ids: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    table = np.zeros((25, 3), np.uint8)
+    for class_id, colour in COLOURS.items():
+        table[class_id] = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return table[ids]
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """Photos of all formats, nested; masks in grey, as a palette and in colours."""
+    folder = tmp_path / "photos"
+    train = folder / "archive/Train_Images/train_images"
+    save(Image.fromarray(photo(1)), train / "1.JPG", format="JPEG", quality=95, subsampling=0)
+    save(Image.fromarray(photo(2)), train / "2.png")
+    save(Image.fromarray(photo(3)), train / "3.TIFF", compression="tiff_lzw")
+    save(Image.fromarray(photo(4)), folder / "test_images/4.tif")
+    save(Image.fromarray(IDS), folder / "archive/train_masks/1.PNG")
+    save(Image.fromarray(rgb(IDS)).quantize(4), folder / "archive/train_masks/2.png")
+    save(Image.fromarray(rgb(IDS)), folder / "archive/train_masks/3.png")
+    return folder
+
+
+def settings(folder: Path, **data: Any) -> None:
+    params = {"data": {"source": "directory", "path": "photos", **data}, "resize-cache": {"size": 64}}
+    YAML().dump(params, folder / "params.yaml")
+
+
+def stage(name: str, folder: Path) -> str:
+    """Run a stage; what it printed on stderr."""
+    command = [sys.executable, str(ROOT / "stages" / f"{name}.py")]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_mixed_files_reach_the_cache(mixed: Path, tmp_path: Path) -> None:
+    settings(tmp_path, classes=COLOURS)
+    stage("download", tmp_path)
+    raw = tmp_path / "data/raw"
+    assert sorted(path.relative_to(raw).as_posix() for path in raw.rglob("*.*")) == [
+        "manifest.csv", "source.json", "test_images/4.tif", "train_images/1.jpg", "train_images/2.png",
+        "train_images/3.tif", "train_masks/1.png", "train_masks/2.png", "train_masks/3.png",
+    ]  # fmt: skip
+    for kept, original in (("1.jpg", "1.JPG"), ("3.tif", "3.TIFF")):
+        found = (raw / "train_images" / kept).read_bytes()
+        assert found == (mixed / "archive/Train_Images/train_images" / original).read_bytes()
+    stage("resize_cache", tmp_path)
+    train, test = load_part(tmp_path / "data/cache/train"), load_part(tmp_path / "data/cache/test")
+    assert (train.ids, test.ids, train.skipped) == (("1", "2", "3"), ("4",), 0)
+    assert train.masks is not None
+    assert np.array_equal(train.masks, np.stack([IDS] * 3))
+    scored = load_score_masks(tmp_path / "data/cache/score", "train")
+    assert scored is not None
+    assert np.array_equal(scored[2], IDS.repeat(16, axis=0).repeat(16, axis=1))
+    assert np.abs(train.images[0].astype(int) - photo(1)).max() <= 3
+    assert np.array_equal(train.images[1:], np.stack([photo(2), photo(3)]))
+    assert np.array_equal(test.images, photo(4)[None])
+
+
+def test_bad_files_that_are_left_out_are_told_down_to_the_table(mixed: Path, tmp_path: Path, tracker: Tracker) -> None:
+    (mixed / "archive/Train_Images/train_images/1.JPG").write_bytes(b"\xff\xd8\xff")
+    save(Image.fromarray(IDS), mixed / "archive/train_masks/9.png")
+    settings(tmp_path, classes=COLOURS, on_bad="skip")
+    told = stage("download", tmp_path)
+    assert "warning: left out: archive/train_masks/9.png: has no photo 9 in train_images" in told
+    assert "warning: 2 bad files left out (data.on_bad = skip), see skipped.csv in data/raw" in told
+    skipped = pd.read_csv(tmp_path / "data/raw/skipped.csv")
+    assert skipped["file"].tolist() == ["archive/train_masks/9.png", "archive/Train_Images/train_images/1.JPG"]
+    stage("resize_cache", tmp_path)
+    part = load_part(tmp_path / "data/cache/train")
+    assert (part.ids, part.skipped) == (("2", "3"), 2)
+    records = []
+    for fold in (0, 1):
+        record = new_record(config(), fold, part, "5" * 64, "key", torch.device("cpu"), tmp_path)
+        with tracker.run(record) as tracked:
+            record.run_id = tracked.id
+        records.append(record)
+    assert [run.parameters["data.skipped"] for run in tracker.find_all()] == ["2", "2"]
+    write_table(comparison(tracker, records), tmp_path)
+    notes = (tmp_path / "comparison.md").read_text().partition("\n\n")[2].splitlines()
+    assert "- unet mean: 2 bad files were left out of the data (data.on_bad: skip)" in notes
+
+
+def test_a_set_without_bad_files_is_the_same_with_skip(mixed: Path, tmp_path: Path) -> None:
+    for on_bad in ("error", "skip"):
+        values = {"source": "directory", "path": "photos", "classes": COLOURS, "on_bad": on_bad}
+        gather(parse(DataParams, values, "data"), tmp_path, tmp_path / on_bad)
+    for path in (tmp_path / "error").rglob("*.*"):
+        assert (tmp_path / "skip" / path.relative_to(tmp_path / "error")).read_bytes() == path.read_bytes()
+    assert len(list((tmp_path / "skip").rglob("*.*"))) == 9
+
+
+def test_a_folder_in_cloud_storage_is_the_same_as_one_on_a_disk(mixed: Path, tmp_path: Path) -> None:
+    storage = fsspec.filesystem("memory")
+    storage.put(str(mixed), "/bucket/mixed", recursive=True)
+    (tmp_path / "file.py").write_text("")
+    for name, place in (("disk", {"path": "photos"}), ("cloud", {"path": "file.py", "url": "memory://bucket/mixed"})):
+        values = {"source": "directory", "classes": COLOURS, **place}
+        gather(parse(DataParams, values, "data"), tmp_path, tmp_path / name)
+    assert (tmp_path / "cloud/manifest.csv").read_bytes() == (tmp_path / "disk/manifest.csv").read_bytes()
+    assert (tmp_path / "cloud/train_images/3.tif").is_file()
+    assert not (tmp_path / "cloud/train_images/3.tif").is_symlink()
+    source = json.loads((tmp_path / "cloud/source.json").read_text())
+    assert source["detail"] == {"url": "memory://bucket/mixed"}
+    storage.rm("/bucket/mixed/test_images/4.tif")
+    with pytest.raises(HarveysegError, match=r"^the photos in memory://bucket/mixed: 1 problem\n  - test_images: the"):
+        gather(parse(DataParams, values, "data"), tmp_path, tmp_path / "cloud")
+    storage.rm("/bucket", recursive=True)
+
+
+@pytest.mark.parametrize("path", ["photos", "absent"])
+def test_two_folders_are_one_too_many(mixed: Path, tmp_path: Path, path: str) -> None:
+    values = {"source": "directory", "path": path, "url": "s3://key:secret@bucket/photos"}
+    with pytest.raises(
+        HarveysegError, match=rf"^data\.url = s3://bucket/photos and data\.path = {path}: two folders. Empty data\.url"
+    ):
+        gather(parse(DataParams, values, "data"), tmp_path, tmp_path / "raw")

@@ -1,0 +1,434 @@
+"""The source figshare, against a server on this machine that answers as figshare's API v2 does."""
+
+import hashlib
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import ROOT
+from harveyseg.config.settings import parse
+from harveyseg.data import download as downloads
+from harveyseg.data.manifest import read_manifest
+from harveyseg.data.sources import DataParams, figshare, gather
+from harveyseg.data.sources.figshare import hold_out
+from harveyseg.errors import HarveysegError
+from helpers.file_server import FileServer, serving
+
+IMAGES, MASKS = 19961336, 19961426
+# Frames of eight flights over one place each; all of a flight are neighbours.
+IDS = [str(start + step) for start in range(6411, 6411 + 8 * 100, 100) for step in (0, 3, 9, 19)]
+
+
+def photo(photo_id: str) -> bytes:
+    pixels = np.random.default_rng(int(photo_id)).integers(0, 256, (96, 128, 3)).astype(np.uint8)
+    written = io.BytesIO()
+    Image.fromarray(pixels).save(written, "JPEG")
+    return written.getvalue()
+
+
+def mask(photo_id: str) -> bytes:
+    written = io.BytesIO()
+    Image.fromarray(np.full((96, 128), int(photo_id) % 25, np.uint8)).save(written, "PNG")
+    return written.getvalue()
+
+
+PHOTOS = {f"{photo_id}.jpg": photo(photo_id) for photo_id in IDS}
+LABELS = {f"{photo_id}.png": mask(photo_id) for photo_id in IDS}
+
+
+def packed(members: dict[str, bytes]) -> bytes:
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return written.getvalue()
+
+
+def below(folder: str, members: dict[str, bytes]) -> dict[str, bytes]:
+    return {f"{folder}/{name}": data for name, data in members.items()}
+
+
+class Figshare:
+    """Publishes articles on a file server, with the answers' fields and habits of the API."""
+
+    def __init__(self, server: FileServer) -> None:
+        self.server = server
+        self.api = f"{server.address}/v2"
+
+    def publish(self, article: int, files: dict[str, bytes], version: int = 1, **changes: Any) -> None:
+        listed = []
+        for name, data in files.items():
+            number = int(hashlib.sha256(f"{article} {version} {name}".encode()).hexdigest()[:8], 16)
+            md5 = hashlib.md5(data).hexdigest()
+            listed.append(
+                {
+                    "id": number, "name": name, "size": len(data), "is_link_only": False, "computed_md5": md5,
+                    "supplied_md5": md5, "mimetype": "application/zip",
+                    "download_url": f"{self.server.address}/ndownloader/files/{number}", **changes,
+                }
+            )  # fmt: skip
+            # The API sends on to a store with an address that is signed anew each time.
+            self.server.redirections[f"/v2/file/download/{number}"] = f"/store/{number}?Signature=secret"
+            self.server.files[f"/store/{number}?Signature=secret"] = data
+        doi = f"10.6084/m9.figshare.{article}.v{version}"
+        description = {
+            "id": article,
+            "version": version,
+            "doi": doi,
+            "files": listed[:10],
+            "license": {"name": "CC BY 4.0"},
+        }
+        for path in (f"articles/{article}", f"articles/{article}/versions/{version}"):
+            self.answer(path, description)
+        self.pages(f"articles/{article}/versions/{version}/files", listed)
+
+    def pages(self, path: str, listed: list[Any]) -> None:
+        for size in (7, 1000):
+            for page in range(1, len(listed) // size + 2):
+                self.answer(f"{path}?page={page}&page_size={size}", listed[(page - 1) * size : page * size])
+
+    def answer(self, path: str, value: Any) -> None:
+        self.server.files[f"/v2/{path}"] = json.dumps(value).encode()
+
+    def stored(self) -> list[str]:
+        """Requests for files."""
+        return [path for path, _ in self.server.requests if path.startswith("/store/")]
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Figshare]:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(downloads, "BACKOFF", 0.001)
+    with serving() as server:
+        made = Figshare(server)
+        monkeypatch.setenv(figshare.API_VARIABLE, made.api)
+        made.publish(IMAGES, {"train_images.zip": packed(below("train_images", PHOTOS))})
+        made.publish(MASKS, {"train_masks.zip": packed({**below("train_masks", LABELS), "__MACOSX/._1.png": b"x"})})
+        yield made
+
+
+def contents(raw: Path) -> dict[str, bytes]:
+    return {path.relative_to(raw).as_posix(): path.read_bytes() for path in sorted(raw.rglob("*")) if path.is_file()}
+
+
+def get(project: Path, **values: Any) -> dict[str, bytes]:
+    """Gather into a project's data/raw."""
+    gather(parse(DataParams, {"source": "figshare", **values}, "data"), project, project / "data/raw")
+    return contents(project / "data/raw")
+
+
+def parts(project: Path) -> dict[str, list[str]]:
+    manifest = read_manifest(project / "data/raw/manifest.csv")
+    return {part: manifest.loc[manifest["part"] == part, "id"].tolist() for part in ("train", "test")}
+
+
+def wait_for_part(folder: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not any(path.stat().st_size > 50_000 for path in folder.rglob("*.part")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+
+
+def test_two_clones_by_the_real_stage(service: Figshare, tmp_path: Path) -> None:
+    """In one the download breaks off five times, in the other the stage is killed: the same bytes in the end."""
+    server, command = service.server, [sys.executable, str(ROOT / "stages/download.py")]
+    archives = [data for path, data in server.files.items() if path.startswith("/store/")]
+    environment = {name: value for name, value in os.environ.items() if name != "DVC_ROOT"}
+    raws = []
+    for clone in ("broken off", "killed"):
+        project = tmp_path / clone
+        project.mkdir()
+        (project / "params.yaml").write_text("data: {source: figshare, figshare: {test_share: 0.25, seed: 1}}\n")
+        server.requests.clear()
+        server.sent = 0
+        if clone == "killed":
+            server.stall, server.stall_from = threading.Event(), 100_000
+            process = subprocess.Popen(command, cwd=project, env=environment, stderr=subprocess.PIPE, text=True)
+            wait_for_part(project / ".downloads", process)
+            process.kill()
+            process.communicate()
+            assert not (project / "data/raw").exists()
+            server.stall.set()
+            server.stall = None
+        else:  # the first answer of the API and the first archive
+            server.cuts = [40, 10**9, 10**9, 1, 100_000, 3, 50_000, 20_000]
+        for _ in range(2):
+            done = subprocess.run(
+                command, cwd=project, env=environment, capture_output=True, text=True, timeout=120, check=False
+            )
+            assert done.returncode == 0, done.stderr
+            assert "secret" not in done.stderr
+            raws.append(contents(project / "data/raw"))
+        assert len(service.stored()) == (7 if clone == "broken off" else 3)
+        again = sum("Range" in headers for path, headers in server.requests if path.startswith("/store/"))
+        assert again == (5 if clone == "broken off" else 1)
+        if clone == "broken off":
+            assert 0 <= server.sent - sum(map(len, archives)) < 5_000, "of the archives not one byte twice"
+    assert raws[0] == raws[1] == raws[2] == raws[3]
+
+    test, train = parts(project)["test"], parts(project)["train"]
+    assert len(test) == 8
+    assert sorted(test + train) == sorted(IDS)
+    expected = {
+        **{
+            f"{part}_images/{photo_id}.jpg": PHOTOS[f"{photo_id}.jpg"]
+            for part, ids in parts(project).items()
+            for photo_id in ids
+        },
+        **{
+            f"{part}_masks/{photo_id}.png": LABELS[f"{photo_id}.png"]
+            for part, ids in parts(project).items()
+            for photo_id in ids
+        },
+    }
+    assert {name: data for name, data in raws[0].items() if "/" in name} == expected
+    source = json.loads(raws[0]["source.json"])
+    md5s = [hashlib.md5(data).hexdigest() for data in archives]
+    names = ["train_images.zip", "train_masks.zip"]
+    assert source["source"] == "figshare"
+    assert source["detail"] == {
+        "articles": [
+            {"id": article, "version": 1, "files": [{"name": name, "size": len(data), "md5": md5}]}
+            for article, name, data, md5 in zip((IMAGES, MASKS), names, archives, md5s, strict=True)
+        ],
+        "test_share": 0.25,
+        "seed": 1,
+    }
+
+
+def test_no_test_photo_is_a_neighbour_of_a_training_photo(service: Figshare, tmp_path: Path) -> None:
+    divisions = set()
+    for seed in range(6):
+        get(tmp_path, figshare={"seed": seed})
+        division = parts(tmp_path)
+        assert len(division["test"]) == 4  # 20% of 32 photos, in whole flights of four
+        for one in division["test"]:
+            assert min(abs(int(one) - int(other)) for other in division["train"]) > 10
+        divisions.add(tuple(division["test"]))
+    assert len(divisions) > 1
+    assert len(service.stored()) == 2
+
+
+def test_loose_files_page_by_page(service: Figshare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photos that were uploaded one by one: more than the ten that the article's description lists."""
+    monkeypatch.setattr(figshare, "_PAGE", 7)
+    service.publish(IMAGES, {**PHOTOS, "readme.txt": b"Photos"}, version=3)
+    raw = get(tmp_path)
+    assert {Path(name).name for name in raw if name.endswith(".jpg")} == set(PHOTOS)
+    assert json.loads(raw["source.json"])["detail"]["articles"][0]["version"] == 3
+    assert len(service.stored()) == 34
+
+
+def test_offline_after_the_first_time(
+    service: Figshare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving() as other:
+        service.server.address, service.api = other.address, f"{other.address}/v2"
+        other.files.update(service.server.files)
+        other.redirections.update(service.server.redirections)
+        monkeypatch.setenv(figshare.API_VARIABLE, service.api)
+        first = get(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        assert get(tmp_path) == first
+    assert "cannot be reached" in caplog.text
+    assert "What it answered last time is used" in caplog.text
+    with pytest.raises(HarveysegError, match=r"articles/19961336: cannot be reached .* Check the network"):
+        get(tmp_path / "clone")
+
+
+def test_a_new_version_is_fetched(service: Figshare, tmp_path: Path) -> None:
+    get(tmp_path)
+    service.publish(MASKS, {"train_masks.zip": packed({name: mask("0") for name in LABELS})}, version=2)
+    raw = get(tmp_path)
+    assert raw[f"train_masks/{parts(tmp_path)['train'][0]}.png"] == mask("0")
+    assert [article["version"] for article in json.loads(raw["source.json"])["detail"]["articles"]] == [1, 2]
+    assert len(service.stored()) == 3
+
+
+@pytest.mark.parametrize(
+    ("url", "versions"),
+    [
+        ("10.6084/m9.figshare.77", [2]),
+        ("10.6084/m9.figshare.77.v1", [1]),
+        ("https://doi.org/10.6084/m9.figshare.77.v2", [2]),
+        ("doi:10.6084/M9.FIGSHARE.77", [2]),
+        (" DOI: 10.6084/m9.figshare.77\n", [2]),
+        ("https://figshare.com/articles/dataset/Flood_photos/77777", [2]),
+        ("https://uni.figshare.com/articles/dataset/Flood_photos/77777/1?file=3", [1]),
+        ("https://figshare.com/articles/Flood_photos/77777/1", [1]),
+        ("10.6084/m9.figshare.c.6026765", [1, 1]),
+        ("10.6084/m9.figshare.c.6026765.v3", [1, 1]),
+        ("https://figshare.com/collections/Flood_photos/6026765/3", [1, 1]),
+    ],
+)
+def test_dois(service: Figshare, tmp_path: Path, url: str, versions: list[int]) -> None:
+    both = packed({**below("data/train_images", PHOTOS), **below("data/train_masks", LABELS)})
+    for version in (1, 2):
+        service.publish(77, {"all.zip": both}, version=version)
+        service.publish(77777, {"all.zip": both}, version=version)
+    service.answer("collections/6026765", {"id": 6026765, "version": 3})
+    service.pages("collections/6026765/articles", [{"id": MASKS}, {"id": IMAGES}])
+    raw = get(tmp_path, url=url)
+    assert [article["version"] for article in json.loads(raw["source.json"])["detail"]["articles"]] == versions
+    assert len(parts(tmp_path)["test"]) == 4
+
+
+@pytest.mark.parametrize("own_test", [True, False])
+def test_the_address_of_an_archive(service: Figshare, tmp_path: Path, own_test: bool) -> None:
+    members = {**below("flood/train_images/train_images", PHOTOS), **below("flood/train_masks", LABELS)}
+    if own_test:
+        members["flood/test_images/9999.jpg"] = photo("9999")
+    service.server.files["/flood%20maps.zip?token=secret"] = packed({**members, "flood/prepare.py": b"print()"})
+    url = f"{service.server.address}/flood%20maps.zip?token=secret"
+    service.server.cuts = [1000]
+    for _ in range(2):
+        raw = get(tmp_path, url=url)
+    assert len(service.server.requests) == 2  # broken off once, and never asked for again
+    detail = json.loads(raw["source.json"])["detail"]
+    archive = service.server.files["/flood%20maps.zip?token=secret"]
+    assert detail["url"] == f"{service.server.address}/flood%20maps.zip"
+    assert detail["sha256"] == hashlib.sha256(archive).hexdigest()
+    assert (parts(tmp_path)["test"] == ["9999"]) == own_test
+    assert ("test_share" in detail) != own_test
+
+
+@pytest.mark.parametrize("page", [b"\xef\xbb\xbf\n<!DOCTYPE html><p>Log in", b"<!-- 1 --><HTML>", b"<html lang='en'>"])
+def test_a_web_page_is_no_archive(service: Figshare, tmp_path: Path, page: bytes) -> None:
+    url = f"{service.server.address}/photos.zip?token=secret"
+    service.server.files["/photos.zip?token=secret"] = page
+    with pytest.raises(
+        HarveysegError, match=r"/photos\.zip: it is a web page \(HTML\), not an archive\. Set data\.url"
+    ):
+        get(tmp_path, url=url)
+    both = {**below("train_images", PHOTOS), **below("train_masks", LABELS), "page.html": page}
+    service.server.files["/photos.zip?token=secret"] = packed({"a.html": page, **both})
+    assert "source.json" in get(tmp_path, url=url)
+
+
+@pytest.mark.parametrize("name", ["n" * 252 + ".zip", "é" * 150 + ".zip", "a%00.zip", "a%5Cb.zip"])
+def test_an_archive_keeps_only_a_usable_name(service: Figshare, tmp_path: Path, name: str) -> None:
+    data = packed({**below("train_images", PHOTOS), **below("train_masks", LABELS)})
+    address = quote(name, safe="%")
+    service.server.files[f"/{address}"] = data
+    get(tmp_path, url=f"{service.server.address}/{name}")
+    kept = [path for path in (tmp_path / ".downloads/archives").glob("*/*") if not path.name.startswith(".")]
+    assert [(path.name, path.read_bytes() == data) for path in kept] == [("archive", True)]
+
+
+def test_all_files_of_one_name_are_listed(service: Figshare, tmp_path: Path) -> None:
+    first, second = list(LABELS)[:2]
+    twice = {"a.zip": packed(LABELS), "b.zip": packed({first: LABELS[first], second: LABELS[second]})}
+    service.publish(MASKS, twice)
+    with pytest.raises(HarveysegError) as raised:
+        get(tmp_path)
+    assert str(raised.value).splitlines() == [
+        f"figshare: {IMAGES}, {MASKS}: 2 problems",
+        *(
+            f"  - two files are called {name}: {MASKS}/file 0/{name} and {MASKS}/file 1/{name}"
+            for name in (first, second)
+        ),
+        "Which one is meant? Download the files, keep one of each name, and use data.source: directory.",
+    ]
+
+
+def test_what_is_wrong_is_said(service: Figshare, tmp_path: Path) -> None:
+    def fails(message: str, **values: Any) -> None:
+        with pytest.raises(HarveysegError, match=message):
+            get(tmp_path, **values)
+        assert not (tmp_path / "data/raw").exists()
+
+    fails(
+        r"articles/5: there is no such file \(404\)\. Correct the address, or the number or DOI",
+        figshare={"articles": [5]},
+    )
+    fails(r"data\.figshare\.articles", figshare={"articles": []})
+    fails(r"data\.figshare\.test_share", figshare={"test_share": 1.0})
+    fails(
+        r"data\.figshare\.articles = .*: each article may be listed once",
+        figshare={"articles": [IMAGES, MASKS, IMAGES]},
+    )
+    fails(
+        r"data\.figshare\.test_share = 0\.99 leaves none of 32 photos to train on\. Lower it",
+        figshare={"test_share": 0.99},
+    )
+    service.answer("collections/6026765", {"id": 6026765, "version": 3})
+    fails(
+        r"6026765\.v7: of this collection .* the latest version alone, which is 3\. Leave \.v7 out",
+        url="10.6084/m9.figshare.c.6026765.v7",
+    )
+    asked = len(service.server.requests)
+    for doi in ("10.7910/DVN/TJCLKP", "https://doi.org/10.26188/abc", "10.5281/abc", "10.5281/zenodo.1.v2"):
+        fails(r"data\.url = 10\.\S+: a DOI of neither .* to the address of the archive .* directory", url=doi)
+    assert len(service.server.requests) == asked
+    service.server.files["/v2/articles/81"] = b'{"id": 81, "version": NaN}'
+    fails(r"articles/81: the answer is not JSON \(it holds NaN\)", figshare={"articles": [81]})
+    service.publish(82, {"n" * 200 + ".zip": b""})
+    fails(r"figshare article 82: 'n+\.zip' is no name of a file, or a very long one", figshare={"articles": [82]})
+    fails(r"no http or https address", url="ftp://server/archive.zip")
+
+    service.server.answers = [(403, {})]
+    fails(r"articles/19961336: the server does not give it to you \(403\)")
+    service.server.answers = [(202, {"x-amzn-waf-action": "challenge"})]
+    fails(r"a person asks .* Download the file with a browser and use data\.source: directory")
+
+    service.answer(f"articles/{MASKS}", {"error": "moved"})
+    fails(r"articles/19961426: the answer is not what figshare's API promises \(Field required at \('id',\)\)")
+    service.publish(MASKS, {"train_masks.zip": packed(LABELS)}, is_link_only=True)
+    fails(r"figshare article 19961426: train_masks\.zip is only a link to another place")
+    service.publish(MASKS, {"../../outside.zip": packed(LABELS)})
+    fails(r"'\.\./\.\./outside\.zip' is no name of a file")
+    service.publish(MASKS, {"train_masks.zip": packed(LABELS)}, computed_md5="0" * 32)
+    fails(r"/file/download/\d+: the file's md5 is [0-9a-f]{32}, 0{32} was expected\. It was removed")
+    service.publish(MASKS, {"train_masks.zip": packed(LABELS)}, size=5)
+    fails(r"the file has [0-9,]+ bytes, 5 were expected")
+    service.publish(MASKS, {"train_masks.zip": packed(LABELS)[:-100]})
+    fails(r"train_masks\.zip: the archive is damaged or cut off .* download it again")
+    service.publish(MASKS, {"notes.zip": packed({"notes.txt": b"", "more.csv": b""})})
+    fails(r"photos and masks were expected, there are 32 and 0, in 34 files such as 6411\.jpg.*train_masks\.")
+    service.publish(MASKS, {"a.zip": packed(LABELS), "b.zip": packed(LABELS)})
+    fails(r"two files are called 6411\.png: .*file 0/6411\.png and .*file 1/6411\.png")
+    service.publish(MASKS, {"train_masks.zip": packed({name: LABELS[name] for name in list(LABELS)[1:]})})
+    fails(r"train_images/6411\.jpg: has no mask train_masks/6411\.png")
+    service.publish(MASKS, {"train_masks.zip": packed(LABELS)}, version=9)
+    get(tmp_path)
+
+
+def test_photos_that_are_all_neighbours(service: Figshare, tmp_path: Path) -> None:
+    few = IDS[:4]
+    service.publish(IMAGES, {f"{photo_id}.jpg": PHOTOS[f"{photo_id}.jpg"] for photo_id in few}, version=2)
+    service.publish(MASKS, {f"{photo_id}.png": LABELS[f"{photo_id}.png"] for photo_id in few}, version=2)
+    with pytest.raises(HarveysegError, match=r"ids of all 4 photos are neighbours, so any test part would overlap"):
+        get(tmp_path)
+
+
+def test_hold_out_takes_whole_groups(caplog: pytest.LogCaptureFixture) -> None:
+    assert hold_out([], 0.2, 0) == hold_out(["1"], 0.2, 0) == hold_out(["1", "5"], 0.5, 0) == set()
+    # No group fits into the share: the smallest.
+    assert hold_out(["1", "2", "3", "100", "101"], 0.1, 0) == {"100", "101"}
+    ids = [str(100 * group + step) for group in range(40) for step in range(1 + group % 5)]
+    for share in (0.1, 0.2, 0.5, 0.9):
+        chosen = hold_out(ids, share, 3)
+        assert chosen == hold_out(ids[::-1], share, 3)
+        assert share * len(ids) - 1 <= len(chosen) <= round(share * len(ids))
+        for group in range(40):
+            members = {photo_id for photo_id in ids if int(photo_id) // 100 == group}
+            assert members <= chosen or not members & chosen
+    assert not caplog.records
+    assert len(hold_out([*"abcdefghij"], 0.3, 0)) == 3
+    assert "10 photos have no numeric id (a, ...)" in caplog.text

@@ -1,0 +1,184 @@
+"""The demo set: what it promises to the stages and to whoever looks at it."""
+
+import hashlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+from pydantic import ValidationError
+
+from harveyseg.classes import N_CLASSES
+from harveyseg.data.demo.scenes import DemoParams, _majority, _plan, _shadows, write_demo
+
+SMALL = DemoParams(train=8, test=3, seed=5, width=96)
+PARTS = ("train", "test")
+Image = npt.NDArray[np.uint8]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def pairs(folder: Path, part: str) -> dict[int, tuple[Image, Image]]:
+    """RGB photo and mask of each id."""
+    result = {}
+    for path in sorted((folder / f"{part}_images").iterdir()):
+        photo = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        mask = cv2.imread(str(folder / f"{part}_masks" / f"{path.stem}.png"), cv2.IMREAD_UNCHANGED)
+        assert photo is not None
+        assert mask is not None
+        result[int(path.stem)] = (np.asarray(photo[..., ::-1], np.uint8), np.asarray(mask, np.uint8))
+    return result
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    write_demo(folder, DemoParams())
+    return folder
+
+
+def test_layout_and_files(demo: Path) -> None:
+    assert sorted(path.name for path in demo.iterdir()) == [
+        "test_images",
+        "test_masks",
+        "train_images",
+        "train_masks",
+    ]
+    for part, count in (("train", 36), ("test", 12)):
+        photos = {path.stem for path in (demo / f"{part}_images").iterdir()}
+        assert photos == {path.stem for path in (demo / f"{part}_masks").iterdir()}
+        assert len(photos) == count
+        for photo, mask in pairs(demo, part).values():
+            assert photo.shape[:2] == mask.shape  # a mask of mode L has two axes
+            assert mask.max() < N_CLASSES
+            assert mask.shape in {(400, 300), (459, 307)}
+    assert not set(pairs(demo, "train")) & set(pairs(demo, "test"))
+
+
+def test_ids_come_in_strips_with_gaps_and_test_frames_lie_among_train_frames(demo: Path) -> None:
+    train, test = set(pairs(demo, "train")), set(pairs(demo, "test"))
+    ids = np.array(sorted(train | test))
+    assert ids.min() >= 6411
+    assert ids.max() <= 10817
+    steps = np.diff(ids)
+    assert set(steps[steps <= 2]) == {1, 2}
+    assert (steps > 2).sum() == 6  # seven strips
+    assert steps[steps > 2].min() >= 20
+    assert np.mean([min(abs(one - other) for other in train) <= 3 for one in test]) > 0.7
+
+
+def test_neighbours_show_the_same_ground(demo: Path) -> None:
+    """Matching a piece of one frame in the next finds it again, in a strange frame it does not."""
+    photos = pairs(demo, "train") | pairs(demo, "test")
+
+    def similarity(one: int, other: int) -> float:
+        height, width = photos[one][1].shape
+        piece = photos[one][0][int(0.6 * height) : int(0.85 * height), int(0.3 * width) : int(0.7 * width)]
+        return float(cv2.matchTemplate(photos[other][0], piece, cv2.TM_CCOEFF_NORMED).max())
+
+    consecutive = [(one, one + 1) for one in sorted(photos) if one + 1 in photos]
+    strange = [(one, other) for one, other in zip(sorted(photos), sorted(photos)[12:], strict=False)]
+    assert np.median([similarity(*pair) for pair in consecutive]) > 0.6
+    assert np.median([similarity(*pair) for pair in strange]) < 0.45
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_classes_of_the_training_set(tmp_path: Path, demo: Path, seed: int) -> None:
+    if seed:
+        write_demo(tmp_path, DemoParams(seed=seed))
+    masks = {name: mask for name, (_, mask) in pairs(tmp_path if seed else demo, "train").items()}
+    present = np.array([np.bincount(mask.ravel(), minlength=N_CLASSES) > 0 for mask in masks.values()])
+    photos = present.sum(axis=0)
+    assert (photos > 0).all()
+    assert 7.5 < present[:, 1:].sum(axis=1).mean() < 10
+    for frequent in (1, 5, 6):
+        assert photos[frequent] > 0.75 * len(masks)
+    ids = np.array(list(masks))
+    for rare in (7, 11, 15, 17, 18, 19, 20, 24):
+        assert photos[rare] <= 5
+        assert np.ptp(ids[present[:, rare]]) < 20  # one strip
+    assert (~present[:, 1:].any(axis=1)).sum() == 1  # the frame without any label
+    flooded = present[:, 23]
+    second_flight = np.array([mask.shape == (459, 307) for mask in masks.values()])
+    assert flooded[second_flight].mean() > 0.8 > 0.6 > flooded[~second_flight].mean()
+
+
+def test_things_stand_where_they_belong(demo: Path) -> None:
+    """Around chimneys, windows, panels and dishes there is roof, around boats water."""
+    for small, homes in ((7, {1, 8, 11}), (8, {1, 6, 7, 10}), (10, {1, 6, 8}), (11, {1, 7, 8}), (24, {22})):
+        around = []
+        for _, mask in pairs(demo, "train").values():
+            inside = (mask == small).astype(np.uint8)
+            ring = (cv2.dilate(inside, np.ones((3, 3), np.uint8)) > inside) & (mask != 0)  # less the unlabelled borders
+            around += mask[ring].tolist()
+        assert np.isin(around, list(homes)).mean() > 0.85
+
+
+def test_masks_are_registered_with_the_photos(demo: Path) -> None:
+    """Swimming pools are blue, and their outline in the photo lies where the mask has it: any shift matches worse."""
+    blueness, inside = [], []
+    for photo, mask in (pairs(demo, "train") | pairs(demo, "test")).values():
+        if (mask == 3).any():
+            red, _, blue = np.moveaxis(photo.astype(np.float64), -1, 0)
+            blueness.append(np.pad(blue - red, 3)[:406, :306])
+            inside.append(np.pad(mask == 3, 3)[:406, :306])
+    blue, pool = np.stack(blueness), np.stack(inside)
+    assert blue[pool].mean() > 40 > 0 > blue[~pool].mean()
+
+    def contrast(down: int, across: int) -> float:
+        moved = np.roll(pool, (down, across), (1, 2))
+        return float(blue[moved].mean())
+
+    shifts = [(down, across) for down in range(-2, 3) for across in range(-2, 3)]
+    assert max(shifts, key=lambda shift: contrast(*shift)) == (0, 0)
+    # A sub-pixel shift would make opposite neighbours differ.
+    assert abs(contrast(0, 1) - contrast(0, -1)) < 0.25 * (contrast(0, 0) - contrast(0, 1))
+    assert abs(contrast(1, 0) - contrast(-1, 0)) < 0.25 * (contrast(0, 0) - contrast(1, 0))
+
+
+def test_same_seed_same_bytes_other_seed_other_photos(tmp_path: Path) -> None:
+    for name, params in (("a", SMALL), ("b", SMALL), ("c", SMALL.model_copy(update={"seed": 6}))):
+        write_demo(tmp_path / name, params)
+    first, again, other = (digests(tmp_path / name) for name in "abc")
+    assert first == again
+    assert len(first) == 2 * (SMALL.train + SMALL.test)
+    photos = [{digest for name, digest in files.items() if "_images" in name} for files in (first, other)]
+    assert not photos[0] & photos[1]
+
+
+def test_large_sets_take_new_ground() -> None:
+    plan = _plan(1000)
+    assert sum(count for _, count in plan) == 1000
+    assert max(count for _, count in plan) <= 12
+
+
+def test_majority_against_counting() -> None:
+    label = np.random.default_rng(0).integers(0, 3, (40, 60)).astype(np.uint8)
+    result = _majority(label)
+    for row in range(20):
+        for column in range(30):
+            counts = np.bincount(label[2 * row : 2 * row + 2, 2 * column : 2 * column + 2].ravel(), minlength=3)
+            assert counts[result[row, column]] == counts.max()
+
+
+def test_shadow_of_a_wall() -> None:
+    """A wall 10 m high under a sun at 45 degrees, one metre a pixel, darkens the 10 m behind it."""
+    height = np.zeros((60, 60), np.float32)
+    height[:, 30:33] = 10
+    lit = _shadows(height, azimuth=0.0, fall=1.0)  # sun to the right, so the shadow falls to the left
+    assert (lit[20:40, 23:28] < 0.05).all()
+    assert (lit[20:40, :15] > 0.95).all()
+    assert (lit[20:40, 36:] > 0.95).all()
+
+
+@pytest.mark.parametrize("wrong", [{"train": 2}, {"test": 0}, {"width": 20}, {"width": 5000}, {"frames": 3}])
+def test_wrong_settings_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValidationError):
+        DemoParams.model_validate(wrong)

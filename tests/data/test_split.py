@@ -1,0 +1,149 @@
+"""Folds of hand-made and random photo tables."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harveyseg.config.settings import parse
+from harveyseg.data.cache import COUNTS
+from harveyseg.data.split import SplitParams, group_labels, imbalance, make_folds, summary
+from harveyseg.errors import HarveysegError
+
+ROOT = Path("absent")
+
+
+def table(ids: list[str], classes: list[list[int]]) -> pd.DataFrame:
+    """A photos.csv in which each photo holds the given classes, ten pixels each."""
+    photos = pd.DataFrame(0, index=range(len(ids)), columns=list(COUNTS))
+    for row, held in enumerate(classes):
+        photos.loc[row, [COUNTS[class_id] for class_id in held]] = 10
+    photos.insert(0, "id", ids)
+    return photos
+
+
+def random_table(count: int, seed: int) -> pd.DataFrame:
+    """Photos in runs of close ids, with classes as rare as in the real set."""
+    random = np.random.default_rng(seed)
+    ids = np.cumsum(random.choice([1, 2, 3, 40], size=count, p=[0.4, 0.2, 0.1, 0.3])) + 6411
+    rates = np.geomspace(0.95, 0.02, 24)
+    return table([str(i) for i in ids], [[c + 1 for c in range(24) if random.random() < rates[c]] for _ in ids])
+
+
+def split(photos: pd.DataFrame, root: Path = ROOT, **values: Any) -> pd.DataFrame:
+    return make_folds(photos, parse(SplitParams, {"folds": 5, **values}, "split"), root)
+
+
+@pytest.mark.parametrize("method", ["stratified", "random"])
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_never_straddle_folds(method: str, seed: int) -> None:
+    photos = random_table(120, seed)
+    folds = split(photos, method=method, groups="ids", id_distance=3, seed=seed)
+    assert folds["id"].tolist() == photos["id"].tolist()
+    assert (folds.groupby("group")["fold"].nunique() == 1).all()
+    assert sorted(folds["fold"].unique()) == [0, 1, 2, 3, 4]
+    fold_of = dict(zip(map(int, photos["id"]), folds["fold"], strict=True))
+    for one in fold_of:  # the slow obvious statement of the same
+        for other in fold_of:
+            assert abs(one - other) > 3 or fold_of[one] == fold_of[other]
+
+
+def test_same_seed_same_folds_and_another_seed_others() -> None:
+    photos = random_table(80, 0)
+    for method in ("stratified", "random"):
+        first = split(photos, method=method, seed=1)
+        assert first.equals(split(photos, method=method, seed=1))
+        assert not first["fold"].equals(split(photos, method=method, seed=2)["fold"])
+
+
+def test_links_are_transitive_and_by_number() -> None:
+    params = SplitParams(folds=2, groups="ids", id_distance=2)
+    assert group_labels(["9", "105", "11", "13", "0107", "16"], params, ROOT) == ["0", "2", "0", "0", "2", "1"]
+
+
+def test_classes_are_spread_evenly_where_they_can_be() -> None:
+    photos = table([str(i * 100) for i in range(40)], [[1 + i % 4] for i in range(40)])
+    folds = split(photos, groups="none")
+    assert folds["fold"].value_counts().tolist() == [8] * 5
+    for kind in range(4):
+        assert folds["fold"][kind::4].value_counts().tolist() == [2] * 5
+
+
+def test_stratified_is_more_even_than_random() -> None:
+    photos = random_table(150, 7)
+    presence = photos[list(COUNTS[1:])].to_numpy() > 0
+    scores = {
+        method: imbalance(split(photos, method=method)["fold"].to_numpy(), presence, 5)
+        for method in ("stratified", "random")
+    }
+    assert scores["stratified"] < 0.8 * scores["random"]
+
+
+def test_imbalance_in_closed_form() -> None:
+    presence = np.array([[1, 1], [1, 0], [1, 0], [1, 0]], bool)
+    assert imbalance(np.array([0, 0, 1, 1]), presence, 2) == pytest.approx(0 + (0 + 1) / 2)
+    assert imbalance(np.array([0, 0, 0, 1]), presence[:, :1], 2) == pytest.approx(0.5 + 0.5)
+
+
+def test_random_without_groups_is_the_reports_single_split() -> None:
+    folds = split(table([f"photo {i}" for i in range(23)], [[] for _ in range(23)]), method="random", groups="none")
+    assert sorted(folds["fold"].value_counts()) == [4, 4, 5, 5, 5]
+
+
+def test_class_of_one_group_is_absent_elsewhere_and_that_is_normal() -> None:
+    photos = table([str(i * 100) for i in range(10)], [[1, 24] if i == 3 else [1] for i in range(10)])
+    folds = split(photos, folds=2)
+    rows = summary(folds, photos)
+    assert rows["photos"].tolist() == [5, 5]
+    assert rows["groups"].tolist() == [5, 5]
+    home = folds["fold"].tolist()[3]
+    assert rows["classes"].tolist() == ([2, 1] if home == 0 else [1, 2])
+    assert rows["absent"].tolist() == (["", "Boat"] if home == 0 else ["Boat", ""])
+
+
+def test_as_many_groups_as_folds_leaves_no_fold_empty() -> None:
+    for seed in range(5):
+        photos = random_table(12, seed).assign(id=[str(i * 100) for i in range(12)])
+        assert split(photos, folds=12, seed=seed)["fold"].nunique() == 12
+
+
+def test_all_background_photos_can_be_split() -> None:
+    assert split(table([str(i * 100) for i in range(10)], [[]] * 10))["fold"].nunique() == 5
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [("groups.csv:strict", ["a", "b", "a"]), ("groups.csv:loose", ["x", "x", "x"]), ("single.csv", ["p", "q", "p"])],
+)
+def test_groups_from_a_file(tmp_path: Path, setting: str, expected: list[str]) -> None:
+    (tmp_path / "groups.csv").write_text("id,loose,strict\n1,x,a\n02,x,b\n3,x,a\n99,y,c\n")
+    (tmp_path / "single.csv").write_text("id,group\n1,p\n02,q\n3,p\n")
+    assert group_labels(["1", "02", "3"], SplitParams(folds=2, groups=setting), tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("ids", "values", "message"),
+    [
+        (["1"], {}, r"split\.folds = 5: the 1 training photos form only 1 groups"),
+        (["1", "2", "300"], {"folds": 3}, r"form only 2 groups \(split\.groups = ids\).*split\.id_distance"),
+        (["1", "a7", "x"], {}, r"no numeric id: a7, x\. Set split\.groups to none"),
+        (["1", "5", "6"], {"groups": "groups.csv:strict"}, r"no group for the photos 5, 6"),
+        (["1"], {"groups": "groups.csv"}, r"the file has id, loose, strict\. Name the group column"),
+        (["1"], {"groups": "groups.csv:other"}, r"the file has id, loose, strict"),
+        (["1"], {"groups": "absent.csv"}, r"absent\.csv: no such file"),
+        (["1"], {"groups": "empty.csv"}, r"not a CSV file"),
+        (["1"], {"groups": "twice.csv"}, r"several groups for 1"),
+        (["1"], {"groups": "id"}, r"allowed are ids, none, path\.csv and path\.csv:column"),
+        (["1"], {"folds": 1}, r"split\.folds = 1: Input should be greater than or equal to 2"),
+        (["1"], {"method": "best"}, r"split\.method = 'best': Input should be 'stratified' or 'random'"),
+        (["1"], {"id_distance": -1}, r"split\.id_distance = -1"),
+    ],
+)
+def test_what_cannot_be_split(tmp_path: Path, ids: list[str], values: dict[str, Any], message: str) -> None:
+    (tmp_path / "groups.csv").write_text("id,loose,strict\n1,x,a\n2,x,b\n")
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "twice.csv").write_text("id,group\n1,p\n1,q\n")
+    with pytest.raises(HarveysegError, match=message):
+        split(table(ids, [[1]] * len(ids)), root=tmp_path, **values)

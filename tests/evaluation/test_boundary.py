@@ -1,0 +1,87 @@
+"""Pixels near borders against a loop over all pairs of pixels, and their accuracy by hand."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from harveyseg.evaluation.boundary import REACH, accuracies, border_band
+from harveyseg.inference.probabilities import SCORE_SHAPE
+
+
+def slow_band(mask: npt.NDArray[np.uint8], reach: int) -> npt.NDArray[np.bool_]:
+    """Each labelled pixel that is at most ``reach`` rows and columns from one that touches another class."""
+    height, width = mask.shape
+    pixels = [(y, x) for y in range(height) for x in range(width) if mask[y, x]]
+    touching = [
+        (y, x)
+        for y, x in pixels
+        if any(
+            (y + dy, x + dx) in pixels and mask[y + dy, x + dx] != mask[y, x]
+            for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0))
+        )
+    ]
+    band = np.zeros(mask.shape, bool)
+    for y, x in pixels:
+        band[y, x] = any(abs(y - v) <= reach and abs(x - u) <= reach for v, u in touching)
+    return band
+
+
+@pytest.mark.parametrize("reach", [0, 1, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_band_is_that_of_the_slow_loop(reach: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    blocks = rng.choice(np.array([0, 1, 5], np.uint8), (3, 4), p=[0.4, 0.3, 0.3])
+    mask = blocks.repeat(4, axis=0).repeat(5, axis=1)
+    assert np.array_equal(border_band(mask, reach), slow_band(mask, reach))
+
+
+def test_by_hand() -> None:
+    mask = np.array([[1, 1, 1, 5], [1, 1, 1, 5], [0, 0, 0, 5], [6, 6, 0, 5]], np.uint8)
+    expected = np.array([[0, 1, 1, 1], [0, 1, 1, 1], [0, 0, 0, 1], [0, 0, 0, 0]], bool)
+    assert np.array_equal(border_band(mask, 1), expected)
+
+
+def test_what_nobody_labelled_has_no_border() -> None:
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2:5] = 7
+    assert not border_band(mask).any()
+    assert not border_band(np.full((8, 8), 7, np.uint8)).any()
+
+
+def flat(*columns: int) -> npt.NDArray[np.uint8]:
+    """Sure probabilities of stripes of equal width, one class each."""
+    probabilities = np.zeros((25, 1, len(columns)), np.uint8)
+    probabilities[list(columns), 0, range(len(columns))] = 255
+    return probabilities
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_share_of_right_pixels_near_borders_and_elsewhere(threads: int) -> None:
+    width = SCORE_SHAPE[1]
+    halves, plain = (np.full(SCORE_SHAPE, 5, np.uint8) for _ in range(2))
+    halves[:, width // 2 :] = 6
+    halves[0] = plain[0] = 0  # nobody labelled it
+    truth = np.stack([plain, halves, halves])
+    answers = [flat(5), flat(5, 6), flat(5)]
+
+    def found(*positions: int) -> tuple[float | None, float | None]:
+        shares = accuracies([answers[place] for place in positions].__getitem__, truth, positions, threads)
+        return shares["border_accuracy"], shares["interior_accuracy"]
+
+    assert found(1) == (1, 1)  # everything right
+    assert found(2) == (0.5, 0.5)  # one of the two sides
+    assert found(1, 2) == (0.75, 0.75)
+    inside = width - 2 * (REACH + 1)  # columns of the halves that are no border
+    assert found(0, 2)[0] == 0.5
+    assert found(0, 2)[1] == pytest.approx((width + inside / 2) / (width + inside))
+    assert found(0) == (None, 1)  # no border
+
+
+def test_right_near_the_border_alone() -> None:
+    width = SCORE_SHAPE[1]
+    mask = np.full(SCORE_SHAPE, 5, np.uint8)
+    mask[:, width // 2 :] = 6
+    answer = np.full(width, 7)
+    answer[width // 2 - REACH - 1 : width // 2], answer[width // 2 : width // 2 + REACH + 1] = 5, 6
+    shares = accuracies([flat(*answer)].__getitem__, mask[None], [0], 1)
+    assert shares == {"border_accuracy": 1, "interior_accuracy": 0}

@@ -1,0 +1,232 @@
+"""Run-length rows against hand-made masks and the usual notebook code; files good and bad; the score of a file."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+from test_manifest import huge
+
+from harveyseg.classes import SCORE_SIZE
+from harveyseg.errors import HarveysegError
+from harveyseg.evaluation.submission import (
+    SubmitParams,
+    decode,
+    encode_labels,
+    encode_mask,
+    read_submission,
+    score_submission,
+    write_submission,
+)
+from harveyseg.score import confusion, metrics
+
+LABELS = np.array([[0, 1, 1, 0], [0, 0, 0, 2], [2, 0, 0, 0], [1, 1, 1, 1]], np.uint8)
+
+
+def notebook_encode(mask: npt.NDArray[np.bool_]) -> str:
+    """The code that the competitors' notebooks share."""
+    pixels = np.concatenate([[0], mask.flatten().astype(int), [0]])
+    runs = np.where(pixels[1:] != pixels[:-1])[0] + 1
+    runs[1::2] -= runs[::2]
+    return " ".join(str(value) for value in runs)
+
+
+def blobs(seed: int, size: int = SCORE_SIZE) -> npt.NDArray[np.uint8]:
+    coarse = np.random.default_rng(seed).integers(0, 9, (8, 8)).astype(np.uint8)
+    return np.kron(coarse, np.ones((size // 8, size // 8), np.uint8))
+
+
+def test_rows_of_a_hand_made_mask() -> None:
+    rows = encode_labels(LABELS)
+    # Row by row from 1: the first row's roof is 2..3, the last row's 13..16; class 2 is 8..9, over the line's end.
+    assert rows[:2] == ["2 2 13 4", "8 2"]
+    assert rows[2:] == [""] * 22
+    assert encode_mask(LABELS == 1) == "2 2 13 4"
+    assert np.array_equal(decode("2 2 13 4", size=4), LABELS == 1)
+    assert np.array_equal(decode("8 2", size=4), LABELS == 2)
+    assert not decode("", size=4).any()
+
+
+@pytest.mark.parametrize("classes", [2, 5, 25])
+def test_rows_are_those_of_the_notebooks(classes: int) -> None:
+    labels = np.random.default_rng(classes).integers(0, classes, (16, 16)).astype(np.uint8)
+    rows = encode_labels(labels)
+    for class_id in range(1, 25):
+        mask = labels == class_id
+        assert rows[class_id - 1] == encode_mask(mask) == notebook_encode(mask)
+        assert np.array_equal(decode(rows[class_id - 1], size=16), mask)
+
+
+@pytest.mark.parametrize("value", [0, 7])
+def test_rows_of_one_class_everywhere(value: int) -> None:
+    rows = encode_labels(np.full((4, 4), value, np.uint8))
+    assert [row for row in rows if row] == (["1 16"] if value else [])
+
+
+@pytest.mark.parametrize(
+    ("row", "cause"),
+    [
+        ("1", "odd count"),
+        ("1 2 3", "odd count"),
+        ("a 2", "no whole number"),
+        ("1.5 2", "no whole number"),
+        ("0 2", "leaves the pixels"),
+        ("16 2", "leaves the pixels"),
+        ("-3 2", "leaves the pixels"),
+        ("99999999999999999999 1", "no whole number"),
+        ("1 0", "length 0"),
+        ("1 -4", "length -4"),
+        ("1 3 2 2", "overlap"),
+        ("5 1 1 1", "not in order"),
+    ],
+)
+def test_bad_rows_are_refused_with_their_cause(row: str, cause: str) -> None:
+    with pytest.raises(ValueError, match=cause):
+        decode(row, size=4)
+
+
+def test_a_written_submission(tmp_path: Path) -> None:
+    path = tmp_path / "submission.csv"
+    write_submission(path, ["20", "3"], iter([blobs(1), blobs(2)]), SubmitParams())
+    lines = path.read_text().splitlines()
+    assert lines[0] == "ImageClassId,rle_mask"
+    assert [line.split(",")[0] for line in lines[1:]] == [f"{i}.png_{c}" for i in ("20", "3") for c in range(1, 25)]
+    assert "20.png_24," in lines  # no boat: the row is there and empty
+    rows = read_submission(path, ["3", "20"])
+    for photo, seed in (("20", 1), ("3", 2)):
+        for class_id, row in enumerate(rows[photo], start=1):
+            assert np.array_equal(decode(row), blobs(seed) == class_id)
+
+
+def test_classes_may_overlap(tmp_path: Path) -> None:
+    masks = np.random.default_rng(3).random((24, 8, 8)) < 0.4
+    masks = np.kron(masks, np.ones((1, 128, 128), np.bool_))
+    write_submission(tmp_path / "submission.csv", ["a"], [masks], SubmitParams(row_id="{id}_{class}"))
+    rows = read_submission(tmp_path / "submission.csv", ["a"])["a"]
+    assert np.array_equal(np.stack([decode(row) for row in rows]), masks)
+
+
+@pytest.mark.parametrize("labels", [np.zeros((4, 4), np.uint8), np.zeros((25, 1024, 1024), np.bool_)])
+def test_predictions_of_another_shape_are_refused(tmp_path: Path, labels: npt.NDArray[np.uint8]) -> None:
+    with pytest.raises(ValueError, match="a label map or 24 masks"):
+        write_submission(tmp_path / "submission.csv", ["a"], [labels], SubmitParams())
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_few_predictions_and_double_ids_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        write_submission(tmp_path / "submission.csv", ["a", "b"], [blobs(1)], SubmitParams())
+    with pytest.raises(HarveysegError, match="there twice"):
+        write_submission(tmp_path / "submission.csv", ["a", "a"], [blobs(1), blobs(2)], SubmitParams())
+    assert not list(tmp_path.iterdir())
+
+
+def write_rows(path: Path, rows: dict[str, str], header: str = "ImageClassId,rle_mask") -> Path:
+    path.write_text("\n".join([header, *(f"{name},{row}" for name, row in rows.items())]) + "\n")
+    return path
+
+
+def test_every_bad_row_is_listed_with_line_and_cause(tmp_path: Path) -> None:
+    rows = {f"10.png_{class_id}": "" for class_id in range(1, 24)}  # class 24 is missing
+    rows |= {"10.png_3": "1 2 3", "10.png_5": "1048576 2", "99.png_1": "", "10.png_25": "", "10.png_x": "", "10_1": ""}
+    with pytest.raises(HarveysegError) as caught:
+        read_submission(write_rows(tmp_path / "bad.csv", rows), ["10", "11"])
+    text = str(caught.value)
+    for expected in (
+        "line 4, '10.png_3': holds 3 numbers, an odd count",
+        "line 6, '10.png_5': a run leaves the pixels 1..1048576",
+        "line 25, '99.png_1': unknown image",
+        "line 26, '10.png_25': no class 1..24",
+        "line 27, '10.png_x': no class 1..24",
+        "line 28, '10_1': the row is there twice",
+        "image '10': no row for class 24",
+        "image '11': no row for class 1, 2, 3",
+    ):
+        assert expected in text
+
+
+def test_a_long_list_of_problems_is_cut(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "bad.csv", {f"{photo}_1": "" for photo in range(100)})
+    with pytest.raises(HarveysegError, match="and 81 more"):
+        read_submission(path, ["x"])
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        (None, "no such file"),
+        ("", "not a CSV file"),
+        ("id,mask\n1_1,\n", "the header is 'id,mask'"),
+        ("ImageClassId,rle_mask\na_1,1 2\na_2,1 2,3\n", "not a CSV file .*line 3"),
+    ],
+)
+def test_what_is_no_submission_is_refused(tmp_path: Path, content: str | None, cause: str) -> None:
+    path = tmp_path / "submission.csv"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(HarveysegError, match=cause):
+        read_submission(path, ["a"])
+
+
+@pytest.fixture
+def masks_dir(tmp_path: Path) -> Path:
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for photo, (seed, size) in {"20": (1, 64), "3": (2, 2048), "x_7": (3, 1024)}.items():
+        Image.fromarray(blobs(seed, size)).save(folder / f"{photo}.png")
+    return folder
+
+
+@pytest.mark.parametrize("header", ["ImageClassId,rle_mask", "img_class,rle_mask"])
+@pytest.mark.parametrize("row_id", ["{id}.png_{class}", "{id}_{class}"])
+def test_a_perfect_submission_scores_1(tmp_path: Path, masks_dir: Path, row_id: str, header: str) -> None:
+    path = tmp_path / "submission.csv"
+    maps = [blobs(1), blobs(2), blobs(3)]
+    write_submission(path, ["20", "3", "x_7"], maps, SubmitParams.model_validate({"row_id": row_id}))
+    path.write_text(path.read_text().replace("ImageClassId,rle_mask", header))
+    found = score_submission(path, masks_dir)
+    assert found["score"] == found["macro_dice"] == 1
+
+
+def test_the_score_of_a_file_is_that_of_its_maps(tmp_path: Path, masks_dir: Path) -> None:
+    predictions = [blobs(11), blobs(12), blobs(13)]
+    write_submission(tmp_path / "submission.csv", ["20", "3", "x_7"], predictions, SubmitParams())
+    found = score_submission(tmp_path / "submission.csv", masks_dir)
+    expected = metrics(
+        np.stack([confusion(blobs(seed), maps) for seed, maps in zip((1, 2, 3), predictions, strict=True)])
+    )
+    assert found == pytest.approx({name: expected[name] for name in found})
+    assert {"score", "empty_score", "macro_dice"} < found.keys()
+
+
+def test_masks_that_cannot_be_used_are_named(tmp_path: Path, masks_dir: Path) -> None:
+    path = tmp_path / "submission.csv"
+    write_submission(path, ["20", "3", "x_7"], [blobs(1)] * 3, SubmitParams())
+    with pytest.raises(HarveysegError, match="no masks"):
+        score_submission(path, tmp_path / "absent")
+    Image.fromarray(np.full((4, 4), 25, np.uint8)).save(masks_dir / "20.png")
+    with pytest.raises(HarveysegError, match=r"20\.png.*largest value 25"):
+        score_submission(path, masks_dir)
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(masks_dir / "20.png")
+    with pytest.raises(HarveysegError, match=r"20\.png.*mode RGB"):
+        score_submission(path, masks_dir)
+    (masks_dir / "20.png").write_bytes(b"no image")
+    with pytest.raises(HarveysegError, match=r"20\.png: cannot be read"):
+        score_submission(path, masks_dir)
+    (masks_dir / "20.png").write_bytes(huge(0))
+    with pytest.raises(HarveysegError, match=r"20\.png: cannot be read .*200000000 pixels.*Replace the mask"):
+        score_submission(path, masks_dir)
+
+
+def test_the_real_masks_handed_in_score_1(tmp_path: Path, real_data: Path) -> None:
+    files = sorted((real_data / "train_masks").rglob("*.png"))[:6]
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    maps = []
+    for file in files:
+        (folder / file.name).symlink_to(file)
+        with Image.open(file) as opened:
+            maps.append(np.array(opened.resize((SCORE_SIZE, SCORE_SIZE), Image.Resampling.NEAREST)))
+    write_submission(tmp_path / "submission.csv", [file.stem for file in files], maps, SubmitParams())
+    assert score_submission(tmp_path / "submission.csv", folder)["score"] == 1

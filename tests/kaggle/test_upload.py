@@ -1,0 +1,443 @@
+"""`harveyseg upload` against a local Kaggle: checked, handed in once, scored, logged, remembered whatever breaks."""
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harveyseg import cli
+from harveyseg.data.manifest import COLUMNS
+from harveyseg.errors import HarveysegError
+from harveyseg.evaluation.submission import SubmitParams, write_submission
+from harveyseg.files import sha256, write_json
+from harveyseg.kaggle.client import Competition, Submission
+from harveyseg.kaggle.upload import Plan, hand_in, make_plan
+from harveyseg.record import RunRecord, write_run
+from harveyseg.tracking.client import TrackingParams, open_tracker
+from helpers.kaggle_server import COMPETITION, LIMIT, SIGNATURE, TOKEN, Answer, Kaggle
+
+
+def record(model: str, fold: int | None) -> RunRecord:
+    return RunRecord(
+        uid=f"uid-{model}", kind="ensemble" if fold is None else "train", model=model, fold=fold, stage_key="k",
+        parameters={}, git_commit=None, git_dirty=False, data_source="kaggle", data_hash="d", split_hash="s",
+        device="cpu", environment={}, started_ms=1, ended_ms=2,
+    )  # fmt: skip
+
+
+def describe(project: Path, source: str = "kaggle") -> None:
+    """The side-car of the submissions as they are now."""
+    folder = project / "data" / "submission"
+    files: dict[str, dict[str, Any]] = {
+        "submission.csv": {"uid": "uid-ensemble", "run_id": None, "members": {}, "val_decided_score": 0.7264},
+        "unet.csv": {"members": {"unet-0": {"uid": "uid-unet", "run_id": None}}, "val_decided_score": 0.71},
+    }
+    for name, about in files.items():
+        about["sha256"] = sha256(folder / name)
+    write_json(folder / "submission.json", {"data_source": source, "files": files})
+
+
+@pytest.fixture
+def project(kaggle: Kaggle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace after `dvc repro`: two test photos, submissions of the ensemble and a model, and their runs."""
+    folder = tmp_path / "project"
+    data = folder / "data"
+    rows = [f"test,{photo},test_images/{photo}.jpg,,3,4,h," for photo in ("10", "11")]
+    (data / "raw").mkdir(parents=True)
+    (data / "raw" / "manifest.csv").write_text("\n".join([",".join(COLUMNS), *rows]) + "\n")
+    labels = np.zeros((2, 1024, 1024), np.uint8)
+    labels[:, 100:200] = 23
+    write_submission(data / "submission" / "submission.csv", ["10", "11"], list(labels), SubmitParams())
+    write_submission(data / "submission" / "unet.csv", ["10", "11"], list(labels + 1), SubmitParams())
+    write_run(data / "ensemble" / "run.json", record("ensemble", None))
+    write_run(data / "models" / "unet-0" / "run.json", record("unet", 0))
+    write_run(data / "models" / "other-0" / "run.json", record("other", 0))
+    describe(folder)
+    settings = f"data: {{source: kaggle, kaggle: {{competition: {COMPETITION}}}}}\n"
+    (folder / "params.yaml").write_text(settings + "tracking: {}\nmodels: {unet: {network: unet}}\nfolds: [0]\n")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    return folder
+
+
+@pytest.fixture
+def untracked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, float]]]:
+    """What would be logged to MLflow, which takes seconds to start."""
+    logged: list[tuple[str, dict[str, float]]] = []
+
+    class Tracker:
+        def add_results(self, record: RunRecord, metrics: dict[str, float]) -> None:
+            logged.append((record.uid, dict(metrics)))
+
+    monkeypatch.setattr("harveyseg.tracking.client.open_tracker", lambda params: Tracker())
+    return logged
+
+
+def upload(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str, command: str = "upload"
+) -> tuple[int, str, str]:
+    """Run the command: exit status, stdout, stderr. It never shows a secret."""
+    monkeypatch.setattr(sys, "argv", ["harveyseg", command, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.app()
+    out, err = capsys.readouterr()
+    for secret in (TOKEN, SIGNATURE):
+        assert secret not in out + err
+    status = ended.value.code
+    assert status is None or isinstance(status, int)
+    return status or 0, out, err
+
+
+def remembered(project: Path) -> list[dict[str, Any]]:
+    uploads: list[dict[str, Any]] = json.loads((project / "uploads.json").read_text())["uploads"]
+    return uploads
+
+
+SCORES = {"kaggle/public_score": 0.7664, "kaggle/private_score": 0.7751}
+
+
+def test_the_score_gets_to_the_run_of_the_ensemble_and_of_the_model(
+    project: Path, kaggle: Kaggle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, _ = upload(monkeypatch, capsys)
+    assert status == 0
+    assert out.splitlines()[-1] == "submission 56073536: public score 0.76640, private score 0.77510"
+    file = project / "data" / "submission" / "submission.csv"
+    assert kaggle.uploaded == {"blob-1": file.read_bytes()}
+    assert kaggle.submissions[0]["description"] == f"ensemble, out of fold 0.72640 [{sha256(file)[:12]}]"
+    assert upload(monkeypatch, capsys, "--model", "unet", "--message", "plain")[0] == 0
+    assert kaggle.submissions[0]["description"].startswith("plain [")
+    records = [record("ensemble", None), record("unet", 0), record("other", 0)]
+    ensemble, unet, other = open_tracker(TrackingParams(), project).find(records)
+    assert other is None
+    for run in (ensemble, unet):
+        assert run is not None
+        assert run.metrics == SCORES
+    first, second = remembered(project)
+    assert first["competition"] == COMPETITION
+    assert (first["sha256"], first["ref"], first["status"]) == (sha256(file), 56073536, "complete")
+    assert first["scores"] == {"public_score": 0.7664, "private_score": 0.7751}
+    assert (first["runs"], second["runs"]) == (["uid-ensemble"], ["uid-unet"])
+
+
+def test_sync_logs_the_scores_that_mlflow_misses(
+    project: Path,
+    kaggle: Kaggle,
+    untracked: list[tuple[str, dict[str, float]]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As of a colleague who has uploads.json, and another MLflow."""
+    with monkeypatch.context() as patched:
+        upload(patched, capsys)
+    assert untracked == [("uid-ensemble", SCORES)]
+    monkeypatch.undo()
+    monkeypatch.chdir(project)
+    status, out, _ = upload(monkeypatch, capsys, command="sync")
+    assert status == 0
+    assert "ensemble: kaggle/private_score, kaggle/public_score" in out
+    (run,) = open_tracker(TrackingParams(), project).find([record("ensemble", None)])
+    assert run is not None
+    assert run.metrics == SCORES
+    assert upload(monkeypatch, capsys, command="sync")[1] == "MLflow has everything.\n"
+
+
+def test_a_dry_run_says_everything_and_touches_nothing(
+    project: Path, kaggle: Kaggle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(project.rglob("*"))
+    monkeypatch.setitem(sys.modules, "requests", None)  # whoever imports it fails
+    status, out, err = upload(monkeypatch, capsys, "--dry-run", "--model", "unet")
+    assert (status, err) == (0, "")
+    digest = sha256(project / "data" / "submission" / "unet.csv")[:12]
+    for expected in (
+        f"data/submission/unet.csv (48 rows, all valid; SHA-256 {digest})",
+        COMPETITION,
+        f"unet, out of fold 0.71000 [{digest}]",
+        "unet-f0 (MLflow run None)",
+        "hand it in, wait for its score, and log that",
+    ):
+        assert expected in out
+    assert kaggle.requests == []
+    assert "kaggle" not in sys.modules
+    assert sorted(project.rglob("*")) == before
+
+
+@pytest.mark.usefixtures("untracked")
+class TestUpload:
+    """What happens after the first one, and what can go wrong."""
+
+    def test_a_second_time_the_same_file_is_asked_for(
+        self, project: Path, kaggle: Kaggle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        class Terminal(io.StringIO):
+            def isatty(self) -> bool:
+                return True
+
+        upload(monkeypatch, capsys)
+        status, out, err = upload(monkeypatch, capsys)
+        assert status == 1
+        assert "submission 56073536: public score 0.76640" in out
+        assert "--yes hands it in once more" in err
+        monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+        assert upload(monkeypatch, capsys)[0] == 1
+        assert len(kaggle.submissions) == 1
+        monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+        assert upload(monkeypatch, capsys)[0] == 0
+        monkeypatch.setattr("sys.stdin", io.StringIO())
+        assert upload(monkeypatch, capsys, "--yes")[0] == 0
+        assert [one["ref"] for one in remembered(project)] == [56073536, 56073537, 56073538]
+        assert upload(monkeypatch, capsys, "--model", "unet")[0] == 0  # another file
+
+    def test_a_pending_score_is_waited_for(
+        self, kaggle: Kaggle, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        kaggle.scored_after = 3
+        status, out, _ = upload(monkeypatch, capsys)
+        assert (status, kaggle.count("ListSubmissions")) == (0, 4)
+        assert "public score 0.76640" in out
+
+    def test_a_score_that_does_not_come_is_asked_for_by_the_next_call(
+        self, kaggle: Kaggle, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        kaggle.scored_after = 10**9
+        monkeypatch.setattr("harveyseg.kaggle.upload.WAIT_SECONDS", 0.1)
+        status, _, err = upload(monkeypatch, capsys)
+        assert status == 1
+        assert "submission 56073536 of data/submission/submission.csv still waits for its score" in err.lower()
+        assert remembered(project)[0]["status"] == "pending"
+        assert "nothing is sent again" in upload(monkeypatch, capsys, "--dry-run")[1]
+        kaggle.scored_after = 0
+        status, out, _ = upload(monkeypatch, capsys)
+        assert status == 0
+        assert "submission 56073536: public score 0.76640" in out
+        assert len(kaggle.submissions) == len(remembered(project)) == 1
+
+    def test_while_the_competition_runs_there_is_no_private_score(
+        self,
+        kaggle: Kaggle,
+        project: Path,
+        untracked: list[tuple[str, dict[str, float]]],
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        kaggle.result["privateScore"] = ""
+        assert upload(monkeypatch, capsys)[0] == 0
+        assert untracked == [("uid-ensemble", {"kaggle/public_score": 0.7664})]
+        status, out, err = upload(monkeypatch, capsys)
+        assert "look whether Kaggle shows a private score by now; if not, ask" in out
+        assert (status, len(untracked)) == (1, 1)
+        assert "--yes hands it in once more" in err
+        kaggle.submissions[0]["privateScore"] = "0.77510"  # the competition is over
+        status, out, _ = upload(monkeypatch, capsys)
+        assert (status, untracked[1:]) == (0, [("uid-ensemble", SCORES)])
+        assert out.endswith("submission 56073536: public score 0.76640, private score 0.77510\n")
+        assert remembered(project)[0]["scores"] == {"public_score": 0.7664, "private_score": 0.7751}
+        assert len(kaggle.submissions) == len(remembered(project)) == 1
+        asked = len(kaggle.requests)
+        assert "look whether" not in upload(monkeypatch, capsys)[1]
+        assert len(kaggle.requests) == asked
+
+    def test_again_by_yes_also_when_an_earlier_score_has_come(
+        self, kaggle: Kaggle, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        kaggle.result["privateScore"] = ""
+        upload(monkeypatch, capsys)
+        kaggle.result["privateScore"] = kaggle.submissions[0]["privateScore"] = "0.77510"
+        assert upload(monkeypatch, capsys, "--yes")[0] == 0
+        assert [one["scores"]["private_score"] for one in remembered(project)] == [0.7751, 0.7751]
+
+    def test_a_file_that_kaggle_cannot_score(
+        self,
+        kaggle: Kaggle,
+        project: Path,
+        untracked: list[tuple[str, dict[str, float]]],
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        cause = "Evaluation Exception: Submission must have 2688 rows"
+        kaggle.result = {"status": "ERROR", "errorDescription": cause, "publicScore": "", "privateScore": ""}
+        status, _, err = upload(monkeypatch, capsys)
+        assert status == 1
+        assert f"could not score submission 56073536 of data/submission/submission.csv: {cause}" in err
+        assert (remembered(project)[0]["status"], remembered(project)[0]["error"]) == ("error", cause)
+        assert untracked == []
+        assert f"failed: {cause}" in upload(monkeypatch, capsys)[1]
+        assert len(kaggle.submissions) == 1
+
+    @pytest.mark.parametrize(
+        ("answer", "message"),
+        [
+            (Answer(400, LIMIT), f"Kaggle refuses this: {LIMIT} (400)"),
+            (Answer(401, "Unauthenticated"), "does not accept your credentials"),
+            (
+                Answer(403, "Permission 'competitions.participate' was denied"),
+                "was denied (403). Open https://www.kaggle.com/competitions/flood-maps/rules",
+            ),
+            (Answer(404, "NotFound"), "takes no submissions any more"),
+            (Answer(429, "Slow down", {"Retry-After": "4000"}), "asks to wait for 4000 s"),
+        ],
+    )
+    def test_what_is_refused_is_not_remembered(
+        self,
+        kaggle: Kaggle,
+        project: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        answer: Answer,
+        message: str,
+    ) -> None:
+        kaggle.answers["CreateSubmission"] = [answer]
+        status, _, err = upload(monkeypatch, capsys)
+        assert status == 1
+        assert message in err
+        assert remembered(project) == []
+        assert upload(monkeypatch, capsys)[0] == 0  # does not ask
+
+    def test_a_rate_limit_is_waited_for(
+        self, kaggle: Kaggle, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        kaggle.answers["CreateSubmission"] = [Answer(429, "Slow down", {"Retry-After": "1"})]
+        assert upload(monkeypatch, capsys)[0] == 0
+        assert (len(kaggle.submissions), kaggle.count("CreateSubmission")) == (1, 2)
+
+    @pytest.mark.parametrize("answer", [Answer(0, done=True), Answer(502, done=True)])
+    def test_an_answer_that_gets_lost_hands_nothing_in_twice(
+        self,
+        kaggle: Kaggle,
+        project: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        answer: Answer,
+    ) -> None:
+        kaggle.answers["CreateSubmission"] = [answer]
+        status, out, _ = upload(monkeypatch, capsys)
+        assert status == 0
+        assert "submission 56073536: public score" in out
+        assert len(kaggle.submissions) == len(remembered(project)) == 1
+
+    @pytest.mark.parametrize("arrived", [False, True])
+    def test_after_a_break_the_next_call_looks_whether_it_arrived(
+        self,
+        kaggle: Kaggle,
+        project: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        arrived: bool,
+    ) -> None:
+        kaggle.answers["CreateSubmission"] = [Answer(0, done=arrived)]
+        if arrived:
+            kaggle.answers["ListSubmissions"] = [Answer(0)] * 4
+        status, _, err = upload(monkeypatch, capsys)
+        assert status == 1
+        assert ("the connection failed" if arrived else "sends the file only if it did not arrive") in err
+        assert remembered(project)[0]["status"] == "sent"
+        assert "broke off while it was sent" in upload(monkeypatch, capsys, "--dry-run")[1]
+        assert upload(monkeypatch, capsys)[0] == 0
+        assert len(kaggle.submissions) == len(remembered(project)) == 1
+        assert remembered(project)[0]["status"] == "complete"
+
+    def test_two_at_once_hand_it_in_once(self, kaggle: Kaggle, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The other one looked before this one sent, while it was sending, and while it waited for the score."""
+
+        def plan() -> Plan:
+            return make_plan(COMPETITION, Path("data"), Path("uploads.json"))
+
+        plans = [plan()]
+        submit, wait = Competition.submit, Competition.wait
+
+        def submitting(self: Competition, path: Path, description: str) -> int:
+            plans.append(plan())
+            return submit(self, path, description)
+
+        def waiting(self: Competition, ref: int, seconds: float) -> Submission:
+            patched.setattr(Competition, "wait", wait)
+            plans.append(plan())
+            hand_in(plans[1], Path("uploads.json"))  # goes on with this very upload
+            return wait(self, ref, seconds)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Competition, "submit", submitting)
+            patched.setattr(Competition, "wait", waiting)
+            assert hand_in(plan(), Path("uploads.json")).status == "complete"
+        for late in plans:
+            with pytest.raises(HarveysegError, match="another process has handed in this very file meanwhile"):
+                hand_in(late, Path("uploads.json"))
+        assert len(plans) == 3
+        assert len(kaggle.submissions) == len(remembered(project)) == 1
+
+    def test_a_transfer_that_fails_is_repeated(
+        self, kaggle: Kaggle, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        kaggle.answers["PUT"] = [Answer(503)]
+        status, _, err = upload(monkeypatch, capsys)
+        assert status == 0
+        assert "submission.csv could not be transferred" in err
+        kaggle.answers["PUT"] = [Answer(403)] * 4
+        status, _, err = upload(monkeypatch, capsys, "--model", "unet")
+        assert status == 1
+        assert "unet.csv: could not be transferred to Kaggle, and was not handed in" in err
+        assert len(kaggle.submissions) == len(remembered(project)) == 1
+
+    @pytest.mark.parametrize(
+        ("change", "arguments", "message"),
+        [
+            ("edited", [], "submission.csv: is not the file that submission.json describes"),
+            ("photos", [], "image '12': no row for class 1, 2, 3"),
+            ("source", [], r"data.source = demo, whose test photos are drawn by the project itself"),
+            ("run", [], "data/ensemble/run.json: is another run than the one that the submission was made of"),
+            (
+                "",
+                ["--model", "other"],
+                "--model other: data/submission has no submission of it. Known are: ensemble, unet",
+            ),
+            ("record", [], "uploads.json: is no record of uploads"),
+            ("folder", [], "uploads.json: is no record of uploads ([Errno 21] Is a directory"),
+            (
+                "files",
+                [],
+                "submission.json: does not say what the files were made of. `dvc repro submit` writes it anew",
+            ),
+            ("tracking", [], "tracking.experimnt: unknown key"),
+        ],
+    )
+    def test_the_file_is_checked_before(
+        self,
+        kaggle: Kaggle,
+        project: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        change: str,
+        arguments: list[str],
+        message: str,
+    ) -> None:
+        data = project / "data"
+        if change == "edited":
+            with (data / "submission" / "submission.csv").open("a") as opened:
+                opened.write("10.png_25,\n")
+        elif change == "photos":
+            with (data / "raw" / "manifest.csv").open("a") as opened:
+                opened.write("test,12,test_images/12.jpg,,3,4,h,\n")
+        elif change == "source":
+            describe(project, "demo")
+        elif change == "run":
+            write_run(data / "ensemble" / "run.json", record("other", None))
+        elif change == "record":
+            (project / "uploads.json").write_text('{"uploads": [{"ref": 1}]}')
+        elif change == "folder":
+            (project / "uploads.json").mkdir()
+        elif change == "files":
+            write_json(data / "submission" / "submission.json", {"data_source": "kaggle", "files": None})
+        elif change == "tracking":
+            settings = (project / "params.yaml").read_text()
+            (project / "params.yaml").write_text(settings.replace("tracking: {}", "tracking: {experimnt: x}"))
+        status, out, err = upload(monkeypatch, capsys, *arguments)
+        assert (status, out) == (1, "")
+        assert message in err
+        assert kaggle.requests == []

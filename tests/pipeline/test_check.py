@@ -1,0 +1,270 @@
+"""All that cannot work is found at once, before any data is read; what decides a training is in one file."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+
+from harveyseg.config.settings import load
+from harveyseg.errors import HarveysegError
+from harveyseg.pipeline.check import check_params, merge, write_config
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS: dict[str, dict[str, Any]] = {
+    "unet": {"network": "unet", "width": 4},
+    "attention_unet": {"network": "attention_unet", "width": 4},
+    "mobilenet_v2": {"network": "smp", "encoder": "mobilenet_v2"},
+}
+SCRATCH = {name: MODELS[name] for name in ("unet", "attention_unet")}
+
+
+def write_params(folder: Path, models: dict[str, Any] | None = None, **sections: Any) -> Path:
+    """The committed params.yaml with other models, and sections changed key by key; JSON is YAML, too."""
+    values = {**load(ROOT / "params.yaml"), "models": SCRATCH if models is None else models}
+    path = folder / "params.yaml"
+    path.write_text(json.dumps(merge(values, {name.replace("_", "-"): value for name, value in sections.items()})))
+    return path
+
+
+def problems(path: Path) -> tuple[str, ...]:
+    with pytest.raises(HarveysegError) as caught:
+        check_params(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    return caught.value.problems
+
+
+def configs(path: Path, folder: Path) -> dict[str, bytes]:
+    """What the stage writes, by model."""
+    for config in check_params(path):
+        write_config(folder, config)
+    return {file.stem: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_all_problems_at_once(tmp_path: Path) -> None:
+    models = {
+        "unet": {"network": "unett", "train": {"batch_size": 0}},
+        "my model": {"network": "unet"},
+        "ensemble": {"network": "unet"},
+        "wide": {"network": "unet", "widht": 4, "train": {"augmentation": {"flop": 1}}},
+        "nothing": None,
+    }
+    changes = {"split": {"folds": 1}, "resize_cache": {"size": 100}, "train": {"lr": -0.1}, "folds": ["a"]}
+    found = problems(write_params(tmp_path, models, **changes))
+    for start, reason in [
+        ("resize-cache.size = 100", "a multiple of 32"),
+        ("split.folds = 1", "greater than or equal to 2"),
+        ("folds = ['a']", "a list of fold numbers"),
+        ("train.lr = -0.1", "greater than 0"),
+        ("models.unet.train.batch_size = 0", "greater than or equal to 1"),
+        ("models.unet.network = 'unett'", "allowed: attention_unet, fcn, segnet, smp, unet, unetplusplus"),
+        ("models.my model", "letters, digits and underscores"),
+        ("models.ensemble", "none of ensemble, everything_empty, mean, submission"),
+        ("models.wide.widht", "unknown key. Known are: batch_norm, dropout, stem_stride, width"),
+        (
+            "models.wide.train.augmentation.flop",
+            "unknown key. Known are: brightness, brightness_limit, colour, contrast",
+        ),
+        ("models.nothing", "must be a mapping like `network: unet`"),
+    ]:
+        assert sum(line.startswith(start) and reason in line for line in found) == 1, (start, found)
+    assert len(found) == 11  # the wrong default is every model's, and yet one problem
+
+
+@pytest.mark.parametrize(
+    ("folds", "expected"),
+    [
+        ([0, 3], ["folds: 3 is not in 0..2 (split.folds = 3)"]),
+        ([-1], ["folds: -1 is not in 0..2 (split.folds = 3)"]),
+        ([1, 0, 1], ["folds: 1 stands there twice"]),
+        ([7, 7], ["folds: 7 stands there twice", "folds: 7 is not in 0..2 (split.folds = 3)"]),
+        ([], ["folds = []: a list of fold numbers is needed, e.g. `- 0`"]),
+        (0, ["folds = 0: a list of fold numbers is needed, e.g. `- 0`"]),
+        ([True], ["folds = [True]: a list of fold numbers is needed, e.g. `- 0`"]),
+        (None, ["folds = None: a list of fold numbers is needed, e.g. `- 0`"]),
+    ],
+)
+def test_folds(tmp_path: Path, folds: Any, expected: list[str]) -> None:
+    assert list(problems(write_params(tmp_path, folds=folds))) == expected
+
+
+@pytest.mark.parametrize("name", ["models", "train", "split", "resize_cache"])
+@pytest.mark.parametrize("value", [None, [], "unet"])
+def test_a_section_that_is_none(tmp_path: Path, name: str, value: Any) -> None:
+    sections = {name: value} if name != "models" else {}
+    models = value if name == "models" else None
+    path = write_params(tmp_path, models, **sections)
+    if name == "models" and value is None:
+        path.write_text(path.read_text().replace('"models"', '"modells"'))
+    with pytest.raises(HarveysegError, match=rf"{name.replace('_', '-')} must be a mapping.*harveyseg preset demo"):
+        check_params(path)
+
+
+@pytest.mark.parametrize("name", ["1st", "a-b", "a.b", "a/b", "", "mean", "submission"])
+def test_names_that_no_folder_or_table_could_hold(tmp_path: Path, name: str) -> None:
+    assert "not a usable name" in problems(write_params(tmp_path, {name: {"network": "unet"}}))[0]
+
+
+def test_a_size_that_a_network_cannot_take(tmp_path: Path) -> None:
+    # This vision transformer takes the size in its name and no other.
+    models = {"vit": {"network": "smp", "architecture": "DPT", "encoder": "tu-vit_tiny_patch16_224"}}
+    (problem,) = problems(write_params(tmp_path, models, resize_cache={"size": 256}))
+    assert problem.startswith("models.vit: cannot take photos of 256x256 pixels (resize-cache.size)")
+
+
+@pytest.mark.parametrize(
+    ("size", "augmentation", "expected"),
+    [
+        ([64, 96], {"d4": 1}, ["augmentation.d4 = 1.0: samples of 64x96 pixels (resize-cache.size) cannot be turned"]),
+        ([64, 96], {"d4": 1, "crop": 32}, []),
+        (96, {"d4": 0.5}, []),
+        ([64, 96], {"crop": 96}, ["augmentation.crop = 96: larger than the photos, 64x96 pixels (resize-cache.size)"]),
+        (64, {"crop": 40}, ["augmentation.crop = 40: Input should be a multiple of 32"]),
+        (64, {"zoom": 0.1, "focus": 0.5}, ["augmentation.zoom = 0.1: says how", "augmentation.focus = 0.5: says how"]),
+    ],
+)
+def test_samples_that_cannot_be_made(tmp_path: Path, size: Any, augmentation: Any, expected: list[str]) -> None:
+    path = write_params(tmp_path, resize_cache={"size": size}, train={"augmentation": augmentation})
+    if not expected:
+        assert len(check_params(path)) == 2
+        return
+    found = problems(path)
+    assert len(found) == len(expected)  # one mistake, although it is both models'
+    assert all(line.startswith(f"train.{start}") for line, start in zip(found, expected, strict=True)), found
+    override = {"unet": {"network": "unet", "width": 4, "train": {"augmentation": augmentation}}}
+    found = problems(write_params(tmp_path, override, resize_cache={"size": size}))
+    assert all(line.startswith(f"models.unet.train.{start}") for line, start in zip(found, expected, strict=True))
+
+
+def test_a_crop_that_one_network_cannot_take(tmp_path: Path) -> None:
+    models = {name: {**SCRATCH["unet"], "stem_stride": stride} for name, stride in (("half", 2), ("quarter", 4))}
+    changes = {"resize_cache": {"size": 128}, "train": {"augmentation": {"crop": 96}}}
+    (problem,) = problems(write_params(tmp_path, models, **changes))
+    assert problem.startswith("models.quarter: cannot take photos of 96x96 pixels (train.augmentation.crop)")
+
+
+@pytest.mark.parametrize(
+    ("train", "problem"),
+    [
+        ({"self_training": {"weight": 1, "start": 0, "confidence": 0.9}}, "train.self_training = "),
+        ({"ema": 0.9, "self_training": {"weight": 1, "start": 0}}, "train.self_training.confidence: missing"),
+        (
+            {"ema": 0.9, "self_training": {"weight": 1, "start": 0, "confidence": 0.9, "wait": 1}},
+            "train.self_training.wait: unknown key. Known are: confidence, start, weight",
+        ),
+        ({"schedule": "plateau", "validate_every": 2}, "train.validate_every = 2: `schedule: plateau` looks at every"),
+    ],
+)
+def test_settings_that_do_not_go_together(tmp_path: Path, train: dict[str, Any], problem: str) -> None:
+    (found,) = problems(write_params(tmp_path, train=train))
+    assert found.startswith(problem)
+
+
+def test_an_override_is_merged_key_by_key(tmp_path: Path) -> None:
+    models = {
+        "unet": {"network": "unet", "train": {"epochs": 2, "augmentation": {"flip": 0.0}}},
+        "other": SCRATCH["unet"],
+    }
+    own, other = check_params(write_params(tmp_path, models, train={"augmentation": {"sharpen": 0.7}}))
+    assert "train" not in own.spec
+    assert (own.train.epochs, own.train.augmentation.flip, own.train.augmentation.sharpen) == (2, 0.0, 0.7)
+    assert (other.train.augmentation.flip, other.train.augmentation.sharpen) == (0.5, 0.7)
+    changed = {"epochs": 2, "augmentation": own.train.augmentation}
+    assert own.train == other.train.model_copy(update=changed)
+
+
+def test_an_override_changes_the_file_of_its_model_alone(tmp_path: Path) -> None:
+    before = configs(write_params(tmp_path), tmp_path / "before")
+    override = {"attention_unet": {**SCRATCH["attention_unet"], "train": {"lr": 0.5}}}
+    after = configs(write_params(tmp_path, {**SCRATCH, **override}), tmp_path / "after")
+    assert before["unet"] == after["unet"]
+    assert before["attention_unet"] != after["attention_unet"]
+    shared = configs(write_params(tmp_path, train={"lr": 0.5}), tmp_path / "shared")
+    assert shared["unet"] != before["unet"]
+    assert shared["attention_unet"] == after["attention_unet"]
+
+
+def test_an_edit_of_one_networks_code_changes_its_file_alone(tmp_path: Path) -> None:
+    expected = configs(write_params(tmp_path), tmp_path / "here")
+    # Another checkout, in which somebody works on one network.
+    copy = tmp_path / "checkout"
+    for folder in ("src", "stages"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    with (copy / "src" / "harveyseg" / "models" / "attention_unet.py").open("a") as opened:
+        opened.write("# edited\n")
+    shutil.copy(tmp_path / "params.yaml", copy)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "stages/configure.py"]
+    subprocess.run(command, cwd=copy, env=environment, check=True, stdout=subprocess.DEVNULL)
+    written = {file.stem: file.read_bytes() for file in (copy / "data" / "configs").iterdir()}
+    assert written["unet"] == expected["unet"]
+    assert written["attention_unet"] != expected["attention_unet"]
+    before, after = (json.loads(content["attention_unet"]) for content in (expected, written))
+    code = before.pop("code"), after.pop("code")
+    assert before == after
+    assert {file for file in code[0] if code[0][file] != code[1][file]} == {"models/attention_unet.py"}
+
+
+@pytest.fixture
+def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Hugging Face hub at an address where nothing answers, and an empty cache."""
+    nowhere = "http://127.0.0.1:9"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", nowhere)
+    monkeypatch.setattr(
+        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", nowhere + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+
+
+def test_pretraining_for_all_does_not_touch_networks_from_scratch(tmp_path: Path) -> None:
+    before = configs(write_params(tmp_path), tmp_path / "before")
+    after = configs(write_params(tmp_path, train={"encoder_weights": "imagenet"}), tmp_path / "after")
+    assert after == before
+    assert json.loads(after["unet"])["train"]["encoder_weights"] is None
+
+
+@pytest.mark.usefixtures("no_network")
+def test_pretraining_without_a_network_names_the_remedy(tmp_path: Path) -> None:
+    (problem,) = problems(write_params(tmp_path, MODELS, train={"encoder_weights": "imagenet"}))
+    assert problem.startswith("models.mobilenet_v2: encoder_weights = 'imagenet': ")
+    for remedy in ("Run once with a network", "a path to a local weights file", "`encoder_weights: null`"):
+        assert remedy in problem
+
+
+def test_pretraining_asked_of_a_network_from_scratch_itself_is_refused(tmp_path: Path) -> None:
+    models = {"unet": {"network": "unet", "train": {"encoder_weights": "imagenet"}}}
+    (problem,) = problems(write_params(tmp_path, models))
+    assert problem.startswith("models.unet: encoder_weights = 'imagenet': this network is trained from scratch")
+
+
+def test_other_content_of_a_local_weights_file_is_another_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))  # a relative path is below the project's root
+    torch.manual_seed(0)
+    state = smp.encoders.get_encoder("mobilenet_v2", weights=None).state_dict()
+    path = write_params(tmp_path, MODELS, train={"encoder_weights": "own/weights.pt"})
+    (tmp_path / "own").mkdir()
+    written = []
+    for value in (0.0, 0.0, 1.0):
+        state["features.0.0.weight"][:] = value
+        torch.save(state, tmp_path / "own" / "weights.pt")
+        written.append(configs(path, tmp_path / "configs"))
+    assert written[0] == written[1]
+    assert written[0]["mobilenet_v2"] != written[2]["mobilenet_v2"]
+    assert written[0]["unet"] == written[2]["unet"]
+    assert json.loads(written[0]["mobilenet_v2"])["train"]["encoder_weights"] == "own/weights.pt"
+
+
+def test_merge() -> None:
+    defaults = {"a": 1, "b": {"c": 2, "d": 3}, "e": {"f": 4}}
+    assert merge(defaults, {"b": {"d": 5}, "e": None, "g": {"h": 6}}) == {
+        "a": 1, "b": {"c": 2, "d": 5}, "e": None, "g": {"h": 6},
+    }  # fmt: skip
+    assert defaults == {"a": 1, "b": {"c": 2, "d": 3}, "e": {"f": 4}}

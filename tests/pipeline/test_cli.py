@@ -1,0 +1,183 @@
+"""The command `harveyseg` as a user meets it: what it prints, what it writes, how it ends."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from harveyseg import cli
+from harveyseg.classes import CLASS_NAMES
+from harveyseg.evaluation.submission import SubmitParams, write_submission
+from harveyseg.inference.network_file import save_weights
+from harveyseg.models import build
+from harveyseg.record import RunRecord, write_run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with params.yaml, in which the command runs."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path
+
+
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[int, str, str]:
+    """Run the command in this process: exit status, stdout, stderr."""
+    monkeypatch.setattr(sys, "argv", ["harveyseg", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.app()
+    out, err = capsys.readouterr()
+    status = ended.value.code
+    assert status is None or isinstance(status, int)
+    return status or 0, out, err
+
+
+def test_help_lists_every_command(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, _ = command(monkeypatch, capsys, "--help")
+    assert status == 0
+    for name in ("preset", "table", "study", "results", "sync", "check", "score", "predict", "upload", "ui"):
+        assert f" {name} " in out
+
+
+def test_an_error_of_the_user_comes_without_a_traceback(project: Path) -> None:
+    script = Path(sys.executable).with_name("harveyseg")
+    assert script.exists(), "install the package: pip install -e ."
+    done = subprocess.run([script, "preset", "demos"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: preset 'demos': unknown. Known are: best, best-imagenet, demo, report, report-small\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check"], "data/models/unet-0/run.json: no such file"),
+        (["score", "absent.csv", "--masks", "masks"], "masks: holds no masks"),
+        (["predict", "absent.jpg", "--out", "maps"], "data/ensemble/weights.json: no such file"),
+        (["predict", "absent.jpg", "--out", "maps", "--model", "unet"], "--model unet: not trained here"),
+        (["predict", "absent.jpg", "--out", "maps", "--footprint", "3000"], "--footprint 3000: must be HEIGHTxWIDTH"),
+    ],
+)
+def test_errors(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    status, out, err = command(monkeypatch, capsys, *arguments)
+    assert (status, out) == (1, "")
+    assert err.startswith("error: ")
+    assert message in err
+    assert [file.name for file in project.iterdir()] == ["params.yaml"]
+
+
+def test_outside_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["preset", "demo"], ["check"], ["predict", "a.jpg", "--out", "maps"]):
+        status, _, err = command(monkeypatch, capsys, *arguments)
+        assert status == 1
+        assert err.startswith("error: params.yaml: no such file. Run this in the project's root folder")
+
+
+def test_preset(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = command(monkeypatch, capsys, "preset", "report")
+    assert (status, err) == (0, "")
+    assert "dvc repro" in out
+    assert "epochs: 25" in (project / "params.yaml").read_text()
+
+
+def blobs(seed: int) -> npt.NDArray[np.uint8]:
+    coarse = np.random.default_rng(seed).integers(0, 9, (8, 8)).astype(np.uint8)
+    return np.kron(coarse, np.ones((128, 128), np.uint8))
+
+
+def test_score(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    masks = {"10": blobs(1), "11": blobs(2)}
+    (project / "masks").mkdir()
+    for name, mask in masks.items():
+        Image.fromarray(mask).save(project / "masks" / f"{name}.png")
+    found = {}
+    for name, maps in {"perfect": list(masks.values()), "empty": [np.zeros((1024, 1024), np.uint8)] * 2}.items():
+        write_submission(project / f"{name}.csv", list(masks), maps, SubmitParams())
+        status, out, err = command(monkeypatch, capsys, "score", f"{name}.csv", "--masks", "masks")
+        assert (status, err) == (0, "")
+        found[name] = dict(line.split(": ") for line in out.splitlines())
+    assert found["perfect"]["score"] == found["perfect"]["macro_dice"] == "1.00000"
+    # Nothing predicted is right, with a Dice of 1, just where the class is absent.
+    absent = np.mean([class_id not in mask for mask in masks.values() for class_id in range(1, 25)])
+    assert found["empty"]["score"] == found["empty"]["empty_score"] == f"{absent:.5f}"
+    assert found["empty"]["macro_dice"] == "0.00000"
+
+
+TABLE = """\
+model,fold,val_score,val_nested_score,val_decided_score,val_macro_dice,val_miou,val_pixel_accuracy,test_score,\
+test_decided_score,test_macro_dice,test_miou,test_pixel_accuracy,train_loss,val_loss,best_epoch,epochs,lr,batch_size,size,parameters,encoder_weights,data_source,note
+unet,0,0.61235,,,,,,,,,,,,,2,3,1e-05,,,,,demo,
+unet,mean,0.61235,,,,,,,,,,,,,2,3,1e-05,,,,,demo,
+ensemble,,0.70000,,,,,,,,,,,,,,,,,,,,demo,
+everything_empty,,0.50000,,,,,,,,,,,,,,,,,,,,,
+"""
+
+
+def test_check(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "params.yaml").write_text("models: {unet: {network: unet}}\nfolds: [0]\n")
+    for model, fold, score in (("unet", 0, 0.612345678), ("ensemble", None, 0.7)):
+        record = RunRecord(
+            kind="ensemble" if fold is None else "train", model=model, fold=fold, stage_key="k",
+            parameters={} if fold is None else {"train.lr": 1e-05}, git_commit=None, git_dirty=False,
+            data_source="demo", data_hash="d", split_hash="s", device="cpu", environment={}, started_ms=1, ended_ms=2,
+            results={} if fold is None else {"best/epoch": 2.0, "epochs": 3.0},
+        )  # fmt: skip
+        folder = project / "data" / ("ensemble" if fold is None else f"models/{model}-{fold}")
+        write_run(folder / "run.json", record)
+        metrics = {"run_id": None, "uid": record.uid, "val/score": score, "val/empty_score": 0.5}
+        folder = project / "data" / ("ensemble" if fold is None else f"predictions/{model}-{fold}")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+    table = project / "data" / "reports" / "comparison.csv"
+    table.parent.mkdir()
+    table.write_text(TABLE)
+    assert command(monkeypatch, capsys, "check") == (0, "The table and the stages' files agree.\n", "")
+    table.write_text(TABLE.replace("unet,0,0.61235", "unet,0,0.61236"))
+    status, out, err = command(monkeypatch, capsys, "check")
+    assert (status, out) == (1, "")
+    assert "unet 0: val_score is 0.61236, the stages' files say 0.61235" in err
+
+
+def test_predict(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = {"network": "unet", "width": 1, "dropout": 0.0, "batch_norm": "none"}
+    state = {name: value * 0 for name, value in build(spec, None).state_dict().items()}
+    state["head.bias"][23] = 9  # flooded everywhere
+    path = project / "data" / "models" / "unet-0" / "weights.safetensors"
+    save_weights(path, state, spec, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), (64, 64))
+    Image.fromarray(np.zeros((30, 50, 3), np.uint8)).save(project / "photo.jpg")
+    status, out, err = command(monkeypatch, capsys, "predict", "photo.jpg", "--out", "maps", "--model", "unet")
+    assert (status, err) == (0, "")
+    assert out.splitlines() == [
+        "photo.jpg: Flooded 100.0%", "maps: class maps, overlays and areas.csv of 1 photos",
+    ]  # fmt: skip
+    with Image.open(project / "maps" / "photo.png") as opened:
+        assert opened.size == (50, 30)
+        assert (np.array(opened) == 23).all()
+    header, row = (project / "maps" / "areas.csv").read_text().splitlines()
+    assert header.count(",") == row.count(",") == len(CLASS_NAMES)
+    arguments = ["photo.jpg", "--out", "mosaic", "--model", "unet", "--footprint", "20x25", "--argmax"]
+    assert command(monkeypatch, capsys, "predict", *arguments)[0] == 0
+    with Image.open(project / "mosaic" / "photo.png") as opened:
+        assert opened.size == (50, 30)
+        assert (np.array(opened) == 23).all()

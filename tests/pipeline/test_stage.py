@@ -1,0 +1,92 @@
+"""How a stage ends when the user has to mend something, or tells it to stop: seen from outside."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harveyseg.project import project_root
+
+SCRIPT = """
+import time
+from typing import Annotated
+import typer
+from harveyseg.errors import HarveysegError
+from harveyseg.pipeline.stage import run
+
+def main(fold: Annotated[int, typer.Option(help="The fold that is held out.")]) -> None:
+    '''Train one model.'''
+    if fold == 1:
+        raise HarveysegError("a.jpg: empty. Replace it.")
+    if fold == 2:
+        raise ValueError("a defect")
+    if fold == 3:
+        try:
+            print("training", flush=True)
+            time.sleep(60)
+        except KeyboardInterrupt as error:
+            print(f"cleaned up after {error}", flush=True)
+            raise
+    print("done")
+
+if __name__ == "__main__":
+    run(main)
+"""
+
+
+def stage(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_a_stage_that_ends_well() -> None:
+    done = stage("--fold", "0")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+def test_what_the_user_can_mend_comes_without_a_traceback() -> None:
+    done = stage("--fold", "1")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: a.jpg: empty. Replace it.\n")
+
+
+def test_a_defect_comes_with_its_traceback() -> None:
+    done = stage("--fold", "2")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ValueError: a defect" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["--fold", "one"], ["--unknown", "1"]])
+def test_wrong_options_are_refused(arguments: list[str]) -> None:
+    done = stage(*arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_help_lists_the_options() -> None:
+    done = stage("--help")
+    assert done.returncode == 0
+    assert "Train one model." in done.stdout
+    assert "The fold that is held out." in done.stdout
+
+
+def test_a_stage_that_is_told_to_stop_can_clean_up() -> None:
+    command = [sys.executable, "-c", SCRIPT, "--fold", "3"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "training\n"
+        running.send_signal(signal.SIGTERM)
+        out, err = running.communicate(timeout=30)
+    assert out == "cleaned up after signal SIGTERM\n"
+    assert running.returncode not in (0, -signal.SIGTERM)
+    assert "done" not in out + err
+
+
+def test_the_project_is_here_or_where_dvc_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    assert project_root() == tmp_path.resolve()
+    (tmp_path / "real").mkdir()
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "real"))
+    assert project_root() == (tmp_path / "real").resolve()

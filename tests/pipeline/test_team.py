@@ -1,0 +1,320 @@
+"""docs/team.md, run: two members, an MLflow server, a DVC remote on S3 (moto's server, which checks keys) and git.
+
+The blocks of commands in the document are run as they stand there, with its example addresses and keys replaced. The
+tests share the two members' clones and build on one another, in the order in which they stand.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from ruamel.yaml import YAML
+from test_pipeline import Project, start_project
+from test_tracking_client import free_port
+
+from conftest import ROOT
+
+pytestmark = pytest.mark.slow
+
+DOCUMENT = (ROOT / "docs" / "team.md").read_text(encoding="utf-8")
+BLOCKS = dict(re.findall(r"^<!-- tested: ([\w-]+) -->\n```\w+\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL))
+CHANGES: dict[str, object] = {
+    "data": {"demo": {"train": 8, "test": 2, "seed": 0, "width": 96}},
+    "resize-cache": {"size": 64},
+    "split": {"folds": 2, "groups": "none"},
+    "models": {"unet": {"network": "unet", "width": 4}},
+    "train": {"epochs": 1, "batch_size": 4, "threads": 1},
+    "decide": {"method": "argmax"},
+    "inference": {"threads": 1},
+}
+REPORTS = ("comparison.csv", "comparison.md")
+
+
+class Team:
+    """The servers and the bare repository, in one folder, and what stands for the document's examples."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.run_blocks: set[str] = set()
+        self._processes: list[subprocess.Popen[bytes]] = []
+        seed = start_project(folder / "seed", CHANGES)
+        seed.run("git", "clone", "-q", "--bare", ".", str(folder / "harveyseg.git"))
+        self.environment = {
+            **{name: value for name, value in seed.environment.items() if not name.startswith("AWS")},
+            # Whoever runs the tests may have keys of their own.
+            "AWS_CONFIG_FILE": str(folder / "none"),
+            "AWS_SHARED_CREDENTIALS_FILE": str(folder / "none"),
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        s3_port, self.port = free_port(), free_port()
+        self.s3_url, self.mlflow_url = f"http://127.0.0.1:{s3_port}", f"http://127.0.0.1:{self.port}"
+        self.replacements = {
+            "https://mlflow.example.org": self.mlflow_url,
+            "mlflow.example.org": f"127.0.0.1:{self.port}",
+            "--port 5000": f"--port {self.port}",
+            "/srv/mlflow": str(folder / "mlflow"),
+            "https://s3.example.org": self.s3_url,
+            "git@git.example.org:flood/harveyseg.git": str(folder / "harveyseg.git"),
+            "dvc gc ": "dvc gc --force ",  # else it asks
+        }
+        self.mlflow = self.start("server")
+        self._start_s3(s3_port)
+
+    def script(self, block: str) -> str:
+        """A block of the document with the examples replaced."""
+        self.run_blocks.add(block)
+        script: str = BLOCKS[block]
+        for example, value in self.replacements.items():
+            script = script.replace(example, value)
+        return script
+
+    def start(self, block: str) -> subprocess.Popen[bytes]:
+        """Start a server; :meth:`wait` says when it answers."""
+        return self._run(["bash", "-c", self.script(block)], f"{block}.log")
+
+    def wait(self, address: str) -> None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(address, timeout=2).close()
+                return
+            except OSError:
+                time.sleep(0.1)
+        raise AssertionError("\n".join(log.read_text() for log in self.folder.glob("*.log")))
+
+    def stop(self, process: subprocess.Popen[bytes]) -> None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def close(self) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                self.stop(process)
+
+    def runs(self, kind: str) -> dict[str, list[dict[str, str]]]:
+        """The tags of the runs on the server, by model, as the server itself answers."""
+        experiment = self._ask("experiments/get-by-name?experiment_name=harveyseg")["experiment"]
+        found = self._ask(
+            "runs/search",
+            {"experiment_ids": [experiment["experiment_id"]], "filter": f"tags.`harveyseg.kind` = '{kind}'"},
+        )
+        runs: dict[str, list[dict[str, str]]] = {}
+        for run in found["runs"]:
+            tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
+            runs.setdefault(tags["harveyseg.model"], []).append(tags | {"id": run["info"]["run_id"]})
+        return runs
+
+    def keys_in_bucket(self, prefix: str) -> list[str]:
+        found = self.s3.list_objects_v2(Bucket="flood-team", Prefix=prefix)
+        return [entry["Key"] for entry in found.get("Contents", [])]
+
+    def _ask(self, method: str, content: object = None) -> Any:
+        request = urllib.request.Request(
+            f"{self.mlflow_url}/api/2.0/mlflow/{method}",
+            None if content is None else json.dumps(content).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+    def _run(self, command: list[str], log: str, **environment: str) -> subprocess.Popen[bytes]:
+        with (self.folder / log).open("ab") as opened:
+            process = subprocess.Popen(
+                command,
+                env={**self.environment, **environment},
+                stdout=opened,
+                stderr=opened,
+                start_new_session=True,
+            )
+        self._processes.append(process)
+        return process
+
+    def _start_s3(self, port: int) -> None:
+        """A server with the bucket and one account; after these four requests it checks every signature."""
+        command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
+        self._run(command, "s3.log", INITIAL_NO_AUTH_ACTION_COUNT="4")
+        self.wait(f"{self.s3_url}/moto-api/data.json")
+        anyone = {"aws_access_key_id": "any", "aws_secret_access_key": "any"}
+        place = {"endpoint_url": self.s3_url, "region_name": "us-east-1"}
+        iam = boto3.client("iam", **place, **anyone)
+        iam.create_user(UserName="team")
+        key = iam.create_access_key(UserName="team")["AccessKey"]
+        everything = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [everything]})
+        iam.put_user_policy(UserName="team", PolicyName="all", PolicyDocument=policy)
+        boto3.client("s3", **place, **anyone).create_bucket(Bucket="flood-team")
+        self.replacements |= {"EXAMPLEKEY": key["AccessKeyId"], "EXAMPLESECRET": key["SecretAccessKey"]}
+        keys = {"aws_access_key_id": key["AccessKeyId"], "aws_secret_access_key": key["SecretAccessKey"]}
+        self.s3 = boto3.client("s3", **place, **keys)
+
+
+class Member(Project):
+    """A clone, in which blocks of the document are run, each in a shell of its own that begins with block "session"."""
+
+    def __init__(self, team: Team, name: str) -> None:
+        (team.folder / name).mkdir()
+        super().__init__(team.folder / name)
+        self.team = team
+        self.environment = team.environment
+        self.block("clone")
+        self.folder /= "harveyseg"
+
+    def block(self, name: str, ok: bool = True, **environment: str) -> str:
+        """Run a block; what it printed."""
+        script = self.team.script("session") + self.team.script(name)
+        return self.run("bash", "-euo", "pipefail", "-c", script, ok=ok, **environment)
+
+    def reports(self) -> list[bytes]:
+        return [(self.folder / "data" / "reports" / name).read_bytes() for name in REPORTS]
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    made = Team(tmp_path_factory.mktemp("team"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def ann(team: Team) -> Member:
+    return Member(team, "ann")
+
+
+@pytest.fixture(scope="module")
+def bob(team: Team, ann: Member) -> Member:
+    return Member(team, "bob")
+
+
+def documented(said: str) -> str:
+    """A part of a message that the document explains."""
+    assert said in DOCUMENT
+    return said
+
+
+def stages(printed: str) -> set[str]:
+    return set(re.findall(r"Running stage '(.+)':", printed))
+
+
+def test_every_block_of_commands_is_tested_or_says_why_not() -> None:
+    fences = re.findall(r"^(.*)\n```\w+$", DOCUMENT, re.MULTILINE)
+    assert fences
+    assert [line for line in fences if not re.fullmatch(r"<!-- (tested: [\w-]+|not tested: .+) -->", line)] == []
+
+
+def test_ann_sets_it_up_and_shares_a_first_result(team: Team, ann: Member) -> None:
+    ann.block("remote")
+    # What does not need the server can begin while it starts.
+    assert stages(ann.run("dvc", "repro", "split", "configure")) == {"configure", "download", "resize-cache", "split"}
+    assert documented("Unable to locate credentials") in ann.run("dvc", "push", ok=False)
+    ann.block("keys")
+    assert ann.run("git", "status", "--porcelain", "--untracked-files=all", "--", ".dvc") == ""  # no keys in git
+    assert (ann.folder / ".dvc" / "config.local").exists()
+    team.wait(f"{team.mlflow_url}/health")
+    printed = ann.block("share")
+    assert stages(printed) == {
+        "train@unet-0", "evaluate@unet-0", "ensemble", "decide", "compare", "submit"
+    }  # fmt: skip
+    assert "WARNING" not in printed
+    assert list(team.runs("train")) == ["unet"]
+    assert list(team.runs("ensemble")) == ["ensemble"]
+    assert not (ann.folder / "mlflow.db").exists()
+    assert any((team.folder / "mlflow" / "artifacts").rglob("weights.safetensors"))  # written by the server
+
+
+def test_bob_has_the_same_table_byte_for_byte(team: Team, ann: Member, bob: Member) -> None:
+    bob.run("dvc", "remote", "modify", "--local", "team", "access_key_id", "wrong")
+    bob.run("dvc", "remote", "modify", "--local", "team", "secret_access_key", "wrong")
+    assert documented("Forbidden") in bob.run("dvc", "pull", ok=False)
+    bob.block("keys")
+    assert "unet" in bob.block("get")
+    assert bob.reports() == ann.reports()
+    assert bob.record("unet-0") == ann.record("unet-0")
+    for name in REPORTS:  # made from the server's answers, not left as it was pulled
+        (bob.folder / "data" / "reports" / name).unlink()
+    bob.run("harveyseg", "table", MLFLOW_TRACKING_URI=team.mlflow_url)
+    assert bob.reports() == ann.reports()
+
+
+def test_bobs_model_alone_is_trained_though_the_server_is_away(team: Team, bob: Member) -> None:
+    before = team.runs("train")["unet"]
+    yaml = YAML()
+    params = yaml.load(bob.folder / "params.yaml")
+    params["models"] |= yaml.load(team.script("model"))["models"]
+    yaml.dump(params, bob.folder / "params.yaml")
+    team.stop(team.mlflow)
+    printed = bob.block("share", ok=False, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
+    after_training = {"evaluate@narrow_unet-0", "ensemble", "decide", "compare"}
+    assert stages(printed) == {"configure", "train@narrow_unet-0"} | after_training
+    assert documented("going on WITHOUT tracking") in printed
+    assert re.search(
+        r"^error: MLflow at \S+ cannot be used: .*Connection refused\n.*MLFLOW_TRACKING_URI", printed, re.M
+    )
+    assert documented("Connection refused")
+    weights = (bob.folder / "data" / "models" / "narrow_unet-0" / "weights.safetensors").read_bytes()
+    assert bob.record("narrow_unet-0").run_id is None
+
+    team.mlflow = team.start("server-s3")
+    team.wait(f"{team.mlflow_url}/health")
+    printed = bob.block("back")
+    assert re.search(r"^narrow_unet-f0: imported, 1 epochs, \d+ values, weights$", printed, re.MULTILINE)
+    assert stages(printed) == {"compare", "submit"}
+    assert printed.rstrip().endswith("The table and the stages' files agree.")
+    runs = team.runs("train")
+    assert runs.keys() == {"unet", "narrow_unet"}
+    assert runs["unet"] == before
+    (run,) = runs["narrow_unet"]
+    (key,) = [key for key in team.keys_in_bucket("mlflow/") if run["id"] in key and key.endswith(".safetensors")]
+    assert team.s3.get_object(Bucket="flood-team", Key=key)["Body"].read() == weights
+    assert list(bob.table()["model"].unique()) == ["unet", "narrow_unet", "ensemble", "everything_empty"]
+    assert stages(bob.block("share")) == set()
+
+
+def test_ann_sees_bobs_model(team: Team, ann: Member, bob: Member) -> None:
+    first = ann.record("unet-0")
+    assert "| narrow_unet | 0 |" in ann.block("get")
+    assert ann.reports() == bob.reports()
+    assert ann.record("unet-0") == first
+    assert ann.record("narrow_unet-0") == bob.record("narrow_unet-0")
+    assert stages(ann.run("dvc", "repro")) == set()
+    runs = team.runs("train")
+    assert {model: len(found) for model, found in runs.items()} == {"unet": 1, "narrow_unet": 1}
+
+
+def test_the_same_table_without_access_to_the_server(team: Team, ann: Member) -> None:
+    before = ann.reports()
+    for name in REPORTS:
+        (ann.folder / "data" / "reports" / name).unlink()
+    team.stop(team.mlflow)
+    printed = ann.block("alone")
+    assert re.findall(r"^(\S+): imported", printed, re.MULTILINE) == ["unet-f0", "narrow_unet-f0", "ensemble"]
+    assert ann.reports() == before
+    assert ann.runs() == 2
+
+
+def test_cleaning_keeps_what_is_committed(team: Team, ann: Member) -> None:
+    stored = set(team.keys_in_bucket("harveyseg/"))
+    used = {key for key in stored if "/files/" in key}
+    team.s3.put_object(Bucket="flood-team", Key="harveyseg/files/md5/00/" + "0" * 30, Body=b"of no commit")
+    ann.block("clean")
+    ann.block("clean-remote")
+    assert {key for key in team.keys_in_bucket("harveyseg/") if "/files/" in key} == used
+    # The table of one's own database names that one's runs.
+    assert documented("unsaved files") in ann.run("dvc", "pull", ok=False)
+    ann.run("dvc", "pull", "--force")
+    assert "up to date" in ann.run("dvc", "status")
+
+
+def test_a_bucket_that_nobody_made(team: Team, ann: Member) -> None:
+    ann.run("dvc", "remote", "modify", "--local", "team", "url", "s3://flood-taem/harveyseg")
+    assert documented("The specified bucket does not exist") in ann.run("dvc", "push", ok=False)
+    assert team.run_blocks == set(BLOCKS)  # all that is marked has been run by now

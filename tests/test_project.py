@@ -1,0 +1,102 @@
+"""Git's state, read from real repositories."""
+
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from harveyseg.project import GitState, experiment_name, git_state, library_versions
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture(autouse=True)
+def plain_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):  # set when a git hook runs the tests
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    (folder / "src").mkdir(parents=True)
+    for name in ("params.yaml", "dvc.lock", "dvc.yaml", "src/train.py", "src/params.yaml", "src/ü x.py"):
+        (folder / name).write_text("1\n")
+    git(folder, "init", "-q")
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", "Start")
+    return folder
+
+
+def test_a_clean_checkout(repository: Path) -> None:
+    assert git_state(repository) == GitState(git(repository, "rev-parse", "HEAD"), False)
+
+
+@pytest.mark.parametrize("staged", [False, True])
+@pytest.mark.parametrize(
+    ("names", "dirty"),
+    [
+        (["params.yaml"], False),
+        (["dvc.lock"], False),
+        (["params.yaml", "dvc.lock"], False),  # what every experiment changes
+        (["new.py"], False),  # untracked
+        (["dvc.yaml"], True),
+        (["src/train.py"], True),
+        (["src/params.yaml"], True),  # another file of that name
+        (["src/ü x.py"], True),
+        (["params.yaml", "dvc.yaml"], True),
+    ],
+)
+def test_changes(repository: Path, names: list[str], dirty: bool, staged: bool) -> None:
+    for name in names:
+        (repository / name).write_text("2\n")
+        if staged and name != "new.py":
+            git(repository, "add", name)
+    assert git_state(repository).dirty is dirty
+
+
+def test_deletions_and_renames(repository: Path) -> None:
+    git(repository, "mv", "params.yaml", "settings.yaml")
+    assert git_state(repository).dirty
+    git(repository, "reset", "-q", "--hard")
+    assert not git_state(repository).dirty
+    (repository / "src" / "train.py").unlink()
+    assert git_state(repository).dirty
+
+
+def test_another_commit_is_another_state(repository: Path) -> None:
+    first = git_state(repository).commit
+    (repository / "src" / "train.py").write_text("2\n")
+    git(repository, "commit", "-q", "-a", "-m", "Change")
+    second = git_state(repository)
+    assert second == GitState(git(repository, "rev-parse", "HEAD"), False)
+    assert second.commit != first
+
+
+def test_no_repository_no_commit_no_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert git_state(tmp_path) == GitState(None, False)
+    git(tmp_path, "init", "-q")
+    assert git_state(tmp_path) == GitState(None, False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_state(tmp_path) == GitState(None, False)
+
+
+def test_the_experiments_name_is_dvcs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
+    assert experiment_name() is None
+    monkeypatch.setenv("DVC_EXP_NAME", "ocher-pope")
+    assert experiment_name() == "ocher-pope"
+
+
+def test_versions_are_those_installed() -> None:
+    found = library_versions()
+    assert found["torch"] == version("torch")
+    assert found["harveyseg"] == version("harveyseg")
+    assert {"albumentations", "mlflow", "numpy"} < found.keys()

@@ -1,0 +1,89 @@
+"""``run.json``: what is written comes back; what is damaged is named, with the remedy."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harveyseg.errors import HarveysegError
+from harveyseg.record import RunRecord, read_run, write_run
+
+
+def record() -> RunRecord:
+    return RunRecord(
+        kind="train",
+        model="unet",
+        fold=2,
+        stage_key="5" * 64,
+        parameters={"train.lr": 1e-05, "train.ema": None, "train.softmax_before_loss": False, "model.network": "unet"},
+        git_commit=None,
+        git_dirty=True,
+        data_source="demo",
+        data_hash="d" * 64,
+        split_hash="e" * 64,
+        device="cpu",
+        environment={"torch": "2.15.0"},
+        started_ms=1_790_000_000_123,
+        ended_ms=1_790_000_060_456,
+        results={"best/val_score": 0.1 + 0.2, "best/epoch": 3.0},
+    )
+
+
+def test_round_trip_keeps_every_bit(tmp_path: Path) -> None:
+    original = record()
+    write_run(tmp_path / "unet-2" / "run.json", original)
+    read = read_run(tmp_path / "unet-2" / "run.json")
+    assert read == original
+    assert read.results["best/val_score"] == 0.1 + 0.2  # 0.30000000000000004
+    assert isinstance(read.parameters["train.lr"], float)
+
+
+def test_two_records_differ_in_uid() -> None:
+    assert record().uid != record().uid
+
+
+@pytest.mark.parametrize(
+    ("model", "fold", "experiment", "name"),
+    [
+        ("unet", 2, None, "unet-f2"),
+        ("unet", 0, "ocher-pope", "unet-f0@ocher-pope"),
+        ("ensemble", None, None, "ensemble"),
+        ("ensemble", None, "ocher-pope", "ensemble@ocher-pope"),
+    ],
+)
+def test_name(model: str, fold: int | None, experiment: str | None, name: str) -> None:
+    assert record().model_copy(update={"model": model, "fold": fold, "experiment": experiment}).name == name
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        ('{"uid": "abc', "not valid JSON"),
+        ("[]", "holds a list"),
+        ("{}", "kind, model, fold"),
+        (None, "no such file"),
+        ("misspelt", "git_comit"),
+        ("wrong type", "started_ms"),
+    ],
+)
+def test_damaged_file_is_named_with_its_remedy(tmp_path: Path, content: str | None, cause: str) -> None:
+    path = tmp_path / "unet-2" / "run.json"
+    path.parent.mkdir()
+    values = record().model_dump()
+    if content == "misspelt":
+        content = json.dumps(values | {"git_comit": "abc"})
+    elif content == "wrong type":
+        content = json.dumps(values | {"started_ms": "yesterday"})
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(HarveysegError) as caught:
+        read_run(path)
+    for part in (str(path), cause, "dvc"):
+        assert part in str(caught.value)
+
+
+def test_nan_is_never_written(tmp_path: Path) -> None:
+    broken = record().model_copy(update={"results": {"final/train_loss": float("nan")}})
+    with pytest.raises(ValueError, match="JSON"):
+        write_run(tmp_path / "run.json", broken)
+    assert not list(tmp_path.iterdir())

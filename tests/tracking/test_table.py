@@ -1,0 +1,319 @@
+"""The comparison table: values worked out by hand, same bytes in every clone, nothing dropped silently."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+from test_tracking_client import make_record, migrated, plain_environment, project, tracker, write_outputs
+
+from harveyseg.errors import HarveysegError
+from harveyseg.files import write_json
+from harveyseg.record import RunRecord
+from harveyseg.tracking.client import RunOutputs, Tracker, TrackingParams, open_tracker, sync
+from harveyseg.tracking.table import EMPTY, all_runs, check, comparison, markdown, workspace, write_table
+
+__all__ = ["migrated", "plain_environment", "project", "tracker"]  # fixtures
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PARAMS = """\
+models:
+  unet:
+    network: unet
+  attention_unet:
+    network: attention_unet
+folds:
+  - 0
+  - 1
+tracking:
+  experiment: harveyseg
+"""
+
+
+def write_workspace(root: Path) -> list[RunOutputs]:
+    """Two models on two folds and the ensemble, finished and evaluated; params.yaml lists them, unet first."""
+    (root / "params.yaml").write_text(PARAMS)
+    scores = {("unet", 0): 0.60, ("unet", 1): 0.70, ("attention_unet", 0): 0.5, ("attention_unet", 1): 0.75}
+    empty = {0: 0.58, 1: 0.62}
+    for (model, fold), score in scores.items():
+        values = {
+            "val/score": score,
+            "val/macro_dice": score / 2,
+            "val/miou": score / 4,
+            "val/pixel_accuracy": 1 - score / 8,
+            "val/empty_score": empty[fold],
+            "test/score": score - 0.01,
+            "test/empty_score": 0.59,
+        }
+        write_outputs(root / "data", make_record(model, fold), values)
+    ensemble = make_record("ensemble", 0, kind="ensemble", parameters={}).model_copy(update={"fold": None})
+    write_outputs(root / "data", ensemble, {"val/score": 0.8, "val/empty_score": 0.6, "test/score": 0.79})
+    return workspace(root / "params.yaml", root / "data")
+
+
+def records(outputs: list[RunOutputs]) -> list[RunRecord]:
+    return [output.record for output in outputs]
+
+
+def make_table(tracker: Tracker, outputs: list[RunOutputs], folder: Path) -> list[dict[str, str]]:
+    write_table(comparison(tracker, records(outputs)), folder)
+    with (folder / "comparison.csv").open(newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def test_rows_order_means_and_decimals(tracker: Tracker, project: Path) -> None:
+    outputs = write_workspace(project)
+    sync(tracker, list(reversed(outputs)))  # the order of logging must not show
+    rows = make_table(tracker, outputs, project / "reports")
+    assert [(row["model"], row["fold"], row["val_score"], row["test_score"]) for row in rows] == [
+        ("unet", "0", "0.60000", "0.59000"),
+        ("unet", "1", "0.70000", "0.69000"),
+        ("unet", "mean", "0.65000", "0.64000"),
+        ("unet", "spread", "0.07071", "0.07071"),  # 0.1 / sqrt(2)
+        ("attention_unet", "0", "0.50000", "0.49000"),
+        ("attention_unet", "1", "0.75000", "0.74000"),
+        ("attention_unet", "mean", "0.62500", "0.61500"),
+        ("attention_unet", "spread", "0.17678", "0.17678"),  # 0.25 / sqrt(2)
+        ("ensemble", "", "0.80000", "0.79000"),
+        (EMPTY, "", "0.60000", "0.59000"),
+    ]
+    first = rows[0]
+    assert first == {
+        "model": "unet",
+        "fold": "0",
+        "val_score": "0.60000",
+        "val_nested_score": "",
+        "val_decided_score": "",
+        "val_macro_dice": "0.30000",
+        "val_miou": "0.15000",
+        "val_pixel_accuracy": "0.92500",
+        "test_score": "0.59000",
+        "test_decided_score": "",
+        "test_macro_dice": "",
+        "test_miou": "",
+        "test_pixel_accuracy": "",
+        "train_loss": "1.00000",  # of the last of three epochs: 3 / 3
+        "val_loss": "1.65000",  # of the best, the second: 3.3 / 2
+        "best_epoch": "1",
+        "epochs": "3",
+        "lr": "0.001",
+        "batch_size": "4",
+        "size": "128 x 128",
+        "parameters": "1234",
+        "encoder_weights": "",
+        "data_source": "demo",
+        "note": "",
+    }
+    assert rows[2]["lr"] == "0.001"
+    assert rows[3]["lr"] == ""
+    with (project / "reports" / "costs.csv").open(newline="") as opened:
+        costs = list(csv.DictReader(opened))
+    assert [(row["model"], row["fold"], row["seconds"]) for row in costs][:2] == [
+        ("unet", "0", "44.0"),
+        ("unet", "1", "44.0"),
+    ]
+    assert all(len(row["run_id"]) == 32 for row in costs)
+    assert len(costs) == 5
+
+
+def test_decided_scores_stand_beside_those_of_the_label_map(tracker: Tracker, project: Path) -> None:
+    outputs = write_workspace(project)
+    for model, values in {"unet": (0.7, 0.8), "attention_unet": (0.6, 0.9), "ensemble": (0.85,)}.items():
+        runs = [
+            {"uid": output.record.uid, "val/decided_score": value, "test/decided_score": 0.77}
+            for output, value in zip((one for one in outputs if one.record.model == model), values, strict=True)
+        ]
+        write_json(project / "data" / "decisions" / "metrics" / f"{model}.json", {"runs": runs})
+    sync(tracker, outputs)
+    rows = make_table(tracker, outputs, project / "reports")
+    assert [(row["model"], row["fold"], row["val_decided_score"], row["test_decided_score"]) for row in rows] == [
+        ("unet", "0", "0.70000", "0.77000"),
+        ("unet", "1", "0.80000", "0.77000"),
+        ("unet", "mean", "0.75000", "0.77000"),
+        ("unet", "spread", "0.07071", "0.00000"),
+        ("attention_unet", "0", "0.60000", "0.77000"),
+        ("attention_unet", "1", "0.90000", "0.77000"),
+        ("attention_unet", "mean", "0.75000", "0.77000"),
+        ("attention_unet", "spread", "0.21213", "0.00000"),
+        ("ensemble", "", "0.85000", "0.77000"),
+        (EMPTY, "", "", ""),
+    ]
+    assert check(project / "reports" / "comparison.csv", outputs) == []
+    (project / "data" / "decisions" / "metrics" / "ensemble.json").unlink()
+    assert [problem.partition(": ")[2] for problem in check(project / "reports" / "comparison.csv", outputs)] == [
+        "ensemble: test_decided_score is 0.77000, the stages' files say absent",
+        "ensemble: val_decided_score is 0.85000, the stages' files say absent",
+    ]
+
+
+def test_same_bytes_from_a_second_empty_store(tracker: Tracker, project: Path, tmp_path: Path) -> None:
+    outputs = write_workspace(project)
+    sync(tracker, outputs)
+    make_table(tracker, outputs, tmp_path / "first")
+    elsewhere = tmp_path / "clone"
+    second = open_tracker(TrackingParams(), elsewhere)
+    sync(second, outputs)
+    make_table(second, outputs, tmp_path / "second")
+    for name in ("comparison.csv", "comparison.md"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+    text = (tmp_path / "first" / "comparison.csv").read_text()
+    assert not any(run.run_id and run.run_id in text for run in tracker.find_all())
+
+
+def test_latest_run_is_not_taken(tracker: Tracker, project: Path) -> None:
+    """lr 0.01, then 0.02, then 0.01 again from DVC's run cache: no new run, and the newest is the wrong one."""
+    by_lr = {}
+    for lr in (0.01, 0.02):
+        record = make_record(parameters={"train.lr": lr})
+        with tracker.run(record) as run:
+            run.log_metrics({"epochs": 3.0})
+        by_lr[lr] = record.model_copy(update={"run_id": run.id})
+        tracker.add_results(by_lr[lr], {"val/score": lr})
+    for lr in (0.01, 0.02, 0.01):
+        frame = comparison(tracker, [by_lr[lr]])
+        assert frame["lr"][0] == lr
+        assert frame["val_score"][0] == lr
+
+
+def test_small_learning_rate_stays_a_number(tracker: Tracker) -> None:
+    record = make_record(parameters={"train.lr": 0.00001})
+    with tracker.run(record):
+        pass
+    frame = comparison(tracker, [record])
+    assert frame["lr"][0] == 1e-05
+    assert frame["lr"].dtype == "float64"
+
+
+def test_what_is_missing_is_shown(tracker: Tracker, project: Path) -> None:
+    scored, unscored, unknown, poisoned = (make_record(fold=fold) for fold in range(4))
+    with tracker.run(scored), tracker.run(unscored):
+        pass
+    tracker.add_results(scored, {"val/score": 0.5})
+    with pytest.raises(RuntimeError), tracker.run(poisoned) as run:
+        raise RuntimeError
+    assert run.id is not None
+    MlflowClient(tracking_uri=tracker.uri).log_metric(run.id, "val/score", float("nan"))
+    frame = comparison(tracker, [scored, unscored, unknown, poisoned])
+    rows = {
+        fold: (score, note) for fold, score, note in zip(frame["fold"], frame["val_score"], frame["note"], strict=True)
+    }
+    assert rows["0"] == (0.5, "")
+    assert "no score" in rows["1"][1]
+    assert "not in MLflow" in rows["2"][1]
+    assert "FAILED" in rows["3"][1]
+    assert "val_score is NaN" in rows["3"][1]
+    assert all(str(rows[fold][0]) == "nan" for fold in ("1", "2", "3", "mean"))
+    shown = markdown(frame[["model", "fold", "val_score", "note"]])
+    assert "- unet fold 2: not in MLflow" in shown
+    assert "| unet | 0 | 0.50000 |" in shown
+
+
+def test_bad_files_that_were_left_out_are_noted_once(tracker: Tracker, project: Path) -> None:
+    outputs = []
+    for model in ("unet", "attention_unet"):
+        record = make_record(model, parameters={"data.skipped": 3})
+        outputs.append(write_outputs(project / "data", record, {"val/score": 0.5, "val/empty_score": 0.4}))
+    sync(tracker, outputs)
+    make_table(tracker, outputs, project / "reports")
+    notes = (project / "reports" / "comparison.md").read_text().partition("\n\n")[2]
+    assert notes == "- unet mean, attention_unet mean: 3 bad files were left out of the data (data.on_bad: skip)\n"
+
+
+def test_removed_model_leaves_the_table_though_its_folder_stays(tracker: Tracker, project: Path) -> None:
+    outputs = write_workspace(project)
+    sync(tracker, outputs)
+    (project / "params.yaml").write_text(PARAMS.replace("  unet:\n    network: unet\n", "", 1))
+    rest = workspace(project / "params.yaml", project / "data")
+    assert {row["model"] for row in make_table(tracker, rest, project / "reports")} == {
+        "attention_unet",
+        "ensemble",
+        EMPTY,
+    }
+
+
+def test_workspace_lists_every_missing_or_wrong_run(project: Path) -> None:
+    write_workspace(project)
+    models = project / "data" / "models"
+    (models / "unet-0" / "run.json").unlink()
+    (models / "unet-1" / "run.json").write_text("{")
+    (models / "attention_unet-0" / "run.json").write_bytes((models / "attention_unet-1" / "run.json").read_bytes())
+    with pytest.raises(HarveysegError) as caught:
+        workspace(project / "params.yaml", project / "data")
+    message = str(caught.value)
+    for part in (
+        "3 problems",
+        "unet-0/run.json: no such file",
+        "unet-1/run.json: not valid JSON",
+        "is of attention_unet-f1",
+    ):
+        assert part in message
+
+
+def test_check_finds_every_difference(tracker: Tracker, project: Path) -> None:
+    outputs = write_workspace(project)
+    sync(tracker, outputs)
+    table = project / "reports" / "comparison.csv"
+    make_table(tracker, outputs, table.parent)
+    assert check(table, outputs) == []
+
+    good = table.read_text()
+    table.write_text(good.replace("0.70000", "0.70001"))
+    (problem,) = check(table, outputs)
+    assert "unet 1: val_score is 0.70001, the stages' files say 0.70000" in problem
+
+    table.write_text("".join(line for line in good.splitlines(keepends=True) if not line.startswith("ensemble")))
+    assert [p.endswith("ensemble: the row is absent") for p in check(table, outputs)] == [True]
+
+    table.write_text(good.replace(",0.01,", ",0.02,").replace("0.60000", ""))
+    assert any("val_score is absent" in problem for problem in check(table, outputs))
+
+    table.write_text(good)
+    assert any("lists no such model" in problem for problem in check(table, outputs[2:]))
+
+    metrics = outputs[0].predictions / "metrics.json"
+    content = json.loads(metrics.read_text())
+    metrics.write_text(json.dumps(content | {"val/score": float("nan")}))
+    assert any("val/score is nan" in problem for problem in check(table, outputs))
+    metrics.write_text(json.dumps({key: value for key, value in content.items() if key != "val/score"}))
+    assert any("val/score is absent" in problem for problem in check(table, outputs))
+    metrics.unlink()
+    assert any("no such file" in problem for problem in check(table, outputs))
+
+    table.write_text("model,fold\nunet,0\n")
+    with pytest.raises(HarveysegError, match="not a comparison table"):
+        check(table, outputs)
+    table.unlink()
+    with pytest.raises(HarveysegError, match="no such file"):
+        check(table, outputs)
+
+
+def test_all_runs_are_sorted_by_experiment(tracker: Tracker) -> None:
+    for experiment, fold in (("ocher-pope", 0), (None, 0), ("aged-lamb", 10), ("aged-lamb", 2)):
+        with tracker.run(make_record(fold=fold, experiment=experiment)):
+            pass
+    with pytest.raises(RuntimeError), tracker.run(make_record(experiment="ocher-pope", started_ms=1)):
+        raise RuntimeError
+    frame = all_runs(tracker)
+    assert list(zip(frame["experiment"], frame["fold"], frame["status"], strict=True)) == [
+        ("", "0", "FINISHED"),
+        ("aged-lamb", "2", "FINISHED"),
+        ("aged-lamb", "10", "FINISHED"),
+        ("ocher-pope", "0", "FAILED"),
+        ("ocher-pope", "0", "FINISHED"),
+    ]
+    assert "unet" in markdown(frame)
+
+
+@pytest.mark.slow
+def test_stage_compare(project: Path) -> None:
+    outputs = write_workspace(project)
+    command = [sys.executable, str(ROOT / "stages" / "compare.py")]
+    first = subprocess.run(command, cwd=project, env=dict(os.environ), capture_output=True, text=True, check=True)
+    assert "sync: unet-f0: imported, 3 epochs, 7 values" in first.stdout
+    assert "| unet | mean | 0.65000 |" in first.stdout
+    assert check(project / "data" / "reports" / "comparison.csv", outputs) == []

@@ -1,0 +1,175 @@
+"""A checkpoint brings back everything, or nothing, or an error that says what to delete."""
+
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from harveyseg.errors import HarveysegError
+from harveyseg.record import RunRecord
+from harveyseg.training.checkpoint import Checkpoint
+
+
+def draws() -> tuple[Any, ...]:
+    """Draws that use every part of the generators' states, the normal number kept back included."""
+    return (
+        random.random(), random.gauss(0, 1), np.random.random(), np.random.normal(), torch.rand(3).tolist(),
+        torch.randn(17).tolist(), torch.randperm(5).tolist(),
+    )  # fmt: skip
+
+
+def test_the_random_streams_go_on_exactly(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, "key")
+    random.gauss(0, 1)  # the second of a pair is kept back
+    np.random.normal()
+    checkpoint.save({"epoch": 4})
+    expected = [draws() for _ in range(3)]
+    random.seed(99)
+    np.random.seed(99)
+    torch.manual_seed(99)
+    assert Checkpoint(tmp_path, "key").load() == {"epoch": 4}
+    assert [draws() for _ in range(3)] == expected
+
+
+def test_network_and_optimiser_come_back(tmp_path: Path) -> None:
+    network = torch.nn.Linear(3, 2)
+    optimiser = torch.optim.AdamW(network.parameters())
+    network(torch.ones(1, 3)).sum().backward()
+    optimiser.step()
+    state = {
+        "network": network.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "best": None,
+        "history": [{"lr": 0.1}],
+    }
+    Checkpoint(tmp_path, "key").save(state)
+    loaded = Checkpoint(tmp_path, "key").load()
+    assert loaded is not None
+    assert loaded["history"] == [{"lr": 0.1}]
+    assert loaded["best"] is None
+    assert all(torch.equal(loaded["network"][name], value) for name, value in network.state_dict().items())
+    moments, expected = loaded["optimiser"]["state"], optimiser.state_dict()["state"]
+    assert all(torch.equal(moments[i][name], expected[i][name]) for i in expected for name in expected[i])
+
+
+def test_another_key_is_another_training(tmp_path: Path) -> None:
+    Checkpoint(tmp_path, "one").save({"epoch": 4})
+    assert Checkpoint(tmp_path, "other").load() is None
+    assert Checkpoint(tmp_path, "other").load_record() is None
+
+
+def test_a_new_one_touches_neither_disk_nor_generators(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    assert Checkpoint(tmp_path / "all", "key").load() is None
+    assert torch.equal(torch.rand(2), expected)
+    assert not (tmp_path / "all").exists()
+
+
+class Code:
+    """Unpickled without care, this runs code."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("code from a checkpoint ran",)
+
+
+@pytest.mark.parametrize("kind", ["half", "empty", "text", "no mapping", "no checkpoint", "no state", "code"])
+def test_a_damaged_file_is_named_and_changes_no_generator(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = Checkpoint(tmp_path, "key")
+    checkpoint.save({"epoch": 4})
+    (path,) = checkpoint.folder.iterdir()
+    if kind == "half":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif kind in ("empty", "text"):
+        path.write_bytes({"empty": b"", "text": b"some words"}[kind])
+    else:
+        content = torch.load(path, weights_only=True)
+        content["training"] = {"no state": [1, 2], "code": Code()}.get(kind, {})
+        torch.save({"no mapping": [1], "no checkpoint": {"epoch": 4}}.get(kind, content), path)
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    with pytest.raises(HarveysegError) as caught:
+        checkpoint.load()
+    assert str(path) in str(caught.value)
+    assert "Delete the folder to start this training anew" in str(caught.value)
+    assert torch.equal(torch.rand(2), expected)
+    assert capsys.readouterr().out == ""
+
+
+SLOW_SAVER = """
+import sys, time
+from pathlib import Path
+from harveyseg.training.checkpoint import Checkpoint
+
+class Slow:
+    def __reduce__(self):  # torch.save is in the middle of its work
+        print("saving", flush=True)
+        time.sleep(60)
+
+checkpoint = Checkpoint(Path(sys.argv[1]), "key")
+checkpoint.save({"epoch": 0})
+checkpoint.save({"epoch": 1, "slow": Slow()})
+"""
+
+
+def test_a_process_killed_while_it_saves_leaves_the_epoch_before(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SLOW_SAVER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as saver:
+        assert saver.stdout is not None
+        assert saver.stdout.readline() == "saving\n"
+        saver.send_signal(signal.SIGKILL)
+    checkpoint = Checkpoint(tmp_path, "key")
+    assert checkpoint.load() == {"epoch": 0}
+    checkpoint.remove()
+    assert not list(tmp_path.iterdir())  # what the killed one left half-written goes, too
+
+
+def test_the_run_record_is_kept(tmp_path: Path) -> None:
+    record = RunRecord(
+        kind="train", model="unet", fold=0, stage_key="k", parameters={"train.lr": 1e-05}, git_commit=None,
+        git_dirty=False, data_source="demo", data_hash="d", split_hash="s", device="cpu", environment={}, started_ms=5,
+    )  # fmt: skip
+    Checkpoint(tmp_path, "k").save_record(record.model_dump())
+    assert RunRecord.model_validate(Checkpoint(tmp_path, "k").load_record()) == record
+
+
+@pytest.mark.parametrize("content", [b"", b'{"uid": ', b"[]", b"\xff\xfe"])
+def test_a_damaged_record_counts_as_none(tmp_path: Path, content: bytes) -> None:
+    checkpoint = Checkpoint(tmp_path, "key")
+    checkpoint.save_record({})
+    (path,) = checkpoint.folder.iterdir()
+    path.write_bytes(content)
+    assert checkpoint.load_record() is None
+
+
+def test_removing_what_is_not_there_is_no_error(tmp_path: Path) -> None:
+    Checkpoint(tmp_path, "key").remove()
+
+
+def test_a_second_process_is_kept_from_the_same_training(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / ".checkpoints", "key")
+    script = (
+        "import sys; from pathlib import Path; from harveyseg.training.checkpoint import Checkpoint\n"
+        "with Checkpoint(Path(sys.argv[1]), sys.argv[2]).owned(): print('in')"
+    )
+
+    def other(key: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", script, str(tmp_path / ".checkpoints"), key]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+    with checkpoint.owned():
+        refused = other("key")
+        assert refused.returncode == 1
+        assert "another process is in this very training" in refused.stderr
+        assert other("another").stdout == "in\n"
+    assert other("key").stdout == "in\n"

@@ -1,0 +1,215 @@
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from harveyseg.training.losses import SegmentationLoss, class_weights, double_softmax_floor
+
+
+def test_enet_weights_equal_the_formula_worked_out_by_hand() -> None:
+    weights = class_weights("enet", np.array([0.5, 0.25, 0.25, 0.0]))
+    assert weights is not None
+    # 1 / ln(1.52) = 2.3883, 1 / ln(1.27) = 4.1838
+    np.testing.assert_allclose(weights, [2.3883, 4.1838, 4.1838, 0.0], atol=1e-4)
+
+
+def test_sqrt_weights_equal_the_formula_worked_out_by_hand() -> None:
+    weights = class_weights("sqrt", np.array([0.7999, 0.16, 0.04, 0.0001, 0.0]))
+    assert weights is not None
+    # The median of those that occur is 0.1: sqrt(0.1 / 0.7999) = 0.3536, sqrt(0.1 / 0.16) = 0.7906,
+    # sqrt(0.1 / 0.04) = 1.5811, sqrt(0.1 / 0.0001) = 31.6 is cut to 5.
+    np.testing.assert_allclose(weights, [0.3536, 0.7906, 1.5811, 5.0, 0.0], atol=1e-4)
+
+
+def test_report_weights_change_sign_at_one_percent_and_turn_the_order_round() -> None:
+    weights = class_weights("report", np.array([0.9, 0.08, 0.011, 0.009, 0.0]))
+    assert weights is not None
+    # 1 / ln(90) = 0.2222, 1 / ln(8) = 0.4809, 1 / ln(1.1) = 10.49, 1 / ln(0.9) = -9.491, absent 0
+    np.testing.assert_allclose(weights, [0.2222, 0.4809, 10.4921, -9.4912, 0.0], atol=1e-4)
+
+
+def test_report_weight_at_exactly_one_percent_is_finite() -> None:
+    weights = class_weights("report", np.array([0.99, 0.01]))
+    assert weights is not None
+    assert np.isfinite(weights).all()
+
+
+def test_no_weights() -> None:
+    assert class_weights("none", np.array([0.5, 0.5])) is None
+
+
+def test_floor_of_the_double_softmax_is_reached_by_a_perfect_network_and_by_no_other() -> None:
+    target = torch.randint(0, 25, (2, 4, 4))
+    perfect = torch.nn.functional.one_hot(target, 25).permute(0, 3, 1, 2).float() * 1000
+    loss = SegmentationLoss(softmax_before_loss=True)
+    assert double_softmax_floor(25) == pytest.approx(2.2853, abs=1e-4)
+    assert float(loss(perfect, target)) == pytest.approx(double_softmax_floor(25), abs=1e-5)
+    assert float(SegmentationLoss()(perfect, target)) == pytest.approx(0, abs=1e-5)
+    assert float(loss(torch.randn(2, 25, 4, 4) * 5, target)) > double_softmax_floor(25)
+    # The whole range is 1: ln(e + 24) where a network is sure of a wrong class, ln 25 where it has no idea.
+    assert float(loss(perfect.roll(1, dims=1), target)) == pytest.approx(math.log(math.e + 24), abs=1e-5)
+    assert float(loss(torch.zeros(2, 25, 4, 4), target)) == pytest.approx(math.log(25), abs=1e-5)
+
+
+@pytest.mark.parametrize("scheme", ["none", "enet", "sqrt"])
+def test_weighted_cross_entropy_equals_torch_where_weights_are_positive(scheme: str) -> None:
+    torch.manual_seed(0)
+    logits, target = torch.randn(3, 25, 8, 8), torch.randint(0, 25, (3, 8, 8))
+    weights = class_weights(scheme, np.full(25, 0.04) + np.linspace(-0.01, 0.01, 25))  # type: ignore[arg-type]
+    expected = torch.nn.functional.cross_entropy(
+        logits, target, None if weights is None else torch.tensor(weights, dtype=torch.float32)
+    )
+    assert float(SegmentationLoss(weights)(logits, target)) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_dice_term_equals_a_slow_loop_over_photos_and_present_classes() -> None:
+    torch.manual_seed(1)
+    logits, target = torch.randn(2, 25, 4, 4), torch.randint(0, 3, (2, 4, 4))
+    target[1] = 7  # one photo of a single class
+    probabilities = logits.softmax(1).numpy()
+    per_photo = []
+    for photo in range(2):
+        dice = []
+        for class_id in sorted(set(target[photo].flatten().tolist())):
+            truth = (target[photo] == class_id).numpy()
+            p = probabilities[photo, class_id]
+            dice.append(2 * (p * truth).sum() / (p.sum() + truth.sum()))
+        per_photo.append(1 - sum(dice) / len(dice))
+    assert float(SegmentationLoss(dice=1.0)(logits, target)) == pytest.approx(sum(per_photo) / 2, rel=1e-5)
+    mixed = 0.25 * float(SegmentationLoss()(logits, target)) + 0.75 * sum(per_photo) / 2
+    assert float(SegmentationLoss(dice=0.75)(logits, target)) == pytest.approx(mixed, rel=1e-5)
+
+
+def slow_loss(logits: torch.Tensor, target: torch.Tensor, **settings: Any) -> float:
+    """All terms pixel by pixel, in float64."""
+    dice, smoothing = settings.get("dice", 0.0), settings.get("label_smoothing", 0.0)
+    background, presence = settings.get("background_weight", 1.0), settings.get("presence", 0.0)
+    class_weight = np.array(settings.get("weights", np.ones(25)), np.float64)
+    class_weight[0] *= background
+    exponentials = np.exp(logits.double().numpy())
+    p = exponentials / exponentials.sum(axis=1, keepdims=True)
+    truth = target.numpy()
+    entropy, total, dice_terms, presence_terms = 0.0, 0.0, [], []
+    for b in range(len(truth)):
+        for y in range(truth.shape[1]):
+            for x in range(truth.shape[2]):
+                wanted = np.full(25, smoothing / 25)
+                wanted[truth[b, y, x]] += 1 - smoothing
+                weight = class_weight[truth[b, y, x]]
+                entropy += weight * -(wanted * np.log(p[b, :, y, x])).sum()
+                total += abs(weight)
+        missed, weights = 0.0, 0.0
+        for class_id in range(25):
+            mask = truth[b] == class_id
+            if mask.any():
+                weight = background if class_id == 0 else 1.0
+                missed += weight * (1 - 2 * p[b, class_id][mask].sum() / (p[b, class_id].sum() + mask.sum()))
+                weights += weight
+            if class_id > 0:
+                there = math.log(np.exp(50 * p[b, class_id]).mean()) / 50
+                presence_terms.append(-math.log(there if mask.any() else 1 - there))
+        dice_terms.append(missed / weights if weights else 0.0)
+    return float(
+        (1 - dice) * (entropy / total if total else 0.0)
+        + dice * np.mean(dice_terms)
+        + presence * np.mean(presence_terms)
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"label_smoothing": 0.1},
+        {"background_weight": 0.2},
+        {"background_weight": 0.0, "dice": 0.5},
+        {"presence": 0.3},
+        {"presence": 0.3, "dice": 1.0},
+        {"weights": np.linspace(0.5, 2, 25), "background_weight": 0.5, "label_smoothing": 0.2, "dice": 0.4},
+        {"weights": np.linspace(-3, 2, 25), "dice": 0.5},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_every_term_equals_a_slow_loop_over_the_pixels(settings: dict[str, Any], channels_last: bool) -> None:
+    torch.manual_seed(2)
+    logits, target = 2 * torch.randn(3, 25, 4, 6), torch.randint(0, 4, (3, 4, 6))
+    target[1] = 0  # a photo of nothing but background
+    target[2, 0, 0] = 24
+    if channels_last:
+        logits = logits.to(memory_format=torch.channels_last)
+    expected = slow_loss(logits, target, **settings)
+    assert float(SegmentationLoss(**settings)(logits, target)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_label_smoothing_equals_torch() -> None:
+    torch.manual_seed(0)
+    logits, target = torch.randn(3, 25, 8, 8), torch.randint(0, 25, (3, 8, 8))
+    expected = torch.nn.functional.cross_entropy(logits, target, label_smoothing=0.15)
+    assert float(SegmentationLoss(label_smoothing=0.15)(logits, target)) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_gradients_are_those_of_the_obvious_formula() -> None:
+    torch.manual_seed(3)
+    logits, target = torch.randn(2, 25, 6, 6, dtype=torch.float32), torch.randint(0, 5, (2, 6, 6))
+    fast, obvious = logits.clone().requires_grad_(), logits.clone().double().requires_grad_()
+    settings: dict[str, float] = {"dice": 0.5, "label_smoothing": 0.1, "presence": 0.2}
+    SegmentationLoss(**settings)(fast, target).backward()  # type: ignore[arg-type]
+    p = obvious.softmax(1)
+    truth = torch.nn.functional.one_hot(target, 25).permute(0, 3, 1, 2)
+    dice = 2 * (p * truth).sum((2, 3)) / (p.sum((2, 3)) + truth.sum((2, 3)))
+    present = truth.amax((2, 3)).double()
+    pooled = ((50 * p).exp().mean((2, 3)).log() / 50)[:, 1:]
+    loss = 0.5 * torch.nn.functional.cross_entropy(obvious, target, label_smoothing=0.1)
+    loss = loss + 0.5 * (1 - ((dice * present).sum(1) / present.sum(1)).mean())
+    loss = loss + 0.2 * torch.nn.functional.binary_cross_entropy(pooled, present[:, 1:])
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert fast.grad is not None
+    assert obvious.grad is not None
+    torch.testing.assert_close(fast.grad.double(), obvious.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_double_softmax_with_a_dice_term_keeps_both_meanings() -> None:
+    torch.manual_seed(0)
+    logits, target = torch.randn(2, 25, 4, 4), torch.randint(0, 25, (2, 4, 4))
+    doubled = float(SegmentationLoss(softmax_before_loss=True)(logits, target))
+    dice = float(SegmentationLoss(dice=1.0)(logits, target))
+    both = float(SegmentationLoss(softmax_before_loss=True, dice=0.25)(logits, target))
+    assert both == pytest.approx(0.75 * doubled + 0.25 * dice, rel=1e-5)
+
+
+def test_an_ignored_background_gives_no_gradient() -> None:
+    logits = torch.zeros(1, 25, 1, 2, requires_grad=True)
+    SegmentationLoss(background_weight=0.0)(logits, torch.tensor([[[0, 5]]])).backward()
+    assert logits.grad is not None
+    assert float(logits.grad[..., 0].abs().sum()) == 0
+    assert float(logits.grad[..., 1].abs().sum()) > 0
+    loss = SegmentationLoss(background_weight=0.0, dice=0.5)(logits, torch.zeros(1, 1, 2, dtype=torch.int64))
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert float(loss.detach()) == 0  # nothing there to learn from, and no division by zero
+    assert float(gradient.abs().sum()) == 0
+
+
+def test_presence_is_low_for_what_is_right_and_high_for_a_few_pixels_of_a_false_alarm() -> None:
+    target = torch.full((1, 64, 64), 5)
+    right = 100 * torch.nn.functional.one_hot(target, 25).permute(0, 3, 1, 2).float()
+    alarm = right.clone()
+    alarm[0, :, :3, :3] = 0
+    alarm[0, 9, :3, :3] = 100  # nine pixels of another class
+    loss = SegmentationLoss(presence=1.0)
+    plain = SegmentationLoss()
+    # By hand: 9 of 4096 pixels pool to 1 - ln(4096 / 9) / 50 = 0.878, and -ln(1 - 0.878) / 24 = 0.088.
+    assert float(loss(right, target)) == pytest.approx(0, abs=1e-6)
+    assert float(loss(alarm, target) - plain(alarm, target)) == pytest.approx(0.0875, abs=1e-3)
+
+
+def test_a_class_of_weight_zero_gives_no_gradient() -> None:
+    weights = np.ones(25)
+    weights[3] = 0
+    logits = torch.zeros(1, 25, 1, 2, requires_grad=True)
+    SegmentationLoss(weights)(logits, torch.tensor([[[3, 5]]])).backward()
+    assert logits.grad is not None
+    assert float(logits.grad[..., 0].abs().sum()) == 0
+    assert float(logits.grad[..., 1].abs().sum()) > 0
+    assert not math.isnan(float(logits.grad.sum()))

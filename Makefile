@@ -29,10 +29,11 @@ demo: $(VENV)  ## fresh clone -> finished pipeline on the embedded data
 test: $(VENV)  ## all tests, a module on each core, at most four at a time
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
-check: $(VENV)  ## style and types
+check: $(VENV)  ## style, types, and which room may import which
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # The stamp is newer than what it was made from, so a second call does nothing. Compiling once halves the seconds that every
 # stage spends importing, also where Python is told not to write beside its files.

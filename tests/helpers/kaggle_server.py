@@ -80,8 +80,8 @@ class Kaggle:
         monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")
         monkeypatch.setenv("http_proxy", self.address)
         monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
-        monkeypatch.setattr("harveyseg.kaggle.client._WAITS", (0.01,) * 3)
-        monkeypatch.setattr("harveyseg.kaggle.client._POLLS", (0.01,))
+        monkeypatch.setattr("harveyseg.data.sources.kaggle_client._WAITS", (0.01,) * 3)
+        monkeypatch.setattr("harveyseg.data.sources.kaggle_client._POLLS", (0.01,))
 
 
 @contextmanager

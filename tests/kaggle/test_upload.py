@@ -11,10 +11,10 @@ import pytest
 
 from harveyseg import cli
 from harveyseg.data.manifest import COLUMNS
+from harveyseg.data.sources.kaggle_client import Competition, Submission
 from harveyseg.errors import HarveysegError
 from harveyseg.evaluation.submission import SubmitParams, write_submission
 from harveyseg.files import sha256, write_json
-from harveyseg.kaggle.client import Competition, Submission
 from harveyseg.kaggle.upload import Plan, hand_in, make_plan
 from harveyseg.record import RunRecord, write_run
 from harveyseg.tracking.client import TrackingParams, open_tracker

@@ -1,4 +1,4 @@
-"""Kaggle: the client, and the upload of a submission.
+"""The upload of a submission to Kaggle, which is never part of the pipeline.
 
-The client may import the leaf modules only; the upload everything but reproduction and the command line.
+May import: every room but reproduction, prediction and the command line.
 """

@@ -15,10 +15,10 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harveyseg.data.manifest import read_manifest
+from harveyseg.data.sources.kaggle_client import BrokenOffError, Competition, require_client
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.evaluation.submission import read_submission
 from harveyseg.files import read_json, sha256, write_json
-from harveyseg.kaggle.client import BrokenOffError, Competition, require_client
 from harveyseg.record import RunRecord, read_run
 from harveyseg.tracking.client import Tracker
 

@@ -8,8 +8,8 @@ from pydantic import field_validator
 from harveyseg.config.settings import Section
 from harveyseg.data.archives import unpack
 from harveyseg.data.download import fetch
+from harveyseg.data.sources.kaggle_client import Competition
 from harveyseg.data.sources.provided import Provided
-from harveyseg.kaggle.client import Competition
 
 
 class KaggleParams(Section):
@@ -36,7 +36,7 @@ def provide(params: KaggleParams, root: Path, scratch: Path) -> Provided:
         scratch: an empty folder, which the files are put into.
 
     Raises:
-        HarveysegError: when Kaggle does not give the archive (see :class:`harveyseg.kaggle.client.Competition`), or it
+        HarveysegError: when Kaggle does not give the archive (see :class:`harveyseg.data.sources.kaggle_client.Competition`), or it
             is damaged.
     """
     archive = root / ".downloads" / "kaggle" / params.competition / f"{params.competition}.zip"

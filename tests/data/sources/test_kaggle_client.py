@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from harveyseg.data.sources.kaggle_client import Competition, require_client
 from harveyseg.errors import HarveysegError
-from harveyseg.kaggle.client import Competition, require_client
 from helpers.kaggle_server import COMPETITION, KEY, SIGNATURE, TOKEN, Answer, Kaggle
 
 
@@ -126,7 +126,7 @@ def test_no_secret_is_shown(kaggle: Kaggle, monkeypatch: pytest.MonkeyPatch) -> 
     """VERBOSE makes the client print its headers and log signed addresses."""
     monkeypatch.setenv("VERBOSE", "1")
     kaggle.answers["GET"] = [Answer(0), Answer(403, "The address has expired")]
-    script = f"from harveyseg.kaggle.client import Competition as C; C({COMPETITION!r}).archive()"
+    script = f"from harveyseg.data.sources.kaggle_client import Competition as C; C({COMPETITION!r}).archive()"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     shown = done.stdout + done.stderr
     assert kaggle.count("GET") == 2

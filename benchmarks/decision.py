@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/decision.py [--data data] [--params params.yaml]
 
-Every score is nested as that of the stage `decide`: a photo's rule is fitted without the photo's group.
+Every score is nested as that of the stage `postprocess`: a photo's rule is fitted without the photo's group.
 
 - nothing: all masks empty.
 - least area: the label map, without classes below an area of their own.

@@ -24,11 +24,11 @@ from harveyseg.project import library_versions
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = {
     "model": "model",
-    "val_score": "label map, held-out fold",
-    "val_decided_score": "decided, held-out fold",
-    "test_score": "label map, test",
-    "test_decided_score": "decided, test",
-    "test_macro_dice": "macro Dice, test",
+    "val_argmax_score": "label map, held-out fold",
+    "val_score": "decided, held-out fold",
+    "test_argmax_score": "label map, test",
+    "test_score": "decided, test",
+    "test_argmax_macro_dice": "macro Dice, test",
     "test_miou": "mIoU, test",
     "epochs": "epochs",
     "parameters": "parameters",

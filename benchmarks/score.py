@@ -9,7 +9,7 @@ were not trained on its fold:
 * argmax: the score of the label maps of the (weighted) mean of its networks;
 * score: the same after the decision layer, each photo decided by a rule that was fitted without its group of frames;
   for the recipes of others, who had no such layer, the score of the label maps;
-* lift: score minus everything empty, and how many times the lift of the report's recipe that is;
+* lift: score minus all empty, and how many times the lift of the report's recipe that is;
 * macro Dice (of what is scored, mean over classes of the mean over the photos that hold the class); mIoU of the label
   maps.
 
@@ -101,9 +101,9 @@ _FIRST_PLACE = (
 RECIPES = {
     "report": Recipe("report", _REPORT, decided=False, batch_size=15),
     # ": decided" is the same networks: after the one without it in one call nothing is trained anew.
-    "report: decided": Recipe("report", (*_REPORT, "decide.method=auto"), batch_size=15),
+    "report: decided": Recipe("report", (*_REPORT, "postprocess.method=auto"), batch_size=15),
     "first-place": Recipe("report", _FIRST_PLACE, decided=False, batch_size=10),
-    "first-place: decided": Recipe("report", (*_FIRST_PLACE, "decide.method=auto"), batch_size=10),
+    "first-place: decided": Recipe("report", (*_FIRST_PLACE, "postprocess.method=auto"), batch_size=10),
     "best": Recipe("best"),
     "best: plain": Recipe("best", _PLAIN),
     # The best network that was found without ImageNet, with the updates and the learning rate that it needs.
@@ -232,7 +232,7 @@ def _run(folder: Path, recipe: Recipe, changes: Sequence[str], jobs: int) -> dic
         )
     call("dvc", "repro")
     evaluated = json.loads((folder / "data" / "ensemble" / "metrics.json").read_text())
-    decided = json.loads((folder / "data" / "decisions" / "metrics" / "ensemble.json").read_text())
+    decided = json.loads((folder / "data" / "postprocess" / "metrics" / "ensemble.json").read_text())
     runs = [read_run(folder / "data" / "models" / training / "run.json") for training in trainings]
     busy = [0.0] * jobs
     for run in runs:  # each was begun by the first that was free
@@ -249,7 +249,7 @@ def _summary(runs: Sequence[dict[str, Any]], decided: bool) -> dict[str, float]:
     scores = [run[f"{prefix}score"] for run in runs]
     small = {CLASS_NAMES[class_id]: f"{prefix}dice/{slug(class_id)}" for class_id in (3, 4)}
     return {
-        "empty": mean("val/empty_score"),
+        "empty": mean("val/all_empty_score"),
         "argmax": mean("val/argmax_score"),
         "score": float(np.mean(scores)),
         "spread": float(np.std(scores, ddof=1)) if len(scores) > 1 else np.nan,

@@ -17,7 +17,7 @@ from harveyseg.evaluation.metrics import nested_entry, sheet_of, true_masks, wri
 from harveyseg.inference.predictor import InferenceParams
 from harveyseg.inference.probabilities import count_confusions, read_probabilities, write_probabilities
 from harveyseg.pipeline.stage import run
-from harveyseg.postprocess.decision import DecideParams
+from harveyseg.postprocess.decision import PostprocessParams
 from harveyseg.record import write_run
 from harveyseg.tracking.client import TrackingParams, open_tracker
 
@@ -42,7 +42,9 @@ def main(
     members = load_members(*listed(params), models, predictions, out / "added")
     split = read_folds(folds)
     groups = dict(zip(split["id"], split["group"], strict=True))
-    weights = choose_weights(members, train, groups, settings, section(params, "decide", DecideParams), threads)
+    weights = choose_weights(
+        members, train, groups, settings, section(params, "postprocess", PostprocessParams), threads
+    )
     record = new_record(members, weights, settings, Path.cwd())
     tracker.close_abandoned(record.stage_key)
     with tracker.run(record) as tracked:
@@ -65,9 +67,9 @@ def main(
         prediction_sheet(sheet, out / "sheet.png", title)
         columns = {model: members.predictor({model: 1.0}) for model in members.models} | {"ensemble": ensemble}
         scores = {model: members.mean_score(model) for model in members.models}
-        bars = scores | {"ensemble": results.get("val/nested_score", results["val/score"])}
+        bars = scores | {"ensemble": results.get("val/nested_argmax_score", results["val/argmax_score"])}
         sheet = sheet_of(train, rows, truth["val"], columns, photos=3)
-        overview(sheet, bars, results["val/empty_score"], out / "overview.png", title)
+        overview(sheet, bars, results["val/all_empty_score"], out / "overview.png", title)
         equal = members.predictor(dict.fromkeys(members.models, 1 / len(members.models)))
         scores |= mixture_scores(count_confusions(equal, truth["val"], rows, threads), results)
         files += write_diversity(out, compare_models(members, train, threads), scores)

@@ -52,7 +52,7 @@ def main(
     learning_curve(read_history(models / f"{model}-{fold}" / "history.csv"), folder / "learning_curve.png", record.name)
     files += [folder / "sheet.png", folder / "learning_curve.png"]
     open_tracker(section(params, "tracking", TrackingParams)).add_results(record, results, files)
-    print(f"{model}-{fold}: score {results['val/score']:.4f} (everything empty {results['val/empty_score']:.4f})")
+    print(f"{model}-{fold}: score {results['val/argmax_score']:.4f} (all empty {results['val/all_empty_score']:.4f})")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def main(
     models: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("data/models"),
     predictions: Annotated[Path, typer.Option(help="Folder of their predictions.")] = Path("data/predictions"),
     ensemble: Annotated[Path, typer.Option(help="Folder of the ensemble.")] = Path("data/ensemble"),
-    decisions: Annotated[Path, typer.Option(help="Folder of the decisions' rules.")] = Path("data/decisions/rules"),
+    decisions: Annotated[Path, typer.Option(help="Folder of the decisions' rules.")] = Path("data/postprocess/rules"),
     out: Annotated[Path, typer.Option(help="Folder of the submissions.")] = Path("data/submission"),
 ) -> None:
     """Write submission.csv (the ensemble), one file per model, and submission.json, which says what made each."""

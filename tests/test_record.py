@@ -25,7 +25,7 @@ def record() -> RunRecord:
         environment={"torch": "2.15.0"},
         started_ms=1_790_000_000_123,
         ended_ms=1_790_000_060_456,
-        results={"best/val_score": 0.1 + 0.2, "best/epoch": 3.0},
+        results={"best/val_argmax_score": 0.1 + 0.2, "best/epoch": 3.0},
     )
 
 
@@ -34,7 +34,7 @@ def test_round_trip_keeps_every_bit(tmp_path: Path) -> None:
     write_run(tmp_path / "unet-2" / "run.json", original)
     read = read_run(tmp_path / "unet-2" / "run.json")
     assert read == original
-    assert read.results["best/val_score"] == 0.1 + 0.2  # 0.30000000000000004
+    assert read.results["best/val_argmax_score"] == 0.1 + 0.2  # 0.30000000000000004
     assert isinstance(read.parameters["train.lr"], float)
 
 

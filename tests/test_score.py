@@ -24,7 +24,7 @@ def test_metrics_of_a_hand_made_mask() -> None:
     assert found == pytest.approx(
         {
             "score": (0.75 + 6 / 7 + 0 + 21) / 24,
-            "empty_score": 22 / 24,
+            "all_empty_score": 22 / 24,
             "macro_dice": (0.75 + 6 / 7) / 2,
             "dice/01_property_roof": 0.75,
             "dice/05_grass": 6 / 7,
@@ -55,12 +55,12 @@ def test_nothing_at_all_scores_the_share_of_absent_pairs() -> None:
     counts = np.stack([confusion(labels, np.zeros_like(labels)) for labels in truth])
     absent = sum(class_id not in labels for labels in truth for class_id in range(1, 25))
     found = metrics(counts)
-    assert found["score"] == found["empty_score"] == pytest.approx(absent / (20 * 24))
+    assert found["score"] == found["all_empty_score"] == pytest.approx(absent / (20 * 24))
 
 
 def test_a_photo_without_any_class_leaves_the_class_metrics_out() -> None:
     empty = np.zeros((4, 4), np.uint8)
-    assert metrics(confusion(empty, empty)[None]) == {"score": 1, "empty_score": 1, "miou": 1, "pixel_accuracy": 1}
+    assert metrics(confusion(empty, empty)[None]) == {"score": 1, "all_empty_score": 1, "miou": 1, "pixel_accuracy": 1}
 
 
 def test_no_photo_is_refused() -> None:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from harveyseg.errors import HarveysegError
 
 
@@ -37,6 +39,51 @@ def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8, atomically."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """Yield a new folder beside ``folder``; it takes its place on success and vanishes on failure."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+        building = Path(temporary) / "new"
+        building.mkdir()
+        yield building
+        if folder.exists():
+            folder.rename(Path(temporary) / "old")
+        building.rename(folder)
+
+
+def read_table(path: Path, columns: Mapping[str, type], remedy: str) -> pd.DataFrame:
+    """Read a CSV table that this package wrote.
+
+    Args:
+        path: the file.
+        columns: the columns that it must have, and the type of each; others are read as text.
+        remedy: how to write the file again, for the error message.
+
+    Returns:
+        All columns of the file, in its order. Text that looks like a missing value, such as the id ``NA``, stays text.
+
+    Raises:
+        HarveysegError: when the file is absent, no such table, or lacks a column.
+    """
+    try:
+        header = pd.read_csv(path, nrows=0).columns
+        types = {name: columns.get(name, str) for name in header}
+        table = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=_blank_numbers(types))
+    except FileNotFoundError:
+        raise HarveysegError(f"{path}: no such file. {remedy}") from None
+    except ValueError as error:
+        raise HarveysegError(f"{path}: not a table of the expected kind ({error}). {remedy}") from None
+    if missing := [name for name in columns if name not in table]:
+        raise HarveysegError(f"{path}: lacks the columns {', '.join(missing)}. {remedy}")
+    return table
+
+
+def _blank_numbers(types: Mapping[str, type]) -> dict[str, list[str]]:
+    """An empty cell of a column of floats is NaN; in a column of whole numbers it is an error."""
+    return {name: [""] for name, kind in types.items() if kind is float}
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -103,7 +103,7 @@ def pair_metrics(dice: npt.NDArray[np.float64], present: npt.NDArray[np.bool_]) 
 
     Returns:
         ``score``: mean of ``dice`` over all n * 24 pairs, the competition's metric.
-        ``empty_score``: what handing in nothing would score, the share of pairs that are absent from the truth.
+        ``all_empty_score``: what submitting nothing would score, the share of pairs that are absent from the truth.
         ``dice/<slug>``: mean over the images that hold the class; no such key for a class that none holds.
         ``macro_dice``: mean of the ``dice/<slug>``; absent when no image holds any class.
 
@@ -112,7 +112,7 @@ def pair_metrics(dice: npt.NDArray[np.float64], present: npt.NDArray[np.bool_]) 
     """
     if not len(dice):
         raise ValueError("there is no image to score")
-    found = {"score": float(dice.mean()), "empty_score": float(1 - present.mean())}
+    found = {"score": float(dice.mean()), "all_empty_score": float(1 - present.mean())}
     classes = {
         f"dice/{slug(index + 1)}": float(dice[holds, index].mean())
         for index, holds in enumerate(present.T)
@@ -124,13 +124,14 @@ def pair_metrics(dice: npt.NDArray[np.float64], present: npt.NDArray[np.bool_]) 
 
 
 def metrics(confusions: npt.NDArray[np.int64]) -> dict[str, float]:
-    """All metrics of a set of images.
+    """All metrics of the plain most-probable-class maps of a set of images.
 
     Args:
         confusions: int64 (n, 25, 25), one per image.
 
     Returns:
-        Those of :func:`pair_metrics`, and
+        ``argmax_score``, ``argmax_macro_dice``, ``argmax_dice/<slug>`` and ``all_empty_score``, see
+        :func:`pair_metrics`; what post-processing makes of the probabilities has the names without ``argmax_``.
         ``miou``: intersection over union of pixels summed over the images, mean over the classes 0..24 (the
         background included) that occur in the truth;
         ``pixel_accuracy``: share of all pixels, background included, whose class is right.
@@ -138,7 +139,8 @@ def metrics(confusions: npt.NDArray[np.int64]) -> dict[str, float]:
     Raises:
         ValueError: when there is no image.
     """
-    found = pair_metrics(image_dice(confusions)[:, 1:], confusions.sum(2)[:, 1:] > 0)
+    pairs = pair_metrics(image_dice(confusions)[:, 1:], confusions.sum(2)[:, 1:] > 0)
+    found = {name if name == "all_empty_score" else f"argmax_{name}": value for name, value in pairs.items()}
     summed = confusions.sum(0)
     both, true = np.diagonal(summed), summed.sum(1)
     union = true + summed.sum(0) - both

@@ -78,7 +78,9 @@ def test_table_has_a_row_for_each_score_and_each_pair(tmp_path: Path) -> None:
     models = {"right": truth, "wrong": truth[::-1]}
     found = compare_models(members_of(models), a_part(truth), threads=1)
     equal = np.stack([confusion(mask, mask) for mask in truth])
-    scores = {"right": 1.0, "wrong": 0.5} | mixture_scores(equal, {"val/score": 0.75, "val/nested_score": 0.625})
+    scores = {"right": 1.0, "wrong": 0.5} | mixture_scores(
+        equal, {"val/argmax_score": 0.75, "val/nested_argmax_score": 0.625}
+    )
     files = write_diversity(tmp_path, found, scores)
     assert [file.name for file in files] == ["diversity.csv", "diversity.png"]
     assert files[1].stat().st_size > 1000
@@ -87,4 +89,4 @@ def test_table_has_a_row_for_each_score_and_each_pair(tmp_path: Path) -> None:
         "right": 1.0, "wrong": 0.5, "mean of all": 1.0, "chosen weights": 0.75, "chosen on other folds": 0.625
     }  # fmt: skip
     assert table["disagreement"].dropna().to_dict() == {"right + wrong": 0.5}
-    assert "chosen on other folds" not in mixture_scores(equal, {"val/score": 0.75})
+    assert "chosen on other folds" not in mixture_scores(equal, {"val/argmax_score": 0.75})

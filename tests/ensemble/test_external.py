@@ -98,7 +98,7 @@ def members(tmp_path: Path) -> Members:
         folder = tmp_path / "predictions" / f"unet-{fold}"
         for part, ids in (("val", VAL_IDS[fold]), ("test", TEST_IDS)):
             write_probabilities(folder / f"{part}.npy", ids, (64, 64), [np.zeros((len(ids), 25, 64, 64), np.uint8)])
-        write_json(folder / "metrics.json", {"uid": record.uid, "val/score": 0.5})
+        write_json(folder / "metrics.json", {"uid": record.uid, "val/argmax_score": 0.5})
     return load_members(["unet"], FOLDS, tmp_path / "models", tmp_path / "predictions")
 
 

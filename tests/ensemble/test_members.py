@@ -32,7 +32,7 @@ from harveyseg.ensemble.members import (
 from harveyseg.errors import HarveysegError
 from harveyseg.files import write_json
 from harveyseg.inference.probabilities import write_probabilities
-from harveyseg.postprocess.decision import ARGMAX, DecideParams, Evidence, attainable_score
+from harveyseg.postprocess.decision import ARGMAX, Evidence, PostprocessParams, attainable_score
 from harveyseg.record import RunRecord, write_run
 from harveyseg.score import confusion, image_scores
 
@@ -41,7 +41,7 @@ MODELS, FOLDS = ("a", "b", "c"), (0, 2)
 VAL_IDS = {0: ("p0", "p3"), 2: ("p1", "p2", "p4")}
 IDS = ("p0", "p1", "p2", "p3", "p4")
 GROUPS = {"p0": "x", "p1": "y", "p2": "y", "p3": "z", "p4": "w"}
-LABEL_MAP, DECIDED = DecideParams(method="argmax"), DecideParams(method="auto")
+LABEL_MAP, DECIDED = PostprocessParams(method="argmax"), PostprocessParams(method="auto")
 
 Array = npt.NDArray[np.uint8]
 
@@ -88,7 +88,7 @@ def write_members(folder: Path, truth: dict[str, Array]) -> None:
         predictions = folder / "predictions" / name
         write_probabilities(predictions / "val.npy", ids, SIZE, [random_maps(rng, len(ids), [truth[i] for i in ids])])
         write_probabilities(predictions / "test.npy", ("t0", "t1"), SIZE, [random_maps(rng, 2)])
-        scores = {"val/score": 0.5 + 0.1 * fold, "val/empty_score": 0.6}
+        scores = {"val/argmax_score": 0.5 + 0.1 * fold, "val/all_empty_score": 0.6}
         write_json(predictions / "metrics.json", {"uid": record.uid, **scores})
 
 
@@ -239,7 +239,7 @@ def test_selection_finds_the_best_mixture_of_all_where_greed_suffices() -> None:
 
 
 @pytest.mark.parametrize("decide", [LABEL_MAP, DECIDED], ids=lambda decide: decide.method)
-def test_weights_of_a_fold_know_nothing_of_it(tmp_path: Path, decide: DecideParams) -> None:
+def test_weights_of_a_fold_know_nothing_of_it(tmp_path: Path, decide: PostprocessParams) -> None:
     truth = a_truth(0)
     write_members(tmp_path, truth)
     params = EnsembleParams(steps=6)
@@ -314,7 +314,7 @@ def test_weights_that_come_back_go_to_their_folds(tmp_path: Path, folds: tuple[i
         for part in ("val", "test"):
             path = tmp_path / "predictions" / name / f"{part}.npy"
             write_probabilities(path, (f"{part}{fold if part == 'val' else ''}",), SIZE, [random_maps(rng, 1)])
-        write_json(tmp_path / "predictions" / name / "metrics.json", {"uid": name, "val/score": 0.5})
+        write_json(tmp_path / "predictions" / name / "metrics.json", {"uid": name, "val/argmax_score": 0.5})
     members = load_members(MODELS, folds, tmp_path / "models", tmp_path / "predictions")
     without = {fold: dict.fromkeys(MODELS, 0.0) | {model: 1.0} for fold, model in zip(folds, MODELS, strict=False)}
     write_weights(tmp_path / "weights.json", members, Weights(dict.fromkeys(MODELS, 1 / 3), without))
@@ -349,7 +349,7 @@ def test_all_missing_and_damaged_files_are_listed_at_once(tmp_path: Path) -> Non
     (tmp_path / "predictions/a-0/val.npy").unlink()
     (tmp_path / "predictions/b-2/metrics.json").unlink()
     (tmp_path / "models/c-0/run.json").write_text("{")
-    write_json(tmp_path / "predictions/c-2/metrics.json", {"uid": "of an older run", "val/score": 0.1})
+    write_json(tmp_path / "predictions/c-2/metrics.json", {"uid": "of an older run", "val/argmax_score": 0.1})
     with pytest.raises(HarveysegError) as caught:
         read_members(tmp_path)
     text = str(caught.value)
@@ -426,7 +426,7 @@ def test_added_models_come_last_and_from_their_own_folder(tmp_path: Path) -> Non
         target = tmp_path / "added" / f"a@0123-{fold}"
         shutil.copytree(tmp_path / "predictions" / f"a-{fold}", target)
         write_run(target / "run.json", a_record(uid=f"added-{fold}", fold=fold))
-        write_json(target / "metrics.json", {"uid": f"added-{fold}", "val/score": 0.9})
+        write_json(target / "metrics.json", {"uid": f"added-{fold}", "val/argmax_score": 0.9})
     write_json(tmp_path / "added" / "models.json", {"models": ["a@0123"]})
     members = load_members(MODELS, FOLDS, tmp_path / "models", tmp_path / "predictions", tmp_path / "added")
     assert members.models == (*MODELS, "a@0123")

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from harveyseg.evaluation.boundary import REACH, accuracies, border_band
+from harveyseg.evaluation.boundary import REACH, accuracies, boundary_band
 from harveyseg.inference.probabilities import SCORE_SHAPE
 
 
@@ -32,20 +32,20 @@ def test_the_band_is_that_of_the_slow_loop(reach: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     blocks = rng.choice(np.array([0, 1, 5], np.uint8), (3, 4), p=[0.4, 0.3, 0.3])
     mask = blocks.repeat(4, axis=0).repeat(5, axis=1)
-    assert np.array_equal(border_band(mask, reach), slow_band(mask, reach))
+    assert np.array_equal(boundary_band(mask, reach), slow_band(mask, reach))
 
 
 def test_by_hand() -> None:
     mask = np.array([[1, 1, 1, 5], [1, 1, 1, 5], [0, 0, 0, 5], [6, 6, 0, 5]], np.uint8)
     expected = np.array([[0, 1, 1, 1], [0, 1, 1, 1], [0, 0, 0, 1], [0, 0, 0, 0]], bool)
-    assert np.array_equal(border_band(mask, 1), expected)
+    assert np.array_equal(boundary_band(mask, 1), expected)
 
 
 def test_what_nobody_labelled_has_no_border() -> None:
     mask = np.zeros((8, 8), np.uint8)
     mask[2:5] = 7
-    assert not border_band(mask).any()
-    assert not border_band(np.full((8, 8), 7, np.uint8)).any()
+    assert not boundary_band(mask).any()
+    assert not boundary_band(np.full((8, 8), 7, np.uint8)).any()
 
 
 def flat(*columns: int) -> npt.NDArray[np.uint8]:
@@ -66,7 +66,7 @@ def test_the_share_of_right_pixels_near_borders_and_elsewhere(threads: int) -> N
 
     def found(*positions: int) -> tuple[float | None, float | None]:
         shares = accuracies([answers[place] for place in positions].__getitem__, truth, positions, threads)
-        return shares["border_accuracy"], shares["interior_accuracy"]
+        return shares["boundary_accuracy"], shares["interior_accuracy"]
 
     assert found(1) == (1, 1)  # everything right
     assert found(2) == (0.5, 0.5)  # one of the two sides
@@ -84,4 +84,4 @@ def test_right_near_the_border_alone() -> None:
     answer = np.full(width, 7)
     answer[width // 2 - REACH - 1 : width // 2], answer[width // 2 : width // 2 + REACH + 1] = 5, 6
     shares = accuracies([flat(*answer)].__getitem__, mask[None], [0], 1)
-    assert shares == {"border_accuracy": 1, "interior_accuracy": 0}
+    assert shares == {"boundary_accuracy": 1, "interior_accuracy": 0}

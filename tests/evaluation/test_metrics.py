@@ -67,8 +67,8 @@ def test_metrics_record_names_its_run() -> None:
 def test_claims_by_hand() -> None:
     # Of two photos one is claimed to hold class 6, which it lacks; class 5 goes unseen once, class 1 never.
     unseen = np.where(TRUTH == 5, 0, TRUTH).astype(np.uint8)
-    assert claims(COUNTS) == {"false_claims": 0.5, "misses": 0.0}
-    assert claims(np.stack([confusion(TRUTH, unseen)])) == {"false_claims": 0.0, "misses": 1.0}
+    assert claims(COUNTS) == {"false_positive_classes": 0.5, "missed_classes": 0.0}
+    assert claims(np.stack([confusion(TRUTH, unseen)])) == {"false_positive_classes": 0.0, "missed_classes": 1.0}
 
 
 def test_a_false_claim_costs_what_a_perfect_class_brings() -> None:
@@ -83,8 +83,8 @@ def test_a_false_claim_costs_what_a_perfect_class_brings() -> None:
             if true.any():
                 summed += 2 * (true & said).sum() / (true.sum() + said.sum())
     found = metrics(counts)
-    assert 24 * (found["score"] - found["empty_score"]) == pytest.approx(
-        summed / len(masks) - claims(counts)["false_claims"]
+    assert 24 * (found["score"] - found["all_empty_score"]) == pytest.approx(
+        summed / len(masks) - claims(counts)["false_positive_classes"]
     )
 
 
@@ -98,19 +98,21 @@ def test_per_class_by_hand() -> None:
             "photos": 1,
             "predicted": 1,
             "score": (0.75 + 1) / 2,
-            "empty_score": 0.5,
+            "all_empty_score": 0.5,
             "dice": 0.75,
             "iou": 3 / 5,
             "precision": 3 / 4,
             "recall": 3 / 4,
         }
     )
-    only_predicted = {column: table.at[6, column] for column in ("photos", "predicted", "score", "empty_score", "iou")}
-    assert only_predicted == {"photos": 0, "predicted": 1, "score": 0.5, "empty_score": 1, "iou": 0}
+    only_predicted = {
+        column: table.at[6, column] for column in ("photos", "predicted", "score", "all_empty_score", "iou")
+    }
+    assert only_predicted == {"photos": 0, "predicted": 1, "score": 0.5, "all_empty_score": 1, "iou": 0}
     assert np.isnan(table[["dice", "recall"]].to_numpy(float)[5]).all()
     assert np.isnan(table[["dice", "iou", "precision", "recall"]].to_numpy(float)[23]).all()
     assert table["score"].mean() == pytest.approx(metrics(COUNTS)["score"])
-    assert table["empty_score"].mean() == pytest.approx(metrics(COUNTS)["empty_score"])
+    assert table["all_empty_score"].mean() == pytest.approx(metrics(COUNTS)["all_empty_score"])
     assert table["dice"].mean() == pytest.approx(metrics(COUNTS)["macro_dice"])
 
 
@@ -129,20 +131,22 @@ def test_a_row_of_the_confusion_table_is_one_percent() -> None:
 
 
 def test_written_files(tmp_path: Path) -> None:
-    results, files = write_evaluation(tmp_path, a_record(), {"val": COUNTS}, {"note": "text", "val/nested_score": 0.5})
+    results, files = write_evaluation(
+        tmp_path, a_record(), {"val": COUNTS}, {"note": "text", "val/nested_argmax_score": 0.5}
+    )
     assert sorted(path.name for path in files) == sorted(path.name for path in tmp_path.iterdir())
     found = json.loads((tmp_path / "metrics.json").read_text())
     assert found["uid"] == "u1"
     assert found["note"] == "text"
     assert "note" not in results
-    assert results["val/nested_score"] == 0.5
+    assert results["val/nested_argmax_score"] == 0.5
     assert not [name for name in found if name.startswith("test/")]
     assert len(pd.read_csv(tmp_path / "per_class.csv")) == 24
     assert len(pd.read_csv(tmp_path / "confusion.csv")) == 300
 
 
 def test_nested_entry() -> None:
-    assert nested_entry(COUNTS) == {"val/nested_score": pytest.approx(metrics(COUNTS)["score"])}
+    assert nested_entry(COUNTS) == {"val/nested_argmax_score": pytest.approx(metrics(COUNTS)["score"])}
     assert "not available" in str(nested_entry(None)["note"])
 
 

@@ -197,7 +197,7 @@ def test_the_score_of_a_file_is_that_of_its_maps(tmp_path: Path, masks_dir: Path
         np.stack([confusion(blobs(seed), maps) for seed, maps in zip((1, 2, 3), predictions, strict=True)])
     )
     assert found == pytest.approx({name: expected[name] for name in found})
-    assert {"score", "empty_score", "macro_dice"} < found.keys()
+    assert {"score", "all_empty_score", "macro_dice"} < found.keys()
 
 
 def test_masks_that_cannot_be_used_are_named(tmp_path: Path, masks_dir: Path) -> None:

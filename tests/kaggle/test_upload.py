@@ -33,8 +33,8 @@ def describe(project: Path, source: str = "kaggle") -> None:
     """The side-car of the submissions as they are now."""
     folder = project / "data" / "submission"
     files: dict[str, dict[str, Any]] = {
-        "submission.csv": {"uid": "uid-ensemble", "run_id": None, "members": {}, "val_decided_score": 0.7264},
-        "unet.csv": {"members": {"unet-0": {"uid": "uid-unet", "run_id": None}}, "val_decided_score": 0.71},
+        "submission.csv": {"uid": "uid-ensemble", "run_id": None, "members": {}, "val_score": 0.7264},
+        "unet.csv": {"members": {"unet-0": {"uid": "uid-unet", "run_id": None}}, "val_score": 0.71},
     }
     for name, about in files.items():
         about["sha256"] = sha256(folder / name)

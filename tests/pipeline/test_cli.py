@@ -106,7 +106,7 @@ def blobs(seed: int) -> npt.NDArray[np.uint8]:
     return np.kron(coarse, np.ones((128, 128), np.uint8))
 
 
-def test_score(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_argmax_score(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     masks = {"10": blobs(1), "11": blobs(2)}
     (project / "masks").mkdir()
     for name, mask in masks.items():
@@ -120,17 +120,17 @@ def test_score(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert found["perfect"]["score"] == found["perfect"]["macro_dice"] == "1.00000"
     # Nothing predicted is right, with a Dice of 1, just where the class is absent.
     absent = np.mean([class_id not in mask for mask in masks.values() for class_id in range(1, 25)])
-    assert found["empty"]["score"] == found["empty"]["empty_score"] == f"{absent:.5f}"
+    assert found["empty"]["score"] == found["empty"]["all_empty_score"] == f"{absent:.5f}"
     assert found["empty"]["macro_dice"] == "0.00000"
 
 
 TABLE = """\
-model,fold,val_score,val_nested_score,val_decided_score,val_macro_dice,val_miou,val_pixel_accuracy,test_score,\
-test_decided_score,test_macro_dice,test_miou,test_pixel_accuracy,train_loss,val_loss,best_epoch,epochs,lr,batch_size,size,parameters,encoder_weights,data_source,note
+model,fold,val_argmax_score,val_nested_argmax_score,val_score,val_argmax_macro_dice,val_miou,val_pixel_accuracy,test_argmax_score,\
+test_score,test_argmax_macro_dice,test_miou,test_pixel_accuracy,train_loss,val_loss,best_epoch,epochs,lr,batch_size,size,parameters,encoder_weights,data_source,note
 unet,0,0.61235,,,,,,,,,,,,,2,3,1e-05,,,,,demo,
 unet,mean,0.61235,,,,,,,,,,,,,2,3,1e-05,,,,,demo,
 ensemble,,0.70000,,,,,,,,,,,,,,,,,,,,demo,
-everything_empty,,0.50000,,,,,,,,,,,,,,,,,,,,,
+all_empty,,0.50000,,,,,,,,,,,,,,,,,,,,,
 """
 
 
@@ -145,7 +145,7 @@ def test_check(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         )  # fmt: skip
         folder = project / "data" / ("ensemble" if fold is None else f"models/{model}-{fold}")
         write_run(folder / "run.json", record)
-        metrics = {"run_id": None, "uid": record.uid, "val/score": score, "val/empty_score": 0.5}
+        metrics = {"run_id": None, "uid": record.uid, "val/argmax_score": score, "val/all_empty_score": 0.5}
         folder = project / "data" / ("ensemble" if fold is None else f"predictions/{model}-{fold}")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "metrics.json").write_text(json.dumps(metrics))
@@ -156,7 +156,7 @@ def test_check(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     table.write_text(TABLE.replace("unet,0,0.61235", "unet,0,0.61236"))
     status, out, err = command(monkeypatch, capsys, "check")
     assert (status, out) == (1, "")
-    assert "unet 0: val_score is 0.61236, the stages' files say 0.61235" in err
+    assert "unet 0: val_argmax_score is 0.61236, the stages' files say 0.61235" in err
 
 
 def test_predict(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,11 +28,11 @@ CHANGES: dict[str, object] = {
     "split": {"folds": 2, "groups": "none"},
     "models": {"unet": {"network": "unet", "width": 4}},
     "train": {"epochs": 1, "batch_size": 4, "threads": 1},
-    "decide": {"method": "argmax"},
+    "postprocess": {"method": "argmax"},
     "inference": {"threads": 1},
 }
 STAGES = {
-    "download", "resize-cache", "split", "train@unet-0", "evaluate@unet-0", "ensemble", "decide", "compare", "submit"
+    "download", "resize-cache", "split", "train@unet-0", "evaluate@unet-0", "ensemble", "postprocess", "compare", "submit"
 }  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def check_score(project: Project) -> None:
     data = project.folder / "data"
     scores = score_submission(data / "submission/submission.csv", data / "raw/test_masks")
     table = project.table()
-    told = table.loc[table["model"] == "ensemble", "test_decided_score"].iloc[0]
+    told = table.loc[table["model"] == "ensemble", "test_score"].iloc[0]
     assert scores["score"] == pytest.approx(told, abs=2e-5)
 
 

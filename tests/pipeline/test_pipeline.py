@@ -37,7 +37,7 @@ CHANGES: dict[str, object] = {
     "train": {"epochs": 2, "batch_size": 4, "lr": 0.01, "threads": 1},
     "inference": {"threads": 1},
 }
-LR_STAGES = {"configure", "train@unet-0", "evaluate@unet-0", "ensemble", "decide", "compare", "submit"}
+LR_STAGES = {"configure", "train@unet-0", "evaluate@unet-0", "ensemble", "postprocess", "compare", "submit"}
 
 
 class Project:
@@ -128,7 +128,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     ran = made.stages("dvc", "repro")
     assert ran == {
         "configure", "download", "resize-cache", "split", "train@unet-0", "train@attention_unet-0", "evaluate@unet-0",
-        "evaluate@attention_unet-0", "ensemble", "decide", "compare", "submit",
+        "evaluate@attention_unet-0", "ensemble", "postprocess", "compare", "submit",
     }  # fmt: skip
     made.commit("ran")
     return made
@@ -137,10 +137,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def test_it_ends_with_a_table_and_a_valid_submission(project: Project) -> None:
     table = project.table()
     assert list(table["model"]) == [
-        "unet", "unet", "attention_unet", "attention_unet", "ensemble", "everything_empty"
+        "unet", "unet", "attention_unet", "attention_unet", "ensemble", "all_empty"
     ]  # fmt: skip
-    assert table["val_score"].between(0, 1).all()
-    assert table["test_score"].between(0, 1).all()
+    assert table["val_argmax_score"].between(0, 1).all()
+    assert table["test_argmax_score"].between(0, 1).all()
     masks = project.folder / "data" / "raw" / "test_masks"
     for name, model in (("submission", "ensemble"), ("unet", "unet")):
         file = project.folder / "data" / "submission" / f"{name}.csv"
@@ -150,7 +150,7 @@ def test_it_ends_with_a_table_and_a_valid_submission(project: Project) -> None:
         # Another way to the same score: decode the file and compare with the masks themselves.
         printed = project.run("harveyseg", "score", str(file), "--masks", str(masks))
         score = float(re.search(r"^score: ([\d.]+)$", printed, re.MULTILINE).group(1))  # type: ignore[union-attr]
-        assert score == pytest.approx(table.loc[table["model"] == model, "test_decided_score"].iloc[0], abs=2e-5)
+        assert score == pytest.approx(table.loc[table["model"] == model, "test_score"].iloc[0], abs=2e-5)
 
 
 def test_a_second_time_nothing_runs(project: Project) -> None:
@@ -187,7 +187,7 @@ def test_the_ensembles_run_shows_the_data(project: Project) -> None:
 def test_dvc_shows_metrics_plots_and_the_graph(project: Project) -> None:
     metrics = project.run("dvc", "metrics", "show")
     assert "data/predictions/unet-0/metrics.json" in metrics.replace("\\", "/")
-    assert "val/score" in metrics
+    assert "val/argmax_score" in metrics
     assert "train@unet-0" in project.run("dvc", "dag")
     plots = project.run("dvc", "plots", "show")
     assert plots.strip().endswith("index.html")
@@ -241,7 +241,7 @@ def test_a_forced_retrain_leaves_every_run_with_scores(project: Project) -> None
     assert after.run_id != before.run_id
     assert "evaluate@attention_unet-0" in project.stages("dvc", "repro")
     assert project.runs() == runs + 1
-    scored = "exists (select 1 from latest_metrics m where m.run_uuid = runs.run_uuid and m.key = 'val/score')"
+    scored = "exists (select 1 from latest_metrics m where m.run_uuid = runs.run_uuid and m.key = 'val/argmax_score')"
     # (Of this model; the queued trainings above were never evaluated.)
     model = "exists (select 1 from tags t where t.run_uuid = runs.run_uuid and t.value = 'attention_unet')"
     assert project.runs(f"{scored} and {model}") == project.runs(model) == 2
@@ -344,11 +344,11 @@ def test_a_model_that_is_removed_leaves_the_ensemble_and_the_table(project: Proj
     params = yaml.load(project.folder / "params.yaml")
     del params["models"]["attention_unet"]
     yaml.dump(params, project.folder / "params.yaml")
-    assert project.stages("dvc", "repro") == {"configure", "ensemble", "decide", "compare", "submit"}
+    assert project.stages("dvc", "repro") == {"configure", "ensemble", "postprocess", "compare", "submit"}
     assert (project.folder / "data" / "models" / "attention_unet-0").is_dir()  # its folder remains
-    assert list(project.table()["model"]) == ["unet", "unet", "ensemble", "everything_empty"]
+    assert list(project.table()["model"]) == ["unet", "unet", "ensemble", "all_empty"]
     assert not (project.folder / "data" / "submission" / "attention_unet.csv").exists()
-    assert not (project.folder / "data" / "decisions" / "rules" / "attention_unet.json").exists()
+    assert not (project.folder / "data" / "postprocess" / "rules" / "attention_unet.json").exists()
 
 
 def test_photos_outside_the_project_are_found_by_temporary_experiments(project: Project) -> None:

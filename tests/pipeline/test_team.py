@@ -34,7 +34,7 @@ CHANGES: dict[str, object] = {
     "split": {"folds": 2, "groups": "none"},
     "models": {"unet": {"network": "unet", "width": 4}},
     "train": {"epochs": 1, "batch_size": 4, "threads": 1},
-    "decide": {"method": "argmax"},
+    "postprocess": {"method": "argmax"},
     "inference": {"threads": 1},
 }
 REPORTS = ("comparison.csv", "comparison.md")
@@ -222,7 +222,7 @@ def test_ann_sets_it_up_and_shares_a_first_result(team: Team, ann: Member) -> No
     team.wait(f"{team.mlflow_url}/health")
     printed = ann.block("share")
     assert stages(printed) == {
-        "train@unet-0", "evaluate@unet-0", "ensemble", "decide", "compare", "submit"
+        "train@unet-0", "evaluate@unet-0", "ensemble", "postprocess", "compare", "submit"
     }  # fmt: skip
     assert "WARNING" not in printed
     assert list(team.runs("train")) == ["unet"]
@@ -253,7 +253,7 @@ def test_bobs_model_alone_is_trained_though_the_server_is_away(team: Team, bob: 
     yaml.dump(params, bob.folder / "params.yaml")
     team.stop(team.mlflow)
     printed = bob.block("share", ok=False, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
-    after_training = {"evaluate@narrow_unet-0", "ensemble", "decide", "compare"}
+    after_training = {"evaluate@narrow_unet-0", "ensemble", "postprocess", "compare"}
     assert stages(printed) == {"configure", "train@narrow_unet-0"} | after_training
     assert documented("going on WITHOUT tracking") in printed
     assert re.search(
@@ -275,7 +275,7 @@ def test_bobs_model_alone_is_trained_though_the_server_is_away(team: Team, bob: 
     (run,) = runs["narrow_unet"]
     (key,) = [key for key in team.keys_in_bucket("mlflow/") if run["id"] in key and key.endswith(".safetensors")]
     assert team.s3.get_object(Bucket="flood-team", Key=key)["Body"].read() == weights
-    assert list(bob.table()["model"].unique()) == ["unet", "narrow_unet", "ensemble", "everything_empty"]
+    assert list(bob.table()["model"].unique()) == ["unet", "narrow_unet", "ensemble", "all_empty"]
     assert stages(bob.block("share")) == set()
 
 

@@ -198,7 +198,7 @@ def test_expected_beats_the_label_map_of_a_noisy_network_on_new_photos(noisy: An
     truth, maps = photos(noise=2.5, seed=1)
     metrics = decision_metrics(evidence, choice, gather(maps, truth, range(PHOTOS), threads=2))
     assert metrics["val/gain"] > 0.03
-    assert metrics["test/decided_score"] - metrics["test/argmax_score"] > 0.03
+    assert metrics["test/score"] - metrics["test/argmax_score"] > 0.03
 
 
 def test_a_perfect_label_map_stays() -> None:
@@ -348,17 +348,17 @@ def test_written_decisions_come_back(noisy: Any, tmp_path: Path) -> None:
     assert decision.nested_score == pytest.approx(dice.mean())
     assert decision.in_sample_score == pytest.approx(evidence.dice(choice.rule.levels(evidence.counts)).mean())
     found = read_json(tmp_path / "metrics" / "a.json", "")
-    assert found["val/decided_score"] == pytest.approx(dice.mean())
+    assert found["val/score"] == pytest.approx(dice.mean())
     assert found["val/gain"] == pytest.approx(dice.mean() - evidence.worth[..., ARGMAX].mean())
     slow = pair_metrics(dice, evidence.present)
-    assert found["val/decided_macro_dice"] == slow["macro_dice"]
-    assert found["val/decided_dice/05_grass"] == slow["dice/05_grass"]
-    assert [(run["uid"], run["val/decided_score"]) for run in found["runs"]] == [
+    assert found["val/macro_dice"] == slow["macro_dice"]
+    assert found["val/dice/05_grass"] == slow["dice/05_grass"]
+    assert [(run["uid"], run["val/score"]) for run in found["runs"]] == [
         ("u0", pytest.approx(dice[:4].mean())),
         ("u2", pytest.approx(dice[4:].mean())),
     ]
-    assert [(record.uid, metrics["val/decided_score"]) for record, metrics in logged] == [
-        (run["uid"], run["val/decided_score"]) for run in found["runs"]
+    assert [(record.uid, metrics["val/score"]) for record, metrics in logged] == [
+        (run["uid"], run["val/score"]) for run in found["runs"]
     ]
 
 
@@ -368,12 +368,12 @@ def test_an_ensemble_has_one_run_for_all_photos(noisy: Any, tmp_path: Path) -> N
     choice = Choice(Argmax(), {"argmax": 0.5}, ["argmax"], np.full((PHOTOS, 24), ARGMAX))
     record = a_record(kind="ensemble", model="ensemble", fold=None, uid="e")
     ((_, metrics),) = write_decision(tmp_path, "ensemble", {None: record}, evidence, table, choice, evidence)
-    assert metrics["val/decided_score"] == metrics["test/decided_score"] == evidence.worth[..., ARGMAX].mean()
+    assert metrics["val/score"] == metrics["test/score"] == evidence.worth[..., ARGMAX].mean()
 
 
 def test_decisions_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    with pytest.raises(HarveysegError, match=r"a\.json: no such file.*dvc repro decide"):
+    with pytest.raises(HarveysegError, match=r"a\.json: no such file.*dvc repro postprocess"):
         read_decision(path, [])
     content = a_decision(calibrated()).model_dump()
     write_json(path, content)

@@ -444,7 +444,7 @@ def test_the_decision_of_the_same_runs_is_used(workspace: Path, model: str | Non
     ]  # fmt: skip
     for folder, record in zip(folders, records, strict=True):
         write_run(folder / "run.json", record)
-    path = data / "decisions" / "rules" / f"{source}.json"
+    path = data / "postprocess" / "rules" / f"{source}.json"
     assert load_predictor(workspace / "params.yaml", data, model).decision is None  # nothing was decided yet
     written = decision({record.name: record.uid for record in records})
     write_json(path, written.model_dump())

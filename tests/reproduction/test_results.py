@@ -27,7 +27,7 @@ def variant(label: str, *scores: float, **metrics: float) -> Variant:
             status="FINISHED",
             started_ms=0,
             parameters={"train.softmax_before_loss": "true", "train.class_weights": "none"},
-            metrics={"val/score": score, "val/empty_score": 0.6, "val/decided_score": score + 0.02, **named},
+            metrics={"val/argmax_score": score, "val/all_empty_score": 0.6, "val/score": score + 0.02, **named},
             tags={},
         )
         for seed, score in enumerate(scores)
@@ -47,7 +47,7 @@ def evidence(
     method: str = "auto",
 ) -> Evidence:
     named = {study: {one.label: one for one in found} for study, found in studies.items()}
-    recipe = {"train": {"encoder_weights": weights, "seed": 2}, "decide": {"method": method}}
+    recipe = {"train": {"encoder_weights": weights, "seed": 2}, "postprocess": {"method": method}}
     return Evidence(recipe, named, curves or {}, shares or {})
 
 
@@ -226,7 +226,7 @@ def curve(lowest: int, slope: float = 0.01) -> dict[int, float]:
     ],
 )
 def test_the_optimum_is_read_off_the_curve(losses: dict[int, float], verdict: str) -> None:
-    curves = {"val_loss": losses, "val_score": dict.fromkeys(range(35), 0.6)}
+    curves = {"val_loss": losses, "val_argmax_score": dict.fromkeys(range(35), 0.6)}
     found = finding("The optimum", evidence({"dropout": [NOISE], "epochs": [variant("35", 0.6)]}, curves))
     assert found.verdict == verdict
     lowest = min(losses, key=lambda epoch: losses[epoch]) + 1
@@ -245,7 +245,7 @@ def test_the_optimum_is_read_off_the_curve(losses: dict[int, float], verdict: st
 def test_overfitting_is_a_rise_beyond_the_wobble(slope: float, score: float, verdict: str) -> None:
     losses = curve(20, slope)
     scores = {epoch: 0.6 + 0.001 * (epoch % 2) for epoch in range(35)} | dict.fromkeys((32, 33, 34), score)
-    found = evidence({"dropout": [NOISE]}, {"val_loss": losses, "val_score": scores})
+    found = evidence({"dropout": [NOISE]}, {"val_loss": losses, "val_argmax_score": scores})
     assert finding("The validation loss", found).verdict == verdict
 
 
@@ -254,7 +254,7 @@ def test_a_curve_of_chance_confirms_nothing() -> None:
     confirmed = {"The optimum": 0, "The validation loss": 0}
     for _ in range(200):
         losses, scores = (dict(enumerate(rng.normal(level, 0.01, 35))) for level in (2.9, 0.6))
-        curves = {"val_loss": losses, "val_score": scores}
+        curves = {"val_loss": losses, "val_argmax_score": scores}
         found = evidence({"dropout": [NOISE], "epochs": [variant("35", 0.6)]}, curves)
         for claim in confirmed:
             confirmed[claim] += finding(claim, found).verdict == "confirmed"
@@ -370,7 +370,7 @@ def test_what_lies_behind_says_no_more_than_was_tested() -> None:
     assert "Whether the lifts differ cannot be said with one seed each" in alone
     assert "Here they did not: 0 of the 1 seeds of the recipe ended so" in even
     networks = [variant("unet", 0.6), variant("mobilenet_v2", 0.7)]
-    assert "`decide.method: auto` is missing" in _ranking(evidence({"architecture": networks}, method="argmax"))
+    assert "`postprocess.method: auto` is missing" in _ranking(evidence({"architecture": networks}, method="argmax"))
     assert "leaves the ranking as it is" in _ranking(evidence({"architecture": networks}))
     turned = [variant("unet", 0.6, val__decided_score=0.75), variant("mobilenet_v2", 0.7)]
     beyond = _ranking(evidence({"architecture": turned, "dropout": [variant("0.1", 0.60, 0.601, 0.602)]}))

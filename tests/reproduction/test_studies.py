@@ -221,7 +221,7 @@ CHANGES: dict[str, object] = {
     },
     "train": {"epochs": 2, "batch_size": 4, "lr": 0.01, "schedule": "plateau", "threads": 1},
     "inference": {"threads": 1},
-    "decide": {"method": "argmax"},
+    "postprocess": {"method": "argmax"},
 }
 
 

@@ -40,9 +40,9 @@ def log(
     for fold, score in enumerate(scores):
         parameters = {"train.seed": seed, "resize-cache.size": "128x128", "train.softmax_before_loss": variant == "on"}
         record = make_record("unet", fold, parameters=parameters, started_ms=START_MS + at)
-        values = {"val/score": score, "val/decided_score": score + 0.05, "val/empty_score": 0.6}
+        values = {"val/argmax_score": score, "val/score": score + 0.05, "val/all_empty_score": 0.6}
         # Of 9.6 classes per photo none is claimed where the score is that of an empty file.
-        values |= {"val/false_claims": 1.0, "val/misses": 9.6 if score == 0.6 else 6.0}
+        values |= {"val/false_positive_classes": 1.0, "val/missed_classes": 9.6 if score == 0.6 else 6.0}
         folder = root / f"{study}-{variant.replace(' ', '')}-{seed}-{at}-{fold}"
         sync(tracker, [write_outputs(folder, record, values)])
         records.append(record)
@@ -87,14 +87,14 @@ def test_a_seed_without_all_folds_does_not_count(tracker: Tracker, project: Path
     log(tracker, project, base, "softmax", "on", 0, (0.7, 0.7))
     log(tracker, project, base, "softmax", "on", 1, (0.1,))
     off, on = find_variants("softmax", base, tracker)
-    assert on.values("val/score") == pytest.approx([0.7])
+    assert on.values("val/argmax_score") == pytest.approx([0.7])
     assert study_table("softmax", base, [off, on])["note"].tolist() == ["not run", "best"]
 
 
 def test_of_a_repeated_training_the_newest_counts(tracker: Tracker, project: Path, base: Base) -> None:
     log(tracker, project, base, "softmax", "on", 0, (0.7, 0.7), at=1000)
     log(tracker, project, base, "softmax", "on", 0, (0.5, 0.5), at=0)
-    assert find_variants("softmax", base, tracker)[1].mean("val/score") == pytest.approx(0.7)
+    assert find_variants("softmax", base, tracker)[1].mean("val/argmax_score") == pytest.approx(0.7)
 
 
 def test_runs_of_another_recipe_stay_out(tracker: Tracker, project: Path, base: Base) -> None:

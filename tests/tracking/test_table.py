@@ -42,17 +42,19 @@ def write_workspace(root: Path) -> list[RunOutputs]:
     empty = {0: 0.58, 1: 0.62}
     for (model, fold), score in scores.items():
         values = {
-            "val/score": score,
-            "val/macro_dice": score / 2,
+            "val/argmax_score": score,
+            "val/argmax_macro_dice": score / 2,
             "val/miou": score / 4,
             "val/pixel_accuracy": 1 - score / 8,
-            "val/empty_score": empty[fold],
-            "test/score": score - 0.01,
-            "test/empty_score": 0.59,
+            "val/all_empty_score": empty[fold],
+            "test/argmax_score": score - 0.01,
+            "test/all_empty_score": 0.59,
         }
         write_outputs(root / "data", make_record(model, fold), values)
     ensemble = make_record("ensemble", 0, kind="ensemble", parameters={}).model_copy(update={"fold": None})
-    write_outputs(root / "data", ensemble, {"val/score": 0.8, "val/empty_score": 0.6, "test/score": 0.79})
+    write_outputs(
+        root / "data", ensemble, {"val/argmax_score": 0.8, "val/all_empty_score": 0.6, "test/argmax_score": 0.79}
+    )
     return workspace(root / "params.yaml", root / "data")
 
 
@@ -70,7 +72,7 @@ def test_rows_order_means_and_decimals(tracker: Tracker, project: Path) -> None:
     outputs = write_workspace(project)
     sync(tracker, list(reversed(outputs)))  # the order of logging must not show
     rows = make_table(tracker, outputs, project / "reports")
-    assert [(row["model"], row["fold"], row["val_score"], row["test_score"]) for row in rows] == [
+    assert [(row["model"], row["fold"], row["val_argmax_score"], row["test_argmax_score"]) for row in rows] == [
         ("unet", "0", "0.60000", "0.59000"),
         ("unet", "1", "0.70000", "0.69000"),
         ("unet", "mean", "0.65000", "0.64000"),
@@ -86,15 +88,15 @@ def test_rows_order_means_and_decimals(tracker: Tracker, project: Path) -> None:
     assert first == {
         "model": "unet",
         "fold": "0",
-        "val_score": "0.60000",
-        "val_nested_score": "",
-        "val_decided_score": "",
-        "val_macro_dice": "0.30000",
+        "val_argmax_score": "0.60000",
+        "val_nested_argmax_score": "",
+        "val_score": "",
+        "val_argmax_macro_dice": "0.30000",
         "val_miou": "0.15000",
         "val_pixel_accuracy": "0.92500",
-        "test_score": "0.59000",
-        "test_decided_score": "",
-        "test_macro_dice": "",
+        "test_argmax_score": "0.59000",
+        "test_score": "",
+        "test_argmax_macro_dice": "",
         "test_miou": "",
         "test_pixel_accuracy": "",
         "train_loss": "1.00000",  # of the last of three epochs: 3 / 3
@@ -125,13 +127,13 @@ def test_decided_scores_stand_beside_those_of_the_label_map(tracker: Tracker, pr
     outputs = write_workspace(project)
     for model, values in {"unet": (0.7, 0.8), "attention_unet": (0.6, 0.9), "ensemble": (0.85,)}.items():
         runs = [
-            {"uid": output.record.uid, "val/decided_score": value, "test/decided_score": 0.77}
+            {"uid": output.record.uid, "val/score": value, "test/score": 0.77}
             for output, value in zip((one for one in outputs if one.record.model == model), values, strict=True)
         ]
-        write_json(project / "data" / "decisions" / "metrics" / f"{model}.json", {"runs": runs})
+        write_json(project / "data" / "postprocess" / "metrics" / f"{model}.json", {"runs": runs})
     sync(tracker, outputs)
     rows = make_table(tracker, outputs, project / "reports")
-    assert [(row["model"], row["fold"], row["val_decided_score"], row["test_decided_score"]) for row in rows] == [
+    assert [(row["model"], row["fold"], row["val_score"], row["test_score"]) for row in rows] == [
         ("unet", "0", "0.70000", "0.77000"),
         ("unet", "1", "0.80000", "0.77000"),
         ("unet", "mean", "0.75000", "0.77000"),
@@ -144,10 +146,10 @@ def test_decided_scores_stand_beside_those_of_the_label_map(tracker: Tracker, pr
         (EMPTY, "", "", ""),
     ]
     assert check(project / "reports" / "comparison.csv", outputs) == []
-    (project / "data" / "decisions" / "metrics" / "ensemble.json").unlink()
+    (project / "data" / "postprocess" / "metrics" / "ensemble.json").unlink()
     assert [problem.partition(": ")[2] for problem in check(project / "reports" / "comparison.csv", outputs)] == [
-        "ensemble: test_decided_score is 0.77000, the stages' files say absent",
-        "ensemble: val_decided_score is 0.85000, the stages' files say absent",
+        "ensemble: test_score is 0.77000, the stages' files say absent",
+        "ensemble: val_score is 0.85000, the stages' files say absent",
     ]
 
 
@@ -173,11 +175,11 @@ def test_latest_run_is_not_taken(tracker: Tracker, project: Path) -> None:
         with tracker.run(record) as run:
             run.log_metrics({"epochs": 3.0})
         by_lr[lr] = record.model_copy(update={"run_id": run.id})
-        tracker.add_results(by_lr[lr], {"val/score": lr})
+        tracker.add_results(by_lr[lr], {"val/argmax_score": lr})
     for lr in (0.01, 0.02, 0.01):
         frame = comparison(tracker, [by_lr[lr]])
         assert frame["lr"][0] == lr
-        assert frame["val_score"][0] == lr
+        assert frame["val_argmax_score"][0] == lr
 
 
 def test_small_learning_rate_stays_a_number(tracker: Tracker) -> None:
@@ -193,22 +195,23 @@ def test_what_is_missing_is_shown(tracker: Tracker, project: Path) -> None:
     scored, unscored, unknown, poisoned = (make_record(fold=fold) for fold in range(4))
     with tracker.run(scored), tracker.run(unscored):
         pass
-    tracker.add_results(scored, {"val/score": 0.5})
+    tracker.add_results(scored, {"val/argmax_score": 0.5})
     with pytest.raises(RuntimeError), tracker.run(poisoned) as run:
         raise RuntimeError
     assert run.id is not None
-    MlflowClient(tracking_uri=tracker.uri).log_metric(run.id, "val/score", float("nan"))
+    MlflowClient(tracking_uri=tracker.uri).log_metric(run.id, "val/argmax_score", float("nan"))
     frame = comparison(tracker, [scored, unscored, unknown, poisoned])
     rows = {
-        fold: (score, note) for fold, score, note in zip(frame["fold"], frame["val_score"], frame["note"], strict=True)
+        fold: (score, note)
+        for fold, score, note in zip(frame["fold"], frame["val_argmax_score"], frame["note"], strict=True)
     }
     assert rows["0"] == (0.5, "")
     assert "no score" in rows["1"][1]
     assert "not in MLflow" in rows["2"][1]
     assert "FAILED" in rows["3"][1]
-    assert "val_score is NaN" in rows["3"][1]
+    assert "val_argmax_score is NaN" in rows["3"][1]
     assert all(str(rows[fold][0]) == "nan" for fold in ("1", "2", "3", "mean"))
-    shown = markdown(frame[["model", "fold", "val_score", "note"]])
+    shown = markdown(frame[["model", "fold", "val_argmax_score", "note"]])
     assert "- unet fold 2: not in MLflow" in shown
     assert "| unet | 0 | 0.50000 |" in shown
 
@@ -217,7 +220,7 @@ def test_bad_files_that_were_left_out_are_noted_once(tracker: Tracker, project: 
     outputs = []
     for model in ("unet", "attention_unet"):
         record = make_record(model, parameters={"data.skipped": 3})
-        outputs.append(write_outputs(project / "data", record, {"val/score": 0.5, "val/empty_score": 0.4}))
+        outputs.append(write_outputs(project / "data", record, {"val/argmax_score": 0.5, "val/all_empty_score": 0.4}))
     sync(tracker, outputs)
     make_table(tracker, outputs, project / "reports")
     notes = (project / "reports" / "comparison.md").read_text().partition("\n\n")[2]
@@ -264,23 +267,23 @@ def test_check_finds_every_difference(tracker: Tracker, project: Path) -> None:
     good = table.read_text()
     table.write_text(good.replace("0.70000", "0.70001"))
     (problem,) = check(table, outputs)
-    assert "unet 1: val_score is 0.70001, the stages' files say 0.70000" in problem
+    assert "unet 1: val_argmax_score is 0.70001, the stages' files say 0.70000" in problem
 
     table.write_text("".join(line for line in good.splitlines(keepends=True) if not line.startswith("ensemble")))
     assert [p.endswith("ensemble: the row is absent") for p in check(table, outputs)] == [True]
 
     table.write_text(good.replace(",0.01,", ",0.02,").replace("0.60000", ""))
-    assert any("val_score is absent" in problem for problem in check(table, outputs))
+    assert any("val_argmax_score is absent" in problem for problem in check(table, outputs))
 
     table.write_text(good)
     assert any("lists no such model" in problem for problem in check(table, outputs[2:]))
 
     metrics = outputs[0].predictions / "metrics.json"
     content = json.loads(metrics.read_text())
-    metrics.write_text(json.dumps(content | {"val/score": float("nan")}))
-    assert any("val/score is nan" in problem for problem in check(table, outputs))
-    metrics.write_text(json.dumps({key: value for key, value in content.items() if key != "val/score"}))
-    assert any("val/score is absent" in problem for problem in check(table, outputs))
+    metrics.write_text(json.dumps(content | {"val/argmax_score": float("nan")}))
+    assert any("val/argmax_score is nan" in problem for problem in check(table, outputs))
+    metrics.write_text(json.dumps({key: value for key, value in content.items() if key != "val/argmax_score"}))
+    assert any("val/argmax_score is absent" in problem for problem in check(table, outputs))
     metrics.unlink()
     assert any("no such file" in problem for problem in check(table, outputs))
 

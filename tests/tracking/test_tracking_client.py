@@ -55,14 +55,14 @@ def make_record(model: str = "unet", fold: int = 0, **changes: Any) -> RunRecord
 
 
 def make_history(epochs: int) -> list[dict[str, float]]:
-    """Epochs a second apart; the best val_score is in the middle."""
+    """Epochs a second apart; the best val_argmax_score is in the middle."""
     return [
         {
             "epoch": epoch,
             "time_ms": START_MS + 1000 * (epoch + 1),
             "train_loss": 3 / (epoch + 1),
             "val_loss": 3.3 / (epoch + 1),
-            "val_score": 0.65 - 0.05 * abs(epoch - epochs // 2),
+            "val_argmax_score": 0.65 - 0.05 * abs(epoch - epochs // 2),
             "lr": 0.001,
             "images_per_second": 7.5,
             "seconds": 1.0,
@@ -72,10 +72,10 @@ def make_history(epochs: int) -> list[dict[str, float]]:
 
 
 def make_results(history: list[dict[str, float]]) -> dict[str, float]:
-    best = max(history, key=lambda row: row["val_score"])
+    best = max(history, key=lambda row: row["val_argmax_score"])
     return {
         "best/epoch": best["epoch"],
-        "best/val_score": best["val_score"],
+        "best/val_argmax_score": best["val_argmax_score"],
         "best/val_loss": best["val_loss"],
         "final/train_loss": history[-1]["train_loss"],
         "epochs": float(len(history)),
@@ -106,12 +106,12 @@ def write_outputs(root: Path, record: RunRecord, scores: Mapping[str, float], ep
 
 
 SCORES = {
-    "val/score": 2 / 3,
-    "val/macro_dice": 0.1 + 0.2,
+    "val/argmax_score": 2 / 3,
+    "val/argmax_macro_dice": 0.1 + 0.2,
     "val/miou": 0.25,
     "val/pixel_accuracy": 0.75,
-    "val/empty_score": 0.6,
-    "val/dice/03_swimming_pool": 1e-17,
+    "val/all_empty_score": 0.6,
+    "val/argmax_dice/03_swimming_pool": 1e-17,
 }
 
 
@@ -247,13 +247,13 @@ def test_run_holds_identity_parameters_epochs_and_files(tracker: Tracker, projec
         "resize-cache.size": "128 x 128",
         "train.ema": "null",
     }
-    curve = client.get_metric_history(run.id, "epoch/val_score")
+    curve = client.get_metric_history(run.id, "epoch/val_argmax_score")
     assert [(m.step, m.value, m.timestamp) for m in curve] == [
-        (row["epoch"], row["val_score"], row["time_ms"]) for row in history
+        (row["epoch"], row["val_argmax_score"], row["time_ms"]) for row in history
     ]
     # MLflow's "latest" is the last epoch; best and final have names of their own, and so has a whole run's duration.
-    assert stored.data.metrics["epoch/val_score"] == 0.55
-    assert stored.data.metrics["best/val_score"] == 0.65
+    assert stored.data.metrics["epoch/val_argmax_score"] == 0.55
+    assert stored.data.metrics["best/val_argmax_score"] == 0.65
     assert stored.data.metrics["best/epoch"] == 2
     assert stored.data.metrics["epoch/seconds"] == 1.0
     assert stored.data.metrics["seconds"] == 44.0
@@ -422,11 +422,11 @@ def test_not_finite_is_rejected_by_name_before_anything_is_logged(tracker: Track
     record = make_record()
     with tracker.run(record) as run:
         with pytest.raises(HarveysegError, match="best/val_loss"):
-            run.log_metrics({"best/val_score": 0.5, "best/val_loss": value})
+            run.log_metrics({"best/val_argmax_score": 0.5, "best/val_loss": value})
         with pytest.raises(HarveysegError, match="epoch/val_loss"):
             run.log_epoch(make_history(1)[0] | {"val_loss": value})
     with pytest.raises(HarveysegError, match="val/miou"):
-        tracker.add_results(record, {"val/score": 0.5, "val/miou": value})
+        tracker.add_results(record, {"val/argmax_score": 0.5, "val/miou": value})
     (stored,) = all_mlflow_runs(tracker)
     assert stored.data.metrics == {}
 
@@ -472,10 +472,12 @@ def test_evaluation_is_added_without_reopening(tracker: Tracker, tmp_path: Path)
     (before,) = all_mlflow_runs(tracker)
     sheet = tmp_path / "sheet.png"
     sheet.write_bytes(b"sheet")
-    tracker.add_results(record, {"val/score": 0.5}, [sheet])
-    tracker.add_results(record, {"val/score": 0.25})  # evaluated anew: the later value holds, although it is lower
+    tracker.add_results(record, {"val/argmax_score": 0.5}, [sheet])
+    tracker.add_results(
+        record, {"val/argmax_score": 0.25}
+    )  # evaluated anew: the later value holds, although it is lower
     (after,) = all_mlflow_runs(tracker)
-    assert after.data.metrics["val/score"] == 0.25
+    assert after.data.metrics["val/argmax_score"] == 0.25
     assert (after.info.status, after.info.end_time) == (before.info.status, before.info.end_time)
     assert [item.path for item in connect(tracker.uri).list_artifacts(after.info.run_id, "evaluation")] == [
         "evaluation/sheet.png"
@@ -513,37 +515,37 @@ def test_evaluation_of_an_unknown_run_imports_it(tracker: Tracker, tmp_path: Pat
     tracker.add_results(output.record, SCORES)
     assert sync(tracker, [output]) == ["unet-f0: 3 epochs"]
     (run,) = all_mlflow_runs(tracker)
-    assert run.data.metrics["val/score"] == 2 / 3
+    assert run.data.metrics["val/argmax_score"] == 2 / 3
 
 
 def test_sync_mends_missing_and_differing_values(tracker: Tracker, tmp_path: Path) -> None:
     output = write_outputs(tmp_path, make_record(), SCORES)
     sync(tracker, [output])
     (run,) = all_mlflow_runs(tracker)
-    connect(tracker.uri).log_metric(run.info.run_id, "val/score", 0.99)  # someone's slip, later than all else
-    write_outputs(tmp_path, output.record, SCORES | {"test/score": 0.5})
+    connect(tracker.uri).log_metric(run.info.run_id, "val/argmax_score", 0.99)  # someone's slip, later than all else
+    write_outputs(tmp_path, output.record, SCORES | {"test/argmax_score": 0.5})
     assert sync(tracker, [output]) == ["unet-f0: 2 values"]
     assert sync(tracker, [output]) == []
     (run,) = all_mlflow_runs(tracker)
-    assert run.data.metrics["val/score"] == 2 / 3
-    assert run.data.metrics["test/score"] == 0.5
+    assert run.data.metrics["val/argmax_score"] == 2 / 3
+    assert run.data.metrics["test/argmax_score"] == 0.5
 
 
 def test_decisions_are_added_to_their_runs(tracker: Tracker, tmp_path: Path) -> None:
     outputs = [write_outputs(tmp_path, make_record(fold=fold), SCORES) for fold in (0, 1)]
-    outputs = [RunOutputs(one.record, one.folder, one.predictions, tmp_path / "decisions") for one in outputs]
+    outputs = [RunOutputs(one.record, one.folder, one.predictions, tmp_path / "postprocess") for one in outputs]
     sync(tracker, outputs)
     assert [output.scores() for output in outputs] == [SCORES, SCORES]
     runs = [{"uid": one.record.uid, "val/gain": gain} for one, gain in zip(outputs, (0.25, -0.5), strict=True)]
-    write_json(tmp_path / "decisions" / "metrics" / "unet.json", {"val/gain": 9.0, "runs": runs})
-    (tmp_path / "decisions" / "figures").mkdir()
-    (tmp_path / "decisions" / "figures" / "unet.png").write_bytes(b"decision")
+    write_json(tmp_path / "postprocess" / "metrics" / "unet.json", {"val/gain": 9.0, "runs": runs})
+    (tmp_path / "postprocess" / "figures").mkdir()
+    (tmp_path / "postprocess" / "figures" / "unet.png").write_bytes(b"decision")
     assert sync(tracker, outputs) == ["unet-f0: 1 values", "unet-f1: 1 values"]
     stored = {run.data.tags["harveyseg.fold"]: run for run in all_mlflow_runs(tracker)}
     assert {fold: run.data.metrics["val/gain"] for fold, run in stored.items()} == {"0": 0.25, "1": -0.5}
     artifacts = connect(tracker.uri).list_artifacts(stored["1"].info.run_id, "decision")
     assert [artifact.path for artifact in artifacts] == ["decision/unet.png"]
-    write_json(tmp_path / "decisions" / "metrics" / "unet.json", {"runs": runs[:1]})
+    write_json(tmp_path / "postprocess" / "metrics" / "unet.json", {"runs": runs[:1]})
     with pytest.raises(HarveysegError, match="evaluates another run"):
         outputs[1].scores()
 
@@ -660,8 +662,8 @@ def test_dead_tracker_warns_once_and_training_goes_on(
         for row in make_history(3):
             trained.append(row)
             run.log_epoch(row)
-        with pytest.raises(HarveysegError, match="best/val_score"):  # a wrong value is one, tracked or not
-            run.log_metrics({"best/val_score": math.nan})
+        with pytest.raises(HarveysegError, match="best/val_argmax_score"):  # a wrong value is one, tracked or not
+            run.log_metrics({"best/val_argmax_score": math.nan})
     tracker.add_results(make_record(), SCORES)
     assert tracker.close_abandoned("a1" * 32) == []
     assert time.monotonic() - started < 15
@@ -786,7 +788,7 @@ def test_team_server_gives_the_same_table(
             for row in history:
                 run.log_epoch(row)
             run.log_metrics(make_results(history))
-        scores = SCORES | {"val/score": 0.1 * (fold + 1) / 3}
+        scores = SCORES | {"val/argmax_score": 0.1 * (fold + 1) / 3}
         output = write_outputs(tmp_path, record.model_copy(update={"run_id": run.id}), scores)
         remote.add_results(output.record, scores, [output.folder / "learning_curve.png"])
         outputs.append(output)

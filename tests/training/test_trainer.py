@@ -21,7 +21,7 @@ SPEC = {"network": "unet", "width": 4, "dropout": 0.2}
 BASE: dict[str, Any] = {
     "epochs": 3, "batch_size": 4, "lr": 0.01, "weight_decay": 0.0001, "optimiser": "adam", "schedule": "constant",
     "plateau_patience": 1, "depth_factor": 1.0, "class_weights": "none", "softmax_before_loss": False, "dice": 0.0,
-    "ema": None, "keep": "best", "monitor": "val_score", "early_stopping": None, "encoder_weights": None,
+    "ema": None, "keep": "best", "monitor": "val_argmax_score", "early_stopping": None, "encoder_weights": None,
     "augmentation": AugmentationParams().model_dump(), "seed": 0, "threads": 1, "workers": 0, "device": "cpu",
     "precision": "fp32",
 }  # fmt: skip
@@ -48,8 +48,8 @@ def _equal(one: Result, other: Result) -> bool:
 
 def test_it_learns_two_classes_that_colour_tells_apart(tiny_part: CachedPart, tmp_path: Path) -> None:
     result = _train(tiny_part, tmp_path, epochs=25, lr=0.02)
-    # Everything empty scores 22/24 here: two classes of 24 are in each photo.
-    assert result.results["best/val_score"] > 0.99
+    # all empty scores 22/24 here: two classes of 24 are in each photo.
+    assert result.results["best/val_argmax_score"] > 0.99
     assert result.results["final/train_loss"] < 0.5 * result.history[0]["train_loss"]
 
 
@@ -137,15 +137,15 @@ def test_the_best_epoch_is_kept_or_the_last(tiny_part: CachedPart, tmp_path: Pat
     # The same training, so the only difference is which weights are handed over.
     best = _train(tiny_part, tmp_path / "best", epochs=6, lr=0.05)
     last = _train(tiny_part, tmp_path / "last", epochs=6, lr=0.05, keep="last")
-    scores = [row["val_score"] for row in best.history]
+    scores = [row["val_argmax_score"] for row in best.history]
     assert best.results["best/epoch"] == scores.index(max(scores))
-    assert best.results["best/val_score"] == max(scores)
-    assert best.results["final/val_score"] == scores[-1]
+    assert best.results["best/val_argmax_score"] == max(scores)
+    assert best.results["final/val_argmax_score"] == scores[-1]
     assert _equal(best, last) == (best.results["best/epoch"] == 5)
 
 
 def test_early_stopping_stops_after_so_many_epochs_without_a_better_one(tiny_part: CachedPart, tmp_path: Path) -> None:
-    result = _train(tiny_part, tmp_path, epochs=30, lr=1e-9, early_stopping=2, monitor="val_score")
+    result = _train(tiny_part, tmp_path, epochs=30, lr=1e-9, early_stopping=2, monitor="val_argmax_score")
     assert len(result.history) - 1 - result.results["best/epoch"] == 2
     assert len(result.history) < 30
 
@@ -228,9 +228,9 @@ def test_validating_every_second_epoch_changes_no_weight_and_leaves_its_figures_
     for one, other in zip(always.history, seldom.history, strict=True):
         assert one["train_loss"] == other["train_loss"]
         assert other.get("val_loss", one["val_loss"]) == one["val_loss"]
-    scores = [row.get("val_score", -1) for row in seldom.history]
+    scores = [row.get("val_argmax_score", -1) for row in seldom.history]
     assert seldom.results["best/epoch"] == scores.index(max(scores))
-    assert seldom.results["final/val_score"] == scores[-1]
+    assert seldom.results["final/val_argmax_score"] == scores[-1]
     assert "score" not in str(events[0])
     assert "score" in str(events[1])
 
@@ -272,9 +272,9 @@ def test_coarse_logits_are_learnt_and_validated_at_the_photos_size(tiny_part: Ca
         truth = torch.from_numpy(tiny_part.masks[row : row + 1]).long()
         losses.append(float(torch.nn.functional.cross_entropy(enlarged, truth)))
         counts.append(confusion(tiny_part.masks[row], enlarged[0].argmax(0).to(torch.uint8).numpy()))
-    assert result.results["final/val_score"] == pytest.approx(metrics(np.stack(counts))["score"], abs=1e-3)
+    assert result.results["final/val_argmax_score"] == pytest.approx(metrics(np.stack(counts))["score"], abs=1e-3)
     assert result.results["final/val_loss"] == pytest.approx(np.mean(losses), rel=1e-3)
-    assert result.results["final/val_score"] > 22 / 24  # more than everything empty
+    assert result.results["final/val_argmax_score"] > 22 / 24  # more than all empty
 
 
 def test_whole_photos_are_validated_in_batches_no_larger_than_the_crops(tiny_part: CachedPart, tmp_path: Path) -> None:

@@ -64,10 +64,10 @@ def mixture_scores(equal: Confusions, results: Mapping[str, float]) -> dict[str,
 
     Args:
         equal: the confusions of the mean of all models.
-        results: the ensemble's metrics, ``val/score`` and, with several folds, ``val/nested_score``.
+        results: the ensemble's metrics, ``val/argmax_score`` and, with several folds, ``val/nested_argmax_score``.
     """
-    scores = {"mean of all": float(image_scores(equal).mean()), "chosen weights": results["val/score"]}
-    nested = results.get("val/nested_score")
+    scores = {"mean of all": float(image_scores(equal).mean()), "chosen weights": results["val/argmax_score"]}
+    nested = results.get("val/nested_argmax_score")
     return scores if nested is None else scores | {"chosen on other folds": nested}
 
 

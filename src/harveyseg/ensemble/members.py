@@ -24,7 +24,7 @@ from harveyseg.data.cache import CachedPart
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import digest, read_json, write_json
 from harveyseg.inference.probabilities import average, keep_better, largest_size, read_probabilities
-from harveyseg.postprocess.decision import N_LEVELS, DecideParams, Evidence, attainable_score, histograms
+from harveyseg.postprocess.decision import N_LEVELS, Evidence, PostprocessParams, attainable_score, histograms
 from harveyseg.project import experiment_name, git_state, library_versions
 from harveyseg.record import RunRecord, read_run
 from harveyseg.score import confusion
@@ -56,7 +56,7 @@ class Member:
     test: npt.NDArray[np.uint8]
     """(n, 25, H, W): probabilities of the test photos."""
     score: float
-    """val/score of its evaluation."""
+    """val/argmax_score of its evaluation."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def _load_member(run: Path, predictions: Path) -> Member:
         )
     val_ids, val = read_probabilities(predictions / "val.npy")
     test_ids, test = read_probabilities(predictions / "test.npy")
-    return Member(record, val_ids, val, test_ids, test, float(found["val/score"]))
+    return Member(record, val_ids, val, test_ids, test, float(found["val/argmax_score"]))
 
 
 def choose_weights(
@@ -219,12 +219,12 @@ def choose_weights(
     part: CachedPart,
     groups: Mapping[str, str],
     params: EnsembleParams,
-    decide: DecideParams,
+    decide: PostprocessParams,
     threads: int,
 ) -> Weights:
     """Choose the weights by greedy forward selection with replacement (Caruana et al., ICML 2004) on the score.
 
-    What counts is the score of what is handed in: that of the label maps, or with ``decide.method: auto`` that of a
+    What counts is the score of what is handed in: that of the label maps, or with ``postprocess.method: auto`` that of a
     rule fitted on each mixture. They can disagree: networks trained with class weights make poor label maps and good
     decisions. The score is taken at the cache's size, against the masks of that size, to which maps of other sizes are
     brought: the search looks at hundreds of mixtures, 16 times cheaper at 256 x 256 than at 1024 x 1024, and weights

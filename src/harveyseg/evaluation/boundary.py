@@ -12,7 +12,7 @@ REACH = 16
 """Pixels of the scoring size (1.6% of its side) that a border reaches beyond the two that touch."""
 
 
-def border_band(mask: npt.NDArray[np.uint8], reach: int = REACH) -> npt.NDArray[np.bool_]:
+def boundary_band(mask: npt.NDArray[np.uint8], reach: int = REACH) -> npt.NDArray[np.bool_]:
     """The labelled pixels near a border.
 
     A trimap as in Kohli, Ladický & Torr 2009, "Robust Higher Order Potentials for Enforcing Label Consistency". A
@@ -51,14 +51,14 @@ def accuracies(
     Args: see :func:`harveyseg.inference.probabilities.over_label_maps`.
 
     Returns:
-        ``border_accuracy`` and ``interior_accuracy``: shares of the labelled pixels in :func:`border_band` and outside
+        ``boundary_accuracy`` and ``interior_accuracy``: shares of the labelled pixels in :func:`boundary_band` and outside
         it whose class is right, in 0..1, of all photos together; None where there are no such pixels.
     """
 
     def count(mask: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> list[tuple[int, int]]:
-        right, band = labels == mask, border_band(mask)
+        right, band = labels == mask, boundary_band(mask)
         return [(int(right[part].sum()), int(part.sum())) for part in (band, ~band & (mask > 0))]
 
     counts = np.sum(over_label_maps(count, probabilities, truth, rows, threads), axis=0)
-    names = ("border_accuracy", "interior_accuracy")
+    names = ("boundary_accuracy", "interior_accuracy")
     return {name: float(right / of) if of else None for name, (right, of) in zip(names, counts, strict=True)}

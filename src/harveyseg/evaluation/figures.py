@@ -49,24 +49,24 @@ def learning_curve(history: pd.DataFrame, path: Path, title: str) -> None:
     """Loss of the training and the validation part per epoch, and the validation score beside it.
 
     Args:
-        history: with the columns epoch, train_loss, val_loss and val_score; the last two are NaN where an epoch was
+        history: with the columns epoch, train_loss, val_loss and val_argmax_score; the last two are NaN where an epoch was
             not validated.
         path: the PNG file.
         title: e.g. the run's name.
     """
     figure = Figure(figsize=(9.5, 3.6), layout="constrained")
     losses, scores = figure.subplots(1, 2)
-    validated = history.dropna(subset="val_score")
+    validated = history.dropna(subset="val_argmax_score")
     epochs = validated["epoch"] + 1
     marker = "o" if len(validated) == 1 else ""  # a line through one point cannot be seen
     losses.plot(history["epoch"] + 1, history["train_loss"], color=_BLUE, lw=1.8, marker=marker, label="training")
     losses.plot(epochs, validated["val_loss"], color=_ORANGE, lw=1.8, marker=marker, label="validation")
     losses.set_ylabel("loss")
     losses.legend(frameon=False)
-    scores.plot(epochs, validated["val_score"], color=_GREEN, lw=1.8, marker=marker)
+    scores.plot(epochs, validated["val_argmax_score"], color=_GREEN, lw=1.8, marker=marker)
     scores.set_ylabel("validation score")
-    best = int(validated["val_score"].to_numpy().argmax())
-    epoch, score = int(epochs.iloc[best]), float(validated["val_score"].iloc[best])
+    best = int(validated["val_argmax_score"].to_numpy().argmax())
+    epoch, score = int(epochs.iloc[best]), float(validated["val_argmax_score"].iloc[best])
     scores.plot([epoch], [score], "o", color=_GREEN, ms=6)
     scores.set_title(f"best {score:.3f} in epoch {epoch}", fontsize=9, color=_GREY, loc="right")
     for axes in (losses, scores):
@@ -127,13 +127,13 @@ def prediction_sheet(sheet: Sheet, path: Path, title: str) -> None:
     _save(figure, path)
 
 
-def overview(sheet: Sheet, scores: Mapping[str, float], empty_score: float, path: Path, title: str) -> None:
-    """A bar for each model's score, against "everything empty", above a sheet with a column for each model.
+def overview(sheet: Sheet, scores: Mapping[str, float], all_empty_score: float, path: Path, title: str) -> None:
+    """A bar for each model's score, against "all empty", above a sheet with a column for each model.
 
     Args:
         sheet: photo, truth and predictions.
         scores: per model, in the order of the bars.
-        empty_score: what handing in nothing scores on the same photos.
+        all_empty_score: what handing in nothing scores on the same photos.
         path: the PNG file.
         title: above the figure.
     """
@@ -143,14 +143,14 @@ def overview(sheet: Sheet, scores: Mapping[str, float], empty_score: float, path
     upper, lower = np.asarray(figure.subfigures(2, 1, height_ratios=(bars_height, height)))
     axes = upper.subplots()
     names, values = list(scores), np.array(list(scores.values()))
-    colours = [_GREEN if value > empty_score else _GREY for value in values]
-    # Bars start at "everything empty": what a model is worth is what it adds to that.
-    axes.barh(names, values - empty_score, left=empty_score, color=colours, height=0.62)
-    low, high = min(empty_score, values.min()), max(empty_score, values.max())
+    colours = [_GREEN if value > all_empty_score else _GREY for value in values]
+    # Bars start at "all empty": what a model is worth is what it adds to that.
+    axes.barh(names, values - all_empty_score, left=all_empty_score, color=colours, height=0.62)
+    low, high = min(all_empty_score, values.min()), max(all_empty_score, values.max())
     margin = 0.12 * (high - low) or 0.01
     axes.set_xlim(low - margin, high + margin)
     for index, (value, colour) in enumerate(zip(values, colours, strict=True)):
-        side, shift = ("left", 4) if value > empty_score else ("right", -4)
+        side, shift = ("left", 4) if value > all_empty_score else ("right", -4)
         axes.annotate(
             f"{value:.3f}",
             (value, index),
@@ -161,7 +161,7 @@ def overview(sheet: Sheet, scores: Mapping[str, float], empty_score: float, path
             fontsize=8.5,
             color=colour,
         )
-    axes.axvline(empty_score, color=_ORANGE, lw=1.6, label=f"everything empty: {empty_score:.3f}")
+    axes.axvline(all_empty_score, color=_ORANGE, lw=1.6, label=f"all empty: {all_empty_score:.3f}")
     axes.legend(frameon=False, fontsize=8.5, loc="lower left", bbox_to_anchor=(0, 1.0), borderpad=0)
     axes.invert_yaxis()
     axes.set_xlabel("score of the label map (mean Dice over image and class)", fontsize=8.5)

@@ -58,13 +58,13 @@ def claims(confusions: Confusions) -> dict[str, float]:
     """How often presence is wrong, which costs a whole (image, class) each time.
 
     Returns:
-        ``false_claims``: classes 1..24 that a photo lacks and the prediction has, mean number per photo;
-        ``misses``: classes that a photo holds and of which the prediction has nothing.
+        ``false_positive_classes``: classes 1..24 that a photo lacks and the prediction has, mean number per photo;
+        ``missed_classes``: classes that a photo holds and of which the prediction has nothing.
     """
     present, claimed = (confusions.sum(axis)[:, 1:] > 0 for axis in (2, 1))
     return {
-        "false_claims": float((claimed & ~present).sum(1).mean()),
-        "misses": float((present & ~claimed).sum(1).mean()),
+        "false_positive_classes": float((claimed & ~present).sum(1).mean()),
+        "missed_classes": float((present & ~claimed).sum(1).mean()),
     }
 
 
@@ -79,7 +79,7 @@ def per_class(confusions: Mapping[str, Confusions]) -> pd.DataFrame:
     Returns:
         One row per part and class 1..24, with the columns
         ``photos``, ``predicted``: photos that hold the class, in truth and in the prediction;
-        ``score``, ``empty_score``: mean Dice over all photos, and what leaving the class empty would give;
+        ``score``, ``all_empty_score``: mean Dice over all photos, and what leaving the class empty would give;
         ``dice``: mean Dice over the photos that hold the class;
         ``iou``, ``precision``, ``recall``: of the pixels summed over the photos. Empty where undefined.
     """
@@ -96,7 +96,7 @@ def per_class(confusions: Mapping[str, Confusions]) -> pd.DataFrame:
                 "photos": present.sum(0),
                 "predicted": claimed.sum(0),
                 "score": dice.mean(0),
-                "empty_score": 1 - present.mean(0),
+                "all_empty_score": 1 - present.mean(0),
                 "dice": np.where(present, dice, 0).sum(0) / present.sum(0),
                 "iou": both / (true + said - both),
                 "precision": both / said,
@@ -131,8 +131,8 @@ def nested_entry(confusions: Confusions | None) -> dict[str, float | int | str |
         confusions: of the photos, each with the weights chosen without its fold; None when there is only one fold.
     """
     if confusions is None:
-        return {"note": "val/nested_score is not available: with one fold, weights cannot be chosen without it."}
-    return {"val/nested_score": float(image_scores(confusions).mean())}
+        return {"note": "val/nested_argmax_score is not available: with one fold, weights cannot be chosen without it."}
+    return {"val/nested_argmax_score": float(image_scores(confusions).mean())}
 
 
 def write_evaluation(
@@ -156,7 +156,7 @@ def write_evaluation(
     tables = {"per_class.csv": per_class(confusions), "confusion.csv": confusion_table(confusions["val"])}
     for name, table in tables.items():
         write_text(folder / name, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
-    title = f"{record.name}: validation, score {found['val/score']:.3f}"
+    title = f"{record.name}: validation, score {found['val/argmax_score']:.3f}"
     confusion_figure(confusions["val"].sum(0), folder / "confusion.png", title)
     write_json(folder / "metrics.json", found)
     return scores_of(found), [folder / name for name in ("metrics.json", *tables, "confusion.png")]

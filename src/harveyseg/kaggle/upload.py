@@ -164,7 +164,7 @@ def make_plan(
         raise HarveysegError(f"{path}: is not the file that submission.json describes. {_REMAKE}")
     manifest = read_manifest(data / "raw" / "manifest.csv")
     rows = read_submission(path, manifest.loc[manifest["part"] == "test", "id"])
-    score = made.get("val_decided_score")
+    score = made.get("val_score")
     text = message or (model if score is None else f"{model}, out of fold {score:.5f}")
     return Plan(
         path=path,

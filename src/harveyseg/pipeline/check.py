@@ -25,7 +25,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_RESERVED = {"ensemble", "everything_empty", "mean", "submission"}
+_RESERVED = {"ensemble", "all_empty", "mean", "submission"}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from harveyseg.errors import HarveysegError
+from harveyseg.logs import configure_logging
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
@@ -21,6 +22,7 @@ def run(main: Callable[..., Any]) -> None:
     SIGTERM is turned into ``KeyboardInterrupt``, so that a training that is told to stop marks its run as KILLED.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    configure_logging()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
     try:

@@ -80,12 +80,12 @@ Levels = npt.NDArray[np.int64]
 
 Method = Literal["auto", "argmax"]
 
-_REMEDY = "Run `dvc repro decide`."
+_REMEDY = "Run `dvc repro postprocess`."
 _OUTER_PARTS, _INNER_PARTS = 10, 5
 
 
-class DecideParams(Section):
-    """The section ``decide`` of params.yaml."""
+class PostprocessParams(Section):
+    """The section ``postprocess`` of params.yaml."""
 
     method: Method = "argmax"
     """``argmax``: the label map is handed in. ``auto``: what cross-validation says."""
@@ -392,7 +392,7 @@ def choose(evidence: Evidence, groups: Sequence[str], method: Method) -> Choice:
     Args:
         evidence: of n photos.
         groups: the photos' groups of neighbouring frames, n.
-        method: see :class:`DecideParams`.
+        method: see :class:`PostprocessParams`.
 
     Returns:
         With ``argmax``, or a single photo, which leaves nothing to fit on, the label map.
@@ -417,7 +417,7 @@ def attainable_score(evidence: Evidence, groups: Sequence[str], method: Method) 
     Args:
         evidence: of n photos.
         groups: their groups of neighbouring frames.
-        method: see :class:`DecideParams`.
+        method: see :class:`PostprocessParams`.
     """
     argmax = float(evidence.worth[..., ARGMAX].mean())
     if method == "argmax":
@@ -489,7 +489,7 @@ class Decision(BaseModel):
 
     def summary(self) -> dict[str, object]:
         """What a side-car says of it."""
-        return {"decision": self.rule.name, "val_decided_score": self.nested_score}
+        return {"decision": self.rule.name, "val_score": self.nested_score}
 
     def handed_in(self, probabilities: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
         """What is handed in for one photo.
@@ -576,17 +576,17 @@ def decision_metrics(evidence: Evidence, choice: Choice, test: Evidence | None) 
         test: of the test photos, decided by its ``rule``; None where their masks are unknown.
 
     Returns:
-        ``<part>/argmax_score`` and ``<part>/decided_score`` for ``val`` (nested) and ``test``, ``val/gain``, their
-        difference, and under the nested decision ``val/decided_macro_dice`` and ``val/decided_dice/<slug>``, see
-        :func:`harveyseg.score.pair_metrics`.
+        ``<part>/score`` for ``val`` (nested) and ``test``, ``<part>/postprocess_gain``, how much that is above the plain
+        most-probable-class maps of the same predictions, and under the nested decision ``val/macro_dice`` and
+        ``val/dice/<slug>``, see :func:`harveyseg.score.pair_metrics`.
     """
     found = pair_metrics(evidence.dice(choice.nested), evidence.present)
     argmax = float(evidence.worth[..., ARGMAX].mean())
-    metrics = {f"val/decided_{name}": value for name, value in found.items() if name != "empty_score"}
-    metrics |= {"val/argmax_score": argmax, "val/gain": found["score"] - argmax}
+    metrics = {f"val/{name}": value for name, value in found.items() if name != "all_empty_score"}
+    metrics["val/postprocess_gain"] = found["score"] - argmax
     if test is not None:
-        metrics["test/argmax_score"] = float(test.worth[..., ARGMAX].mean())
-        metrics["test/decided_score"] = float(test.dice(choice.rule.levels(test.counts)).mean())
+        metrics["test/score"] = float(test.dice(choice.rule.levels(test.counts)).mean())
+        metrics["test/postprocess_gain"] = metrics["test/score"] - float(test.worth[..., ARGMAX].mean())
     return metrics
 
 
@@ -602,7 +602,7 @@ def write_decision(
     """Write ``rules/<source>.json``, a :class:`Decision`, and ``metrics/<source>.json``.
 
     Args:
-        folder: e.g. ``data/decisions``.
+        folder: e.g. ``data/postprocess``.
         source: a model, or ``"ensemble"``.
         records: the source's runs by fold; an ensemble's only one under None.
         evidence: of the out-of-fold photos.

@@ -73,7 +73,7 @@ def _folder(data: Path, model: str, fold: int) -> Path:
 
 
 def _decision(data: Path, model: str | None, folds: Sequence[int]) -> Decision | None:
-    path = data / "decisions" / "rules" / f"{model or 'ensemble'}.json"
+    path = data / "postprocess" / "rules" / f"{model or 'ensemble'}.json"
     if not path.exists():
         return None
     runs = [data / "ensemble"] if model is None else [_folder(data, model, fold) for fold in folds]

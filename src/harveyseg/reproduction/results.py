@@ -36,8 +36,8 @@ from harveyseg.tracking.client import KIND, TrackedRun, Tracker
 from harveyseg.training.losses import double_softmax_floor
 
 Verdict = Literal["confirmed", "not confirmed", "not testable here"]
-SCORE, DECIDED, EMPTY = "val/score", "val/decided_score", "val/empty_score"
-BORDERS, INTERIORS = "val/border_accuracy", "val/interior_accuracy"
+SCORE, DECIDED, EMPTY = "val/argmax_score", "val/score", "val/all_empty_score"
+BORDERS, INTERIORS = "val/boundary_accuracy", "val/interior_accuracy"
 TABLE_1 = ("attention_unet", "unetplusplus", "mobilenet_v2", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3")
 """The networks that the report compares with its U-Net."""
 _REPORT_SIZE, _REPORT_UPDATES, _REPORT_LOSS = 256, 435, 2.91
@@ -119,7 +119,7 @@ class Evidence:
     @property
     def decides(self) -> bool:
         """Whether a decision rule was fitted."""
-        return bool(self.recipe["decide"]["method"] != "argmax")
+        return bool(self.recipe["postprocess"]["method"] != "argmax")
 
 
 @dataclass(frozen=True)
@@ -391,7 +391,7 @@ def _epochs(evidence: Evidence) -> Finding:
 
 
 def _overfitting(evidence: Evidence) -> Finding:
-    losses, scores = evidence.curves.get("val_loss", {}), evidence.curves.get("val_score", {})
+    losses, scores = evidence.curves.get("val_loss", {}), evidence.curves.get("val_argmax_score", {})
     if len(losses) < 10 or len(scores) < 10:
         return _missing("epochs")
     # Means of three epochs: a single lowest one is always below a single last one.
@@ -423,7 +423,7 @@ def _all_trials(evidence: Evidence) -> Finding:
         return _missing("softmax")
     scores = [one.compared.mean(SCORE) for one in variants]
     measured = (
-        f"everything empty {variants[0].mean(EMPTY):.4f}; all variants lie between {min(scores):.4f} and "
+        f"all empty {variants[0].mean(EMPTY):.4f}; all variants lie between {min(scores):.4f} and "
         f"{max(scores):.4f}. Missing: a training with all trials undone"
     )
     return Finding(measured, "not testable here")
@@ -620,9 +620,9 @@ def _floor(evidence: Evidence) -> str:
 
 
 def _lift(evidence: Evidence) -> str:
-    """Score minus everything empty = (sum of Dice over present classes - false claims) / 24, exactly."""
+    """Score minus all empty = (sum of Dice over present classes - false claims) / 24, exactly."""
     head = (
-        "**Everything empty is the score to beat, and a false claim costs as much as a perfect class brings.** The "
+        "**all empty is the score to beat, and a false claim costs as much as a perfect class brings.** The "
         "score minus that of handing in nothing is exactly (sum of Dice over the classes that a photo holds, minus the "
         "number of classes that are claimed and absent) / 24. "
     )
@@ -640,7 +640,7 @@ def _lift(evidence: Evidence) -> str:
         f"per photo, lift {lift_off:+.4f}; with it: Dice {dice_on:.2f}, false claims {false_on:.2f}, lift "
         f"{lift_on:+.4f}."
     )
-    misses = (one.learnt.mean("val/misses") for one in (off, on))
+    misses = (one.learnt.mean("val/missed_classes") for one in (off, on))
     text += " Classes that a photo holds and that are not claimed: {:.2f} without, {:.2f} with it".format(*misses)
     rare = _rare(evidence)
     if rare:
@@ -658,7 +658,7 @@ def _lift(evidence: Evidence) -> str:
 
 def _parts(one: Variant) -> tuple[float, float, float]:
     """Sum of Dice over present classes and false claims, per photo; the lift that both make."""
-    false, lift = one.mean("val/false_claims"), one.mean(SCORE) - one.mean(EMPTY)
+    false, lift = one.mean("val/false_positive_classes"), one.mean(SCORE) - one.mean(EMPTY)
     return N_SCORED * lift + false, false, lift
 
 
@@ -686,7 +686,7 @@ def _ranking(evidence: Evidence) -> str:
     networks = [one.compared for one in evidence.ran("architecture") if one.label in ("unet", *TABLE_1)]
     ran = [one for one in networks if not math.isnan(one.mean(DECIDED))]
     if len(ran) < 2 or not evidence.decides:
-        missing = "`harveyseg study architecture`" if evidence.decides else "`decide.method: auto`"
+        missing = "`harveyseg study architecture`" if evidence.decides else "`postprocess.method: auto`"
         return f"**What a decision rule does to the ranking** has not been tested: {missing} is missing.\n"
     by_map = [one.label for one in sorted(ran, key=lambda one: -one.mean(SCORE))]
     by_rule = [one.label for one in sorted(ran, key=lambda one: -one.mean(DECIDED))]
@@ -717,7 +717,7 @@ def _ranking(evidence: Evidence) -> str:
 
 def _seed_dice(one: Variant, classes: Sequence[int]) -> list[float]:
     """For each seed, the mean of the Dice of those classes that the held-out photos hold."""
-    values = [one.values(f"val/dice/{slug(class_id)}") for class_id in classes]
+    values = [one.values(f"val/argmax_dice/{slug(class_id)}") for class_id in classes]
     known = [dice for dice in values if not any(map(math.isnan, dice))]
     return [statistics.fmean(seed) for seed in zip(*known, strict=True)]
 

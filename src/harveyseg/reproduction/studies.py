@@ -36,9 +36,9 @@ from harveyseg.tracking.client import RunOutputs, Tracker, sync, text
 _DEFINITIONS = files("harveyseg") / "studies.yaml"
 _MODEL = "unet"
 """The model of params.yaml whose recipe the studies vary."""
-_TARGET = "decide"
+_TARGET = "postprocess"
 """The last stage that a study needs: the table of one trial and its submission are nobody's business."""
-_SECTIONS = ("data", "resize-cache", "split", "folds", "models", "train", "ensemble", "decide", "inference")
+_SECTIONS = ("data", "resize-cache", "split", "folds", "models", "train", "ensemble", "postprocess", "inference")
 """What decides a trial's scores."""
 KEPT_PARAMS = Path(".locks", "study-params.yaml")
 """The recipe, while DVC changes params.yaml to queue its variants."""
@@ -492,8 +492,8 @@ def _adopt(task: _Task, base: Base, root: Path, commit: str, tracker: Tracker) -
         for study, variant in task.studies:
             tracker.tag([output.record for output in trained], study_tags(study, base, variant))
         scores = [output.scores() for output in trained]
-    means = {key: sum(score[key] for score in scores) / len(scores) for key in ("val/score", "val/decided_score")}
-    return f"score {means['val/score']:.4f}, decided {means['val/decided_score']:.4f}"
+    means = {key: sum(score[key] for score in scores) / len(scores) for key in ("val/argmax_score", "val/score")}
+    return f"score {means['val/argmax_score']:.4f}, decided {means['val/score']:.4f}"
 
 
 def _outputs(root: Path, commit: str, model: str, folds: Sequence[int], folder: Path) -> list[RunOutputs]:
@@ -521,7 +521,7 @@ def _outputs(root: Path, commit: str, model: str, folds: Sequence[int], folder: 
             ) from None
     pairs = [(folder / "ensemble", folder / "ensemble")]
     pairs += [(folder / "models" / f"{model}-{fold}", folder / "predictions" / f"{model}-{fold}") for fold in folds]
-    return [RunOutputs(read_run(made / "run.json"), made, scored, folder / "decisions") for made, scored in pairs]
+    return [RunOutputs(read_run(made / "run.json"), made, scored, folder / "postprocess") for made, scored in pairs]
 
 
 def _trial(base: Base, variant: str, model: str, changes: Mapping[str, Any], seed: int) -> Trial:

@@ -19,14 +19,14 @@ from harveyseg.reproduction.studies import Base, Study, find_study, study_tag, v
 from harveyseg.tracking.client import TrackedRun, Tracker
 
 _AVERAGED = {
+    "argmax_score": "val/argmax_score",
     "score": "val/score",
-    "decided_score": "val/decided_score",
-    "empty_score": "val/empty_score",
-    "macro_dice": "val/macro_dice",
+    "all_empty_score": "val/all_empty_score",
+    "macro_dice": "val/argmax_macro_dice",
     "miou": "val/miou",
-    "false_claims": "val/false_claims",
-    "misses": "val/misses",
-    "border_accuracy": "val/border_accuracy",
+    "false_positive_classes": "val/false_positive_classes",
+    "missed_classes": "val/missed_classes",
+    "boundary_accuracy": "val/boundary_accuracy",
     "interior_accuracy": "val/interior_accuracy",
     "train_loss": "final/train_loss",
     "val_loss": "final/val_loss",
@@ -39,15 +39,15 @@ _DECIMALS = {
     "epochs": 0,
     "parameters": 0,
     "seconds": 0,
-    "false_claims": 2,
-    "misses": 2,
+    "false_positive_classes": 2,
+    "missed_classes": 2,
     "train_loss": 3,
     "val_loss": 3,
     "report_score": 5,
     "report_val_loss": 2,
 }
 """Of the numbers that have not four."""
-_CSV_ONLY = ("empty_score", "miou", "border_accuracy", "interior_accuracy", "seconds")
+_CSV_ONLY = ("all_empty_score", "miou", "boundary_accuracy", "interior_accuracy", "seconds")
 _ONE_CLASS = 1.05
 """Classes claimed per photo, the background not counted."""
 
@@ -92,10 +92,10 @@ class Variant:
 
 def collapsed(run: TrackedRun) -> bool:
     """Whether a network gives one class to almost every pixel: it claims hardly more than one class per photo."""
-    if not {"val/empty_score", "val/false_claims", "val/misses"} <= run.metrics.keys():
+    if not {"val/all_empty_score", "val/false_positive_classes", "val/missed_classes"} <= run.metrics.keys():
         return False
-    present = N_SCORED * (1 - run.metrics["val/empty_score"])
-    return run.metrics["val/false_claims"] + present - run.metrics["val/misses"] < _ONE_CLASS
+    present = N_SCORED * (1 - run.metrics["val/all_empty_score"])
+    return run.metrics["val/false_positive_classes"] + present - run.metrics["val/missed_classes"] < _ONE_CLASS
 
 
 def find_variants(name: str, base: Base, tracker: Tracker) -> list[Variant]:
@@ -138,14 +138,16 @@ def study_table(name: str, base: Base, found: Sequence[Variant]) -> pd.DataFrame
         states, and a note. NaN where nothing is known.
     """
     study = find_study(name)
-    best = max((one for one in found if one.seeds), key=lambda one: one.compared.mean("val/score"), default=None)
+    best = max((one for one in found if one.seeds), key=lambda one: one.compared.mean("val/argmax_score"), default=None)
     rows = []
     for one in found:
         reported, compared = study.reported.get(one.label), one.compared
         row: dict[str, float | str | None] = {"variant": one.label, "seeds": len(compared.seeds)}
         row |= {column: compared.mean(metric) for column, metric in _AVERAGED.items()}
-        row["spread"] = compared.spread("val/score")
-        row["behind"] = math.nan if best is None else best.compared.mean("val/score") - compared.mean("val/score")
+        row["spread"] = compared.spread("val/argmax_score")
+        row["behind"] = (
+            math.nan if best is None else best.compared.mean("val/argmax_score") - compared.mean("val/argmax_score")
+        )
         row["report_score"] = math.nan if reported is None or reported.score is None else reported.score
         row["report_val_loss"] = math.nan if reported is None or reported.val_loss is None else reported.val_loss
         row["note"] = _note(one, best)
@@ -228,10 +230,10 @@ def draw_curves(study: Study, found: Sequence[Variant], tracker: Tracker, path: 
 def tied(one: Variant, other: Variant) -> bool | None:
     """Whether two variants differ by less than the larger spread of their scores; None when no spread is known."""
     both = (one.compared, other.compared)
-    spreads = [value for side in both if not math.isnan(value := side.spread("val/score"))]
+    spreads = [value for side in both if not math.isnan(value := side.spread("val/argmax_score"))]
     if not spreads:
         return None
-    return abs(both[0].mean("val/score") - both[1].mean("val/score")) < max(spreads)
+    return abs(both[0].mean("val/argmax_score") - both[1].mean("val/argmax_score")) < max(spreads)
 
 
 def _note(one: Variant, best: Variant | None) -> str:

@@ -694,7 +694,7 @@ class Run:
             self._attempt(lambda client, run_id: client.log_batch(run_id, metrics=_metrics(metrics)))
 
     def log_metrics(self, values: Mapping[str, float]) -> None:
-        """Log results such as ``best/val_score``.
+        """Log results such as ``best/val_argmax_score``.
 
         Raises:
             HarveysegError: for NaN, infinity or a name MLflow does not take, before anything is logged; and when a

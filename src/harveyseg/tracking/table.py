@@ -21,7 +21,7 @@ from harveyseg.files import write_text
 from harveyseg.record import SKIPPED, RunRecord, read_run
 from harveyseg.tracking.client import EXPERIMENT, RunOutputs, TrackedRun, Tracker, text
 
-EMPTY = "everything_empty"
+EMPTY = "all_empty"
 """The row of a submission without a single pixel; a model can have no such name."""
 
 Cell = str | float | None
@@ -52,11 +52,11 @@ def _score(name: str) -> _Column:
 
 
 _SCORES = (
-    *(_score(f"val_{name}") for name in ("score", "nested_score", "decided_score")),
-    *(_score(f"val_{name}") for name in ("macro_dice", "miou", "pixel_accuracy")),
-    *(_score(f"test_{name}") for name in ("score", "decided_score", "macro_dice", "miou", "pixel_accuracy")),
+    *(_score(f"val_{name}") for name in ("score", "argmax_score", "nested_argmax_score")),
+    *(_score(f"val_{name}") for name in ("macro_dice", "argmax_macro_dice", "miou", "pixel_accuracy")),
+    *(_score(f"test_{name}") for name in ("score", "argmax_score", "argmax_macro_dice", "miou", "pixel_accuracy")),
 )
-"""``val_nested_score``: the ensemble's, its weights chosen without the fold that is scored; empty with one fold.
+"""``val_nested_argmax_score``: the ensemble's, its weights chosen without the fold that is scored; empty with one fold.
 ``decided_score``: of what is handed in, see :mod:`harveyseg.postprocess.decision`; of validation photos nested, of test photos that
 of the model's submission file, which is made by the mean of its folds."""
 _COMPARED = (
@@ -118,7 +118,7 @@ def workspace(params: Path, data: Path) -> list[RunOutputs]:
             continue
         if (record.model, record.fold) != (model, fold):
             problems.append(f"{path}: is of {record.name}")
-        outputs.append(RunOutputs(record, folder, predictions, data / "decisions"))
+        outputs.append(RunOutputs(record, folder, predictions, data / "postprocess"))
     raise_problems(
         problems,
         "the runs that params.yaml lists",
@@ -221,8 +221,8 @@ def check(table: Path, outputs: Sequence[RunOutputs]) -> list[str]:
         parameters = {name: text(value) for name, value in record.parameters.items()}
         tags = {"harveyseg.data_source": record.data_source}
         sources.append(_Source(record, TrackedRun(None, "FINISHED", record.started_ms, parameters, metrics, tags)))
-        if "val/score" not in metrics:
-            problems.append(f"{output.predictions / 'metrics.json'}: val/score is absent")
+        if "val/argmax_score" not in metrics:
+            problems.append(f"{output.predictions / 'metrics.json'}: val/argmax_score is absent")
     expected = _keyed(_rendered(_frame(sources), _COMPARISON))
     actual = _keyed(_read_csv(table))
     for key in expected.keys() | actual.keys():
@@ -273,7 +273,7 @@ def _row(source: _Source, fold: str) -> dict[str, Cell]:
     cells = _cells(run)
     notes = [] if run.status == "FINISHED" else [f"the run is {run.status}"]
     missing = "no score: evaluate has not run, or `harveyseg sync` is due"
-    notes += [missing] if cells["val_score"] is None else []
+    notes += [missing] if cells["val_argmax_score"] is None else []
     notes += [f"{name} is NaN" for name, value in cells.items() if isinstance(value, float) and math.isnan(value)]
     return identity | cells | {"run_id": run.run_id, "note": "; ".join(notes)}
 
@@ -324,11 +324,11 @@ def _empty_row(runs: Sequence[TrackedRun | None]) -> dict[str, Cell] | None:
     row: dict[str, Cell] = {"model": EMPTY, "fold": ""}
     for part in ("val", "test"):
         numbers = [
-            run.metrics[key] for run in runs if run is not None and (key := f"{part}/empty_score") in run.metrics
+            run.metrics[key] for run in runs if run is not None and (key := f"{part}/all_empty_score") in run.metrics
         ]
         if len(numbers) == len(runs):
             row[f"{part}_score"] = math.fsum(numbers) / len(numbers)
-    return row if "val_score" in row else None
+    return row if "val_argmax_score" in row else None
 
 
 def _typed(rows: Sequence[Mapping[str, Cell]], columns: Sequence[str]) -> pd.DataFrame:

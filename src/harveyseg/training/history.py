@@ -8,7 +8,7 @@ import pandas as pd
 from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic
 
-COLUMNS = ("epoch", "time_ms", "train_loss", "val_loss", "val_score", "lr", "images_per_second", "seconds")
+COLUMNS = ("epoch", "time_ms", "train_loss", "val_loss", "val_argmax_score", "lr", "images_per_second", "seconds")
 
 
 def write_history(path: Path, rows: Sequence[dict[str, float]]) -> None:

@@ -98,7 +98,7 @@ class TrainParams(Section):
     """Pseudo-labels for the photos of the test part, as many a step as there are labelled ones; null is off."""
     keep: Literal["best", "last"]
     """Which epoch's weights are written: the one with the best ``monitor``, or the last."""
-    monitor: Literal["val_score", "val_loss"]
+    monitor: Literal["val_argmax_score", "val_loss"]
     validate_every: int = Field(default=1, ge=1)
     """Epochs from one validation to the next; the last epoch is always validated."""
     early_stopping: int | None = Field(ge=1)
@@ -137,9 +137,9 @@ class TrainParams(Section):
 
 
 Row = dict[str, float]
-"""One epoch: epoch (from 0), time_ms, train_loss, val_loss, val_score, lr, images_per_second, seconds.
+"""One epoch: epoch (from 0), time_ms, train_loss, val_loss, val_argmax_score, lr, images_per_second, seconds.
 
-An epoch that was not validated lacks val_loss and val_score. Images are samples, of which a photo can have several."""
+An epoch that was not validated lacks val_loss and val_argmax_score. Images are samples, of which a photo can have several."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,9 @@ class Epoch:
         row = self.row
         mean = sum(earlier["seconds"] for earlier in self.history) / len(self.history)
         minutes, seconds = divmod(round((self.epochs - len(self.history)) * mean), 60)
-        validation = f"val loss {row['val_loss']:.4f}  score {row['val_score']:.4f}  " if "val_loss" in row else ""
+        validation = (
+            f"val loss {row['val_loss']:.4f}  score {row['val_argmax_score']:.4f}  " if "val_loss" in row else ""
+        )
         return (
             f"epoch {len(self.history):>3}/{self.epochs}  train loss {row['train_loss']:.4f}  {validation}"
             f"{row['images_per_second']:.1f} images/s  ETA {minutes:d}:{seconds:02d}"
@@ -485,12 +487,12 @@ class Training:
             total += float(self._loss(logits, target)) * len(rows)
             predicted = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
             counts.extend(confusion(truth, labels) for truth, labels in zip(masks, predicted, strict=True))
-        return {"val_loss": total / len(self._val_rows), "val_score": metrics(np.stack(counts))["score"]}
+        return {"val_loss": total / len(self._val_rows), "val_argmax_score": metrics(np.stack(counts))["argmax_score"]}
 
     def _keep_if_best(self, row: Row) -> None:
         better = self._best is None or (
-            row["val_score"] > self._best["row"]["val_score"]
-            if self._params.monitor == "val_score"
+            row["val_argmax_score"] > self._best["row"]["val_argmax_score"]
+            if self._params.monitor == "val_argmax_score"
             else row["val_loss"] < self._best["row"]["val_loss"]
         )
         if better:
@@ -535,8 +537,8 @@ class Training:
         kept = self._best["state"] if self._params.keep == "best" else self._current_weights()
         seconds = sum(row["seconds"] for row in self._history)
         results = {
-            **{f"best/{key}": best[key] for key in ("epoch", "train_loss", "val_loss", "val_score")},
-            **{f"final/{key}": last[key] for key in ("epoch", "train_loss", "val_loss", "val_score")},
+            **{f"best/{key}": best[key] for key in ("epoch", "train_loss", "val_loss", "val_argmax_score")},
+            **{f"final/{key}": last[key] for key in ("epoch", "train_loss", "val_loss", "val_argmax_score")},
             "epochs": float(len(self._history)),
             "seconds": seconds,
             "images_per_second": float(np.mean([row["images_per_second"] for row in self._history])),

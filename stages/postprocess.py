@@ -1,4 +1,4 @@
-"""Stage ``decide``: a rule for what is handed in for each (image, class), chosen out of fold for each model."""
+"""Stage ``postprocess``: a rule for what is handed in for each (image, class), chosen out of fold for each model."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ from harveyseg.evaluation.figures import decision_figure
 from harveyseg.evaluation.metrics import true_masks
 from harveyseg.inference.predictor import InferenceParams
 from harveyseg.pipeline.stage import run
-from harveyseg.postprocess.decision import DecideParams, choose, decision_metrics, gather, write_decision
+from harveyseg.postprocess.decision import PostprocessParams, choose, decision_metrics, gather, write_decision
 from harveyseg.record import RunRecord, read_run
 from harveyseg.tracking.client import TrackingParams, open_tracker
 
@@ -28,10 +28,13 @@ def main(
     models: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("data/models"),
     predictions: Annotated[Path, typer.Option(help="Folder of their predictions.")] = Path("data/predictions"),
     ensemble: Annotated[Path, typer.Option(help="Folder of the ensemble.")] = Path("data/ensemble"),
-    out: Annotated[Path, typer.Option(help="Folder of the decisions.")] = Path("data/decisions"),
+    out: Annotated[Path, typer.Option(help="Folder of the decisions.")] = Path("data/postprocess"),
 ) -> None:
     """Choose and fit a rule for each model and the ensemble, say what it is worth on photos it has not seen, log it."""
-    settings, threads = section(params, "decide", DecideParams), section(params, "inference", InferenceParams).threads
+    settings, threads = (
+        section(params, "postprocess", PostprocessParams),
+        section(params, "inference", InferenceParams).threads,
+    )
     own, kept = listed(params)
     members = load_members(own, kept, models, predictions, ensemble / "added")
     truth, rows = true_masks(cache / "score"), members.rows(load_part(cache / "train").ids)
@@ -57,7 +60,7 @@ def main(
         for record, metrics in write_decision(out, name, records, evidence, photos, choice, test):
             tracker.add_results(record, metrics, [rule, figure], "decision")
         scores = decision_metrics(evidence, choice, test)
-        print(f"{name}: {choice.rule.name}, {scores['val/decided_score']:.4f} ({scores['val/gain']:+.4f})")
+        print(f"{name}: {choice.rule.name}, {scores['val/score']:.4f} ({scores['val/postprocess_gain']:+.4f})")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,50 @@
+"""Names for the arrays that modules hand to each other: the name says what the axes are.
+
+C is the number of classes, the background included; H and W are height and width in pixels; N counts photos. A class
+map holds class ids. Probabilities are stored in 256 levels: level k is the probability k / 255.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+Photo = npt.NDArray[np.uint8]
+"""uint8 (H, W, 3): one photo, RGB."""
+
+Photos = npt.NDArray[np.uint8]
+"""uint8 (N, H, W, 3): photos of one size, RGB."""
+
+ClassMap = npt.NDArray[np.uint8]
+"""uint8 (H, W): the class id of each pixel, true or predicted."""
+
+ClassMaps = npt.NDArray[np.uint8]
+"""uint8 (N, H, W): class maps of one size."""
+
+ProbabilityMap = npt.NDArray[np.uint8]
+"""uint8 (H, W): the probability of one class, in levels."""
+
+ProbabilityMaps = npt.NDArray[np.uint8]
+"""uint8 (C, H, W): the probabilities of one photo, in levels."""
+
+BinaryMask = npt.NDArray[np.bool_]
+"""bool (H, W): the pixels of one class."""
+
+BinaryMasks = npt.NDArray[np.bool_]
+"""bool (C - 1, H, W): a mask for each scored class; they may overlap and need not cover the photo."""
+
+Confusion = npt.NDArray[np.int64]
+"""int64 (C, C): pixels of one image, true class by row, predicted class by column."""
+
+Confusions = npt.NDArray[np.int64]
+"""int64 (N, C, C): one confusion for each image."""
+
+Rows = npt.NDArray[np.intp]
+"""Row numbers of photos in the cache."""
+
+FloatArray = npt.NDArray[np.float64]
+"""float64; the docstring says which shape."""
+
+IntArray = npt.NDArray[np.int64]
+"""int64; the docstring says which shape."""
+
+BoolArray = npt.NDArray[np.bool_]
+"""bool; the docstring says which shape."""

@@ -1,14 +1,14 @@
-"""The one exception that means "the user can mend this": it names the file, the cause and the remedy."""
+"""The exception for problems that the user can fix: its message names the file, the cause and the remedy."""
 
 from collections.abc import Sequence
 
 
 class HarveysegError(Exception):
-    """Bad input or a bad setting. Stages and commands print it without a traceback and exit with 1.
+    """Bad input or a wrong setting. Stages and commands print it without a traceback and exit with 1.
 
     Args:
         message: file or setting, cause and remedy.
-        problems: the single problems that ``message`` lists, for a caller that gathers those of several checks.
+        problems: the problems that ``message`` lists, for callers that collect those of several checks.
     """
 
     def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
@@ -17,10 +17,10 @@ class HarveysegError(Exception):
 
 
 def raise_problems(problems: Sequence[str], heading: str, remedy: str) -> None:
-    """Raise one ``HarveysegError`` that lists all problems at once; do nothing when there are none.
+    """Raise one ``HarveysegError`` that lists all problems, or do nothing if there are none.
 
     Args:
-        problems: one line each, every line naming the file or setting it is about.
+        problems: one line each, which names the file or the setting.
         heading: what was being checked, e.g. ``"the photos in data/raw"``.
         remedy: what the user can do about it.
 

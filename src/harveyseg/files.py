@@ -1,4 +1,4 @@
-"""Files written atomically and read with clear errors."""
+"""Reading files with clear errors, and writing them so that a reader never sees half of one."""
 
 import hashlib
 import json
@@ -16,10 +16,18 @@ from harveyseg.errors import HarveysegError
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; move it there on success, remove it on any failure.
+    """Yield a temporary path next to ``path``; move it there on success, delete it on any failure.
 
-    A reader thus sees the old file or the whole new one, never half of it, also when the process is killed.
-    The temporary name ends like ``path`` does, since several writers choose their format by the ending.
+    A reader sees the old file or the whole new one, even if the process is killed. The temporary name has the suffix of
+    ``path``, because several writers choose the format by it.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "greeting.txt"
+        >>> with atomic(target) as temporary:
+        ...     _ = temporary.write_text("hello")
+        >>> target.read_text()
+        'hello'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
@@ -43,7 +51,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """Yield a new folder beside ``folder``; it takes its place on success and vanishes on failure."""
+    """Yield a new folder that replaces ``folder`` on success and is deleted on failure."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         building = Path(temporary) / "new"
@@ -87,7 +95,7 @@ def _blank_numbers(types: Mapping[str, type]) -> dict[str, list[str]]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON with its keys in order, atomically.
+    """Write ``value`` as indented JSON with sorted keys, atomically.
 
     Raises:
         ValueError: for NaN or infinity, which JSON cannot hold.
@@ -100,10 +108,10 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
 
     Args:
         path: the file.
-        remedy: how to make the file anew, for the error message.
+        remedy: how to write the file again, for the error message.
 
     Raises:
-        HarveysegError: when the file is absent, no JSON, or no object.
+        HarveysegError: when the file is absent, not JSON, or not an object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -112,7 +120,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise HarveysegError(f"{path}: not valid JSON ({error}). {remedy}") from None
     if not isinstance(value, dict):
-        raise HarveysegError(f"{path}: holds a {type(value).__name__}, an object was expected. {remedy}")
+        raise HarveysegError(f"{path}: holds a {type(value).__name__}, not an object. {remedy}")
     return value
 
 
@@ -123,5 +131,10 @@ def sha256(path: Path) -> str:
 
 
 def digest(value: Mapping[str, Any]) -> str:
-    """Hexadecimal SHA-256 of a JSON-like mapping, independent of the order of its keys."""
+    """Hexadecimal SHA-256 of a JSON-like mapping; the order of its keys does not matter.
+
+    Example:
+        >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+        True
+    """
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()

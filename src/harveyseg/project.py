@@ -1,4 +1,4 @@
-"""Where a result comes from: git's state, DVC's experiment, the libraries' versions."""
+"""The project around the package: its root folder, git's state, DVC's experiment, the versions of libraries."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ class GitState:
 
 
 def git_state(folder: Path) -> GitState:
-    """Read git's state; a missing git or repository is not an error."""
+    """Read git's state. Without git or a repository there is no commit; that is not an error."""
 
     def git(*arguments: str) -> str | None:
         command = ["git", "-C", str(folder), *arguments]
@@ -51,6 +51,6 @@ def project_root() -> Path:
     """The project's root folder, also inside a queued or temporary DVC experiment.
 
     Those run in a copy under ``.dvc/tmp``; DVC names the real root in ``DVC_ROOT``. What must outlive the copy (the
-    tracker's database, checkpoints, a relative ``data.path``) is resolved against it.
+    tracker's database, checkpoints) and relative paths in settings are resolved against it.
     """
     return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()

@@ -12,7 +12,7 @@ from ruamel.yaml.tokens import CommentToken
 from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic
 
-_FOLDER = files("harveyseg") / "presets"
+_FOLDER = files("harveyseg.config") / "presets"
 
 
 def preset_names() -> list[str]:
@@ -21,9 +21,9 @@ def preset_names() -> list[str]:
 
 
 def apply_preset(name: str, params: Path) -> None:
-    """Write a preset into a params file: every section but ``data`` and ``tracking``, which it leaves alone.
+    """Write a preset into a params file: every section except ``data`` and ``tracking``.
 
-    Comments of keys that stay are kept; a model that the preset lacks goes.
+    Comments of keys that stay are kept; a model that the preset lacks is removed.
 
     Raises:
         HarveysegError: for an unknown preset or a params file that is absent.
@@ -31,7 +31,7 @@ def apply_preset(name: str, params: Path) -> None:
     if name not in preset_names():
         raise HarveysegError(f"preset {name!r}: unknown. Known are: {', '.join(preset_names())}")
     if not params.is_file():
-        raise HarveysegError(f"{params}: no such file. Run this in the project's root folder, where params.yaml lies.")
+        raise HarveysegError(f"{params}: no such file. Run this in the project's root folder, which holds params.yaml.")
     yaml = YAML()
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.preserve_quotes = True
@@ -46,28 +46,28 @@ def apply_preset(name: str, params: Path) -> None:
         comment = _take_comment(target, section) if section in target else None
         _overwrite(target, {section: values})
         if comment is not None:
-            _hang_comment(target, section, comment)
+            _attach_comment(target, section, comment)
     with atomic(params) as temporary, temporary.open("w", encoding="utf-8") as opened:
         yaml.dump(target, opened)
 
 
 def _overwrite(target: MutableMapping[str, Any], values: Mapping[str, Any]) -> None:
-    """Lay ``values`` over ``target``; what is equal stays untouched, since its comments hang on it."""
+    """Write ``values`` into ``target``; equal values stay untouched, because ruamel attaches comments to them."""
     for key, value in values.items():
         present = target.get(key)
         if isinstance(value, Mapping) and isinstance(present, MutableMapping):
-            for gone in [inner for inner in present if inner not in value]:
-                del present[gone]
+            for removed in [inner for inner in present if inner not in value]:
+                del present[removed]
             _overwrite(present, value)
         elif key not in target or present != value or type(present) is not type(value):
             target[key] = value
 
 
-# ruamel hangs the comment above a section on the last value of the section before; it would vanish with that value.
+# ruamel attaches the comment above a section to the last value of the section before; it would vanish with that value.
 
 
 def _last_value(holder: CommentedMap, section: str) -> tuple[CommentedMap | CommentedSeq, Any, int]:
-    """Container and key of a section's last value, and ruamel's place for the comment behind it."""
+    """Container and key of a section's last value, and the index at which ruamel keeps the comment after it."""
     inner: CommentedMap | CommentedSeq = holder
     key: Any = section
     while isinstance(value := inner[key], CommentedMap | CommentedSeq) and value and not value.fa.flow_style():
@@ -85,6 +85,6 @@ def _take_comment(holder: CommentedMap, section: str) -> CommentToken | None:
     return comment
 
 
-def _hang_comment(holder: CommentedMap, section: str, comment: CommentToken) -> None:
+def _attach_comment(holder: CommentedMap, section: str, comment: CommentToken) -> None:
     inner, key, place = _last_value(holder, section)
     inner.ca.items.setdefault(key, [None, None, None, None])[place] = comment

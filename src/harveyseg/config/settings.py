@@ -1,4 +1,4 @@
-"""Reading ``params.yaml``: one section per stage, each checked by the model that stands beside its component."""
+"""Reading ``params.yaml``: one section per stage, each checked by the model defined next to its component."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ SectionT = TypeVar("SectionT", bound="Section")
 
 
 class Section(BaseModel):
-    """Base of every section's model: immutable; an unknown key is an error rather than ignored, and so is infinity."""
+    """Base of every section's model: immutable, and strict about unknown keys, NaN and infinity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -26,18 +26,18 @@ def load(path: Path) -> dict[str, Any]:
     ``dvc exp run -S train.lr=0.00001`` writes just that.
 
     Raises:
-        HarveysegError: when the file is absent or no mapping.
+        HarveysegError: when the file is absent or not a mapping.
     """
     try:
         values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise HarveysegError(
-            f"{path}: no such file. Run this in the project's root folder, where params.yaml lies."
+            f"{path}: no such file. Run this in the project's root folder, which holds params.yaml."
         ) from None
     except (YAMLError, UnicodeDecodeError) as error:
-        raise HarveysegError(f"{path}: not valid YAML: {error}. Mend the line it names.") from None
+        raise HarveysegError(f"{path}: not valid YAML: {error}. Correct the line it names.") from None
     if not isinstance(values, dict):
-        raise HarveysegError(f"{path}: a mapping of sections was expected. `harveyseg preset demo` writes a good one.")
+        raise HarveysegError(f"{path}: expected a mapping of sections. `harveyseg preset demo` writes one.")
     return values
 
 
@@ -47,10 +47,13 @@ def parse(model: type[SectionT], values: Mapping[str, Any], where: str) -> Secti
     Args:
         model: the section's model.
         values: the raw values.
-        where: the section's name, put before each key in messages, e.g. ``"train"``.
+        where: the section's name, which precedes each key in messages, e.g. ``"train"``.
+
+    Returns:
+        The checked section.
 
     Raises:
-        HarveysegError: with one line for each wrong key, saying what is allowed.
+        HarveysegError: with one line for each wrong key, which says what is allowed.
     """
     try:
         return model.model_validate(values)

@@ -1,9 +1,9 @@
-"""Which source files a stage runs, and their digests: what DVC reruns a stage for when code changes.
+"""The source files that each stage runs, and their digests.
 
 A stage runs its script and every module of this package that the script imports, directly or not. The stage ``code``
-writes the SHA-256 of those files to one file for each stage, ``data/code/<stage>.txt``, and every other stage depends
-on its one file. So an edit reruns exactly the stages that import it, and no import ever edits ``dvc.yaml``. The digests
-are of the package that Python really imports, in a checkout or installed.
+writes the SHA-256 of those files to one file per stage, ``data/code/<stage>.txt``, which is that stage's only code
+dependency in ``dvc.yaml``. An edit thus reruns exactly the stages that import the edited file, and new imports never
+change ``dvc.yaml``. The digests are of the package that Python imports, whether from a checkout or installed.
 """
 
 import ast
@@ -16,49 +16,21 @@ from harveyseg.files import write_text
 PACKAGE = Path(__file__).resolve().parents[1]
 
 OBSERVERS = frozenset({"harveyseg.tracking"})
-"""What only watches: an edit of it reruns no stage but those of :data:`RESULTS_OF_OBSERVERS`."""
+"""Packages that only observe: an edit of them reruns no stage except :data:`RESULTS_OF_OBSERVERS`."""
 
 RESULTS_OF_OBSERVERS = frozenset({"compare"})
 """Stages whose files are made from what MLflow holds."""
 
 PER_MODEL = frozenset({"train", "evaluate"})
-"""Stages that build a network, which they find by its name: they have a file for each model."""
-
-
-def _file_of(module: str) -> Path | None:
-    """The file of ``harveyseg.a.b``, or None when there is no such module."""
-    base = PACKAGE.joinpath(*module.split(".")[1:])
-    if (package := base / "__init__.py").is_file():
-        return package
-    return base.with_suffix(".py") if base.with_suffix(".py").is_file() else None
-
-
-def _imported_modules(source: Path) -> set[str]:
-    """Names of this package's modules that a file imports, also inside functions and one level up (packages)."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module)
-            # `from harveyseg.models import unet` imports a module, `from harveyseg.data.cache import load_part` does not.
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    found: set[str] = set()
-    for name in names:
-        parts = name.split(".")
-        if parts[0] == PACKAGE.name:
-            # Importing a.b.c runs a/__init__ and a.b/__init__, too.
-            found.update(".".join(parts[:length]) for length in range(1, len(parts) + 1))
-    return {name for name in found if _file_of(name) is not None}
+"""Stages that build a network, which they import by name: they have one file of digests per model."""
 
 
 def closure(source: Path, without: Collection[str] = ()) -> list[Path]:
     """All files of this package that ``source`` imports, directly or not, in alphabetical order.
 
     Args:
-        source: a Python file: a stage script or a module. It is part of the answer only if it lies in the package.
-        without: modules that are not followed, e.g. ``{"harveyseg.tracking.client"}`` for a stage whose result they cannot
-            change.
+        source: a stage script or a module. It is part of the result only if it belongs to the package.
+        without: modules and packages that are skipped, along with all that only they import.
     """
     files: set[Path] = set()
     if source.is_relative_to(PACKAGE):
@@ -111,7 +83,7 @@ def stage_files(stage: str, scripts: Path, network: str | None = None) -> list[P
 
 
 def code_digests(files: Collection[Path]) -> dict[str, str]:
-    """SHA-256 of each file, by names that are the same in every checkout: ``harveyseg/score.py``, ``stages/train.py``."""
+    """SHA-256 of each file, by a name that is the same in every checkout, e.g. ``harveyseg/score.py``."""
     return {_portable_name(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -121,5 +93,32 @@ def _portable_name(path: Path) -> str:
 
 
 def write_digests(path: Path, digests: dict[str, str]) -> None:
-    """Write digests as ``sha256sum`` prints them: one line for each file, its digest first."""
+    """Write digests as ``sha256sum`` prints them: one line per file, the digest first."""
     write_text(path, "".join(f"{digest}  {name}\n" for name, digest in digests.items()))
+
+
+def _file_of(module: str) -> Path | None:
+    """The file of ``harveyseg.a.b``, or None when there is no such module."""
+    base = PACKAGE.joinpath(*module.split(".")[1:])
+    if (package := base / "__init__.py").is_file():
+        return package
+    return base.with_suffix(".py") if base.with_suffix(".py").is_file() else None
+
+
+def _imported_modules(source: Path) -> set[str]:
+    """Names of this package's modules that a file imports, also inside functions and one level up (packages)."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+            # The imported name may be a module itself: `from harveyseg.models import unet`.
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    modules: set[str] = set()
+    for name in names:
+        parts = name.split(".")
+        if parts[0] == PACKAGE.name:
+            # Importing a.b.c also runs a/__init__ and a.b/__init__.
+            modules.update(".".join(parts[:length]) for length in range(1, len(parts) + 1))
+    return {module for module in modules if _file_of(module) is not None}

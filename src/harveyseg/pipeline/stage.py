@@ -1,4 +1,4 @@
-"""What every stage script shares: how it starts, and how it ends when the user has to mend something."""
+"""Running a stage script: its options, its signals, and its errors."""
 
 import signal
 import sys
@@ -19,7 +19,7 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 def run(main: Callable[..., Any]) -> None:
     """Run a stage's command: parse the options, and print a ``HarveysegError`` without a traceback (exit 1).
 
-    SIGTERM is turned into ``KeyboardInterrupt``, so that a training that is told to stop marks its run as KILLED.
+    SIGTERM is turned into ``KeyboardInterrupt``, so that a training that is asked to stop marks its run as KILLED.
     """
     signal.signal(signal.SIGTERM, _terminate)
     configure_logging()

@@ -22,7 +22,7 @@ from harveyseg.data.figures import (
     augmented_figure,
     class_figure,
     class_shares,
-    largest,
+    largest_classes,
     photo_sizes,
     size_figure,
     training_samples,
@@ -77,7 +77,7 @@ def test_shares_are_of_all_pixels_and_photos_count_who_holds_a_class() -> None:
 
 def test_the_three_largest_leave_the_background_out() -> None:
     shares = class_shares(photos_with({0: 50, GRASS: 20, TREES: 15, FLOODED: 10, BOAT: 5}))
-    names, total = largest(shares)
+    names, total = largest_classes(shares)
     assert names == ["Grass", "Trees / Shrubs", "Flooded"]
     assert total == pytest.approx(0.45)
 
@@ -88,7 +88,7 @@ def test_the_reports_claim_holds_for_the_real_masks(real_data: Path) -> None:
     for path in (real_data / "train_masks").rglob("*.png"):
         with Image.open(path) as opened:
             counts += np.bincount(np.array(opened).ravel(), minlength=25)
-    names, total = largest(class_shares(pd.DataFrame([counts], columns=list(COUNTS))))
+    names, total = largest_classes(class_shares(pd.DataFrame([counts], columns=list(COUNTS))))
     assert set(names) == {"Grass", "Trees / Shrubs", "Flooded"}
     assert total > 0.5
 

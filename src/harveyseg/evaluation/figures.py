@@ -14,13 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from harveyseg.classes import CLASS_NAMES, N_CLASSES, PALETTE
-from harveyseg.files import atomic
-
-_INK, _GREY, _BLUE, _ORANGE, _GREEN = "#222222", "#8a8a8a", "#2f6db3", "#d9772b", "#3a8f5a"
+from harveyseg.plots import BLUE, GREEN, GREY, INK, ORANGE, add_class_legend, interpolation, percent, save_figure
 
 
 @dataclass(frozen=True)
@@ -59,23 +56,23 @@ def learning_curve(history: pd.DataFrame, path: Path, title: str) -> None:
     validated = history.dropna(subset="val_argmax_score")
     epochs = validated["epoch"] + 1
     marker = "o" if len(validated) == 1 else ""  # a line through one point cannot be seen
-    losses.plot(history["epoch"] + 1, history["train_loss"], color=_BLUE, lw=1.8, marker=marker, label="training")
-    losses.plot(epochs, validated["val_loss"], color=_ORANGE, lw=1.8, marker=marker, label="validation")
+    losses.plot(history["epoch"] + 1, history["train_loss"], color=BLUE, lw=1.8, marker=marker, label="training")
+    losses.plot(epochs, validated["val_loss"], color=ORANGE, lw=1.8, marker=marker, label="validation")
     losses.set_ylabel("loss")
     losses.legend(frameon=False)
-    scores.plot(epochs, validated["val_argmax_score"], color=_GREEN, lw=1.8, marker=marker)
+    scores.plot(epochs, validated["val_argmax_score"], color=GREEN, lw=1.8, marker=marker)
     scores.set_ylabel("validation score")
     best = int(validated["val_argmax_score"].to_numpy().argmax())
     epoch, score = int(epochs.iloc[best]), float(validated["val_argmax_score"].iloc[best])
-    scores.plot([epoch], [score], "o", color=_GREEN, ms=6)
-    scores.set_title(f"best {score:.3f} in epoch {epoch}", fontsize=9, color=_GREY, loc="right")
+    scores.plot([epoch], [score], "o", color=GREEN, ms=6)
+    scores.set_title(f"best {score:.3f} in epoch {epoch}", fontsize=9, color=GREY, loc="right")
     for axes in (losses, scores):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25, lw=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize=11, color=_INK)
-    _save(figure, path)
+    figure.suptitle(title, fontsize=11, color=INK)
+    save_figure(figure, path)
 
 
 def confusion_figure(confusion: npt.NDArray[np.int64], path: Path, title: str) -> None:
@@ -97,9 +94,9 @@ def confusion_figure(confusion: npt.NDArray[np.int64], path: Path, title: str) -
     for row, column in np.argwhere(shares >= 0.005):
         value = shares[row, column]
         text = f"{100 * value:.0f}"
-        axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color="white" if value > 0.35 else _INK)
+        axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color="white" if value > 0.35 else INK)
     names = [CLASS_NAMES[class_id] for class_id in shown]
-    rows = [f"{name}  {_percent(true[class_id] / true.sum())}" for name, class_id in zip(names, shown, strict=True)]
+    rows = [f"{name}  {percent(true[class_id] / true.sum())}" for name, class_id in zip(names, shown, strict=True)]
     axes.set_xticks(range(len(shown)), names, rotation=90, fontsize=7.5)
     axes.set_yticks(range(len(shown)), rows, fontsize=7.5)
     axes.set_xlabel("predicted")
@@ -115,16 +112,16 @@ def confusion_figure(confusion: npt.NDArray[np.int64], path: Path, title: str) -
     bar.set_label("% of the true class", fontsize=8)
     bar.ax.tick_params(labelsize=7.5)
     bar.outline.set_visible(False)
-    axes.set_title(title, fontsize=11, color=_INK)
-    _save(figure, path)
+    axes.set_title(title, fontsize=11, color=INK)
+    save_figure(figure, path)
 
 
 def prediction_sheet(sheet: Sheet, path: Path, title: str) -> None:
     """One row per photo: the photo, then a coloured map per column, above a legend of the classes that occur."""
     figure = Figure(figsize=_sheet_size(sheet), layout=_tight())
     _draw_sheet(figure, sheet)
-    figure.suptitle(title, fontsize=11, color=_INK)
-    _save(figure, path)
+    figure.suptitle(title, fontsize=11, color=INK)
+    save_figure(figure, path)
 
 
 def overview(sheet: Sheet, scores: Mapping[str, float], all_empty_score: float, path: Path, title: str) -> None:
@@ -143,7 +140,7 @@ def overview(sheet: Sheet, scores: Mapping[str, float], all_empty_score: float, 
     upper, lower = np.asarray(figure.subfigures(2, 1, height_ratios=(bars_height, height)))
     axes = upper.subplots()
     names, values = list(scores), np.array(list(scores.values()))
-    colours = [_GREEN if value > all_empty_score else _GREY for value in values]
+    colours = [GREEN if value > all_empty_score else GREY for value in values]
     # Bars start at "all empty": what a model is worth is what it adds to that.
     axes.barh(names, values - all_empty_score, left=all_empty_score, color=colours, height=0.62)
     low, high = min(all_empty_score, values.min()), max(all_empty_score, values.max())
@@ -161,15 +158,15 @@ def overview(sheet: Sheet, scores: Mapping[str, float], all_empty_score: float, 
             fontsize=8.5,
             color=colour,
         )
-    axes.axvline(all_empty_score, color=_ORANGE, lw=1.6, label=f"all empty: {all_empty_score:.3f}")
+    axes.axvline(all_empty_score, color=ORANGE, lw=1.6, label=f"all empty: {all_empty_score:.3f}")
     axes.legend(frameon=False, fontsize=8.5, loc="lower left", bbox_to_anchor=(0, 1.0), borderpad=0)
     axes.invert_yaxis()
     axes.set_xlabel("score of the label map (mean Dice over image and class)", fontsize=8.5)
     axes.tick_params(labelsize=8.5)
     axes.spines[["top", "right"]].set_visible(False)
     _draw_sheet(lower, sheet)
-    figure.suptitle(title, fontsize=11, color=_INK)
-    _save(figure, path)
+    figure.suptitle(title, fontsize=11, color=INK)
+    save_figure(figure, path)
 
 
 def diversity_figure(
@@ -198,19 +195,19 @@ def diversity_figure(
     middle.set_yticklabels([])
     names, values = list(scores), np.array(list(scores.values()))
     margin = 0.15 * (values.max() - values.min()) or 0.01
-    colours = [_BLUE if name in models else _GREEN for name in names]
+    colours = [BLUE if name in models else GREEN for name in names]
     right.barh(names, values, color=colours, height=0.62)
     right.set_xlim(values.min() - margin, values.max() + 2 * margin)  # differences count, not distances from 0
     for index, value in enumerate(values):
         right.annotate(
-            f"{value:.4f}", (value, index), (3, 0), textcoords="offset points", va="center", fontsize=7.5, color=_INK
+            f"{value:.4f}", (value, index), (3, 0), textcoords="offset points", va="center", fontsize=7.5, color=INK
         )
     right.invert_yaxis()
-    right.set_title("score of the label map", fontsize=9, color=_INK)
+    right.set_title("score of the label map", fontsize=9, color=INK)
     right.tick_params(labelsize=7.5)
     right.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize=11, color=_INK)
-    _save(figure, path)
+    figure.suptitle(title, fontsize=11, color=INK)
+    save_figure(figure, path)
 
 
 def _pairs(
@@ -228,12 +225,12 @@ def _pairs(
         top = float(shown[~np.isnan(shown)].max(initial=1e-9))
     axes.imshow(shown, cmap=colours, vmin=0, vmax=1.6 * top)  # the darkest colours would hide the numbers
     for row, column in np.argwhere(~np.isnan(shown)):
-        axes.text(column, row, format(shown[row, column], form), ha="center", va="center", fontsize=7.5, color=_INK)
+        axes.text(column, row, format(shown[row, column], form), ha="center", va="center", fontsize=7.5, color=INK)
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7.5)
     axes.set_yticks(range(len(names)), names, fontsize=7.5)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title(title, fontsize=9, color=_INK)
+    axes.set_title(title, fontsize=9, color=INK)
 
 
 def decision_figure(
@@ -261,13 +258,13 @@ def decision_figure(
     for index, axes in enumerate(panels.flat):
         chosen = decided[:, index]
         handed_in, levels = int((chosen < 256).sum()), chosen[(chosen > 0) & (chosen < 256)]
-        axes.plot(thresholds, worth[:, index, 1:256].mean(0), color=_BLUE, lw=1.4, label="one threshold, always")
-        axes.axhline(worth[:, index, 256].mean(), color=_ORANGE, lw=1.1, ls="--", label="nothing")
-        axes.axhline(worth[:, index, 0].mean(), color=_GREY, lw=1.1, ls=":", label="label map")
-        axes.axhline(scores[index], color=_GREEN, lw=1.1, label="decided")
+        axes.plot(thresholds, worth[:, index, 1:256].mean(0), color=BLUE, lw=1.4, label="one threshold, always")
+        axes.axhline(worth[:, index, 256].mean(), color=ORANGE, lw=1.1, ls="--", label="nothing")
+        axes.axhline(worth[:, index, 0].mean(), color=GREY, lw=1.1, ls=":", label="label map")
+        axes.axhline(scores[index], color=GREEN, lw=1.1, label="decided")
         # A mark for each photo, where its own threshold is.
-        axes.plot(levels / 255, np.full(len(levels), scores[index]), "|", color=_GREEN, ms=11, label="its thresholds")
-        axes.set_title(CLASS_NAMES[index + 1], fontsize=8.5, color=_INK)
+        axes.plot(levels / 255, np.full(len(levels), scores[index]), "|", color=GREEN, ms=11, label="its thresholds")
+        axes.set_title(CLASS_NAMES[index + 1], fontsize=8.5, color=INK)
         axes.text(
             0.99,
             0.98,
@@ -276,7 +273,7 @@ def decision_figure(
             ha="right",
             va="top",
             fontsize=6.5,
-            color=_GREY,
+            color=GREY,
         )
         axes.set(xlim=(0, 1), ylim=(0, 1.2), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         axes.tick_params(labelsize=7)
@@ -285,8 +282,8 @@ def decision_figure(
     figure.supylabel("mean Dice over all photos", fontsize=9, x=0.005)
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=5, frameon=False, fontsize=8.5)
-    figure.suptitle(title, fontsize=11, color=_INK, y=0.985)
-    _save(figure, path)
+    figure.suptitle(title, fontsize=11, color=INK, y=0.985)
+    save_figure(figure, path)
 
 
 def _tight() -> ConstrainedLayoutEngine:
@@ -319,41 +316,19 @@ def _draw_sheet(figure: Figure | SubFigure, sheet: Sheet) -> None:
     grid = figure.subplots(len(sheet.photos), 1 + len(sheet.columns), squeeze=False, height_ratios=aspects)
     for row, (name, photo, shape) in enumerate(zip(sheet.names, sheet.photos, sheet.shapes, strict=True)):
         _draw_image(grid[row, 0], photo, shape)
-        grid[row, 0].set_ylabel(name, fontsize=8, color=_INK)
+        grid[row, 0].set_ylabel(name, fontsize=8, color=INK)
         for axes, (column, maps) in zip(grid[row, 1:], sheet.columns.items(), strict=True):
             _draw_image(axes, colourise(maps[row]), shape)
             if column in sheet.notes:
-                axes.set_xlabel(sheet.notes[column][row], fontsize=7.5, color=_GREY, labelpad=3)
+                axes.set_xlabel(sheet.notes[column][row], fontsize=7.5, color=GREY, labelpad=3)
     for axes, column in zip(grid[0], ("photo", *sheet.columns), strict=True):
-        axes.set_title(column, fontsize=9, color=_INK)
-    patches = [
-        Patch(facecolor=PALETTE[class_id] / 255, edgecolor=_GREY, lw=0.5, label=CLASS_NAMES[class_id])
-        for class_id in _classes_of(sheet)
-    ]
-    figure.legend(
-        handles=patches,
-        loc="outside lower center",
-        ncols=_legend_columns(sheet),
-        frameon=False,
-        fontsize=7.5,
-        handlelength=1.1,
-        handleheight=1.1,
-    )
+        axes.set_title(column, fontsize=9, color=INK)
+    add_class_legend(figure, _classes_of(sheet), _legend_columns(sheet))
 
 
 def _draw_image(axes: Axes, image: npt.NDArray[np.uint8], shape: tuple[int, int]) -> None:
     width, height = shape
-    axes.imshow(image, extent=(0, width, height, 0), interpolation="nearest" if image.shape[0] < 200 else "antialiased")
+    axes.imshow(image, extent=(0, width, height, 0), interpolation=interpolation(image.shape[0]))
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}%" if share >= 0.0005 or share == 0 else "<0.1%"
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with atomic(path) as temporary:
-        # Without the program's version in it, the same figure is the same file.
-        figure.savefig(temporary, dpi=130, metadata={"Software": None}, pil_kwargs={"compress_level": 3})

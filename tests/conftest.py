@@ -1,6 +1,7 @@
 """What several test modules share: folders of real photos and a tiny cached part."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import pandas as pd
 import pytest
 
 from harveyseg.data.cache import CachedPart
+from harveyseg.tracking.client import Tracker, TrackingParams, open_tracker
 from helpers.kaggle_server import Kaggle, running
-
-ROOT = Path(__file__).resolve().parents[1]
+from helpers.paths import ROOT
 
 # Set before anything computes: tests run beside each other's leftovers, and spinning threads stall them.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -54,3 +55,33 @@ def tiny_part() -> CachedPart:
     return CachedPart(
         ids=tuple(photos["id"]), images=images, masks=masks, photos=photos, size=(32, 32), source="demo", data_hash="0"
     )
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "HARVEYSEG_REQUIRE_TRACKING", "DVC_ROOT", "DVC_EXP_NAME"):
+        monkeypatch.setenv(name, "")  # so that it is taken back if the test sets it, as MLflow's set_tracking_uri does
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "a project"  # with a space, as real ones have
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database whose tables are made (1 to 3 s), without the experiment ``harveyseg``."""
+    folder = tmp_path_factory.mktemp("migrated")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        open_tracker(TrackingParams(experiment="another"), folder)
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def tracker(project: Path, migrated: Path) -> Tracker:
+    shutil.copy(migrated, project)
+    return open_tracker(TrackingParams(), project)

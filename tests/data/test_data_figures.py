@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from conftest import ROOT
 from harveyseg.classes import CLASS_NAMES, PALETTE
 from harveyseg.config.settings import parse, section
 from harveyseg.data.augmentation import AugmentationParams
@@ -32,6 +31,7 @@ from harveyseg.errors import HarveysegError
 from harveyseg.files import write_json
 from harveyseg.training.checkpoint import Checkpoint
 from harveyseg.training.trainer import SampleKey, Training, TrainParams
+from helpers.paths import ROOT
 
 GRASS, TREES, FLOODED, BOAT = 5, 6, 23, 24
 NOTHING = {"flip": 0, "rotate": 0, "sharpen": 0, "brightness": 0}

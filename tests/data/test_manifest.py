@@ -1,13 +1,11 @@
 """Verification of folders in the Kaggle layout: good ones in all their shapes, and every bad input with its message."""
 
 import hashlib
-import io
 import logging
 import os
 import re
 import shutil
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -18,18 +16,10 @@ from PIL import Image
 
 from harveyseg.data.manifest import read_manifest, verify, write_manifest, write_skipped
 from harveyseg.errors import HarveysegError
-
-Damage = Callable[[Path], object]
+from helpers.damage import Damage, copy, cut, damaged, empty, remove, write, zeroed
+from helpers.photos import encoded, huge, mask, palette, photo, png, see_through, turned, with_value
 
 SEEDS = {"10": 0, "9": 1, "NA": 2, "20": 3}
-
-
-def photo(seed: int, size: tuple[int, int] = (48, 64)) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8))
-
-
-def mask(size: tuple[int, int] = (48, 64)) -> Image.Image:
-    return Image.fromarray((np.arange(size[0] * size[1]).reshape(size) % 25).astype(np.uint8))
 
 
 @pytest.fixture
@@ -42,78 +32,6 @@ def folder(tmp_path: Path) -> Path:
             path.parent.mkdir(exist_ok=True)
             image.save(path)
     return tmp_path
-
-
-def png(bits: int, colour: int, rows: bytes, size: tuple[int, int] = (48, 64)) -> bytes:
-    """A PNG from its filtered rows, written by hand: Pillow does not write 4-bit grey."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
-
-    header = size[1].to_bytes(4, "big") + size[0].to_bytes(4, "big") + bytes([bits, colour, 0, 0, 0])
-    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + chunks
-
-
-def encoded(image: Image.Image, file_format: str = "JPEG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, file_format, **options)
-    return buffer.getvalue()
-
-
-def with_value(value: int, pixels: int) -> Image.Image:
-    values = np.asarray(mask()).copy()
-    values.flat[:pixels] = value
-    return Image.fromarray(values)
-
-
-def palette(indices: Image.Image) -> Image.Image:
-    """The same values as indices into a palette of arbitrary colours."""
-    image = Image.frombytes("P", indices.size, indices.tobytes())
-    image.putpalette(np.random.default_rng(5).permutation(768).astype(np.uint8).tobytes())
-    return image
-
-
-def turned() -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return encoded(photo(0), exif=exif)
-
-
-def huge(colour: int) -> bytes:
-    """A PNG that claims 200 million pixels, of which none are there."""
-    return png(8, colour, b"", (10_000, 20_000))
-
-
-def cut(name: str, end: int) -> Damage:
-    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:end])
-
-
-def zeroed(folder: Path) -> None:
-    """As a download that broke off in a preallocated file; cut at a marker so that the decoder alone sees nothing."""
-    path = folder / "train_images/9.jpg"
-    data = path.read_bytes()
-    path.write_bytes(data[:-2] + bytes(200))
-
-
-def write(name: str, data: bytes) -> Damage:
-    return lambda folder: (folder / name).write_bytes(data)
-
-
-def remove(name: str) -> Damage:
-    return lambda folder: (folder / name).unlink()
-
-
-def copy(source: str, target: str) -> Damage:
-    return lambda folder: shutil.copy(folder / source, folder / target)
-
-
-def empty(name: str) -> Damage:
-    def damage(folder: Path) -> None:
-        shutil.rmtree(folder / name)
-        (folder / name).mkdir()
-
-    return damage
 
 
 BAD: list[tuple[Damage, str]] = [
@@ -317,12 +235,6 @@ def test_an_opaque_alpha_channel_is_no_problem(folder: Path) -> None:
     assert verify(folder).manifest["image"].tolist()[1] == "train_images/9.png"
 
 
-def see_through() -> Image.Image:
-    image = photo(1).convert("RGBA")
-    image.putpixel((3, 4), (0, 0, 0, 254))
-    return image
-
-
 def tiff_of_16_bits() -> bytes:
     done, data = cv2.imencode(".tif", np.zeros((48, 64, 3), np.uint16))
     assert done
@@ -422,20 +334,6 @@ def test_several_folders_of_one_name_are_not_chosen_from(folder: Path) -> None:
     with pytest.raises(HarveysegError) as caught:
         verify(folder, skip=True)
     assert "train_images: 2 folders have this name: train_images, backup/Train_images; keep one" in str(caught.value)
-
-
-def damaged(folder: Path) -> None:
-    """Of six training photos and two test photos only training photo 10 and test photo 20 stay good."""
-    for number in (1, 2, 3):
-        write(f"train_images/{number}.jpg", encoded(photo(30 + number)))(folder)
-    write("train_masks/1.png", encoded(with_value(25, 7), "PNG"))(folder)
-    write("train_masks/2.png", encoded(mask((64, 48)), "PNG"))(folder)  # 3 has none
-    write("train_masks/4.png", encoded(mask(), "PNG"))(folder)  # no photo
-    cut("train_images/9.jpg", 1500)(folder)
-    copy("train_images/NA.jpg", "test_images/21.jpg")(folder)
-    copy("test_masks/20.png", "test_masks/21.png")(folder)
-    write("test_images/22.jpg", b"")(folder)
-    write("test_images/notes.txt", b"")(folder)
 
 
 def test_bad_files_can_be_left_out(folder: Path, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
-from test_manifest import huge
 
 from harveyseg.classes import SCORE_SIZE
 from harveyseg.errors import HarveysegError
@@ -20,6 +19,7 @@ from harveyseg.evaluation.submission import (
     write_submission,
 )
 from harveyseg.score import confusion, metrics
+from helpers.photos import huge
 
 LABELS = np.array([[0, 1, 1, 0], [0, 0, 0, 2], [2, 0, 0, 0], [1, 1, 1, 1]], np.uint8)
 

@@ -23,22 +23,7 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 from safetensors.numpy import save_file
-from test_manifest import (
-    cut,
-    damaged,
-    encoded,
-    huge,
-    mask,
-    palette,
-    photo,
-    see_through,
-    turned,
-    with_value,
-    write,
-    zeroed,
-)
 
-from conftest import ROOT
 from harveyseg import cli
 from harveyseg.config.settings import load
 from harveyseg.data.archives import unpack
@@ -46,8 +31,11 @@ from harveyseg.data.sources import DataParams, gather, zenodo
 from harveyseg.data.sources.kaggle import KaggleParams
 from harveyseg.errors import HarveysegError
 from harveyseg.training.checkpoint import Checkpoint
+from helpers.damage import cut, damaged, write, zeroed
 from helpers.file_server import serving
 from helpers.kaggle_server import COMPETITION, running
+from helpers.paths import ROOT
+from helpers.photos import encoded, huge, mask, palette, photo, see_through, turned, with_value
 
 DOCUMENT = ROOT / "docs" / "bad_input.md"
 

@@ -5,20 +5,21 @@ The source ``demo`` is in test_pipeline.py. The tests share a workspace, whose M
 
 import json
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from ruamel.yaml import YAML
-from test_figshare import IMAGES, MASKS, Figshare, packed, service
-from test_pipeline import Project, start_project
 
 from harveyseg.data.demo.scenes import DemoParams, write_demo
 from harveyseg.data.manifest import read_manifest
+from harveyseg.data.sources.figshare import API_VARIABLE
 from harveyseg.evaluation.submission import score_submission
+from helpers.figshare import IMAGES, MASKS, Figshare, packed
+from helpers.file_server import serving
 from helpers.kaggle_server import COMPETITION, Kaggle
-
-__all__ = ["service"]  # a fixture
+from helpers.project import Project, start_project
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +33,8 @@ CHANGES: dict[str, object] = {
     "inference": {"threads": 1},
 }
 STAGES = {
-    "download", "resize-cache", "split", "train@unet-0", "evaluate@unet-0", "ensemble", "postprocess", "compare", "submit"
+    "download", "resize-cache", "split", "train@unet-0", "evaluate@unet-0", "ensemble", "postprocess", "compare",
+    "submit",
 }  # fmt: skip
 
 
@@ -47,6 +49,16 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return start_project(tmp_path_factory.mktemp("project") / "harveyseg", CHANGES).folder
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Figshare]:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with serving() as server:
+        figshare = Figshare(server)
+        monkeypatch.setenv(API_VARIABLE, figshare.api)
+        yield figshare
 
 
 def reproduce(workspace: Path, **data: str) -> tuple[Project, set[str]]:

@@ -13,22 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from harveyseg.config.settings import load, parse
 from harveyseg.data.cache import CachedPart
-from harveyseg.pipeline.check import ModelConfig, write_config
+from harveyseg.pipeline.check import write_config
 from harveyseg.pipeline.identity import new_record, stage_key
-from harveyseg.training.trainer import TrainParams
+from helpers.configs import unet_config as config
 
 ROOT = Path(__file__).resolve().parents[2]
 SPLIT = "5" * 64
 TEST = Path("absent")
 """The test part, which nothing but a self-training reads."""
-
-
-def config(**train: Any) -> ModelConfig:
-    values = {**load(ROOT / "params.yaml")["train"], **train}
-    spec = {"network": "unet", "width": 4}
-    return ModelConfig("unet", spec, parse(TrainParams, values, "train"), {"models/unet.py": "ab" * 32})
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from conftest import ROOT
 from harveyseg.pipeline.code import PACKAGE, closure
+from helpers.paths import ROOT
 
 STAGES: dict[str, dict[str, Any]] = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
 # What these stages write does not depend on the tracker: an edit of it must not train anything again.

@@ -19,10 +19,10 @@ from typing import Any
 import boto3
 import pytest
 from ruamel.yaml import YAML
-from test_pipeline import Project, start_project
-from test_tracking_client import free_port
 
-from conftest import ROOT
+from helpers.paths import ROOT
+from helpers.ports import free_port
+from helpers.project import Project, start_project
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
-from test_members import a_record
 
 from harveyseg.errors import HarveysegError
 from harveyseg.files import read_json, write_json
@@ -32,6 +31,7 @@ from harveyseg.postprocess.decision import (
 )
 from harveyseg.record import RunRecord
 from harveyseg.score import confusion, image_dice, pair_dice, pair_metrics
+from helpers.records import make_record
 
 CLASSES = (0, 1, 5, 6, 23)
 PHOTOS = 12
@@ -337,7 +337,10 @@ def test_label_map_of_argmax_is_the_label_map(noisy: Any) -> None:
 
 def test_written_decisions_come_back(noisy: Any, tmp_path: Path) -> None:
     _, _, evidence = noisy
-    records: dict[int | None, RunRecord] = {0: a_record(fold=0, uid="u0"), 2: a_record(fold=2, uid="u2")}
+    records: dict[int | None, RunRecord] = {
+        0: make_record(model="a", fold=0, uid="u0"),
+        2: make_record(model="a", fold=2, uid="u2"),
+    }
     table = pd.DataFrame({"group": GROUPS, "fold": [0] * 4 + [2] * 8})
     choice = choose(evidence, GROUPS, "auto")
     logged = write_decision(tmp_path, "a", records, evidence, table, choice, test=None)
@@ -366,7 +369,7 @@ def test_an_ensemble_has_one_run_for_all_photos(noisy: Any, tmp_path: Path) -> N
     _, _, evidence = noisy
     table = pd.DataFrame({"group": GROUPS, "fold": [0] * 4 + [2] * 8})
     choice = Choice(Argmax(), {"argmax": 0.5}, ["argmax"], np.full((PHOTOS, 24), ARGMAX))
-    record = a_record(kind="ensemble", model="ensemble", fold=None, uid="e")
+    record = make_record(kind="ensemble", model="ensemble", fold=None, uid="e")
     ((_, metrics),) = write_decision(tmp_path, "ensemble", {None: record}, evidence, table, choice, evidence)
     assert metrics["val/score"] == metrics["test/score"] == evidence.worth[..., ARGMAX].mean()
 
@@ -377,16 +380,16 @@ def test_decisions_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         read_decision(path, [])
     content = a_decision(calibrated()).model_dump()
     write_json(path, content)
-    assert read_decision(path, [a_record(uid="u0")]).rule == calibrated()
+    assert read_decision(path, [make_record(model="a", uid="u0")]).rule == calibrated()
     with pytest.raises(HarveysegError, match=r"fitted on other runs \(a-f0\)"):
-        read_decision(path, [a_record(uid="newer")])
+        read_decision(path, [make_record(model="a", uid="newer")])
     write_json(path, content | {"version": 2})
     with pytest.raises(HarveysegError, match="wrong or missing: version"):
-        read_decision(path, [a_record(uid="u0")])
+        read_decision(path, [make_record(model="a", uid="u0")])
     del content["rule"]["presence_intercept"]["01_property_roof"]
     write_json(path, content)
     with pytest.raises(HarveysegError, match=r"wrong or missing: rule\.expected"):
-        read_decision(path, [a_record(uid="u0")])
+        read_decision(path, [make_record(model="a", uid="u0")])
 
 
 def test_classes_stand_by_name_in_the_file() -> None:

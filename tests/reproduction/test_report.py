@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from ruamel.yaml import YAML
 
 import harveyseg.training.trainer
-from conftest import ROOT
 from harveyseg.config.preset import apply_preset
 from harveyseg.data.augmentation import Augmentation
 from harveyseg.data.cache import CachedPart
 from harveyseg.pipeline.check import ModelConfig, check_params, read_config, write_config
 from harveyseg.training.checkpoint import Checkpoint
 from harveyseg.training.trainer import Training
+from helpers.paths import ROOT
 
 MODELS = (
     "unet", "attention_unet", "unetplusplus", "mobilenet_v2", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3"

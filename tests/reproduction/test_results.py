@@ -6,16 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_tables import base, log
-from test_tracking_client import migrated, plain_environment, project, tracker
 
 from harveyseg.errors import HarveysegError
 from harveyseg.reproduction.results import CLAIMS, TABLE_1, Evidence, Finding, _explanations, _ranking, write_results
 from harveyseg.reproduction.studies import Base
 from harveyseg.reproduction.tables import Variant
 from harveyseg.tracking.client import TrackedRun, Tracker
-
-__all__ = ["base", "migrated", "plain_environment", "project", "tracker"]  # fixtures
+from helpers.studies import log
 
 
 def variant(label: str, *scores: float, **metrics: float) -> Variant:

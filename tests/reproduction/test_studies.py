@@ -13,9 +13,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from dvc.utils.hydra import apply_overrides
 from mlflow.tracking import MlflowClient
-from test_pipeline import Project, start_project
 
-from conftest import ROOT
 from harveyseg.config.preset import apply_preset
 from harveyseg.config.settings import load
 from harveyseg.errors import HarveysegError
@@ -32,6 +30,8 @@ from harveyseg.reproduction.studies import (
     trials,
     variants,
 )
+from helpers.paths import ROOT
+from helpers.project import Project, start_project
 
 REPORT = {
     "channels": ["64", "32", "16"],

@@ -5,48 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_tracking_client import START_MS, make_record, migrated, plain_environment, project, tracker, write_outputs
 
 from harveyseg.errors import HarveysegError
-from harveyseg.reproduction.studies import Base, read_base, study_tags
+from harveyseg.reproduction.studies import Base, read_base
 from harveyseg.reproduction.tables import describe, find_variants, markdown, study_table, tied, write_study
-from harveyseg.tracking.client import Tracker, sync
-
-__all__ = ["migrated", "plain_environment", "project", "tracker"]  # fixtures
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def base(project: Path) -> Base:
-    """The committed recipe, on two folds."""
-    text = (ROOT / "params.yaml").read_text().replace("\nfolds:\n  - 0\n", "\nfolds:\n  - 0\n  - 1\n")
-    (project / "params.yaml").write_text(text)
-    return read_base(project / "params.yaml")
-
-
-def log(
-    tracker: Tracker,
-    root: Path,
-    base: Base,
-    study: str,
-    variant: str,
-    seed: int,
-    scores: tuple[float, ...],
-    at: int = 0,
-) -> None:
-    """A finished trial in MLflow: a training on each fold with that score, tagged."""
-    records = []
-    for fold, score in enumerate(scores):
-        parameters = {"train.seed": seed, "resize-cache.size": "128x128", "train.softmax_before_loss": variant == "on"}
-        record = make_record("unet", fold, parameters=parameters, started_ms=START_MS + at)
-        values = {"val/argmax_score": score, "val/score": score + 0.05, "val/all_empty_score": 0.6}
-        # Of 9.6 classes per photo none is claimed where the score is that of an empty file.
-        values |= {"val/false_positive_classes": 1.0, "val/missed_classes": 9.6 if score == 0.6 else 6.0}
-        folder = root / f"{study}-{variant.replace(' ', '')}-{seed}-{at}-{fold}"
-        sync(tracker, [write_outputs(folder, record, values)])
-        records.append(record)
-    tracker.tag(records, study_tags(study, base, variant))
+from harveyseg.tracking.client import Tracker
+from helpers.studies import log
 
 
 def test_means_over_folds_and_seeds_and_the_spread_of_the_seeds(tracker: Tracker, project: Path, base: Base) -> None:

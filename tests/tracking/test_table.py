@@ -9,17 +9,14 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
-from test_tracking_client import make_record, migrated, plain_environment, project, tracker, write_outputs
 
 from harveyseg.errors import HarveysegError
 from harveyseg.files import write_json
 from harveyseg.record import RunRecord
 from harveyseg.tracking.client import RunOutputs, Tracker, TrackingParams, open_tracker, sync
 from harveyseg.tracking.table import EMPTY, all_runs, check, comparison, markdown, workspace, write_table
-
-__all__ = ["migrated", "plain_environment", "project", "tracker"]  # fixtures
-
-ROOT = Path(__file__).resolve().parents[2]
+from helpers.paths import ROOT
+from helpers.records import make_record, write_outputs
 
 PARAMS = """\
 models:

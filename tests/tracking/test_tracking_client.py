@@ -1,22 +1,19 @@
 """Tracking with real components: MLflow on SQLite, ``mlflow server`` over loopback HTTP, killed processes, DVC."""
 
 import contextlib
-import csv
 import json
 import math
 import os
 import pwd
 import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -27,92 +24,12 @@ from mlflow.tracking import MlflowClient
 
 from harveyseg.errors import HarveysegError
 from harveyseg.files import write_json
-from harveyseg.record import RunRecord, write_run
+from harveyseg.record import RunRecord
 from harveyseg.tracking.client import RunOutputs, Tracker, TrackingParams, open_tracker, record_of, sync, tracking_uri
 from harveyseg.tracking.table import comparison, write_table
-
-SOURCE = Path(__file__).resolve().parents[2] / "src"
-START_MS = 1_790_000_000_000
-
-
-def make_record(model: str = "unet", fold: int = 0, **changes: Any) -> RunRecord:
-    values: dict[str, Any] = {
-        "kind": "train",
-        "model": model,
-        "fold": fold,
-        "stage_key": "a1" * 32,
-        "parameters": {"train.lr": 0.001, "train.batch_size": 4, "resize-cache.size": "128 x 128", "train.ema": None},
-        "git_commit": "c0ffee",
-        "git_dirty": False,
-        "data_source": "demo",
-        "data_hash": "d" * 64,
-        "split_hash": "e" * 64,
-        "device": "cpu",
-        "environment": {"torch": "2.15.0"},
-        "started_ms": START_MS,
-    }
-    return RunRecord.model_validate(values | changes)
-
-
-def make_history(epochs: int) -> list[dict[str, float]]:
-    """Epochs a second apart; the best val_argmax_score is in the middle."""
-    return [
-        {
-            "epoch": epoch,
-            "time_ms": START_MS + 1000 * (epoch + 1),
-            "train_loss": 3 / (epoch + 1),
-            "val_loss": 3.3 / (epoch + 1),
-            "val_argmax_score": 0.65 - 0.05 * abs(epoch - epochs // 2),
-            "lr": 0.001,
-            "images_per_second": 7.5,
-            "seconds": 1.0,
-        }
-        for epoch in range(epochs)
-    ]
-
-
-def make_results(history: list[dict[str, float]]) -> dict[str, float]:
-    best = max(history, key=lambda row: row["val_argmax_score"])
-    return {
-        "best/epoch": best["epoch"],
-        "best/val_argmax_score": best["val_argmax_score"],
-        "best/val_loss": best["val_loss"],
-        "final/train_loss": history[-1]["train_loss"],
-        "epochs": float(len(history)),
-        "seconds": 44.0,
-        "images_per_second": 7.5,
-        "parameters": 1234.0,
-    }
-
-
-def write_outputs(root: Path, record: RunRecord, scores: Mapping[str, float], epochs: int = 3) -> RunOutputs:
-    """A finished and evaluated run's files, as the stages write them; returns where they are."""
-    name = "ensemble" if record.fold is None else f"{record.model}-{record.fold}"
-    folder = root / "ensemble" if record.fold is None else root / "models" / name
-    predictions = folder if record.fold is None else root / "predictions" / name
-    if record.kind == "train":
-        history = make_history(epochs)
-        record = record.model_copy(update={"ended_ms": START_MS + 9000, "results": make_results(history)})
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "history.csv").open("w", newline="") as opened:
-            writer = csv.DictWriter(opened, list(history[0]))
-            writer.writeheader()
-            writer.writerows(history)
-    write_run(folder / "run.json", record)
-    identity = {"run_id": record.run_id, "uid": record.uid, "model": record.model, "fold": record.fold}
-    write_json(predictions / "metrics.json", identity | dict(scores))
-    (folder / "learning_curve.png").write_bytes(b"curve")
-    return RunOutputs(record, folder, predictions)
-
-
-SCORES = {
-    "val/argmax_score": 2 / 3,
-    "val/argmax_macro_dice": 0.1 + 0.2,
-    "val/miou": 0.25,
-    "val/pixel_accuracy": 0.75,
-    "val/all_empty_score": 0.6,
-    "val/argmax_dice/03_swimming_pool": 1e-17,
-}
+from helpers.paths import ROOT
+from helpers.ports import free_port
+from helpers.records import SCORES, START_MS, make_history, make_record, make_results, write_outputs
 
 
 def connect(uri: str) -> MlflowClient:
@@ -133,39 +50,9 @@ def steps(tracker: Tracker, run_id: str | None, name: str = "epoch/train_loss") 
     return [metric.step for metric in connect(tracker.uri).get_metric_history(run_id, name)]
 
 
-@pytest.fixture(autouse=True)
-def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MLFLOW_TRACKING_URI", "HARVEYSEG_REQUIRE_TRACKING", "DVC_ROOT", "DVC_EXP_NAME"):
-        monkeypatch.setenv(name, "")  # so that it is taken back if the test sets it, as MLflow's set_tracking_uri does
-        monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    folder = tmp_path / "a project"  # with a space, as real ones have
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database whose tables are made (1 to 3 s), without the experiment ``harveyseg``."""
-    folder = tmp_path_factory.mktemp("migrated")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        open_tracker(TrackingParams(experiment="another"), folder)
-    return folder / "mlflow.db"
-
-
-@pytest.fixture
-def tracker(project: Path, migrated: Path) -> Tracker:
-    shutil.copy(migrated, project)
-    return open_tracker(TrackingParams(), project)
-
-
 def start_script(code: str, project: Path, *arguments: str) -> subprocess.Popen[str]:
     """Another process that runs ``code`` in the project's folder."""
-    environment = os.environ | {"PYTHONPATH": f"{SOURCE}{os.pathsep}{Path(__file__).parent}"}
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT / 'tests'}"}
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.Popen(
         command, cwd=project, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -315,7 +202,7 @@ def test_stages_of_one_dvc_repro_share_an_invocation(project: Path) -> None:
         for name in ("one", "two")
     }
     (project / "dvc.yaml").write_text(json.dumps({"stages": stages}))
-    environment = os.environ | {"PYTHONPATH": str(SOURCE), "DVC_NO_ANALYTICS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "DVC_NO_ANALYTICS": "1"}
 
     def dvc(*arguments: str) -> None:
         subprocess.run([sys.executable, "-m", "dvc", "-q", *arguments], cwd=project, env=environment, check=True)
@@ -345,7 +232,8 @@ def test_status_says_how_it_ended(tracker: Tracker, error: type[BaseException], 
 
 TRAINING = """
 import time
-from test_tracking_client import *
+from harveyseg.tracking.client import TrackingParams, open_tracker
+from helpers.records import make_history, make_record
 from harveyseg.pipeline.stage import run as run_stage
 
 def main(uid: str) -> None:
@@ -641,13 +529,6 @@ def test_sync_names_a_damaged_history(tracker: Tracker, tmp_path: Path) -> None:
 
 
 # A tracker that is away
-
-
-def free_port() -> int:
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        port: int = opened.getsockname()[1]
-        return port
 
 
 def test_dead_tracker_warns_once_and_training_goes_on(

@@ -14,10 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from ruamel.yaml import YAML
-from test_identity import config
-from test_tracking_client import migrated, plain_environment, project, tracker
 
-from conftest import ROOT
 from harveyseg.config.settings import parse
 from harveyseg.data.cache import load_part, load_score_masks
 from harveyseg.data.sources import DataParams, gather
@@ -25,8 +22,8 @@ from harveyseg.errors import HarveysegError
 from harveyseg.pipeline.identity import new_record
 from harveyseg.tracking.client import Tracker
 from harveyseg.tracking.table import comparison, write_table
-
-__all__ = ["migrated", "plain_environment", "project", "tracker"]  # fixtures
+from helpers.configs import unet_config
+from helpers.paths import ROOT
 
 COLOURS = {0: "#000000", 5: "#00ff00", 14: "#808080", 23: "#0000FF"}
 IDS = np.random.default_rng(0).choice(list(COLOURS), (2, 2)).repeat(32, axis=0).repeat(32, axis=1).astype(np.uint8)
@@ -116,7 +113,7 @@ def test_bad_files_that_are_left_out_are_told_down_to_the_table(mixed: Path, tmp
     assert (part.ids, part.skipped) == (("2", "3"), 2)
     records = []
     for fold in (0, 1):
-        record = new_record(config(), fold, part, "5" * 64, "key", torch.device("cpu"), tmp_path)
+        record = new_record(unet_config(), fold, part, "5" * 64, "key", torch.device("cpu"), tmp_path)
         with tracker.run(record) as tracked:
             record.run_id = tracked.id
         records.append(record)

@@ -8,11 +8,11 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from test_figshare import LABELS, PHOTOS, below, get, packed, parts
 
 from harveyseg.data import download as downloads
 from harveyseg.data.sources import zenodo
 from harveyseg.errors import HarveysegError
+from helpers.figshare import LABELS, PHOTOS, below, get, packed, parts
 from helpers.file_server import FileServer, serving
 
 CONCEPT, FIRST, SECOND = 5000, 5001, 5009

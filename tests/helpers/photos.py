@@ -1,0 +1,62 @@
+"""Photos and masks as images and as files, good ones and bad ones."""
+
+import io
+import zlib
+
+import numpy as np
+from PIL import Image
+
+
+def photo(seed: int, size: tuple[int, int] = (48, 64)) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8))
+
+
+def mask(size: tuple[int, int] = (48, 64)) -> Image.Image:
+    return Image.fromarray((np.arange(size[0] * size[1]).reshape(size) % 25).astype(np.uint8))
+
+
+def png(bits: int, colour: int, rows: bytes, size: tuple[int, int] = (48, 64)) -> bytes:
+    """A PNG from its filtered rows, written by hand: Pillow does not write 4-bit grey."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+
+    header = size[1].to_bytes(4, "big") + size[0].to_bytes(4, "big") + bytes([bits, colour, 0, 0, 0])
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def encoded(image: Image.Image, file_format: str = "JPEG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def with_value(value: int, pixels: int) -> Image.Image:
+    values = np.asarray(mask()).copy()
+    values.flat[:pixels] = value
+    return Image.fromarray(values)
+
+
+def palette(indices: Image.Image) -> Image.Image:
+    """The same values as indices into a palette of arbitrary colours."""
+    image = Image.frombytes("P", indices.size, indices.tobytes())
+    image.putpalette(np.random.default_rng(5).permutation(768).astype(np.uint8).tobytes())
+    return image
+
+
+def turned() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(photo(0), exif=exif)
+
+
+def huge(colour: int) -> bytes:
+    """A PNG that claims 200 million pixels, of which none are there."""
+    return png(8, colour, b"", (10_000, 20_000))
+
+
+def see_through() -> Image.Image:
+    image = photo(1).convert("RGBA")
+    image.putpixel((3, 4), (0, 0, 0, 254))
+    return image

@@ -22,9 +22,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from harveyseg.config.settings import listed_models
 from harveyseg.data.cache import load_part
 from harveyseg.data.split import read_folds
-from harveyseg.ensemble.members import Weights, listed, load_members, read_weights
+from harveyseg.ensemble.members import Weights, load_members, read_weights
 from harveyseg.evaluation.metrics import true_masks
 from harveyseg.inference.probabilities import count_confusions
 from harveyseg.postprocess.decision import (
@@ -127,7 +128,7 @@ def main() -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     arguments = parser.parse_args()
     data: Path = arguments.data
-    own, folds = listed(arguments.params)
+    own, folds = listed_models(arguments.params)
     members = load_members(own, folds, data / "models", data / "predictions", data / "ensemble" / "added")
     truth, rows = true_masks(data / "cache" / "score")["val"], members.rows(load_part(data / "cache" / "train").ids)
     groups = read_folds(data / "splits" / "folds.csv").set_index("id").loc[members.ids]["group"].tolist()

@@ -1,19 +1,16 @@
 """Stage ``code``: check the settings of all models at once, and digest the code that each stage and model runs."""
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from harveyseg.pipeline.check import check_params, write_config
 from harveyseg.pipeline.code import PER_MODEL, code_digests, stage_files, write_digests
-from harveyseg.pipeline.stage import run
+from harveyseg.pipeline.stage import CodeDir, ParamsFile, ScriptsDir, run
 
 
 def main(
-    params: Annotated[Path, typer.Option(help="Settings.")] = Path("params.yaml"),
-    scripts: Annotated[Path, typer.Option(help="Folder of the stages' scripts.")] = Path("stages"),
-    out: Annotated[Path, typer.Option(help="Folder of the digests and of the models' settings.")] = Path("data/code"),
+    params: ParamsFile = Path("params.yaml"),
+    scripts: ScriptsDir = Path("stages"),
+    out: CodeDir = Path("data/code"),
 ) -> None:
     """Write OUT/<stage>.txt, and OUT/train/<model>.json and OUT/evaluate/<model>.txt; no data is read."""
     for config in check_params(params, scripts):

@@ -3,12 +3,16 @@
 from pathlib import Path
 
 from harveyseg.config.settings import section
-from harveyseg.pipeline.stage import run
+from harveyseg.pipeline.stage import DataDir, ParamsFile, ReportsDir, run
 from harveyseg.tracking.client import TrackingParams, open_tracker, sync
 from harveyseg.tracking.table import comparison, workspace, write_table
 
 
-def main(data: Path = Path("data"), reports: Path = Path("data/reports"), params: Path = Path("params.yaml")) -> None:
+def main(
+    params: ParamsFile = Path("params.yaml"),
+    data: DataDir = Path("data"),
+    reports: ReportsDir = Path("data/reports"),
+) -> None:
     """Write REPORTS/comparison.csv, comparison.md and costs.csv, and print the table."""
     outputs = workspace(params, data)
     tracker = open_tracker(section(params, "tracking", TrackingParams), required=True)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from harveyseg.config.settings import section
 from harveyseg.data.sources import DataParams, gather, link_for_experiments
-from harveyseg.pipeline.stage import run
+from harveyseg.pipeline.stage import ParamsFile, RawDir, run
 from harveyseg.project import project_root
 
 
-def main(raw: Path = Path("data/raw"), params: Path = Path("params.yaml")) -> None:
+def main(params: ParamsFile = Path("params.yaml"), raw: RawDir = Path("data/raw")) -> None:
     """Gather the data into RAW: flat folders, manifest.csv and source.json."""
     settings = section(params, "data", DataParams)
     gather(settings, project_root(), raw)

@@ -2,44 +2,48 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from harveyseg.config.settings import section
+from harveyseg.config.settings import listed_models, section
 from harveyseg.data.cache import load_part
 from harveyseg.data.split import read_folds
 from harveyseg.ensemble.diversity import compare_models, mixture_scores, write_diversity
 from harveyseg.ensemble.external import add_runs
-from harveyseg.ensemble.members import EnsembleParams, choose_weights, listed, load_members, new_record, write_weights
+from harveyseg.ensemble.members import EnsembleParams, choose_weights, load_members, new_record, write_weights
 from harveyseg.evaluation.figures import overview, prediction_sheet
 from harveyseg.evaluation.metrics import nested_entry, sheet_of, true_masks, write_evaluation
 from harveyseg.inference.predictor import InferenceParams
 from harveyseg.inference.probabilities import count_confusions, read_probabilities, write_probabilities
-from harveyseg.pipeline.stage import run
+from harveyseg.pipeline.stage import (
+    CacheDir,
+    EnsembleDir,
+    FoldsFile,
+    ModelsDir,
+    ParamsFile,
+    PredictionsDir,
+    RawDir,
+    run,
+)
 from harveyseg.postprocess.decision import PostprocessParams
 from harveyseg.record import write_run
 from harveyseg.tracking.client import TrackingParams, open_tracker
 
 
 def main(
-    params: Annotated[Path, typer.Option(help="Settings; `models` and `folds` say what is averaged.")] = Path(
-        "params.yaml"
-    ),
-    cache: Annotated[Path, typer.Option(help="The resize cache.")] = Path("data/cache"),
-    folds: Annotated[Path, typer.Option(help="The split.")] = Path("data/splits/folds.csv"),
-    models: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("data/models"),
-    predictions: Annotated[Path, typer.Option(help="Folder of their predictions.")] = Path("data/predictions"),
-    raw: Annotated[Path, typer.Option(help="Folder of the photos, for added runs.")] = Path("data/raw"),
-    out: Annotated[Path, typer.Option(help="Folder of the ensemble.")] = Path("data/ensemble"),
+    params: ParamsFile = Path("params.yaml"),
+    cache: CacheDir = Path("data/cache"),
+    folds: FoldsFile = Path("data/splits/folds.csv"),
+    models: ModelsDir = Path("data/models"),
+    predictions: PredictionsDir = Path("data/predictions"),
+    raw: RawDir = Path("data/raw"),
+    out: EnsembleDir = Path("data/ensemble"),
 ) -> None:
     """Average the models with the weights that score best on photos that they were not trained on."""
     settings, inference = section(params, "ensemble", EnsembleParams), section(params, "inference", InferenceParams)
     train, truth, threads = load_part(cache / "train"), true_masks(cache / "score"), inference.threads
     tracker = open_tracker(section(params, "tracking", TrackingParams))
-    own = load_members(*listed(params), models, predictions)
+    own = load_members(*listed_models(params), models, predictions)
     add_runs(settings.runs, tracker, own, train, truth["val"], raw, inference, out / "added")
-    members = load_members(*listed(params), models, predictions, out / "added")
+    members = load_members(*listed_models(params), models, predictions, out / "added")
     split = read_folds(folds)
     groups = dict(zip(split["id"], split["group"], strict=True))
     weights = choose_weights(

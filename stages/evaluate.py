@@ -1,9 +1,6 @@
 """Stage ``evaluate``: what one trained model predicts, how good that is, and the same added to its MLflow run."""
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from harveyseg.config.settings import section
 from harveyseg.data.cache import load_part
@@ -14,20 +11,29 @@ from harveyseg.evaluation.metrics import sheet_of, true_masks, write_evaluation
 from harveyseg.inference.network_file import load_weights
 from harveyseg.inference.predictor import InferenceParams, predict
 from harveyseg.inference.probabilities import count_confusions, read_probabilities, write_probabilities
-from harveyseg.pipeline.stage import run
+from harveyseg.pipeline.stage import (
+    CacheDir,
+    FoldNumber,
+    FoldsFile,
+    ModelName,
+    ModelsDir,
+    ParamsFile,
+    PredictionsDir,
+    run,
+)
 from harveyseg.record import read_run
 from harveyseg.tracking.client import TrackingParams, open_tracker
 from harveyseg.training.history import read_history
 
 
 def main(
-    model: Annotated[str, typer.Option(help="Key in `models` of params.yaml.")],
-    fold: Annotated[int, typer.Option(help="The fold that was held out.")],
-    params: Annotated[Path, typer.Option(help="Settings.")] = Path("params.yaml"),
-    cache: Annotated[Path, typer.Option(help="The resize cache.")] = Path("data/cache"),
-    folds: Annotated[Path, typer.Option(help="The split.")] = Path("data/splits/folds.csv"),
-    models: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("data/models"),
-    out: Annotated[Path, typer.Option(help="Folder of the predictions.")] = Path("data/predictions"),
+    model: ModelName,
+    fold: FoldNumber,
+    params: ParamsFile = Path("params.yaml"),
+    cache: CacheDir = Path("data/cache"),
+    folds: FoldsFile = Path("data/splits/folds.csv"),
+    models: ModelsDir = Path("data/models"),
+    out: PredictionsDir = Path("data/predictions"),
 ) -> None:
     """Predict the photos that the fold held out and the test photos; score those whose masks are known."""
     inference = section(params, "inference", InferenceParams)

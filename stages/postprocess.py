@@ -2,40 +2,44 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from harveyseg.config.settings import section
+from harveyseg.config.settings import listed_models, section
 from harveyseg.data.cache import load_part
 from harveyseg.data.split import read_folds
-from harveyseg.ensemble.members import Weights, listed, load_members, read_weights
+from harveyseg.ensemble.members import Weights, load_members, read_weights
 from harveyseg.evaluation.figures import decision_figure
 from harveyseg.evaluation.metrics import true_masks
 from harveyseg.inference.predictor import InferenceParams
-from harveyseg.pipeline.stage import run
+from harveyseg.pipeline.stage import (
+    CacheDir,
+    EnsembleDir,
+    FoldsFile,
+    ModelsDir,
+    ParamsFile,
+    PostprocessDir,
+    PredictionsDir,
+    run,
+)
 from harveyseg.postprocess.decision import PostprocessParams, choose, decision_metrics, gather, write_decision
 from harveyseg.record import RunRecord, read_run
 from harveyseg.tracking.client import TrackingParams, open_tracker
 
 
 def main(
-    params: Annotated[Path, typer.Option(help="Settings; `models` and `folds` say what is decided on.")] = Path(
-        "params.yaml"
-    ),
-    cache: Annotated[Path, typer.Option(help="The resize cache.")] = Path("data/cache"),
-    folds: Annotated[Path, typer.Option(help="The split.")] = Path("data/splits/folds.csv"),
-    models: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("data/models"),
-    predictions: Annotated[Path, typer.Option(help="Folder of their predictions.")] = Path("data/predictions"),
-    ensemble: Annotated[Path, typer.Option(help="Folder of the ensemble.")] = Path("data/ensemble"),
-    out: Annotated[Path, typer.Option(help="Folder of the decisions.")] = Path("data/postprocess"),
+    params: ParamsFile = Path("params.yaml"),
+    cache: CacheDir = Path("data/cache"),
+    folds: FoldsFile = Path("data/splits/folds.csv"),
+    models: ModelsDir = Path("data/models"),
+    predictions: PredictionsDir = Path("data/predictions"),
+    ensemble: EnsembleDir = Path("data/ensemble"),
+    out: PostprocessDir = Path("data/postprocess"),
 ) -> None:
     """Choose and fit a rule for each model and the ensemble, say what it is worth on photos it has not seen, log it."""
     settings, threads = (
         section(params, "postprocess", PostprocessParams),
         section(params, "inference", InferenceParams).threads,
     )
-    own, kept = listed(params)
+    own, kept = listed_models(params)
     members = load_members(own, kept, models, predictions, ensemble / "added")
     truth, rows = true_masks(cache / "score"), members.rows(load_part(cache / "train").ids)
     photos = read_folds(folds).set_index("id").loc[members.ids]

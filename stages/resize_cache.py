@@ -4,10 +4,14 @@ from pathlib import Path
 
 from harveyseg.config.settings import section
 from harveyseg.data.cache import ResizeParams, build_cache
-from harveyseg.pipeline.stage import run
+from harveyseg.pipeline.stage import CacheDir, ParamsFile, RawDir, run
 
 
-def main(raw: Path = Path("data/raw"), cache: Path = Path("data/cache"), params: Path = Path("params.yaml")) -> None:
+def main(
+    params: ParamsFile = Path("params.yaml"),
+    raw: RawDir = Path("data/raw"),
+    cache: CacheDir = Path("data/cache"),
+) -> None:
     """Write CACHE/train, CACHE/test and CACHE/score from the verified photos in RAW."""
     build_cache(raw, cache, section(params, "resize-cache", ResizeParams))
 

@@ -10,23 +10,24 @@ from harveyseg.data.cache import load_part, read_photos
 from harveyseg.data.figures import SampleParams, write_data_figures
 from harveyseg.data.split import SplitParams, make_folds, summary
 from harveyseg.files import atomic
-from harveyseg.pipeline.stage import run
+from harveyseg.pipeline.stage import CacheDir, FiguresDir, FoldsFile, ParamsFile, run
 from harveyseg.project import project_root
 
 
 def main(
-    train: Path = Path("data/cache/train"),
-    test: Path = Path("data/cache/test"),
-    folds: Path = Path("data/splits/folds.csv"),
-    figures: Path = Path("data/figures"),
-    params: Path = Path("params.yaml"),
+    params: ParamsFile = Path("params.yaml"),
+    cache: CacheDir = Path("data/cache"),
+    folds: FoldsFile = Path("data/splits/folds.csv"),
+    figures: FiguresDir = Path("data/figures"),
 ) -> None:
-    """Write FOLDS and FIGURES from the cached photos in TRAIN and TEST, and print what each fold holds."""
-    photos = read_photos(train)
+    """Write FOLDS and FIGURES from the cached photos, and print the number of photos and the classes of each fold."""
+    photos = read_photos(cache / "train")
     made = make_folds(photos, section(params, "split", SplitParams), project_root())
     with atomic(folds) as temporary:
         made.to_csv(temporary, index=False, lineterminator="\n")
-    write_data_figures(figures, load_part(train), read_photos(test), section(params, "train", SampleParams))
+    write_data_figures(
+        figures, load_part(cache / "train"), read_photos(cache / "test"), section(params, "train", SampleParams)
+    )
     rows = summary(made, photos)
     table = Table(*rows.columns, title="Folds")
     for row in rows.itertuples(index=False):

@@ -3,9 +3,6 @@
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from harveyseg.config.settings import section
 from harveyseg.data.cache import load_part
@@ -14,7 +11,17 @@ from harveyseg.device import resolve_device, resolve_precision
 from harveyseg.inference.network_file import save_weights
 from harveyseg.pipeline.check import read_config
 from harveyseg.pipeline.identity import killed_record, new_record, stage_key
-from harveyseg.pipeline.stage import run
+from harveyseg.pipeline.stage import (
+    CacheDir,
+    CodeDir,
+    FoldNumber,
+    FoldsFile,
+    ModelName,
+    ModelsDir,
+    ParamsFile,
+    ScriptsDir,
+    run,
+)
 from harveyseg.project import project_root
 from harveyseg.record import write_run
 from harveyseg.tracking.client import MODEL_FOLDER, WEIGHTS_FILE, TrackingParams, open_tracker
@@ -24,24 +31,24 @@ from harveyseg.training.trainer import Training
 
 
 def main(
-    model: Annotated[str, typer.Option(help="Key in `models`.")],
-    fold: Annotated[int, typer.Option(help="The fold that is held out.")],
-    params: Annotated[Path, typer.Option(help="Settings of the tracker.")] = Path("params.yaml"),
-    scripts: Annotated[Path, typer.Option(help="Folder of the stages' scripts.")] = Path("stages"),
-    configs: Annotated[Path, typer.Option(help="Checked settings of the models.")] = Path("data/code/train"),
-    cache: Annotated[Path, typer.Option(help="Cached training part.")] = Path("data/cache/train"),
-    test: Annotated[Path, typer.Option(help="Cached test part, for self-training.")] = Path("data/cache/test"),
-    folds: Annotated[Path, typer.Option(help="The split.")] = Path("data/splits/folds.csv"),
-    out: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("data/models"),
+    model: ModelName,
+    fold: FoldNumber,
+    params: ParamsFile = Path("params.yaml"),
+    scripts: ScriptsDir = Path("stages"),
+    code: CodeDir = Path("data/code"),
+    cache: CacheDir = Path("data/cache"),
+    folds: FoldsFile = Path("data/splits/folds.csv"),
+    out: ModelsDir = Path("data/models"),
 ) -> None:
     """Train one model on all folds but one and keep the epoch that does best on that one."""
-    config = read_config(configs / f"{model}.json")
+    config = read_config(code / "train" / f"{model}.json")
     config.require_unchanged(scripts)
-    part, split = load_part(cache), split_hash(folds)
-    unlabelled = None if config.train.self_training is None else load_part(test)
+    part = load_part(cache / "train")
+    split = split_hash(folds)
+    unlabelled = None if config.train.self_training is None else load_part(cache / "test")
     device = resolve_device(config.train.device)
     dtype = resolve_precision(config.train.precision, device)
-    key = stage_key(config, cache, split, fold, test, device, dtype)
+    key = stage_key(config, cache / "train", split, fold, cache / "test", device, dtype)
     checkpoint = Checkpoint(project_root() / ".checkpoints", key)
     rows = indices(read_folds(folds), part.ids, fold)
     training = Training(config.spec, config.train, part, *rows, checkpoint=checkpoint, unlabelled=unlabelled)

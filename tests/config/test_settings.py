@@ -6,7 +6,7 @@ import pytest
 from dvc.utils.serialize import modify_yaml
 from pydantic import Field
 
-from harveyseg.config.settings import Section, load, parse, section
+from harveyseg.config.settings import Section, listed_models, load, parse, section
 from harveyseg.errors import HarveysegError
 
 
@@ -96,3 +96,14 @@ def test_absent_and_binary_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_bytes(b"train:\n  lr: \xff\xfe\n")
     with pytest.raises(HarveysegError, match=r"params\.yaml: not valid YAML"):
         load(tmp_path / "params.yaml")
+
+
+def test_listed_models_and_folds_keep_the_order_of_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path, "models: {c: {network: unet}, a: {network: unet}}\nfolds: [2, 0]\n")
+    assert listed_models(path) == (("c", "a"), (2, 0))
+
+
+@pytest.mark.parametrize("content", ["models: {}\nfolds: [0]\n", "models: {a: {}}\n", "models: {a: {}}\nfolds: []\n"])
+def test_empty_lists_of_models_and_folds_are_refused(tmp_path: Path, content: str) -> None:
+    with pytest.raises(HarveysegError, match="must each name at least one"):
+        listed_models(written(tmp_path, content))

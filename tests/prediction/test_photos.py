@@ -371,7 +371,7 @@ def test_more_pixels_than_a_format_holds(tmp_path: Path) -> None:
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     """Three trained models with two folds each, told apart by their means, and an ensemble of two."""
-    (tmp_path / "params.yaml").write_text("folds: [0, 2]\n")
+    (tmp_path / "params.yaml").write_text("models: {unet: {network: unet}}\nfolds: [0, 2]\n")
     for number, model in enumerate(("unet", "unet_b", "unet-c")):
         for fold in (0, 2):
             path = tmp_path / "data" / "models" / f"{model}-{fold}" / "weights.safetensors"
@@ -457,5 +457,5 @@ def test_the_decision_of_the_same_runs_is_used(workspace: Path, model: str | Non
 
 def test_params_without_folds(workspace: Path) -> None:
     (workspace / "params.yaml").write_text("models: {}\n")
-    with pytest.raises(HarveysegError, match=r"params\.yaml: needs a list `folds`"):
+    with pytest.raises(HarveysegError, match=r"params\.yaml: `models` and `folds` must each name at least one"):
         loaded(workspace, "unet")

@@ -99,3 +99,25 @@ def section(path: Path, name: str, model: type[SectionT]) -> SectionT:
     if not isinstance(values[name], dict):
         raise HarveysegError(f"{path}: the section {name!r} must be a mapping of keys to values.")
     return parse(model, values[name], name)
+
+
+def listed_models(params: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Read which models and folds belong to the pipeline.
+
+    Args:
+        params: ``params.yaml``, with the mapping ``models`` and the list ``folds``.
+
+    Returns:
+        The models' names and the folds, both in the file's order.
+
+    Raises:
+        HarveysegError: when either is absent or empty.
+    """
+    values = load(params)
+    models = values.get("models")
+    folds = values.get("folds")
+    if not isinstance(models, dict) or not models or not isinstance(folds, list) or not folds:
+        raise HarveysegError(
+            f"{params}: `models` and `folds` must each name at least one. `harveyseg preset demo` writes both."
+        )
+    return tuple(map(str, models)), tuple(map(int, folds))

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from harveyseg.classes import N_CLASSES, N_SCORED
-from harveyseg.config.settings import Section, load
+from harveyseg.config.settings import Section
 from harveyseg.data.cache import CachedPart
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import digest, read_json, write_json
@@ -140,21 +140,6 @@ class Weights:
     A score with these is the nested estimate. With ``chosen`` it is a little rosy, since the same photos chose them.
     (Both rest on models whose best epoch was picked by the same photos, if training keeps the best one.)
     """
-
-
-def listed(params: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """The models and folds that params.yaml names.
-
-    Raises:
-        HarveysegError: when either list is absent or empty.
-    """
-    values = load(params)
-    models, folds = values.get("models"), values.get("folds")
-    if not isinstance(models, dict) or not models or not isinstance(folds, list) or not folds:
-        raise HarveysegError(
-            f"{params}: `models` and `folds` must each name at least one. See `harveyseg preset demo`."
-        )
-    return tuple(map(str, models)), tuple(map(int, folds))
 
 
 def load_members(

@@ -3,13 +3,31 @@
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from harveyseg.errors import HarveysegError
 from harveyseg.logs import configure_logging
+
+ModelName = Annotated[str, typer.Option(help="Key in `models` of params.yaml.")]
+FoldNumber = Annotated[int, typer.Option(help="The fold that is held out.")]
+ParamsFile = Annotated[Path, typer.Option(help="Settings.")]
+ScriptsDir = Annotated[Path, typer.Option(help="Folder of the stages' scripts.")]
+DataDir = Annotated[Path, typer.Option(help="Folder of all stages' outputs.")]
+RawDir = Annotated[Path, typer.Option(help="Folder of the verified photos and masks.")]
+CacheDir = Annotated[Path, typer.Option(help="Folder of the resize cache.")]
+FoldsFile = Annotated[Path, typer.Option(help="The split: the fold of each training photo.")]
+FiguresDir = Annotated[Path, typer.Option(help="Folder of the figures of the data.")]
+CodeDir = Annotated[Path, typer.Option(help="Folder of the code digests and of the models' checked settings.")]
+ModelsDir = Annotated[Path, typer.Option(help="Folder of the trained models.")]
+PredictionsDir = Annotated[Path, typer.Option(help="Folder of the models' predictions.")]
+EnsembleDir = Annotated[Path, typer.Option(help="Folder of the ensemble.")]
+PostprocessDir = Annotated[Path, typer.Option(help="Folder of the post-processing rules and their metrics.")]
+SubmissionDir = Annotated[Path, typer.Option(help="Folder of the submissions.")]
+ReportsDir = Annotated[Path, typer.Option(help="Folder of the comparison table.")]
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from harveyseg.classes import CLASS_NAMES, N_CLASSES, PALETTE
-from harveyseg.config.settings import load
+from harveyseg.config.settings import listed_models
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import atomic, read_json
 from harveyseg.inference.network_file import TrainedNetwork, load_weights
@@ -47,9 +47,7 @@ def load_predictor(params: Path, data: Path, model: str | None, argmax: bool = F
     Raises:
         HarveysegError: when the model is unknown or not trained yet, or the decision is that of other runs.
     """
-    folds = load(params).get("folds")
-    if not isinstance(folds, list) or not folds:
-        raise HarveysegError(f"{params}: needs a list `folds`, which says what a model consists of.")
+    _, folds = listed_models(params)
     if model is None:
         path = data / "ensemble" / "weights.json"
         weights = read_json(path, "Run `dvc repro`, or name a trained model with --model.")["weights"]

@@ -15,7 +15,7 @@ from typing import Literal
 
 import pandas as pd
 
-from harveyseg.config.settings import load
+from harveyseg.config.settings import listed_models
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import write_text
 from harveyseg.record import SKIPPED, RunRecord, read_run
@@ -96,15 +96,10 @@ def workspace(params: Path, data: Path) -> list[RunOutputs]:
     Raises:
         HarveysegError: listing every run.json that is absent, damaged or of another model.
     """
-    values = load(params)
-    models, folds = values.get("models"), values.get("folds")
-    if not isinstance(models, dict) or not isinstance(folds, list):
-        raise HarveysegError(
-            f"{params}: needs a mapping `models` and a list `folds`. `harveyseg preset demo` has both."
-        )
+    models, folds = listed_models(params)
     expected: list[tuple[str, int | None, Path, Path]] = [
         (model, fold, data / "models" / f"{model}-{fold}", data / "predictions" / f"{model}-{fold}")
-        for model in map(str, models)
+        for model in models
         for fold in sorted(folds)
     ]
     expected.append(("ensemble", None, data / "ensemble", data / "ensemble"))

@@ -16,7 +16,8 @@ import numpy as np
 from ruamel.yaml import YAML
 
 from harveyseg.config import preset
-from harveyseg.inference.predictor import InferenceParams, Inferer
+from harveyseg.inference.params import InferenceParams
+from harveyseg.inference.predictor import Predictor
 from harveyseg.models import build
 from harveyseg.project import library_versions
 
@@ -37,7 +38,7 @@ def main() -> None:
     networks = {
         name: build({key: value for key, value in spec.items() if key != "train"}, None) for name, spec in specs.items()
     }
-    inferers = {name: Inferer(network, MEAN, STD, params) for name, network in networks.items()}
+    inferers = {name: Predictor(network, MEAN, STD, params) for name, network in networks.items()}
     photo = np.random.default_rng(0).integers(0, 256, (1, arguments.size, arguments.size, 3)).astype(np.uint8)
     seconds: dict[str, list[float]] = {name: [] for name in inferers}
     for _ in range(arguments.rounds + 2):

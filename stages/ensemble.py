@@ -11,7 +11,7 @@ from harveyseg.ensemble.external import add_runs
 from harveyseg.ensemble.members import EnsembleParams, choose_weights, load_members, new_record, write_weights
 from harveyseg.evaluation.figures import overview, prediction_sheet
 from harveyseg.evaluation.metrics import nested_entry, sheet_of, true_masks, write_evaluation
-from harveyseg.inference.predictor import InferenceParams
+from harveyseg.inference.params import InferenceParams
 from harveyseg.inference.probabilities import count_confusions, read_probabilities, write_probabilities
 from harveyseg.pipeline.stage import (
     CacheDir,

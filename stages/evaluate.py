@@ -8,8 +8,9 @@ from harveyseg.data.split import indices, read_folds
 from harveyseg.evaluation.boundary import accuracies
 from harveyseg.evaluation.figures import learning_curve, prediction_sheet
 from harveyseg.evaluation.metrics import sheet_of, true_masks, write_evaluation
-from harveyseg.inference.network_file import load_weights
-from harveyseg.inference.predictor import InferenceParams, predict
+from harveyseg.inference.network_file import load_network
+from harveyseg.inference.params import InferenceParams
+from harveyseg.inference.predictor import predict_maps
 from harveyseg.inference.probabilities import count_confusions, read_probabilities, write_probabilities
 from harveyseg.pipeline.stage import (
     CacheDir,
@@ -39,12 +40,12 @@ def main(
     inference = section(params, "inference", InferenceParams)
     train, test = load_part(cache / "train"), load_part(cache / "test")
     record = read_run(models / f"{model}-{fold}" / "run.json")
-    trained = load_weights(models / f"{model}-{fold}" / "weights.safetensors")
+    trained = load_network(models / f"{model}-{fold}" / "weights.safetensors")
     folder = out / f"{model}-{fold}"
     held_out = indices(read_folds(folds), train.ids, fold)[1].tolist()
     truth, stored, confusions = true_masks(cache / "score"), {}, {}
     for name, part, rows in (("val", train, held_out), ("test", test, list(range(len(test.ids))))):
-        maps = predict(trained.network, part.images, rows, trained.mean, trained.std, inference)
+        maps = predict_maps(trained.network, part.images, rows, trained.mean, trained.std, inference)
         write_probabilities(folder / f"{name}.npy", [part.ids[row] for row in rows], maps.size, maps.batches)
         stored[name] = read_probabilities(folder / f"{name}.npy")[1]
         if name in truth:

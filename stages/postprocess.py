@@ -9,7 +9,7 @@ from harveyseg.data.split import read_folds
 from harveyseg.ensemble.members import Weights, load_members, read_weights
 from harveyseg.evaluation.figures import decision_figure
 from harveyseg.evaluation.metrics import true_masks
-from harveyseg.inference.predictor import InferenceParams
+from harveyseg.inference.params import InferenceParams
 from harveyseg.pipeline.stage import (
     CacheDir,
     EnsembleDir,

@@ -8,7 +8,7 @@ from harveyseg.config.settings import section
 from harveyseg.data.cache import load_part
 from harveyseg.data.split import indices, read_folds, split_hash
 from harveyseg.device import resolve_device, resolve_precision
-from harveyseg.inference.network_file import save_weights
+from harveyseg.inference.network_file import save_network
 from harveyseg.pipeline.check import read_config
 from harveyseg.pipeline.identity import killed_record, new_record, stage_key
 from harveyseg.pipeline.stage import (
@@ -74,7 +74,7 @@ def main(
             tracked.log_metrics(result.results)
             record.results, record.ended_ms = result.results, round(time.time() * 1000)
             folder = out / f"{model}-{fold}"
-            save_weights(folder / WEIGHTS_FILE, result.state, config.spec, result.mean, result.std, part.size)
+            save_network(folder / WEIGHTS_FILE, result.state, config.spec, result.mean, result.std, part.size)
             write_history(folder / "history.csv", result.history)
             write_run(folder / "run.json", record)
             tracked.log_artifacts([folder / WEIGHTS_FILE], MODEL_FOLDER)

@@ -169,12 +169,12 @@ def predict(
 ) -> None:
     """Class maps, overlays and area shares of new photos."""
     from harveyseg.config.settings import section
-    from harveyseg.inference.predictor import InferenceParams
-    from harveyseg.prediction.photos import load_predictor, parse_footprint, predict_photos
+    from harveyseg.inference.params import InferenceParams
+    from harveyseg.prediction.photos import load_trained_ensemble, parse_footprint, predict_photos
 
     ground = None if footprint is None else parse_footprint(footprint)
     settings = section(PARAMS, "inference", InferenceParams)
-    areas = predict_photos(photos, load_predictor(PARAMS, DATA, model, argmax), settings, out, ground)
+    areas = predict_photos(photos, load_trained_ensemble(PARAMS, DATA, model, argmax), settings, out, ground)
     for row in areas.to_dict("records"):
         shares = sorted(((float(share), str(name)) for name, share in row.items() if name != "photo"), reverse=True)
         print(f"{row['photo']}: " + ", ".join(f"{name} {share:.1f}%" for share, name in shares if share >= 0.1))

@@ -18,9 +18,9 @@ from harveyseg.ensemble.external import add_runs, find_models
 from harveyseg.ensemble.members import Members, load_members
 from harveyseg.errors import HarveysegError
 from harveyseg.files import write_json
-from harveyseg.inference.network_file import load_weights, save_weights
-from harveyseg.inference.predictor import InferenceParams
-from harveyseg.inference.probabilities import label_map, read_probabilities, write_probabilities
+from harveyseg.inference.network_file import load_network, save_network
+from harveyseg.inference.params import InferenceParams
+from harveyseg.inference.probabilities import argmax_map, read_probabilities, write_probabilities
 from harveyseg.models import build
 from harveyseg.record import RunRecord, write_run
 from harveyseg.score import confusion, image_scores
@@ -69,7 +69,7 @@ def train(tracker: Tracker, folder: Path, record: RunRecord, size: int = 64, see
     torch.manual_seed(seed)
     state = build(SPEC, None).state_dict()
     state = {name: value * 4 for name, value in state.items()}  # so that it is sure of something
-    save_weights(folder / "weights.safetensors", state, SPEC, MEAN, STD, (size, size))
+    save_network(folder / "weights.safetensors", state, SPEC, MEAN, STD, (size, size))
     with tracker.run(record) as run:
         run.log_artifacts([folder / "weights.safetensors"], MODEL_FOLDER)
     assert run.id is not None
@@ -110,7 +110,7 @@ def part() -> CachedPart:
 
 def plain(weights: Path, photo: Path, size: int) -> npt.NDArray[np.uint8]:
     """One photo through the network, the long way."""
-    trained = load_weights(weights)
+    trained = load_network(weights)
     pixels = torch.from_numpy(read_photo(photo, PHOTO, (size, size))).permute(2, 0, 1).float() / 255
     inputs = (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
     with torch.inference_mode():
@@ -147,7 +147,7 @@ def test_added_trainings_predict_what_their_network_says(
                 assert np.abs(one.astype(int) - expected.astype(int)).max() <= 1
                 assert np.mean(one == expected) > 0.99
         scores = [
-            float(image_scores(confusion(truth[IDS.index(photo)], label_map(one))))
+            float(image_scores(confusion(truth[IDS.index(photo)], argmax_map(one))))
             for photo, one in zip(VAL_IDS[fold], both.of[name, fold].val, strict=True)
         ]
         assert both.of[name, fold].score == pytest.approx(np.mean(scores))

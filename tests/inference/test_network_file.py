@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from harveyseg.errors import HarveysegError
-from harveyseg.inference.network_file import load_weights, save_weights
+from harveyseg.inference.network_file import load_network, save_network
 from harveyseg.models import build
 from harveyseg.models.pretrained import locate_encoder_weights
 
@@ -30,8 +30,8 @@ def state(spec: dict[str, Any] = SPEC) -> dict[str, torch.Tensor]:
 
 def test_round_trip_is_bit_for_bit(tmp_path: Path) -> None:
     original = state()
-    save_weights(tmp_path / "new" / "weights.safetensors", original, SPEC, MEAN, STD, SIZE)
-    trained = load_weights(tmp_path / "new" / "weights.safetensors")
+    save_network(tmp_path / "new" / "weights.safetensors", original, SPEC, MEAN, STD, SIZE)
+    trained = load_network(tmp_path / "new" / "weights.safetensors")
     loaded = trained.network.state_dict()
     assert list(loaded) == list(original)
     assert all(torch.equal(loaded[name], original[name]) for name in original)
@@ -48,13 +48,13 @@ def test_the_memory_format_does_not_matter(tmp_path: Path) -> None:
     network = build(SPEC, None)
     network.load_state_dict(original)
     network = network.to(memory_format=torch.channels_last)
-    save_weights(tmp_path / "w.safetensors", network.state_dict(), SPEC, MEAN, STD, SIZE)
-    loaded = load_weights(tmp_path / "w.safetensors").network.state_dict()
+    save_network(tmp_path / "w.safetensors", network.state_dict(), SPEC, MEAN, STD, SIZE)
+    loaded = load_network(tmp_path / "w.safetensors").network.state_dict()
     assert all(torch.equal(loaded[name], original[name]) for name in original)
 
 
 def test_other_tools_can_read_the_file(tmp_path: Path) -> None:
-    save_weights(tmp_path / "w.safetensors", state(), SPEC, MEAN, STD, SIZE)
+    save_network(tmp_path / "w.safetensors", state(), SPEC, MEAN, STD, SIZE)
     with safe_open(tmp_path / "w.safetensors", framework="np") as opened:
         assert set(opened.keys()) == set(state())
         header = json.loads(opened.metadata()["harveyseg"])
@@ -63,26 +63,26 @@ def test_other_tools_can_read_the_file(tmp_path: Path) -> None:
 
 def test_an_absent_file() -> None:
     with pytest.raises(HarveysegError, match=r"absent\.safetensors: no such file.*dvc checkout"):
-        load_weights(Path("absent.safetensors"))
+        load_network(Path("absent.safetensors"))
 
 
 @pytest.mark.parametrize("content", ["half", "empty", "text"])
 def test_a_damaged_file(tmp_path: Path, content: str) -> None:
     path = tmp_path / "w.safetensors"
-    save_weights(path, state(), SPEC, MEAN, STD, SIZE)
+    save_network(path, state(), SPEC, MEAN, STD, SIZE)
     whole = path.read_bytes()
     path.write_bytes(
         {"half": whole[: len(whole) // 2], "empty": b"", "text": b"no tensors here, but many words"}[content]
     )
     with pytest.raises(HarveysegError, match=r"w\.safetensors: not a safetensors file .*dvc repro"):
-        load_weights(path)
+        load_network(path)
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
 def test_a_file_of_somebody_else(tmp_path: Path, metadata: dict[str, str] | None) -> None:
     save_file(state(), tmp_path / "w.safetensors", metadata)
     with pytest.raises(HarveysegError, match=r"w\.safetensors: was not written by harveyseg"):
-        load_weights(tmp_path / "w.safetensors")
+        load_network(tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,9 @@ def test_a_file_of_somebody_else(tmp_path: Path, metadata: dict[str, str] | None
     ],
 )
 def test_a_file_for_another_network(tmp_path: Path, spec: dict[str, Any], cause: str) -> None:
-    save_weights(tmp_path / "w.safetensors", state(), spec, MEAN, STD, SIZE)
+    save_network(tmp_path / "w.safetensors", state(), spec, MEAN, STD, SIZE)
     with pytest.raises(HarveysegError, match=f"(?s)w\\.safetensors: does not fit the network .*{cause}.*dvc repro"):
-        load_weights(tmp_path / "w.safetensors")
+        load_network(tmp_path / "w.safetensors")
 
 
 def test_a_relative_path_is_below_the_projects_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

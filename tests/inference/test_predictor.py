@@ -14,7 +14,9 @@ from torch.nn import functional
 
 from harveyseg.config.settings import parse
 from harveyseg.errors import HarveysegError
-from harveyseg.inference.predictor import InferenceParams, Inferer, mixture, predict, slide, window_size
+from harveyseg.inference.params import InferenceParams
+from harveyseg.inference.predictor import Predictor, predict_maps, weighted_predictor
+from harveyseg.inference.sliding_window import sliding_window, window_size
 
 MEAN, STD = (0.2, 0.4, 0.6), (0.5, 0.25, 0.1)
 FP32 = InferenceParams(threads=1, device="cpu", precision="fp32")
@@ -63,7 +65,7 @@ def images(height: int = 4, width: int = 6, count: int = 7) -> npt.NDArray[np.ui
 
 
 def maps_of(network: nn.Module, photos: npt.NDArray[np.uint8], params: InferenceParams = FP32) -> npt.NDArray[np.uint8]:
-    maps = predict(network, photos, range(len(photos)), MEAN, STD, params)
+    maps = predict_maps(network, photos, range(len(photos)), MEAN, STD, params)
     whole = np.concatenate(list(maps.batches))
     assert maps.size == whole.shape[2:]
     return whole
@@ -77,7 +79,7 @@ def difference(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> int:
 def test_probabilities_are_the_softmax_of_the_normalised_photo() -> None:
     photos, rows = images(), [5, 0, 3]
     params = FP32.model_copy(update={"batch_size": 2})
-    maps = np.concatenate(list(predict(FirstChannels().train(), photos, rows, MEAN, STD, params).batches))
+    maps = np.concatenate(list(predict_maps(FirstChannels().train(), photos, rows, MEAN, STD, params).batches))
     assert maps.shape == (3, 25, 4, 6)
     assert maps.dtype == np.uint8
     for index, row in enumerate(rows):
@@ -100,7 +102,7 @@ def test_batches_are_bounded_and_do_not_change_the_result() -> None:
 
 
 def test_no_photos() -> None:
-    maps = predict(FirstChannels(), images(), [], MEAN, STD, FP32)
+    maps = predict_maps(FirstChannels(), images(), [], MEAN, STD, FP32)
     assert maps.size == (4, 6)
     assert list(maps.batches) == []
 
@@ -185,19 +187,19 @@ def test_maps_have_the_networks_own_size(stride: int) -> None:
 
 
 def test_an_answer_of_another_size_is_named() -> None:
-    with pytest.raises(HarveysegError, match="answers with 2x4 for a photo of 4x6 pixels"):
-        predict(nn.Conv2d(3, 25, 3), images(), [0], MEAN, STD, FP32)
+    with pytest.raises(HarveysegError, match="returns maps of 2x4 for a photo of 4x6 pixels"):
+        predict_maps(nn.Conv2d(3, 25, 3), images(), [0], MEAN, STD, FP32)
     with pytest.raises(HarveysegError, match=r"1/3 of the photo's size, .* inference\.window to null"):
-        predict(nn.AvgPool2d(3), images(96, 192), [0], MEAN, STD, FP32.model_copy(update={"window": 96}))
+        predict_maps(nn.AvgPool2d(3), images(96, 192), [0], MEAN, STD, FP32.model_copy(update={"window": 96}))
 
 
 def test_several_networks_are_averaged_at_the_largest_maps() -> None:
     photos = images(32, 64, 2)
-    fine, coarse = (Inferer(network, MEAN, STD, FP32) for network in (FirstChannels(), Coarse(2)))
+    fine, coarse = (Predictor(network, MEAN, STD, FP32) for network in (FirstChannels(), Coarse(2)))
     enlarged = functional.interpolate(coarse(photos), (32, 64), mode="bilinear", align_corners=False)
     expected = 0.25 * fine(photos) + 0.75 * enlarged
     for order, shares in (((fine, coarse), (0.25, 0.75)), ((coarse, fine), (0.75, 0.25))):
-        torch.testing.assert_close(mixture(order, shares)(photos), expected)
+        torch.testing.assert_close(weighted_predictor(order, shares)(photos), expected)
 
 
 def test_how_much_goes_through_at_once() -> None:
@@ -213,7 +215,7 @@ def test_windows_give_what_the_whole_photo_gives(height: int, width: int, overla
     photo = images(height, width, 1)[0]
     params = FP32.model_copy(update={"overlap": overlap, "batch_size": 3})
     network = FirstChannels()
-    stripes = list(slide(Inferer(network, MEAN, STD, params), photo, (96, 64), params))
+    stripes = list(sliding_window(Predictor(network, MEAN, STD, params), photo, (96, 64), params))
     assert {size[1:] for size in network.sizes} == {(96, 64)}  # never another size
     whole = np.concatenate(stripes, axis=1)
     expected = maps_of(FirstChannels(), photo[None])[0]
@@ -234,7 +236,7 @@ def test_a_window_counts_most_in_its_middle() -> None:
         return maps
 
     params = FP32.model_copy(update={"overlap": 0.5})
-    (whole,) = slide(infer, np.zeros((64, 96, 3), np.uint8), (64, 64), params)
+    (whole,) = sliding_window(infer, np.zeros((64, 96, 3), np.uint8), (64, 64), params)
     row = whole[:, 20].astype(float) / 255
     assert (row[3, :32] == 1).all()
     assert (row[7, 64:] == 1).all()
@@ -253,7 +255,7 @@ def test_a_photo_is_continued_by_mirroring() -> None:
         return torch.zeros(len(windows), 25, 64, 64)
 
     photo = images(70, 40, 1)[0]
-    list(slide(infer, photo, (64, 64), FP32))
+    list(sliding_window(infer, photo, (64, 64), FP32))
     mirrored = np.pad(photo, ((0, 26), (0, 24), (0, 0)), mode="reflect")
     assert len(seen) == 2
     assert np.array_equal(seen[0], mirrored[:64])
@@ -263,12 +265,13 @@ def test_a_photo_is_continued_by_mirroring() -> None:
 CHILD = """
 import resource, sys
 import numpy as np, torch
-from harveyseg.inference.predictor import InferenceParams, slide
+from harveyseg.inference.params import InferenceParams
+from harveyseg.inference.sliding_window import sliding_window
 torch.set_num_threads(1)
 photo = np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (int(sys.argv[1]), 320, 3))
 constant = lambda windows: torch.full((len(windows), 25, *windows.shape[1:3]), 1 / 25)
 rows = 0
-for stripe in slide(constant, photo, (128, 128), InferenceParams(batch_size=2)):
+for stripe in sliding_window(constant, photo, (128, 128), InferenceParams(batch_size=2)):
     assert (stripe == 10).all()
     rows += stripe.shape[1]
 assert rows == len(photo)

@@ -9,15 +9,15 @@ import torch
 
 from harveyseg.errors import HarveysegError
 from harveyseg.inference.probabilities import (
+    argmax_map,
     average,
     count_confusions,
-    enlarge,
-    enlarge_rows,
     ids_file,
-    label_map,
     largest_size,
     read_probabilities,
     upsample,
+    upsample_channel,
+    upsample_rows,
     write_probabilities,
 )
 from harveyseg.score import confusion
@@ -65,8 +65,8 @@ def test_upsample_is_what_torch_does() -> None:
 @pytest.mark.parametrize("rows", [slice(0, 300), slice(0, 100), slice(99, 101), slice(256, 512)])
 def test_rows_are_those_of_the_whole(rows: slice) -> None:
     channel = np.random.default_rng(0).integers(0, 256, (7, 11)).astype(np.uint8)
-    found = enlarge_rows(channel, (300, 40), rows)
-    np.testing.assert_allclose(found, enlarge(channel, (300, 40))[rows], atol=1e-4)
+    found = upsample_rows(channel, (300, 40), rows)
+    np.testing.assert_allclose(found, upsample_channel(channel, (300, 40))[rows], atol=1e-4)
 
 
 @pytest.mark.parametrize(("height", "width", "size"), [(64, 64, 256), (96, 80, 250), (30, 30, 30), (64, 64, 40)])
@@ -74,7 +74,7 @@ def test_rows_are_those_of_the_whole(rows: slice) -> None:
 def test_label_map_is_exactly_the_argmax_of_the_enlarged(kind: str, height: int, width: int, size: int) -> None:
     noise = np.random.default_rng(2).integers(0, 256 if kind == "noise" else 3, (25, height, width)).astype(np.uint8)
     maps = smooth_probabilities(3, height, width) if kind == "smooth" else noise
-    labels = label_map(maps, (size, size + 3))
+    labels = argmax_map(maps, (size, size + 3))
     assert labels.dtype == np.uint8
     assert np.array_equal(labels, upsample(maps, (size, size + 3)).argmax(0))
 
@@ -84,7 +84,7 @@ def test_enlarging_comes_before_the_argmax() -> None:
     maps = np.zeros((25, 1, 2), np.uint8)
     maps[:3, 0, :] = [[120, 120], [135, 0], [0, 135]]
     # The new pixels lie at 0, 0, 1/8, 3/8, 5/8, 7/8, 1, 1; 135 * 7/8 is less than 120 already.
-    assert label_map(maps, (8, 8))[0].tolist() == [1, 1, 0, 0, 0, 0, 2, 2]
+    assert argmax_map(maps, (8, 8))[0].tolist() == [1, 1, 0, 0, 0, 0, 2, 2]
 
 
 def test_average_is_the_weighted_mean() -> None:

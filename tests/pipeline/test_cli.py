@@ -14,7 +14,7 @@ from PIL import Image
 from harveyseg import cli
 from harveyseg.classes import CLASS_NAMES
 from harveyseg.evaluation.submission import SubmitParams, write_submission
-from harveyseg.inference.network_file import save_weights
+from harveyseg.inference.network_file import save_network
 from harveyseg.models import build
 from harveyseg.record import RunRecord, write_run
 
@@ -164,7 +164,7 @@ def test_predict(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     state = {name: value * 0 for name, value in build(spec, None).state_dict().items()}
     state["head.bias"][23] = 9  # flooded everywhere
     path = project / "data" / "models" / "unet-0" / "weights.safetensors"
-    save_weights(path, state, spec, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), (64, 64))
+    save_network(path, state, spec, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), (64, 64))
     Image.fromarray(np.zeros((30, 50, 3), np.uint8)).save(project / "photo.jpg")
     status, out, err = command(monkeypatch, capsys, "predict", "photo.jpg", "--out", "maps", "--model", "unet")
     assert (status, err) == (0, "")

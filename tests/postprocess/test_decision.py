@@ -11,7 +11,7 @@ import pytest
 
 from harveyseg.errors import HarveysegError
 from harveyseg.files import read_json, write_json
-from harveyseg.inference.probabilities import label_map, upsample
+from harveyseg.inference.probabilities import argmax_map, upsample
 from harveyseg.postprocess.decision import (
     ARGMAX,
     NOTHING,
@@ -67,7 +67,7 @@ def test_evidence_is_that_of_slow_loops(noisy: Any) -> None:
         levels = np.rint(upsample(maps[row])).astype(int)
         for level in (1, 128):
             assert np.allclose(evidence.worth[position, :, level], pair_dice(truth[row], levels[1:] >= level))
-        argmax = image_dice(confusion(truth[row], label_map(maps[row])))
+        argmax = image_dice(confusion(truth[row], argmax_map(maps[row])))
         assert np.array_equal(evidence.worth[position, :, ARGMAX], argmax[1:])
         assert np.array_equal(evidence.worth[position, :, NOTHING], [(truth[row] != c).all() for c in range(1, 25)])
         for class_id in (1, 5, 24):
@@ -320,14 +320,14 @@ def test_label_map_weighs_overlapping_classes_by_their_thresholds() -> None:
     masks, labels = decision.handed_in(maps), decision.label_map(maps, (4, 4))
     assert masks.any((1, 2)).tolist() == [True, True] + [False] * 22
     assert masks[:2, 0, 0].all()
-    assert [label_map(maps, (4, 4))[place] for place in ((0, 0), (3, 0), (3, 3))] == [1, 1, 3]
+    assert [argmax_map(maps, (4, 4))[place] for place in ((0, 0), (3, 0), (3, 3))] == [1, 1, 3]
     assert [labels[place] for place in ((0, 0), (3, 0), (3, 3))] == [2, 1, 0]
 
 
 def test_label_map_of_argmax_is_the_label_map(noisy: Any) -> None:
     _, maps, _ = noisy
-    assert np.array_equal(a_decision(Argmax()).label_map(maps[1]), label_map(maps[1]))
-    labels = label_map(maps[1])
+    assert np.array_equal(a_decision(Argmax()).label_map(maps[1]), argmax_map(maps[1]))
+    labels = argmax_map(maps[1])
     masks = a_decision(Argmax()).handed_in(maps[1])
     assert all(np.array_equal(masks[class_id - 1], labels == class_id) for class_id in range(1, 25))
 

@@ -17,17 +17,17 @@ from torch import nn
 from harveyseg.classes import CLASS_NAMES, PALETTE
 from harveyseg.errors import HarveysegError
 from harveyseg.files import write_json
-from harveyseg.inference.network_file import TrainedNetwork, save_weights
-from harveyseg.inference.predictor import InferenceParams
-from harveyseg.inference.probabilities import label_map, upsample
+from harveyseg.inference.network_file import TrainedNetwork, save_network
+from harveyseg.inference.params import InferenceParams
+from harveyseg.inference.probabilities import argmax_map, upsample
 from harveyseg.models import build
 from harveyseg.postprocess.decision import Decision, Expected
 from harveyseg.prediction.photos import (
-    Predictor,
+    TrainedEnsemble,
     area_shares,
     decided_labels,
     enlarged_labels,
-    load_predictor,
+    load_trained_ensemble,
     overlay,
     parse_footprint,
     predict_photo,
@@ -56,8 +56,8 @@ def sure(
     return TrainedNetwork(network, {}, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), size)
 
 
-def one(network: TrainedNetwork) -> Predictor:
-    return Predictor((network,), (1.0,))
+def one(network: TrainedNetwork) -> TrainedEnsemble:
+    return TrainedEnsemble((network,), (1.0,))
 
 
 def half_red(path: Path, height: int = 96, width: int = 160, **options: Any) -> npt.NDArray[np.uint8]:
@@ -98,11 +98,12 @@ def test_the_mean_of_probabilities_decides(tmp_path: Path) -> None:
     flooded, grass = sure(FLOODED, -1.0), sure(GRASS, -1.0)  # each sure of its class, everywhere
     for shares, winner in [((0.6, 0.4), FLOODED), ((0.4, 0.6), GRASS)]:
         assert (
-            predict_photo(read_photo(tmp_path / "photo.png"), Predictor((flooded, grass), shares), PARAMS) == winner
+            predict_photo(read_photo(tmp_path / "photo.png"), TrainedEnsemble((flooded, grass), shares), PARAMS)
+            == winner
         ).all()
     # Two that hesitate (p = 0.36) lose against one that is sure, though they are more.
     hesitant = sure(FLOODED, -1.0, confidence=2.6)
-    predictor = Predictor((hesitant, hesitant, grass), (1 / 3, 1 / 3, 1 / 3))
+    predictor = TrainedEnsemble((hesitant, hesitant, grass), (1 / 3, 1 / 3, 1 / 3))
     assert (predict_photo(np.zeros((8, 8, 3), np.uint8), predictor, PARAMS) == GRASS).all()
 
 
@@ -111,12 +112,12 @@ def test_networks_of_different_sizes_and_strides_are_averaged(tmp_path: Path) ->
     photo = read_photo(tmp_path / "photo.png")
     for stride in (1, 2, 4):
         members = (sure(FLOODED, 0.5), sure(FLOODED, 0.5, size=(96, 128), stride=stride), sure(GRASS, 2.0))
-        labels = predict_photo(photo, Predictor(members, (0.5, 0.3, 0.2)), PARAMS)
+        labels = predict_photo(photo, TrainedEnsemble(members, (0.5, 0.3, 0.2)), PARAMS)
         assert (labels[:, :70] == 0).all()
         assert (labels[:, 90:] == FLOODED).all()
     # 0.4 + 0.2 for grass against 0.4, though in another order of sizes.
     flooded, grass, small = sure(FLOODED, -1.0), sure(GRASS, -1.0, size=(96, 128)), sure(GRASS, -1.0)
-    assert (predict_photo(photo, Predictor((flooded, grass, small), (0.4, 0.4, 0.2)), PARAMS) == GRASS).all()
+    assert (predict_photo(photo, TrainedEnsemble((flooded, grass, small), (0.4, 0.4, 0.2)), PARAMS) == GRASS).all()
 
 
 @pytest.mark.parametrize("size", [(1024, 1024), (700, 300), (257, 1), (20, 33), (1, 1)])
@@ -124,7 +125,7 @@ def test_labels_in_stripes_are_those_of_the_enlarged_probabilities(size: tuple[i
     probabilities = np.random.default_rng(0).integers(0, 256, (25, 33, 20)).astype(np.uint8)
     labels = enlarged_labels(probabilities, size)
     enlarged = upsample(probabilities, size)
-    differ = labels != label_map(probabilities, size)
+    differ = labels != argmax_map(probabilities, size)
     chosen = np.take_along_axis(enlarged, labels[None].astype(np.intp), 0)[0]
     assert differ.mean() < 1e-3  # only where two classes are equal but for rounding
     assert (enlarged.max(0) - chosen).max() < 1e-3
@@ -197,7 +198,7 @@ def test_a_decision_is_for_one_photograph(tmp_path: Path) -> None:
     half_red(tmp_path / "photo.png", 64, 128)
     photo = read_photo(tmp_path / "photo.png")
     trained = sure(FLOODED, 0.5)
-    refused, claimed = (Predictor((trained,), (1.0,), decision({}, flooded)) for flooded in (-100.0, 100.0))
+    refused, claimed = (TrainedEnsemble((trained,), (1.0,), decision({}, flooded)) for flooded in (-100.0, 100.0))
     assert (predict_photo(photo, one(trained), PARAMS) == FLOODED).mean() == pytest.approx(0.5, abs=0.02)
     assert (predict_photo(photo, claimed, PARAMS) == FLOODED).mean() == pytest.approx(0.5, abs=0.02)
     assert (predict_photo(photo, refused, PARAMS) != FLOODED).all()
@@ -232,7 +233,7 @@ def test_a_mosaic_of_photographs_is_decided_as_they_are() -> None:
 def test_a_decision_goes_with_a_footprint() -> None:
     trained = sure(FLOODED, 0.5)
     for flooded in (-100.0, 100.0):
-        predictor = Predictor((trained,), (1.0,), decision({}, flooded))
+        predictor = TrainedEnsemble((trained,), (1.0,), decision({}, flooded))
         found = (predict_photo(two_photos(), predictor, PARAMS, (64, 64)) == FLOODED).mean()
         assert found == (pytest.approx(7 / 15, abs=0.05) if flooded > 0 else 0)
 
@@ -251,8 +252,8 @@ import resource, sys
 import numpy as np, torch
 from torch import nn
 from harveyseg.postprocess.decision import Decision, Expected
-from harveyseg.inference.predictor import InferenceParams
-from harveyseg.prediction.photos import Predictor, area_shares, overlay, predict_photo
+from harveyseg.inference.params import InferenceParams
+from harveyseg.prediction.photos import TrainedEnsemble, area_shares, overlay, predict_photo
 from harveyseg.inference.network_file import TrainedNetwork
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 trained = TrainedNetwork(nn.Conv2d(3, 25, 1), {}, (0.5,) * 3, (0.2,) * 3, (64, 64))
@@ -268,7 +269,7 @@ if sys.argv[1] == "decided":
     )
 def predict(height):
     photo = np.full((height, 4096, 3), 90, np.uint8)
-    labels = predict_photo(photo, Predictor((trained,), (1.0,), decision), params, footprint)
+    labels = predict_photo(photo, TrainedEnsemble((trained,), (1.0,), decision), params, footprint)
     overlay(photo, labels)
     assert sum(area_shares(labels).values()) > 99.9
 predict(256)
@@ -376,7 +377,7 @@ def workspace(tmp_path: Path) -> Path:
         for fold in (0, 2):
             path = tmp_path / "data" / "models" / f"{model}-{fold}" / "weights.safetensors"
             mean = (float(number), float(fold), 0.0)
-            save_weights(path, build(SPEC, None).state_dict(), SPEC, mean, (1.0, 1.0, 1.0), (64, 64))
+            save_network(path, build(SPEC, None).state_dict(), SPEC, mean, (1.0, 1.0, 1.0), (64, 64))
     (tmp_path / "data" / "ensemble").mkdir()
     (tmp_path / "data" / "ensemble" / "weights.json").write_text(
         json.dumps({"weights": {"unet": 0.75, "unet_b": 0.25, "unet-c": 0}})
@@ -385,7 +386,7 @@ def workspace(tmp_path: Path) -> Path:
 
 
 def loaded(workspace: Path, model: str | None) -> tuple[list[tuple[float, ...]], tuple[float, ...]]:
-    predictor = load_predictor(workspace / "params.yaml", workspace / "data", model)
+    predictor = load_trained_ensemble(workspace / "params.yaml", workspace / "data", model)
     return [network.mean[:2] for network in predictor.networks], predictor.shares
 
 
@@ -404,7 +405,7 @@ def test_an_unknown_model_lists_the_trained_ones(workspace: Path) -> None:
     with pytest.raises(HarveysegError, match=r"--model net: not trained here\. Trained are: unet, unet-c, unet_b"):
         loaded(workspace, "net")
     with pytest.raises(HarveysegError, match="Trained are: none"):
-        load_predictor(workspace / "params.yaml", workspace / "nothing", "unet")
+        load_trained_ensemble(workspace / "params.yaml", workspace / "nothing", "unet")
 
 
 def test_without_an_ensemble_the_remedy_is_named(workspace: Path) -> None:
@@ -424,7 +425,7 @@ def test_runs_that_were_added_to_the_ensemble(workspace: Path) -> None:
     (data / "ensemble" / "weights.json").write_text(json.dumps({"weights": {"unet": 0.5, "unet@0123abcd": 0.5}}))
     for fold in (0, 2):
         path = data / "ensemble" / "added" / f"unet@0123abcd-{fold}" / "weights.safetensors"
-        save_weights(path, build(SPEC, None).state_dict(), SPEC, (7.0, fold, 0.0), (1.0, 1.0, 1.0), (96, 64))
+        save_network(path, build(SPEC, None).state_dict(), SPEC, (7.0, fold, 0.0), (1.0, 1.0, 1.0), (96, 64))
     means, shares = loaded(workspace, None)
     assert means == [(0, 0), (0, 2), (7, 0), (7, 2)]
     assert shares == (0.25,) * 4
@@ -445,14 +446,14 @@ def test_the_decision_of_the_same_runs_is_used(workspace: Path, model: str | Non
     for folder, record in zip(folders, records, strict=True):
         write_run(folder / "run.json", record)
     path = data / "postprocess" / "rules" / f"{source}.json"
-    assert load_predictor(workspace / "params.yaml", data, model).decision is None  # nothing was decided yet
+    assert load_trained_ensemble(workspace / "params.yaml", data, model).decision is None  # nothing was decided yet
     written = decision({record.name: record.uid for record in records})
     write_json(path, written.model_dump())
-    assert load_predictor(workspace / "params.yaml", data, model).decision == written
-    assert load_predictor(workspace / "params.yaml", data, model, argmax=True).decision is None
+    assert load_trained_ensemble(workspace / "params.yaml", data, model).decision == written
+    assert load_trained_ensemble(workspace / "params.yaml", data, model, argmax=True).decision is None
     write_json(path, decision({"unet-f0": "another"}).model_dump())
     with pytest.raises(HarveysegError, match=r"\.json: was fitted on other runs \(unet-f0\)\. .*dvc repro"):
-        load_predictor(workspace / "params.yaml", data, model)
+        load_trained_ensemble(workspace / "params.yaml", data, model)
 
 
 def test_params_without_folds(workspace: Path) -> None:

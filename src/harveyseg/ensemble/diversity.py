@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from harveyseg.arrays import Confusions
 from harveyseg.data.cache import CachedPart
 from harveyseg.ensemble.members import Members, cached_masks
 from harveyseg.evaluation.figures import diversity_figure
 from harveyseg.files import write_text
-from harveyseg.inference.probabilities import Confusions, label_map
+from harveyseg.inference.probabilities import argmax_map
 from harveyseg.score import confusion, image_dice, image_scores
 
 
@@ -45,7 +46,7 @@ def compare_models(members: Members, part: CachedPart, threads: int) -> Diversit
     def photo(position: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         fold, row = positions[position]
         true = truth[position]
-        labels = [label_map(members.of[model, fold].val[row], (true.shape[0], true.shape[1])) for model in models]
+        labels = [argmax_map(members.of[model, fold].val[row], (true.shape[0], true.shape[1])) for model in models]
         differ = np.array([[np.count_nonzero(one != other) / true.size for other in labels] for one in labels])
         counts = np.stack([confusion(true, one) for one in labels])
         held = (counts.sum(2) + counts.sum(1)).any(0)

@@ -19,8 +19,9 @@ from harveyseg.ensemble.members import Members
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.evaluation.metrics import metrics_record
 from harveyseg.files import digest, write_json
-from harveyseg.inference.network_file import TrainedNetwork, load_weights
-from harveyseg.inference.predictor import InferenceParams, Maps, predict
+from harveyseg.inference.network_file import TrainedNetwork, load_network
+from harveyseg.inference.params import InferenceParams
+from harveyseg.inference.predictor import PredictedMaps, predict_maps
 from harveyseg.inference.probabilities import count_confusions, read_probabilities, write_probabilities
 from harveyseg.record import RunRecord, write_run
 from harveyseg.tracking.client import KIND, TrackedRun, Tracker, record_of, without_password
@@ -126,7 +127,7 @@ def add_runs(
     for model, records in models.items():
         for fold, record in records.items():
             target, held_out = folder / f"{model}-{fold}", members.of[members.models[0], fold].val_ids
-            trained = load_weights(tracker.download_weights(str(record.run_id), target))
+            trained = load_network(tracker.download_weights(str(record.run_id), target))
             for name, part, ids in (("val", "train", held_out), ("test", "test", members.first.test_ids)):
                 maps = _predict(trained, _photos(raw, part, ids), params)
                 write_probabilities(target / f"{name}.npy", ids, maps.size, maps.batches)
@@ -145,20 +146,22 @@ def _photos(raw: Path, part: str, ids: Sequence[str]) -> list[tuple[Path, tuple[
     return [(raw / row["image"], (row["height"], row["width"])) for row in rows.to_dict("records")]
 
 
-def _predict(trained: TrainedNetwork, photos: Sequence[tuple[Path, tuple[int, int]]], params: InferenceParams) -> Maps:
+def _predict(
+    trained: TrainedNetwork, photos: Sequence[tuple[Path, tuple[int, int]]], params: InferenceParams
+) -> PredictedMaps:
     """Probabilities of photos that are read at the network's size, a few at a time."""
 
     def read(photo: tuple[Path, tuple[int, int]]) -> npt.NDArray[np.uint8]:
         return read_photo(*photo, trained.size)
 
-    def parts() -> Iterator[Maps]:
+    def parts() -> Iterator[PredictedMaps]:
         with ThreadPoolExecutor(params.threads) as pool:
             for start in range(0, len(photos), params.batch_size):
                 images = np.stack(list(pool.map(read, photos[start : start + params.batch_size])))
-                yield predict(trained.network, images, range(len(images)), trained.mean, trained.std, params)
+                yield predict_maps(trained.network, images, range(len(images)), trained.mean, trained.std, params)
 
     several = parts()
     first = next(several)
-    return Maps(
+    return PredictedMaps(
         first.size, itertools.chain(first.batches, itertools.chain.from_iterable(maps.batches for maps in several))
     )

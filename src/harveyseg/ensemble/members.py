@@ -23,7 +23,7 @@ from harveyseg.config.settings import Section
 from harveyseg.data.cache import CachedPart
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import digest, read_json, write_json
-from harveyseg.inference.probabilities import average, keep_better, largest_size, read_probabilities
+from harveyseg.inference.probabilities import average, largest_size, read_probabilities, update_argmax
 from harveyseg.postprocess.decision import N_LEVELS, Evidence, PostprocessParams, attainable_score, histograms
 from harveyseg.project import experiment_name, git_state, library_versions
 from harveyseg.record import RunRecord, read_run
@@ -314,7 +314,7 @@ def evidence_of_mixtures(
             inside = true == class_id
             for model, channel in enumerate(channels):
                 total = base + channel
-                keep_better(total, class_id, best[model], labels[model])
+                update_argmax(total, class_id, best[model], labels[model])
                 if class_id:
                     mean = np.asarray(cv2.convertScaleAbs(total, alpha=1 / (sum(counts) + 1)), np.uint8)
                     pixels[model, class_id - 1] = histograms(mean, inside if inside.any() else None)

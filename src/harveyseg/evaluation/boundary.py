@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from harveyseg.inference.probabilities import over_label_maps
+from harveyseg.inference.probabilities import apply_to_argmax_maps
 
 REACH = 16
 """Pixels of the scoring size (1.6% of its side) that a border reaches beyond the two that touch."""
@@ -48,7 +48,7 @@ def accuracies(
 
     What is better everywhere is better at borders, too. It helps borders if it gains more there than elsewhere.
 
-    Args: see :func:`harveyseg.inference.probabilities.over_label_maps`.
+    Args: see :func:`harveyseg.inference.probabilities.apply_to_argmax_maps`.
 
     Returns:
         ``boundary_accuracy`` and ``interior_accuracy``: shares of the labelled pixels in :func:`boundary_band` and outside
@@ -59,6 +59,6 @@ def accuracies(
         right, band = labels == mask, boundary_band(mask)
         return [(int(right[part].sum()), int(part.sum())) for part in (band, ~band & (mask > 0))]
 
-    counts = np.sum(over_label_maps(count, probabilities, truth, rows, threads), axis=0)
+    counts = np.sum(apply_to_argmax_maps(count, probabilities, truth, rows, threads), axis=0)
     names = ("boundary_accuracy", "interior_accuracy")
     return {name: float(right / of) if of else None for name, (right, of) in zip(names, counts, strict=True)}

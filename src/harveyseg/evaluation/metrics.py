@@ -7,12 +7,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from harveyseg.arrays import Confusions
 from harveyseg.classes import CLASS_NAMES, N_CLASSES
 from harveyseg.data.cache import CachedPart, load_score_masks
 from harveyseg.errors import HarveysegError
 from harveyseg.evaluation.figures import Sheet, confusion_figure
 from harveyseg.files import write_json, write_text
-from harveyseg.inference.probabilities import Confusions, label_map
+from harveyseg.inference.probabilities import argmax_map
 from harveyseg.record import RunRecord
 from harveyseg.score import confusion, image_dice, image_scores, metrics
 
@@ -180,7 +181,7 @@ def sheet_of(
     """
     chosen = np.unique(np.linspace(0, len(rows) - 1, photos).round().astype(int)).tolist()
     masks = [np.array(truth[rows[position]]) for position in chosen]
-    maps = {name: [label_map(column(position)) for position in chosen] for name, column in columns.items()}
+    maps = {name: [argmax_map(column(position)) for position in chosen] for name, column in columns.items()}
     table = part.photos.iloc[[rows[position] for position in chosen]]
     return Sheet(
         names=list(table["id"]),

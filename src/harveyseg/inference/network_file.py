@@ -32,7 +32,7 @@ class TrainedNetwork:
     """(height, width) in pixels of the photos that it was trained on."""
 
 
-def save_weights(
+def save_network(
     path: Path,
     state: Mapping[str, torch.Tensor],
     spec: Mapping[str, Any],
@@ -46,7 +46,7 @@ def save_weights(
         save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary, header)
 
 
-def load_weights(path: Path) -> TrainedNetwork:
+def load_network(path: Path) -> TrainedNetwork:
     """Rebuild the network that a file describes and load its weights.
 
     Raises:

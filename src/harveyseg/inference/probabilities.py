@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from harveyseg.arrays import Confusions
 from harveyseg.classes import N_CLASSES, SCORE_SIZE
 from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic, write_text
@@ -26,9 +27,6 @@ STRIPE = 256
 """Rows of a map that are made at a time where a map may be of any size."""
 
 Result = TypeVar("Result")
-
-Confusions = npt.NDArray[np.int64]
-"""int64 (n, 25, 25): one confusion count per photo, rows the truth."""
 
 
 def upsample(probabilities: npt.NDArray[np.uint8], size: tuple[int, int] = SCORE_SHAPE) -> npt.NDArray[np.float32]:
@@ -43,10 +41,10 @@ def upsample(probabilities: npt.NDArray[np.uint8], size: tuple[int, int] = SCORE
     Returns:
         float32 (classes, height, width), still on the scale 0..255.
     """
-    return np.stack([enlarge(channel, size) for channel in probabilities])
+    return np.stack([upsample_channel(channel, size) for channel in probabilities])
 
 
-def label_map(probabilities: npt.NDArray[np.uint8], size: tuple[int, int] = SCORE_SHAPE) -> npt.NDArray[np.uint8]:
+def argmax_map(probabilities: npt.NDArray[np.uint8], size: tuple[int, int] = SCORE_SHAPE) -> npt.NDArray[np.uint8]:
     """The most probable class of each pixel of the enlarged probabilities; of equal ones, the first.
 
     Exactly ``upsample(probabilities, size).argmax(0)`` in a tenth of its time and memory: one class after another
@@ -59,14 +57,14 @@ def label_map(probabilities: npt.NDArray[np.uint8], size: tuple[int, int] = SCOR
     Returns:
         class ids, uint8 (height, width).
     """
-    best = enlarge(probabilities[0], size)
+    best = upsample_channel(probabilities[0], size)
     labels = np.zeros(size, np.uint8)
     for class_id in range(1, len(probabilities)):
-        keep_better(enlarge(probabilities[class_id], size), class_id, best, labels)
+        update_argmax(upsample_channel(probabilities[class_id], size), class_id, best, labels)
     return labels
 
 
-def keep_better(
+def update_argmax(
     candidate: npt.NDArray[Any], class_id: int, best: npt.NDArray[Any], labels: npt.NDArray[np.uint8]
 ) -> None:
     """One step of an argmax over classes in rising order: label the pixels where a class is better than all before.
@@ -84,13 +82,13 @@ def keep_better(
     cv2.max(labels, better, dst=labels)
 
 
-def enlarge(channel: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+def upsample_channel(channel: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.float32]:
     """One class's probabilities, uint8 (H, W), as :func:`upsample` enlarges them: float32 (height, width)."""
     enlarged = cv2.resize(channel.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
     return np.asarray(enlarged, np.float32)
 
 
-def enlarge_rows(channel: npt.NDArray[np.uint8], size: tuple[int, int], rows: slice) -> npt.NDArray[np.float32]:
+def upsample_rows(channel: npt.NDArray[np.uint8], size: tuple[int, int], rows: slice) -> npt.NDArray[np.float32]:
     """Some rows of :func:`enlarge`, up to rounding, in memory for these alone.
 
     Args:
@@ -112,7 +110,7 @@ def enlarge_rows(channel: npt.NDArray[np.uint8], size: tuple[int, int], rows: sl
     return np.asarray(wide, np.float32)
 
 
-def over_label_maps(
+def apply_to_argmax_maps(
     look: Callable[[npt.NDArray[np.uint8], npt.NDArray[np.uint8]], Result],
     probabilities: Callable[[int], npt.NDArray[np.uint8]],
     truth: npt.NDArray[np.uint8],
@@ -133,7 +131,7 @@ def over_label_maps(
     """
 
     def at(position: int) -> Result:
-        return look(truth[rows[position]], label_map(probabilities(position)))
+        return look(truth[rows[position]], argmax_map(probabilities(position)))
 
     with ThreadPoolExecutor(threads) as pool:  # OpenCV and NumPy release the lock
         return list(pool.map(at, range(len(rows))))
@@ -145,8 +143,8 @@ def count_confusions(
     rows: Sequence[int],
     threads: int,
 ) -> Confusions:
-    """Confusion of each photo at the scoring size, int64 (len(rows), 25, 25); see :func:`over_label_maps`."""
-    return np.stack(over_label_maps(confusion, probabilities, truth, rows, threads))
+    """Confusion of each photo at the scoring size, int64 (len(rows), 25, 25); see :func:`apply_to_argmax_maps`."""
+    return np.stack(apply_to_argmax_maps(confusion, probabilities, truth, rows, threads))
 
 
 def average(

@@ -64,7 +64,14 @@ from harveyseg.classes import N_CLASSES, N_SCORED, slug
 from harveyseg.config.settings import Section
 from harveyseg.errors import HarveysegError
 from harveyseg.files import read_json, write_json
-from harveyseg.inference.probabilities import SCORE_SHAPE, STRIPE, enlarge, enlarge_rows, keep_better, label_map
+from harveyseg.inference.probabilities import (
+    SCORE_SHAPE,
+    STRIPE,
+    argmax_map,
+    update_argmax,
+    upsample_channel,
+    upsample_rows,
+)
 from harveyseg.record import RunRecord
 from harveyseg.score import confusion, image_dice, pair_metrics
 
@@ -147,7 +154,7 @@ def gather(
 
     def look(photo: tuple[npt.NDArray[np.uint8], int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         probabilities, mask = photo[0], np.ascontiguousarray(truth[photo[1]])
-        counts = confusion(mask, label_map(probabilities))
+        counts = confusion(mask, argmax_map(probabilities))
         pixels = np.zeros((N_SCORED, 2, N_LEVELS), np.int64)
         for class_id in range(1, N_CLASSES):
             true = mask == class_id if counts[class_id].any() else None
@@ -182,7 +189,7 @@ def histograms(levels: npt.NDArray[np.uint8], true: npt.NDArray[np.bool_] | None
 
 def _enlarge(channel: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """One class's enlarged probabilities, rounded to levels, uint8 (height, width)."""
-    return _rounded(enlarge(channel, size))
+    return _rounded(upsample_channel(channel, size))
 
 
 def _rounded(enlarged: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
@@ -500,7 +507,7 @@ class Decision(BaseModel):
         Returns:
             bool (24, 1024, 1024): a mask for each class 1..24; they may overlap and need not cover the photo.
         """
-        labels = label_map(probabilities)
+        labels = argmax_map(probabilities)
         enlarged = [_enlarge(channel, SCORE_SHAPE) for channel in probabilities[1:]]
         masks = np.zeros((N_SCORED, *SCORE_SHAPE), np.bool_)
         for index, level in enumerate(self._levels(enlarged)):
@@ -529,11 +536,11 @@ class Decision(BaseModel):
         labels = np.zeros(size, np.uint8)
         for top in range(0, size[0], STRIPE):
             rows, stripe = slice(top, top + STRIPE), labels[top : top + STRIPE]
-            best = enlarge_rows(probabilities[0], size, rows)
+            best = upsample_rows(probabilities[0], size, rows)
             claimed, excess = np.zeros_like(stripe), np.ones(stripe.shape, np.float32)
             for class_id in (np.flatnonzero(levels != NOTHING) + 1).tolist():
-                channel, level = enlarge_rows(probabilities[class_id], size, rows), levels[class_id - 1]
-                keep_better(channel, class_id, best, stripe)
+                channel, level = upsample_rows(probabilities[class_id], size, rows), levels[class_id - 1]
+                update_argmax(channel, class_id, best, stripe)
                 if level != ARGMAX:
                     relative = _rounded(channel) / np.float32(level)
                     better = relative >= excess

@@ -15,9 +15,12 @@ from harveyseg.classes import CLASS_NAMES, N_CLASSES, PALETTE
 from harveyseg.config.settings import listed_models
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import atomic, read_json
-from harveyseg.inference.network_file import TrainedNetwork, load_weights
-from harveyseg.inference.predictor import MULTIPLE, InferenceParams, Inferer, mixture, slide, window_size
-from harveyseg.inference.probabilities import STRIPE, average, enlarge_rows, keep_better
+from harveyseg.inference.network_file import TrainedNetwork, load_network
+from harveyseg.inference.params import InferenceParams
+from harveyseg.inference.predictor import Predictor, weighted_predictor
+from harveyseg.inference.probabilities import STRIPE, average, update_argmax, upsample_rows
+from harveyseg.inference.sizes import MULTIPLE
+from harveyseg.inference.sliding_window import sliding_window, window_size
 from harveyseg.postprocess.decision import Decision, read_decision
 from harveyseg.record import read_run
 
@@ -26,7 +29,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Predictor:
+class TrainedEnsemble:
     """Networks, their shares in the mean, which sum to 1, and how classes are decided from it."""
 
     networks: tuple[TrainedNetwork, ...]
@@ -35,7 +38,7 @@ class Predictor:
     """The rule for one photograph; None for the most probable class of each pixel."""
 
 
-def load_predictor(params: Path, data: Path, model: str | None, argmax: bool = False) -> Predictor:
+def load_trained_ensemble(params: Path, data: Path, model: str | None, argmax: bool = False) -> TrainedEnsemble:
     """The workspace's ensemble, or one of its models as the mean of its folds.
 
     Args:
@@ -58,8 +61,8 @@ def load_predictor(params: Path, data: Path, model: str | None, argmax: bool = F
             raise HarveysegError(f"--model {model}: not trained here. Trained are: {', '.join(names) or 'none'}")
         weights = {model: 1.0}
     chosen = [(name, fold, share) for name, share in weights.items() if share > 0 for fold in folds]
-    return Predictor(
-        tuple(load_weights(_folder(data, name, fold) / "weights.safetensors") for name, fold, _ in chosen),
+    return TrainedEnsemble(
+        tuple(load_network(_folder(data, name, fold) / "weights.safetensors") for name, fold, _ in chosen),
         tuple(share / len(folds) for _, _, share in chosen),
         None if argmax else _decision(data, model, folds),
     )
@@ -109,7 +112,7 @@ def parse_footprint(text: str) -> tuple[int, int]:
 
 
 def predict_photo(
-    photo: Pixels, predictor: Predictor, params: InferenceParams, footprint: tuple[int, int] | None = None
+    photo: Pixels, predictor: TrainedEnsemble, params: InferenceParams, footprint: tuple[int, int] | None = None
 ) -> Labels:
     """Classify a photo's pixels, at its own size.
 
@@ -139,7 +142,7 @@ def predict_photo(
 
 
 def _probabilities(
-    photo: Pixels, predictor: Predictor, params: InferenceParams, footprint: tuple[int, int]
+    photo: Pixels, predictor: TrainedEnsemble, params: InferenceParams, footprint: tuple[int, int]
 ) -> npt.NDArray[np.uint8]:
     """Mean over the networks, uint8 (25, h, w)."""
     members = list(zip(predictor.networks, predictor.shares, strict=True))
@@ -147,11 +150,11 @@ def _probabilities(
     # Networks of one size share their windows, and so one map in memory.
     for size in dict.fromkeys(trained.size for trained in predictor.networks):
         alike = [(trained, share) for trained, share in members if trained.size == size]
-        inferers = [Inferer(trained.network, trained.mean, trained.std, params) for trained, _ in alike]
+        predictors = [Predictor(trained.network, trained.mean, trained.std, params) for trained, _ in alike]
         shares.append(sum(share for _, share in alike))
-        infer = mixture(inferers, [share / shares[-1] for _, share in alike])
+        predict = weighted_predictor(predictors, [share / shares[-1] for _, share in alike])
         resized = _resize(photo, _resized_size(photo, size, footprint))
-        maps.append(_stack(slide(infer, resized, window_size(size, params), params), resized))
+        maps.append(_stack(sliding_window(predict, resized, window_size(size, params), params), resized))
     if len(maps) == 1:
         return maps[0]
     return average([one[None] for one in maps], shares, [0] * len(maps))
@@ -195,7 +198,7 @@ def _stack(stripes: Iterator[npt.NDArray[np.uint8]], photo: Pixels) -> npt.NDArr
 
 
 def enlarged_labels(probabilities: npt.NDArray[np.uint8], size: tuple[int, int]) -> Labels:
-    """The same as :func:`harveyseg.inference.probabilities.label_map`, stripe by stripe.
+    """The same as :func:`harveyseg.inference.probabilities.argmax_map`, stripe by stripe.
 
     Beside the map itself there is memory for a stripe of one class only, so a map may have any size.
 
@@ -211,7 +214,7 @@ def enlarged_labels(probabilities: npt.NDArray[np.uint8], size: tuple[int, int])
         stripe = labels[top : top + STRIPE]
         best = np.full(stripe.shape, -1, np.float32)
         for class_id, channel in enumerate(probabilities):
-            keep_better(enlarge_rows(channel, size, slice(top, top + STRIPE)), class_id, best, stripe)
+            update_argmax(upsample_rows(channel, size, slice(top, top + STRIPE)), class_id, best, stripe)
     return labels
 
 
@@ -268,7 +271,7 @@ def overlay(photo: Pixels, labels: Labels) -> None:
 
 def predict_photos(
     photos: Sequence[Path],
-    predictor: Predictor,
+    predictor: TrainedEnsemble,
     params: InferenceParams,
     out: Path,
     footprint: tuple[int, int] | None = None,

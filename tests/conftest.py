@@ -11,6 +11,8 @@ import pytest
 
 from harveyseg.data.cache import CachedPart
 from harveyseg.tracking.client import Tracker, TrackingParams, open_tracker
+from helpers.file_server import FileServer, serving
+from helpers.http_server import PROXIES
 from helpers.kaggle_server import Kaggle, running
 from helpers.paths import ROOT
 
@@ -27,6 +29,16 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real photos in {folder}; set HARVEYSEG_DATA to a folder in the Kaggle layout")
     return folder
+
+
+@pytest.fixture
+def local_service(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    """A local server of files, which this process reaches without a proxy and asks again at once."""
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("harveyseg.data.download.BACKOFF", 0.001)
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture

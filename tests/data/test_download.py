@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,18 +28,10 @@ MD5 = f"md5:{hashlib.md5(DATA).hexdigest()}"
 SHA256 = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloads, "BACKOFF", 0.001)
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-
-
 @pytest.fixture
-def server() -> Iterator[FileServer]:
-    with serving() as state:
-        state.files["/file"] = DATA
-        yield state
+def server(local_service: FileServer) -> FileServer:
+    local_service.files["/file"] = DATA
+    return local_service
 
 
 def ranges(server: FileServer) -> list[str]:
@@ -235,7 +227,8 @@ def test_refused(server: FileServer, tmp_path: Path, status: int, headers: dict[
 
 
 @pytest.mark.parametrize("ask", [lambda url, path: fetch(url, path), lambda url, path: fetch_json(url)])
-def test_no_network(tmp_path: Path, ask: Callable[[str, Path], object]) -> None:
+def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str, Path], object]) -> None:
+    monkeypatch.setattr(downloads, "BACKOFF", 0.001)
     with serving() as gone:
         pass
     with pytest.raises(HarveysegError, match=r"cannot be reached \(.*Connection refused\)\. Check the network"):

@@ -11,4 +11,6 @@ from helpers.paths import ROOT
 def unet_config(**train: Any) -> ModelConfig:
     values = {**load(ROOT / "params.yaml")["train"], **train}
     spec = {"network": "unet", "width": 4}
-    return ModelConfig("unet", spec, parse(TrainParams, values, "train"), {"models/unet.py": "ab" * 32})
+    return ModelConfig(
+        "unet", spec, parse(TrainParams, values, "train"), {"harveyseg/models/unet.py": "ab" * 32}, files={}
+    )

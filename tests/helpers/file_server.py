@@ -5,7 +5,8 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from helpers.http_server import QuietHandler, serve
 
 
 @dataclass
@@ -46,11 +47,8 @@ def serving() -> Iterator[FileServer]:
     """Run a server on a free port of this machine."""
     state = FileServer()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         protocol_version = "HTTP/1.1"
-
-        def log_message(self, *arguments: object) -> None:
-            """Say nothing."""
 
         def do_GET(self) -> None:
             self.close_connection = True
@@ -98,14 +96,9 @@ def serving() -> Iterator[FileServer]:
                 state.sent += len(body) - half
                 self.wfile.write(body[half:])
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        state.address = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
+    with serve(Handler) as state.address:
         try:
             yield state
         finally:
             if state.stall:
                 state.stall.set()
-            server.shutdown()
-            thread.join()

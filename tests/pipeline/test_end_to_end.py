@@ -5,7 +5,6 @@ The source ``demo`` is in test_pipeline.py. The tests share a workspace, whose M
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +16,7 @@ from harveyseg.data.manifest import read_manifest
 from harveyseg.data.sources.figshare import API_VARIABLE
 from harveyseg.evaluation.submission import score_submission
 from helpers.figshare import IMAGES, MASKS, Figshare, packed
-from helpers.file_server import serving
+from helpers.file_server import FileServer
 from helpers.kaggle_server import COMPETITION, Kaggle
 from helpers.project import Project, start_project
 
@@ -52,13 +51,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Figshare]:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    with serving() as server:
-        figshare = Figshare(server)
-        monkeypatch.setenv(API_VARIABLE, figshare.api)
-        yield figshare
+def service(local_service: FileServer, monkeypatch: pytest.MonkeyPatch) -> Figshare:
+    figshare = Figshare(local_service)
+    monkeypatch.setenv(API_VARIABLE, figshare.api)
+    return figshare
 
 
 def reproduce(workspace: Path, **data: str) -> tuple[Project, set[str]]:

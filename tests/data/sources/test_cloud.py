@@ -15,7 +15,7 @@ from moto.server import ThreadedMotoServer
 from harveyseg.data.sources import cloud, directory
 from harveyseg.data.sources.cloud import mirror
 from harveyseg.errors import HarveysegError
-from helpers.file_server import FileServer, serving
+from helpers.file_server import FileServer
 
 FILES = {
     "photos/train_images/train_images/1.jpg": b"one",
@@ -171,19 +171,16 @@ def test_s3(s3: str, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+def web(local_service: FileServer) -> Iterator[FileServer]:
     """A web server that shows folders as pages of links."""
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    with serving() as server:
-        server.files = {
-            "/photos": b'<a href="train_images/">train_images/</a> <a href="train_masks/">train_masks/</a>',
-            "/photos/train_images": b'<a href="?C=N;O=D">Name</a> <a href="1%20%23.jpg">1 #.jpg</a> <a href="gone/">',
-            "/photos/train_images/1%20%23.jpg": b"one",
-            "/photos/train_masks": b'<a href="1%20%23.png">1 #.png</a>',
-            "/photos/train_masks/1%20%23.png": b"mask",
-        }
-        yield server
+    local_service.files = {
+        "/photos": b'<a href="train_images/">train_images/</a> <a href="train_masks/">train_masks/</a>',
+        "/photos/train_images": b'<a href="?C=N;O=D">Name</a> <a href="1%20%23.jpg">1 #.jpg</a> <a href="gone/">',
+        "/photos/train_images/1%20%23.jpg": b"one",
+        "/photos/train_masks": b'<a href="1%20%23.png">1 #.png</a>',
+        "/photos/train_masks/1%20%23.png": b"mask",
+    }
+    yield local_service
     HTTPFileSystem.clear_instance_cache()  # it remembers listings
 
 

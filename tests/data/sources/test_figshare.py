@@ -8,14 +8,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from harveyseg.data import download as downloads
 from harveyseg.data.sources import figshare
 from harveyseg.data.sources.figshare import hold_out
 from harveyseg.errors import HarveysegError
@@ -34,21 +32,17 @@ from helpers.figshare import (
     parts,
     photo,
 )
-from helpers.file_server import serving
+from helpers.file_server import FileServer, serving
 from helpers.paths import ROOT
 
 
 @pytest.fixture
-def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Figshare]:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(downloads, "BACKOFF", 0.001)
-    with serving() as server:
-        made = Figshare(server)
-        monkeypatch.setenv(figshare.API_VARIABLE, made.api)
-        made.publish(IMAGES, {"train_images.zip": packed(below("train_images", PHOTOS))})
-        made.publish(MASKS, {"train_masks.zip": packed({**below("train_masks", LABELS), "__MACOSX/._1.png": b"x"})})
-        yield made
+def service(local_service: FileServer, monkeypatch: pytest.MonkeyPatch) -> Figshare:
+    made = Figshare(local_service)
+    monkeypatch.setenv(figshare.API_VARIABLE, made.api)
+    made.publish(IMAGES, {"train_images.zip": packed(below("train_images", PHOTOS))})
+    made.publish(MASKS, {"train_masks.zip": packed({**below("train_masks", LABELS), "__MACOSX/._1.png": b"x"})})
+    return made
 
 
 def wait_for_part(folder: Path, process: subprocess.Popen[str]) -> None:

@@ -2,18 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from harveyseg.data import download as downloads
 from harveyseg.data.sources import zenodo
 from harveyseg.errors import HarveysegError
 from helpers.figshare import LABELS, PHOTOS, below, get, packed, parts
-from helpers.file_server import FileServer, serving
+from helpers.file_server import FileServer
 
 CONCEPT, FIRST, SECOND = 5000, 5001, 5009
 
@@ -50,16 +48,12 @@ class Zenodo:
 
 
 @pytest.fixture
-def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Zenodo]:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(downloads, "BACKOFF", 0.001)
-    with serving() as server:
-        monkeypatch.setenv(zenodo.API_VARIABLE, f"{server.address}/api")
-        made = Zenodo(server)
-        both = {**below("flood/train_images", PHOTOS), **below("flood/train_masks", LABELS)}
-        made.publish(FIRST, {"flood photos #1.zip": packed(both), "readme.txt": b"Photos"})
-        yield made
+def service(local_service: FileServer, monkeypatch: pytest.MonkeyPatch) -> Zenodo:
+    monkeypatch.setenv(zenodo.API_VARIABLE, f"{local_service.address}/api")
+    made = Zenodo(local_service)
+    both = {**below("flood/train_images", PHOTOS), **below("flood/train_masks", LABELS)}
+    made.publish(FIRST, {"flood photos #1.zip": packed(both), "readme.txt": b"Photos"})
+    return made
 
 
 def test_a_record_that_breaks_off_goes_on_and_is_fetched_once(service: Zenodo, tmp_path: Path) -> None:

@@ -43,6 +43,9 @@ Rows = npt.NDArray[np.intp]
 FloatArray = npt.NDArray[np.float64]
 """float64; the docstring says which shape."""
 
+Float32Array = npt.NDArray[np.float32]
+"""float32; the docstring says which shape."""
+
 IntArray = npt.NDArray[np.int64]
 """int64; the docstring says which shape."""
 

@@ -1,20 +1,21 @@
-"""The demo set: what it promises to the stages and to whoever looks at it."""
+"""The demo set: what the stages and its viewers can rely on."""
 
 import hashlib
 from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pytest
 from pydantic import ValidationError
 
+from harveyseg.arrays import ClassMap, Photo
 from harveyseg.classes import N_CLASSES
-from harveyseg.data.demo.scenes import DemoParams, _majority, _plan, _shadows, write_demo
+from harveyseg.data.demo import DemoParams, write_demo
+from harveyseg.data.demo.camera import _majority, _shadows
+from harveyseg.data.demo.strips import plan_frames
 
 SMALL = DemoParams(train=8, test=3, seed=5, width=96)
 PARTS = ("train", "test")
-Image = npt.NDArray[np.uint8]
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -25,7 +26,7 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def pairs(folder: Path, part: str) -> dict[int, tuple[Image, Image]]:
+def pairs(folder: Path, part: str) -> dict[int, tuple[Photo, ClassMap]]:
     """RGB photo and mask of each id."""
     result = {}
     for path in sorted((folder / f"{part}_images").iterdir()):
@@ -154,7 +155,7 @@ def test_same_seed_same_bytes_other_seed_other_photos(tmp_path: Path) -> None:
 
 
 def test_large_sets_take_new_ground() -> None:
-    plan = _plan(1000)
+    plan = plan_frames(1000)
     assert sum(count for _, count in plan) == 1000
     assert max(count for _, count in plan) <= 12
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from harveyseg.data.demo.scenes import DemoParams, write_demo
+from harveyseg.data.demo import DemoParams, write_demo
 from harveyseg.data.manifest import read_manifest
 from harveyseg.data.sources.figshare import API_VARIABLE
 from harveyseg.evaluation.submission import score_submission

@@ -1,4 +1,96 @@
-"""The demo's photos and masks, drawn from a seed without any download.
+"""The demo's data: a seeded generator of drone photos with exact masks, which needs no download.
+
+Every flight strip is one drawn world, in metres, of three layers: reflectance, height above ground, and class. Shapes
+and shadows come from the height map, and a flood is a water level over a terrain. The frames of a strip are windows
+moved along its world by part of their height, so that neighbouring ids show the same houses, as in the real set.
+
+The set keeps these properties of the real one: the folder layout, the range of ids and their gaps, two portrait sizes
+of two flights of which the second is mostly flooded, the imbalance of the classes and their surroundings, unlabelled
+strips at some borders, one frame without any label, and rare classes that only one strip holds.
 
 May import: config and the leaf modules.
 """
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+from pydantic import Field
+
+from harveyseg.arrays import ClassMap, Photo
+from harveyseg.classes import N_CLASSES
+from harveyseg.config.settings import Section
+from harveyseg.data.demo.strips import draw_strip, plan_frames
+from harveyseg.files import atomic
+
+JPEG_QUALITY = 90
+
+
+class DemoParams(Section):
+    """The section ``data.demo``.
+
+    Attributes:
+        train: number of training photos with masks. From 30 on, all 25 classes are among them.
+        test: number of test photos with masks, from the same strips.
+        seed: the same seed gives the same files, byte for byte (with the same versions of numpy and OpenCV).
+        width: width in pixels of the first flight's photos, which are 3:4. Those of the second flight are 307:459 and
+            wider by the same ratio as in the real set. Objects scale with it.
+    """
+
+    train: int = Field(default=36, ge=8, le=2000)
+    test: int = Field(default=12, ge=1, le=2000)
+    seed: int = Field(default=0, ge=0)
+    width: int = Field(default=300, ge=96, le=600)
+
+
+def write_demo(folder: Path, params: DemoParams) -> None:
+    """Draw the whole set into ``folder``, in the layout of the Kaggle archive with the test masks added.
+
+    Writes ``train_images/<id>.jpg``, ``train_masks/<id>.png``, ``test_images/<id>.jpg`` and ``test_masks/<id>.png``:
+    8-bit RGB JPEG, and 8-bit grey PNG whose values are class ids 0..24.
+
+    Args:
+        folder: where to write; made when absent. Files of the same name are replaced, others left alone.
+        params: number and size of the photos, and the seed.
+    """
+    plan = plan_frames(params.train + params.test)
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        strips = [
+            pool.submit(draw_strip, strip, number, frames, params.seed, params.width)
+            for number, (strip, frames) in enumerate(plan)
+        ]
+        frames_of_strips = [strip.result() for strip in strips]
+    rng = np.random.default_rng([params.seed, len(plan)])
+    masks = [frame.mask for frames in frames_of_strips for frame in frames]
+    test = _choose_test(masks, params.test, rng)
+    index = 0
+    photo_id = 0
+    for (strip, _), frames in zip(plan, frames_of_strips, strict=True):
+        photo_id = max(photo_id + 30, strip.first_id)  # the ids of two strips are never neighbours
+        for frame in frames:
+            part = "test" if index in test else "train"
+            quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+            _write(folder / f"{part}_images" / f"{photo_id}.jpg", frame.photo[..., ::-1], quality)
+            _write(folder / f"{part}_masks" / f"{photo_id}.png", frame.mask, [cv2.IMWRITE_PNG_COMPRESSION, 6])
+            index += 1
+            photo_id += 1 if rng.random() < 0.8 else 2  # some ids are missing, as in the real set
+
+
+def _choose_test(masks: list[ClassMap], count: int, rng: np.random.Generator) -> set[int]:
+    """Choose test frames at random, but never the bare one, and a class's only frame only if too few are left."""
+    present = np.array([np.bincount(mask.ravel(), minlength=N_CLASSES) > 0 for mask in masks])
+    order = [int(index) for index in rng.permutation(len(masks)) if present[index, 1:].any()]
+    remaining = present.sum(axis=0)
+    chosen: list[int] = []
+    for index in order:
+        if len(chosen) < count and (remaining[present[index]] > 1).all():
+            chosen.append(index)
+            remaining = remaining - present[index]
+    chosen += [index for index in order if index not in chosen][: count - len(chosen)]
+    return set(chosen)
+
+
+def _write(path: Path, image: Photo | ClassMap, options: list[int]) -> None:
+    with atomic(path) as temporary:
+        temporary.write_bytes(cv2.imencode(path.suffix, image, options)[1].tobytes())

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from harveyseg.config.settings import Section
-from harveyseg.data.demo.scenes import DemoParams
+from harveyseg.data.demo import DemoParams
 from harveyseg.data.manifest import Pair, Problem, verify, write_manifest, write_skipped
 from harveyseg.data.masks import parse_colours, read_mask
 from harveyseg.data.sources import demo, directory, figshare, kaggle

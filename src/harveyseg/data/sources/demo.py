@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from harveyseg.data.demo.scenes import DemoParams, write_demo
+from harveyseg.data.demo import DemoParams, write_demo
 from harveyseg.data.sources.provided import Provided
 
 

@@ -19,25 +19,25 @@ from typing import Any
 
 import torch
 
-from harveyseg.config.settings import load
 from harveyseg.device import autocast, resolve_precision, seed_everything
 from harveyseg.models import build
 from harveyseg.project import library_versions
-from harveyseg.training.losses import SegmentationLoss
+from harveyseg.config.settings import load, parse
+from harveyseg.training.losses import LossParams, SegmentationLoss
 
 ROOT = Path(__file__).resolve().parents[1]
-_best = load(ROOT / "src" / "harveyseg" / "presets" / "best.yaml")
+_best = load(ROOT / "src" / "harveyseg" / "config" / "presets" / "best.yaml")
 NETWORKS: dict[str, tuple[dict[str, Any], int, SegmentationLoss]] = {
-    "report's U-Net": ({"network": "unet", "width": 16}, 15, SegmentationLoss(softmax_before_loss=True)),
+    "report's U-Net": ({"network": "unet", "width": 16}, 15, SegmentationLoss(LossParams(softmax_before_loss=True))),
     "report's MobileNetV2": (
         {"network": "smp", "architecture": "Unet", "encoder": "mobilenet_v2"},
         15,
-        SegmentationLoss(softmax_before_loss=True),
+        SegmentationLoss(LossParams(softmax_before_loss=True)),
     ),
     "best": (
         _best["models"]["unet_efficientnet_lite0"],
         8,
-        SegmentationLoss(dice=_best["train"]["dice"], presence=_best["train"]["presence"]),
+        SegmentationLoss(parse(LossParams, _best["train"]["loss"], "train.loss")),
     ),
 }
 """The network, how many photos of 256 px a step takes, and its loss."""

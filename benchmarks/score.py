@@ -74,7 +74,7 @@ def _only(*kept: str) -> tuple[str, ...]:
     return tuple(f"~models.{name}" for name in TABLE_1 if name not in kept)
 
 
-_PLAIN = ("train.schedule=cosine", "train.presence=0.0")
+_PLAIN = ("train.schedule.name=cosine", "train.loss.presence=0.0")
 """``best`` as it was until 2026-11-26, before it took two steps of the ablation, whose lines all start from it."""
 
 
@@ -89,9 +89,9 @@ _FIRST_PLACE = (
     "+models.deeplabv3plus={network: smp, architecture: DeepLabV3Plus, encoder: resnet101}",
     "resize-cache.size=384",
     "train.batch_size=10",
-    "train.softmax_before_loss=false",
-    "train.depth_factor=1.0",
-    "train.weight_decay=0.0",
+    "train.loss.softmax_before_loss=false",
+    "train.optimiser.depth_factor=1.0",
+    "train.optimiser.weight_decay=0.0",
     "train.augmentation.rotate=0.3",
     "train.augmentation.rotate_limit=180.0",
     "train.augmentation.sharpen=0.0",
@@ -116,21 +116,21 @@ RECIPES = {
             "train.encoder_weights=null",
             "train.epochs=40",
             "train.lr=0.003",
-            "train.depth_factor=1.0",
+            "train.optimiser.depth_factor=1.0",
         ),
     ),
     # From here on each one changes one thing in `short`.
     "short": _short(),
     "short: no ImageNet": _short("train.encoder_weights=null"),
     # Dice takes the logits, so this one is to be compared with "short: no Dice".
-    "short: double softmax": _short("train.softmax_before_loss=true", "train.dice=0.0"),
+    "short: double softmax": _short("train.loss.softmax_before_loss=true", "train.loss.dice=0.0"),
     "short: no class weights": _short("train.class_weights=none"),
-    "short: no focus": _short("train.augmentation.focus=0.0"),
-    "short: no Dice": _short("train.dice=0.0"),
+    "short: no focus": _short("train.sampling.rare_class_probability=0.0"),
+    "short: no Dice": _short("train.loss.dice=0.0"),
     "short: no zoom": _short("train.augmentation.zoom=0.0"),
     "short: flips": _short("train.augmentation.d4=0.0", "train.augmentation.flip=0.5"),
     "short: no colour": _short("train.augmentation.contrast=0.0", "train.augmentation.colour=0.0"),
-    "short: no moving average": _short("train.ema=null"),
+    "short: no moving average": _short("train.optimiser.ema=null"),
     "short: no test-time augmentation": _short("inference.tta=none"),
     "short: EfficientNet-Lite1": _short("models.unet_efficientnet_lite0.encoder=tu-tf_efficientnet_lite1"),
     "short: EfficientNet-Lite2": _short("models.unet_efficientnet_lite0.encoder=tu-tf_efficientnet_lite2"),
@@ -138,12 +138,12 @@ RECIPES = {
     "short: 256 px": _short("resize-cache.size=256", "train.augmentation.crop=128"),
     "short: 768 px": _short("resize-cache.size=768"),
     "short: crops of 384": _short("train.augmentation.crop=384"),
-    "short: one rate for all layers": _short("train.depth_factor=1.0"),
-    "short: Adam": _short("train.optimiser=adam"),
-    "short: one-cycle": _short("train.schedule=one_cycle"),
-    "short: smoothing": _short("train.label_smoothing=0.1"),
-    "short: presence": _short("train.presence=0.2"),
-    "short: background unlabelled": _short("train.background_weight=0.2"),
+    "short: one rate for all layers": _short("train.optimiser.depth_factor=1.0"),
+    "short: Adam": _short("train.optimiser.name=adam"),
+    "short: one-cycle": _short("train.schedule.name=one_cycle"),
+    "short: smoothing": _short("train.loss.label_smoothing=0.1"),
+    "short: presence": _short("train.loss.presence=0.2"),
+    "short: background unlabelled": _short("train.loss.background_weight=0.2"),
     "short: self-training": _short("train.self_training={weight: 0.5, start: 0.5, confidence: 0.9}"),
 }
 
@@ -189,7 +189,7 @@ def main() -> None:
                 in_fold = training_photos * (arguments.folds - 1) // arguments.folds
                 epochs = -(-UPDATES // -(-in_fold // recipe.batch_size))
                 # The patience is the report's share of all epochs.
-                changes += [f"train.epochs={epochs}", f"train.plateau_patience={round(3 / 25 * epochs)}"]
+                changes += [f"train.epochs={epochs}", f"train.schedule.plateau_patience={round(3 / 25 * epochs)}"]
             if name.startswith("first-place"):
                 weights = "null" if arguments.weights is None else str(arguments.weights.resolve())
                 changes.append(f"train.encoder_weights={weights}")

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from harveyseg.data.augmentation import Augmentation, AugmentationParams, Focus
+from harveyseg.data.augmentation import Augmentation, AugmentationParams
 
 OFF: dict[str, Any] = {"flip": 0, "rotate": 0, "sharpen": 0, "brightness": 0}
 NOTHING = AugmentationParams(**OFF)
@@ -179,38 +179,8 @@ def test_more_than_the_photo_is_mirrored() -> None:
     assert (0, 9, 7, 9, 0) in runs  # all of it and what the mirror shows above
 
 
-def _focused(classes: dict[int, list[int]], masks: npt.NDArray[np.uint8], probability: float, n: int) -> list[Any]:
-    focus = Focus(probability, masks, range(len(masks)), seed=0)
-    assert focus.photos == classes
-    return [focus(epoch, row, 0) for epoch in range(n) for row in range(len(masks))]
-
-
-def test_focus_draws_rare_classes_evenly_whatever_their_size() -> None:
-    masks = np.zeros((5, 100, 100), np.uint8)  # 50000 pixels: 1% is 500
-    masks[:, :50] = 1  # frequent
-    masks[0, 0, :100] = 2
-    masks[1, 0, :100] = 2
-    masks[2, 0, 0] = 3  # a single pixel
-    masks[3, :5, :100] = 4  # exactly 1%: not rare
-    drawn = _focused({2: [0, 1], 3: [2]}, masks, 0.5, 800)
-    plain = [(row, class_id) for row, class_id in drawn if class_id is None]
-    assert [len([1 for other, _ in plain if other == row]) for row in range(5)] == pytest.approx([400] * 5, abs=75)
-    # 4000 samples, half of them focused, half of those on each class: standard deviation below 32.
-    shares = {pair: drawn.count(pair) for pair in {pair for pair in drawn if pair[1] is not None}}
-    assert shares == pytest.approx({(0, 2): 500, (1, 2): 500, (2, 3): 1000}, abs=130)
-
-
-def test_focus_without_a_rare_class_or_probability_takes_the_samples_own_photo() -> None:
-    masks = np.full((2, 8, 8), 1, np.uint8)
-    masks[0, 0, 0] = 0  # the background is never in focus
-    assert set(_focused({}, masks, 1.0, 20)) == {(0, None), (1, None)}
-    masks = np.ones((2, 40, 40), np.uint8)
-    masks[1, 3, 3] = 6
-    assert set(_focused({6: [1]}, masks, 0.0, 20)) == {(0, None), (1, None)}
-
-
 @pytest.mark.parametrize("zoom", [0.0, 1.0])
-def test_a_focused_crop_shows_its_class_anywhere_but_at_the_rim(zoom: float) -> None:
+def test_a_crop_around_a_class_shows_it_anywhere_but_at_the_rim(zoom: float) -> None:
     image, _ = _sample(128)
     mask = np.zeros((128, 128), np.uint8)
     mask[62:67, 62:67] = 8  # 5 x 5 pixels survive a shrinking by e

@@ -30,7 +30,9 @@ from harveyseg.data.figures import (
 from harveyseg.errors import HarveysegError
 from harveyseg.files import write_json
 from harveyseg.training.checkpoint import Checkpoint
-from harveyseg.training.trainer import SampleKey, Training, TrainParams
+from harveyseg.training.dataset import SampleKey
+from harveyseg.training.params import TrainParams
+from harveyseg.training.trainer import Training
 from helpers.paths import ROOT
 
 GRASS, TREES, FLOODED, BOAT = 5, 6, 23, 24

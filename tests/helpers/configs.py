@@ -3,14 +3,13 @@
 from typing import Any
 
 from harveyseg.config.settings import load, parse
-from harveyseg.pipeline.check import ModelConfig
-from harveyseg.training.trainer import TrainParams
+from harveyseg.pipeline.check import ModelConfig, merge
+from harveyseg.training.params import TrainParams
 from helpers.paths import ROOT
 
 
 def unet_config(**train: Any) -> ModelConfig:
-    values = {**load(ROOT / "params.yaml")["train"], **train}
+    """The committed recipe, changed key by key, on a small U-Net."""
+    values = merge(load(ROOT / "params.yaml")["train"], train)
     spec = {"network": "unet", "width": 4}
-    return ModelConfig(
-        "unet", spec, parse(TrainParams, values, "train"), {"harveyseg/models/unet.py": "ab" * 32}, files={}
-    )
+    return ModelConfig("unet", spec, parse(TrainParams, values, "train"), {"models/unet.py": "ab" * 32}, {})

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -126,7 +127,7 @@ def test_a_size_that_a_network_cannot_take(tmp_path: Path) -> None:
         (96, {"d4": 0.5}, []),
         ([64, 96], {"crop": 96}, ["augmentation.crop = 96: larger than the photos, 64x96 pixels (resize-cache.size)"]),
         (64, {"crop": 40}, ["augmentation.crop = 40: Input should be a multiple of 32"]),
-        (64, {"zoom": 0.1, "focus": 0.5}, ["augmentation.zoom = 0.1: says how", "augmentation.focus = 0.5: says how"]),
+        (64, {"zoom": 0.1}, ["augmentation.zoom = 0.1: says how"]),
     ],
 )
 def test_samples_that_cannot_be_made(tmp_path: Path, size: Any, augmentation: Any, expected: list[str]) -> None:
@@ -152,18 +153,41 @@ def test_a_crop_that_one_network_cannot_take(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("train", "problem"),
     [
-        ({"self_training": {"weight": 1, "start": 0, "confidence": 0.9}}, "train.self_training = "),
-        ({"ema": 0.9, "self_training": {"weight": 1, "start": 0}}, "train.self_training.confidence: missing"),
+        ({"self_training": {"weight": 1, "start": 0, "confidence": 0.9}}, "train.self_training = .*`optimiser.ema`"),
         (
-            {"ema": 0.9, "self_training": {"weight": 1, "start": 0, "confidence": 0.9, "wait": 1}},
-            "train.self_training.wait: unknown key. Known are: confidence, start, weight",
+            {"optimiser": {"ema": 0.9}, "self_training": {"weight": 1, "start": 0}},
+            r"train\.self_training\.confidence: missing",
         ),
-        ({"schedule": "plateau", "validate_every": 2}, "train.validate_every = 2: `schedule: plateau` looks at every"),
+        (
+            {"optimiser": {"ema": 0.9}, "self_training": {"weight": 1, "start": 0, "confidence": 0.9, "wait": 1}},
+            r"train\.self_training\.wait: unknown key.*: confidence, start, weight",
+        ),
+        (
+            {"schedule": {"name": "plateau"}, "validation": {"every": 2}},
+            r"train\.validation = .*: `schedule\.name: plateau` needs the validation loss of every epoch",
+        ),
+        (
+            {"sampling": {"rare_class_probability": 0.5}},
+            r"train\.sampling = .*: only crops can show a rare class: set `augmentation\.crop`",
+        ),
     ],
 )
 def test_settings_that_do_not_go_together(tmp_path: Path, train: dict[str, Any], problem: str) -> None:
     (found,) = problems(write_params(tmp_path, train=train))
-    assert found.startswith(problem)
+    assert re.match(problem, found)
+
+
+def test_the_keys_of_a_flat_section_are_shown_next_to_their_new_names(tmp_path: Path) -> None:
+    flat = {"dice": 0.5, "schedule": "cosine", "monitor": "val_loss", "augmentation": {"focus": 0.5}}
+    models = {"unet": {"network": "unet", "train": {"ema": 0.99, "epochs": 3}}}
+    path = write_params(tmp_path, models, train=flat)
+    assert problems(path) == (
+        "train.dice  ->  train.loss.dice",
+        "train.schedule  ->  train.schedule.name",
+        "train.monitor  ->  train.validation.monitor (argmax_score or loss)",
+        "train.augmentation.focus  ->  train.sampling.rare_class_probability",
+        "models.unet.train.ema  ->  models.unet.train.optimiser.ema",
+    )
 
 
 def test_an_override_is_merged_key_by_key(tmp_path: Path) -> None:
@@ -200,9 +224,9 @@ def test_an_edit_of_one_networks_code_changes_its_file_alone(tmp_path: Path) -> 
         opened.write("# edited\n")
     shutil.copy(tmp_path / "params.yaml", copy)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, "stages/configure.py"]
+    command = [sys.executable, "stages/code.py"]
     subprocess.run(command, cwd=copy, env=environment, check=True, stdout=subprocess.DEVNULL)
-    written = {file.stem: file.read_bytes() for file in (copy / "data" / "configs").iterdir()}
+    written = {file.stem: file.read_bytes() for file in (copy / "data" / "code" / "train").iterdir()}
     assert written["unet"] == expected["unet"]
     assert written["attention_unet"] != expected["attention_unet"]
     before, after = (json.loads(content["attention_unet"]) for content in (expected, written))

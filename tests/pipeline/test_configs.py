@@ -8,20 +8,20 @@ import pytest
 
 from harveyseg.config.settings import load, parse
 from harveyseg.errors import HarveysegError
-from harveyseg.pipeline.check import ModelConfig, flat_parameters, read_config, write_config
-from harveyseg.training.trainer import TrainParams
+from harveyseg.pipeline.check import ModelConfig, flat_parameters, merge, read_config, write_config
+from harveyseg.training.params import TrainParams
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def config(**train: Any) -> ModelConfig:
-    values = {**load(ROOT / "params.yaml")["train"], **train}
+    values = merge(load(ROOT / "params.yaml")["train"], train)
     spec = {"network": "unet", "width": 4, "dropout": 0.1}
-    return ModelConfig("unet", spec, parse(TrainParams, values, "train"), {"models/unet.py": "ab" * 32})
+    return ModelConfig("unet", spec, parse(TrainParams, values, "train"), {"models/unet.py": "ab" * 32}, {})
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    original = config(lr=1e-05, weight_decay=0.1 + 0.2)
+    original = config(lr=1e-05, loss={"dice": 0.1 + 0.2})
     write_config(tmp_path / "configs", original)
     assert read_config(tmp_path / "configs" / "unet.json") == original
 
@@ -31,12 +31,14 @@ def test_flat_parameters() -> None:
     assert flat["model.network"] == "unet"
     assert flat["model.width"] == 4
     assert flat["train.lr"] == 1e-5
-    assert flat["train.ema"] is None
-    assert flat["train.softmax_before_loss"] is False
+    assert flat["train.optimiser.ema"] is None
+    assert flat["train.loss.softmax_before_loss"] is False
     assert flat["train.augmentation.flip"] == 0.5
     train = load(ROOT / "params.yaml")["train"]
-    leaves = 3 + len(train) - 1 + len(train["augmentation"])  # the network's, the training's, the augmentation's
-    assert len(flat) == leaves
+    groups = [value for value in train.values() if isinstance(value, dict)]
+    assert len(groups) == 6
+    settings = len(train) - len(groups) + sum(len(group) for group in groups)
+    assert len(flat) == 3 + settings  # the network's three, too
 
 
 @pytest.mark.parametrize(
@@ -63,4 +65,4 @@ def test_a_damaged_file_is_named_with_the_remedy(tmp_path: Path, change: Any, ca
         read_config(path)
     assert str(path) in str(caught.value)
     assert cause in str(caught.value)
-    assert "dvc repro configure" in str(caught.value)
+    assert "dvc repro code" in str(caught.value)

@@ -49,9 +49,9 @@ def test_what_does_not_decide_the_weights(cache: Path) -> None:
 @pytest.mark.parametrize(
     "train",
     [
-        {"lr": 0.0031}, {"epochs": 21}, {"seed": 1}, {"threads": 3}, {"ema": 0.9}, {"encoder_weights": "imagenet"},
-        {"precision": "bf16"}, {"augmentation": {"flip": 0.4}}, {"keep": "last"},
-        {"crops_per_photo": 2}, {"presence": 0.1},
+        {"lr": 0.0031}, {"epochs": 21}, {"seed": 1}, {"threads": 3}, {"encoder_weights": "imagenet"}, {"precision": "bf16"},
+        {"optimiser": {"ema": 0.9}}, {"augmentation": {"flip": 0.4}}, {"validation": {"keep": "last"}},
+        {"sampling": {"crops_per_photo": 2}}, {"loss": {"presence": 0.1}},
     ],
 )  # fmt: skip
 def test_every_other_setting_decides(cache: Path, train: dict[str, Any]) -> None:
@@ -87,12 +87,12 @@ def test_one_byte_of_the_data_decides(cache: Path, name: str) -> None:
 
 
 def test_the_test_photos_decide_a_self_training(cache: Path, tmp_path: Path) -> None:
-    settings = config(ema=0.9, self_training={"weight": 1, "start": 0.5, "confidence": 0.9})
+    settings = config(optimiser={"ema": 0.9}, self_training={"weight": 1, "start": 0.5, "confidence": 0.9})
     keys = set()
     for photo in (b"one", b"two"):
         (tmp_path / "images.npy").write_bytes(photo)
         keys.add(stage_key(settings, cache, SPLIT, 0, tmp_path))
-        keys.add(stage_key(config(ema=0.9), cache, SPLIT, 0, tmp_path))
+        keys.add(stage_key(config(optimiser={"ema": 0.9}), cache, SPLIT, 0, tmp_path))
     assert len(keys) == 3
 
 

@@ -23,7 +23,7 @@ def variant(label: str, *scores: float, **metrics: float) -> Variant:
             run_id=f"{label}-{score}-{seed}",
             status="FINISHED",
             started_ms=0,
-            parameters={"train.softmax_before_loss": "true", "train.class_weights": "none"},
+            parameters={"train.loss.softmax_before_loss": "true", "train.class_weights": "none"},
             metrics={"val/argmax_score": score, "val/all_empty_score": 0.6, "val/score": score + 0.02, **named},
             tags={},
         )

@@ -151,7 +151,7 @@ def test_what_cannot_be_varied_is_said(params: Path) -> None:
 
 
 def test_a_models_own_settings_do_not_hide_what_is_varied(params: Path, tmp_path: Path) -> None:
-    own = "  unet:\n    train:\n      epochs: 3\n      seed: 9\n      weight_decay: 0.5\n"
+    own = "  unet:\n    train:\n      epochs: 3\n      seed: 9\n      optimiser:\n        weight_decay: 0.5\n"
     segnet = "  segnet:\n    network: segnet\n    width: 8\n    train:\n      epochs: 2\n"
     params.write_text(params.read_text().replace("\nmodels:\n  unet:\n", f"\nmodels:\n{segnet}{own}"))
     base = read_base(params)
@@ -159,7 +159,7 @@ def test_a_models_own_settings_do_not_hide_what_is_varied(params: Path, tmp_path
         made = settings(params, trial.options, tmp_path)
         (config,) = check_params(tmp_path / "changed.yaml")
         assert (config.train.epochs, config.train.seed) == (int(trial.variant), trial.seed)
-        assert config.train.weight_decay == 0.5  # which the study does not vary
+        assert config.train.optimiser.weight_decay == 0.5  # which the study does not vary
         assert trial.name == f"study-{Base(made).key}"
     (trial,) = (trial for trial in trials(find_study("architecture"), base, 1) if trial.variant == "segnet")
     assert settings(params, trial.options, tmp_path)["models"] == {"segnet": {"network": "segnet", "width": 16}}

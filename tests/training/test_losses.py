@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from harveyseg.training.losses import SegmentationLoss, class_weights, double_softmax_floor
+from harveyseg.training.losses import LossParams, SegmentationLoss, class_weights, double_softmax_floor
 
 
 def test_enet_weights_equal_the_formula_worked_out_by_hand() -> None:
@@ -43,10 +43,10 @@ def test_no_weights() -> None:
 def test_floor_of_the_double_softmax_is_reached_by_a_perfect_network_and_by_no_other() -> None:
     target = torch.randint(0, 25, (2, 4, 4))
     perfect = torch.nn.functional.one_hot(target, 25).permute(0, 3, 1, 2).float() * 1000
-    loss = SegmentationLoss(softmax_before_loss=True)
+    loss = SegmentationLoss(LossParams(softmax_before_loss=True))
     assert double_softmax_floor(25) == pytest.approx(2.2853, abs=1e-4)
     assert float(loss(perfect, target)) == pytest.approx(double_softmax_floor(25), abs=1e-5)
-    assert float(SegmentationLoss()(perfect, target)) == pytest.approx(0, abs=1e-5)
+    assert float(SegmentationLoss(LossParams())(perfect, target)) == pytest.approx(0, abs=1e-5)
     assert float(loss(torch.randn(2, 25, 4, 4) * 5, target)) > double_softmax_floor(25)
     # The whole range is 1: ln(e + 24) where a network is sure of a wrong class, ln 25 where it has no idea.
     assert float(loss(perfect.roll(1, dims=1), target)) == pytest.approx(math.log(math.e + 24), abs=1e-5)
@@ -61,7 +61,7 @@ def test_weighted_cross_entropy_equals_torch_where_weights_are_positive(scheme: 
     expected = torch.nn.functional.cross_entropy(
         logits, target, None if weights is None else torch.tensor(weights, dtype=torch.float32)
     )
-    assert float(SegmentationLoss(weights)(logits, target)) == pytest.approx(float(expected), rel=1e-5)
+    assert float(SegmentationLoss(LossParams(), weights)(logits, target)) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_dice_term_equals_a_slow_loop_over_photos_and_present_classes() -> None:
@@ -77,9 +77,9 @@ def test_dice_term_equals_a_slow_loop_over_photos_and_present_classes() -> None:
             p = probabilities[photo, class_id]
             dice.append(2 * (p * truth).sum() / (p.sum() + truth.sum()))
         per_photo.append(1 - sum(dice) / len(dice))
-    assert float(SegmentationLoss(dice=1.0)(logits, target)) == pytest.approx(sum(per_photo) / 2, rel=1e-5)
-    mixed = 0.25 * float(SegmentationLoss()(logits, target)) + 0.75 * sum(per_photo) / 2
-    assert float(SegmentationLoss(dice=0.75)(logits, target)) == pytest.approx(mixed, rel=1e-5)
+    assert float(SegmentationLoss(LossParams(dice=1.0))(logits, target)) == pytest.approx(sum(per_photo) / 2, rel=1e-5)
+    mixed = 0.25 * float(SegmentationLoss(LossParams())(logits, target)) + 0.75 * sum(per_photo) / 2
+    assert float(SegmentationLoss(LossParams(dice=0.75))(logits, target)) == pytest.approx(mixed, rel=1e-5)
 
 
 def slow_loss(logits: torch.Tensor, target: torch.Tensor, **settings: Any) -> float:
@@ -140,14 +140,17 @@ def test_every_term_equals_a_slow_loop_over_the_pixels(settings: dict[str, Any],
     if channels_last:
         logits = logits.to(memory_format=torch.channels_last)
     expected = slow_loss(logits, target, **settings)
-    assert float(SegmentationLoss(**settings)(logits, target)) == pytest.approx(expected, rel=1e-5)
+    params = LossParams.model_validate({key: value for key, value in settings.items() if key != "weights"})
+    assert float(SegmentationLoss(params, settings.get("weights"))(logits, target)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_label_smoothing_equals_torch() -> None:
     torch.manual_seed(0)
     logits, target = torch.randn(3, 25, 8, 8), torch.randint(0, 25, (3, 8, 8))
     expected = torch.nn.functional.cross_entropy(logits, target, label_smoothing=0.15)
-    assert float(SegmentationLoss(label_smoothing=0.15)(logits, target)) == pytest.approx(float(expected), rel=1e-6)
+    assert float(SegmentationLoss(LossParams(label_smoothing=0.15))(logits, target)) == pytest.approx(
+        float(expected), rel=1e-6
+    )
 
 
 def test_gradients_are_those_of_the_obvious_formula() -> None:
@@ -155,7 +158,7 @@ def test_gradients_are_those_of_the_obvious_formula() -> None:
     logits, target = torch.randn(2, 25, 6, 6, dtype=torch.float32), torch.randint(0, 5, (2, 6, 6))
     fast, obvious = logits.clone().requires_grad_(), logits.clone().double().requires_grad_()
     settings: dict[str, float] = {"dice": 0.5, "label_smoothing": 0.1, "presence": 0.2}
-    SegmentationLoss(**settings)(fast, target).backward()  # type: ignore[arg-type]
+    SegmentationLoss(LossParams.model_validate(settings))(fast, target).backward()
     p = obvious.softmax(1)
     truth = torch.nn.functional.one_hot(target, 25).permute(0, 3, 1, 2)
     dice = 2 * (p * truth).sum((2, 3)) / (p.sum((2, 3)) + truth.sum((2, 3)))
@@ -173,19 +176,21 @@ def test_gradients_are_those_of_the_obvious_formula() -> None:
 def test_double_softmax_with_a_dice_term_keeps_both_meanings() -> None:
     torch.manual_seed(0)
     logits, target = torch.randn(2, 25, 4, 4), torch.randint(0, 25, (2, 4, 4))
-    doubled = float(SegmentationLoss(softmax_before_loss=True)(logits, target))
-    dice = float(SegmentationLoss(dice=1.0)(logits, target))
-    both = float(SegmentationLoss(softmax_before_loss=True, dice=0.25)(logits, target))
+    doubled = float(SegmentationLoss(LossParams(softmax_before_loss=True))(logits, target))
+    dice = float(SegmentationLoss(LossParams(dice=1.0))(logits, target))
+    both = float(SegmentationLoss(LossParams(softmax_before_loss=True, dice=0.25))(logits, target))
     assert both == pytest.approx(0.75 * doubled + 0.25 * dice, rel=1e-5)
 
 
 def test_an_ignored_background_gives_no_gradient() -> None:
     logits = torch.zeros(1, 25, 1, 2, requires_grad=True)
-    SegmentationLoss(background_weight=0.0)(logits, torch.tensor([[[0, 5]]])).backward()
+    SegmentationLoss(LossParams(background_weight=0.0))(logits, torch.tensor([[[0, 5]]])).backward()
     assert logits.grad is not None
     assert float(logits.grad[..., 0].abs().sum()) == 0
     assert float(logits.grad[..., 1].abs().sum()) > 0
-    loss = SegmentationLoss(background_weight=0.0, dice=0.5)(logits, torch.zeros(1, 1, 2, dtype=torch.int64))
+    loss = SegmentationLoss(LossParams(background_weight=0.0, dice=0.5))(
+        logits, torch.zeros(1, 1, 2, dtype=torch.int64)
+    )
     (gradient,) = torch.autograd.grad(loss, logits)
     assert float(loss.detach()) == 0  # nothing there to learn from, and no division by zero
     assert float(gradient.abs().sum()) == 0
@@ -197,8 +202,8 @@ def test_presence_is_low_for_what_is_right_and_high_for_a_few_pixels_of_a_false_
     alarm = right.clone()
     alarm[0, :, :3, :3] = 0
     alarm[0, 9, :3, :3] = 100  # nine pixels of another class
-    loss = SegmentationLoss(presence=1.0)
-    plain = SegmentationLoss()
+    loss = SegmentationLoss(LossParams(presence=1.0))
+    plain = SegmentationLoss(LossParams())
     # By hand: 9 of 4096 pixels pool to 1 - ln(4096 / 9) / 50 = 0.878, and -ln(1 - 0.878) / 24 = 0.088.
     assert float(loss(right, target)) == pytest.approx(0, abs=1e-6)
     assert float(loss(alarm, target) - plain(alarm, target)) == pytest.approx(0.0875, abs=1e-3)
@@ -208,7 +213,7 @@ def test_a_class_of_weight_zero_gives_no_gradient() -> None:
     weights = np.ones(25)
     weights[3] = 0
     logits = torch.zeros(1, 25, 1, 2, requires_grad=True)
-    SegmentationLoss(weights)(logits, torch.tensor([[[3, 5]]])).backward()
+    SegmentationLoss(LossParams(), weights)(logits, torch.tensor([[[3, 5]]])).backward()
     assert logits.grad is not None
     assert float(logits.grad[..., 0].abs().sum()) == 0
     assert float(logits.grad[..., 1].abs().sum()) > 0

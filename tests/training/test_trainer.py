@@ -9,29 +9,34 @@ import pytest
 import torch
 
 from harveyseg.config.settings import parse
-from harveyseg.data.augmentation import AugmentationParams
 from harveyseg.data.cache import CachedPart
 from harveyseg.errors import HarveysegError
 from harveyseg.models import build
+from harveyseg.pipeline.check import merge
 from harveyseg.score import confusion, metrics
 from harveyseg.training.checkpoint import Checkpoint
-from harveyseg.training.trainer import Result, Training, TrainParams, at_output_stride, epoch_batches
+from harveyseg.training.params import TrainParams
+from harveyseg.training.trainer import Result, Training, at_output_stride
 
 SPEC = {"network": "unet", "width": 4, "dropout": 0.2}
 BASE: dict[str, Any] = {
-    "epochs": 3, "batch_size": 4, "lr": 0.01, "weight_decay": 0.0001, "optimiser": "adam", "schedule": "constant",
-    "plateau_patience": 1, "depth_factor": 1.0, "class_weights": "none", "softmax_before_loss": False, "dice": 0.0,
-    "ema": None, "keep": "best", "monitor": "val_argmax_score", "early_stopping": None, "encoder_weights": None,
-    "augmentation": AugmentationParams().model_dump(), "seed": 0, "threads": 1, "workers": 0, "device": "cpu",
-    "precision": "fp32",
+    "epochs": 3, "batch_size": 4, "lr": 0.01, "seed": 0, "device": "cpu", "precision": "fp32", "threads": 1,
+    "workers": 0, "encoder_weights": None, "class_weights": "none", "loss": {},
+    "optimiser": {"name": "adam", "weight_decay": 0.0001},
+    "schedule": {"name": "constant", "plateau_patience": 1},
+    "validation": {"monitor": "argmax_score", "keep": "best", "early_stopping": None},
+    "augmentation": {},
 }  # fmt: skip
-CROPS = {"crop": 32, "zoom": 0.3, "d4": 0.9, "focus": 0.5, "contrast": 0.2, "colour": 0.2}
+CROPS = {"crop": 32, "zoom": 0.3, "d4": 0.9, "contrast": 0.2, "colour": 0.2}
+RARE = {"rare_class_probability": 0.5}
+EMA = {"ema": 0.9}
+LAST = {"keep": "last"}
 COLOURS = {"contrast": 0.5, "colour": 0.3}
 SELF_TRAINING = {"weight": 1.0, "start": 0.0, "confidence": 0.0}
 
 
 def _training(part: CachedPart, folder: Path, **changes: Any) -> Training:
-    params = parse(TrainParams, {**BASE, **changes}, "train")
+    params = parse(TrainParams, merge(BASE, changes), "train")
     unlabelled = dataclasses.replace(part, masks=None)  # as the test part: photos alone
     return Training(SPEC, params, part, np.arange(8), np.arange(8, 12), Checkpoint(folder, "key"), unlabelled)
 
@@ -61,7 +66,16 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(tiny_par
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"augmentation": CROPS, "crops_per_photo": 2, "ema": 0.9, "self_training": SELF_TRAINING, "epochs": 2}],
+    [
+        {},
+        {
+            "augmentation": CROPS,
+            "sampling": {"crops_per_photo": 2, **RARE},
+            "optimiser": EMA,
+            "self_training": SELF_TRAINING,
+            "epochs": 2,
+        },
+    ],
 )
 def test_the_number_of_workers_does_not_change_the_weights(
     tiny_part: CachedPart, tmp_path: Path, changes: dict[str, Any]
@@ -72,14 +86,17 @@ def test_the_number_of_workers_does_not_change_the_weights(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"schedule": "one_cycle", "ema": 0.9, "optimiser": "adamw"},
-        {"schedule": "plateau", "plateau_patience": 0, "keep": "last"},
-        {"schedule": "cosine", "dice": 0.5, "class_weights": "enet", "precision": "bf16"},
+        {"schedule": {"name": "one_cycle"}, "optimiser": {"name": "adamw", "ema": 0.9}},
+        {"schedule": {"name": "plateau", "plateau_patience": 0}, "validation": LAST},
+        {"schedule": {"name": "cosine"}, "loss": {"dice": 0.5}, "class_weights": "enet", "precision": "bf16"},
         {
-            "crops_per_photo": 2, "ema": 0.9, "validate_every": 2, "keep": "last", "augmentation": CROPS,
-            "label_smoothing": 0.1, "background_weight": 0.5, "presence": 0.1,
+            "sampling": {"crops_per_photo": 2, **RARE}, "optimiser": EMA, "validation": {"every": 2, **LAST},
+            "augmentation": CROPS, "loss": {"label_smoothing": 0.1, "background_weight": 0.5, "presence": 0.1},
         },
-        {"ema": 0.9, "self_training": {"weight": 1.0, "start": 0.4, "confidence": 0.0}, "augmentation": COLOURS},
+        {
+            "optimiser": EMA, "self_training": {"weight": 1.0, "start": 0.4, "confidence": 0.0},
+            "augmentation": COLOURS,
+        },
     ],
 )  # fmt: skip
 def test_a_training_that_stopped_after_any_epoch_ends_in_the_same_weights(
@@ -107,36 +124,10 @@ def test_epochs_means_exactly_that_many_passes(tiny_part: CachedPart, tmp_path: 
     assert str(events[-1]).startswith(f"epoch   {epochs}/{epochs}  train loss ")
 
 
-def test_every_photo_comes_once_in_an_epoch_and_the_order_changes() -> None:
-    rows = list(range(100, 123))
-    orders = []
-    for epoch in range(3):
-        batches = epoch_batches(rows, 5, seed=0, epoch=epoch)
-        keys = [key for batch in batches for key in batch]
-        assert sorted(keys) == [(epoch, row, 0) for row in rows]
-        orders.append([row for _, row, _ in keys])
-    assert orders[0] != orders[1] != orders[2]
-
-
-def test_several_crops_of_each_photo_come_mixed() -> None:
-    batches = epoch_batches(range(10, 17), 4, seed=0, epoch=2, crops_per_photo=3)
-    keys = [key for batch in batches for key in batch]
-    assert sorted(keys) == [(2, row, repetition) for row in range(10, 17) for repetition in range(3)]
-    assert [len(batch) for batch in batches] == [4, 4, 4, 4, 5]
-    assert len({repetition for _, _, repetition in keys[:7]}) > 1
-
-
-def test_a_last_batch_of_one_joins_the_one_before() -> None:
-    assert [len(batch) for batch in epoch_batches(range(11), 5, 0, 0)] == [5, 6]
-    assert [len(batch) for batch in epoch_batches(range(12), 5, 0, 0)] == [5, 5, 2]
-    assert [len(batch) for batch in epoch_batches(range(3), 1, 0, 0)] == [1, 1, 1]
-    assert [len(batch) for batch in epoch_batches(range(1), 5, 0, 0)] == [1]
-
-
 def test_the_best_epoch_is_kept_or_the_last(tiny_part: CachedPart, tmp_path: Path) -> None:
     # The same training, so the only difference is which weights are handed over.
     best = _train(tiny_part, tmp_path / "best", epochs=6, lr=0.05)
-    last = _train(tiny_part, tmp_path / "last", epochs=6, lr=0.05, keep="last")
+    last = _train(tiny_part, tmp_path / "last", epochs=6, lr=0.05, validation=LAST)
     scores = [row["val_argmax_score"] for row in best.history]
     assert best.results["best/epoch"] == scores.index(max(scores))
     assert best.results["best/val_argmax_score"] == max(scores)
@@ -144,8 +135,10 @@ def test_the_best_epoch_is_kept_or_the_last(tiny_part: CachedPart, tmp_path: Pat
     assert _equal(best, last) == (best.results["best/epoch"] == 5)
 
 
-def test_early_stopping_stops_after_so_many_epochs_without_a_better_one(tiny_part: CachedPart, tmp_path: Path) -> None:
-    result = _train(tiny_part, tmp_path, epochs=30, lr=1e-9, early_stopping=2, monitor="val_argmax_score")
+def test_early_stopping_stops_after_that_many_epochs_without_a_better_one(
+    tiny_part: CachedPart, tmp_path: Path
+) -> None:
+    result = _train(tiny_part, tmp_path, epochs=30, lr=1e-9, validation={"early_stopping": 2})
     assert len(result.history) - 1 - result.results["best/epoch"] == 2
     assert len(result.history) < 30
 
@@ -181,14 +174,14 @@ def test_a_loss_that_explodes_stops_with_the_remedy(tiny_part: CachedPart, tmp_p
         ({"batch_size": 0}, r"train\.batch_size = 0: .*greater than or equal to 1"),
         ({"lr": -0.001}, r"train\.lr = -0\.001: .*greater than 0"),
         ({"epochs": 0}, r"train\.epochs = 0"),
-        ({"optimiser": "sgd"}, r"train\.optimiser = 'sgd': .*'adam' or 'adamw'"),
+        ({"optimiser": {"name": "sgd"}}, r"train\.optimiser\.name = 'sgd': .*'adam' or 'adamw'"),
         ({"encoder_weights": ""}, r"imagenet"),
         ({"learning_rate": 1}, r"train\.learning_rate: unknown key\. Known are: .*lr"),
     ],
 )
 def test_impossible_settings_name_the_key_and_what_is_allowed(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(HarveysegError, match=message):
-        parse(TrainParams, {**BASE, **changes}, "train")
+        parse(TrainParams, merge(BASE, changes), "train")
 
 
 def test_a_fold_without_photos_is_refused(tiny_part: CachedPart, tmp_path: Path) -> None:
@@ -206,7 +199,8 @@ def test_cuda_without_a_device_is_refused(tiny_part: CachedPart, tmp_path: Path)
 
 def test_an_epoch_has_crops_per_photo_steps_more(tiny_part: CachedPart, tmp_path: Path) -> None:
     """8 photos, 3 crops of each, batches of 4: 6 steps an epoch, and one_cycle ends with the last of them."""
-    training = _training(tiny_part, tmp_path, crops_per_photo=3, schedule="one_cycle", epochs=2)
+    changes = {"sampling": {"crops_per_photo": 3}, "schedule": {"name": "one_cycle"}, "epochs": 2}
+    training = _training(tiny_part, tmp_path, **changes)
     rates: list[float] = []
     training._optimiser.register_step_pre_hook(lambda optimiser, *_: rates.append(optimiser.param_groups[0]["lr"]))
     list(training.run())
@@ -218,10 +212,9 @@ def test_an_epoch_has_crops_per_photo_steps_more(tiny_part: CachedPart, tmp_path
 def test_validating_every_second_epoch_changes_no_weight_and_leaves_its_figures_out(
     tiny_part: CachedPart, tmp_path: Path
 ) -> None:
-    always = _train(tiny_part, tmp_path / "1", epochs=5, keep="last", ema=0.9)
-    events = list(
-        (training := _training(tiny_part, tmp_path / "2", epochs=5, keep="last", ema=0.9, validate_every=2)).run()
-    )
+    always = _train(tiny_part, tmp_path / "1", epochs=5, validation=LAST, optimiser=EMA)
+    training = _training(tiny_part, tmp_path / "2", epochs=5, validation={"every": 2, **LAST}, optimiser=EMA)
+    events = list(training.run())
     seldom = training.finished()
     assert _equal(always, seldom)
     assert ["val_loss" in row for row in seldom.history] == [False, True, False, True, True]  # the last one always
@@ -236,7 +229,7 @@ def test_validating_every_second_epoch_changes_no_weight_and_leaves_its_figures_
 
 
 def test_early_stopping_waits_for_a_validation(tiny_part: CachedPart, tmp_path: Path) -> None:
-    result = _train(tiny_part, tmp_path, epochs=30, lr=1e-9, early_stopping=2, validate_every=4)
+    result = _train(tiny_part, tmp_path, epochs=30, lr=1e-9, validation={"early_stopping": 2, "every": 4})
     assert "val_loss" in result.history[-1]
     assert len(result.history) < 30
 
@@ -254,7 +247,7 @@ def test_the_target_is_the_pixel_right_below_the_centre_of_each_block(stride: in
 
 
 def test_coarse_logits_are_learnt_and_validated_at_the_photos_size(tiny_part: CachedPart, tmp_path: Path) -> None:
-    params = parse(TrainParams, {**BASE, "epochs": 20, "lr": 0.02, "keep": "last"}, "train")
+    params = parse(TrainParams, merge(BASE, {"epochs": 20, "lr": 0.02, "validation": LAST}), "train")
     spec = {"network": "unet", "width": 4, "stem_stride": 2}
     training = Training(spec, params, tiny_part, np.arange(8), np.arange(8, 12), Checkpoint(tmp_path, "key"))
     list(training.run())
@@ -272,7 +265,9 @@ def test_coarse_logits_are_learnt_and_validated_at_the_photos_size(tiny_part: Ca
         truth = torch.from_numpy(tiny_part.masks[row : row + 1]).long()
         losses.append(float(torch.nn.functional.cross_entropy(enlarged, truth)))
         counts.append(confusion(tiny_part.masks[row], enlarged[0].argmax(0).to(torch.uint8).numpy()))
-    assert result.results["final/val_argmax_score"] == pytest.approx(metrics(np.stack(counts))["score"], abs=1e-3)
+    assert result.results["final/val_argmax_score"] == pytest.approx(
+        metrics(np.stack(counts))["argmax_score"], abs=1e-3
+    )
     assert result.results["final/val_loss"] == pytest.approx(np.mean(losses), rel=1e-3)
     assert result.results["final/val_argmax_score"] > 22 / 24  # more than all empty
 
@@ -293,17 +288,19 @@ def test_whole_photos_are_validated_in_batches_no_larger_than_the_crops(tiny_par
     assert shapes == {(True, (4, 3, 32, 32)), (False, (1, 3, 64, 64))}
 
 
-def test_focus_without_a_rare_class_is_warned_of(tiny_part: CachedPart, tmp_path: Path) -> None:
-    training = _training(tiny_part, tmp_path, augmentation=CROPS)
-    assert training.warnings == ["augmentation.focus: no class is rare in the training part: no crop is focused"]
+def test_sampling_without_a_rare_class_is_warned_of(tiny_part: CachedPart, tmp_path: Path) -> None:
+    training = _training(tiny_part, tmp_path, augmentation=CROPS, sampling=RARE)
+    assert training.warnings == [
+        "sampling.rare_class_probability: no class is rare in the training part, so crops are drawn evenly"
+    ]
     assert tiny_part.masks is not None
     tiny_part.masks[3, 5, 5] = 8
-    assert _training(tiny_part, tmp_path, augmentation=CROPS).warnings == []
+    assert _training(tiny_part, tmp_path, augmentation=CROPS, sampling=RARE).warnings == []
 
 
 def test_pseudo_labels_are_learnt_from_the_start_on_and_only_sure_ones(tiny_part: CachedPart, tmp_path: Path) -> None:
     def train(name: str, **changes: Any) -> Result:
-        settings: dict[str, Any] = {"ema": 0.9, "keep": "last", "epochs": 4, "augmentation": COLOURS}
+        settings: dict[str, Any] = {"optimiser": EMA, "validation": LAST, "epochs": 4, "augmentation": COLOURS}
         training = _training(tiny_part, tmp_path / name, **settings, **changes)
         # Without dropout and with batch norm's own statistics alone, a step that learns nothing changes nothing.
         for module in training._network.modules():
@@ -326,7 +323,8 @@ def test_pseudo_labels_are_learnt_from_the_start_on_and_only_sure_ones(tiny_part
 
 
 def test_the_self_training_loss_is_the_formula(tiny_part: CachedPart, tmp_path: Path) -> None:
-    training = _training(tiny_part, tmp_path, ema=0.5, self_training={"weight": 3.0, "start": 0.0, "confidence": 0.045})
+    self_training = {"weight": 3.0, "start": 0.0, "confidence": 0.045}
+    training = _training(tiny_part, tmp_path, optimiser={"ema": 0.5}, self_training=self_training)
     assert training._ema is not None
     with torch.no_grad():
         for parameter in training._network.parameters():
@@ -350,6 +348,6 @@ def test_the_self_training_loss_is_the_formula(tiny_part: CachedPart, tmp_path: 
 
 
 def test_self_training_without_photos_is_refused(tiny_part: CachedPart, tmp_path: Path) -> None:
-    params = parse(TrainParams, {**BASE, "ema": 0.9, "self_training": SELF_TRAINING}, "train")
+    params = parse(TrainParams, merge(BASE, {"optimiser": EMA, "self_training": SELF_TRAINING}), "train")
     with pytest.raises(HarveysegError, match=r"train\.self_training: there is no test photo"):
         Training(SPEC, params, tiny_part, np.arange(8), np.arange(8, 12), Checkpoint(tmp_path, "key"))

@@ -3,7 +3,6 @@
 import hashlib
 import math
 import random
-from collections.abc import Sequence
 
 import albumentations as A
 import cv2
@@ -11,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationInfo, field_validator
 
-from harveyseg.classes import N_CLASSES, RARE
 from harveyseg.config.settings import Section
 
 # Albumentations runs inside worker processes and beside torch's own threads; more threads here only stall both.
@@ -37,52 +35,17 @@ class AugmentationParams(Section):
     """Side in the cache's pixels of a square sample, cut out at random; null takes whole photos."""
     zoom: float = Field(default=0.0, ge=0, le=2)
     """The side of what a crop shows is ``crop * exp(U(-zoom, zoom))`` pixels of the photo."""
-    focus: float = Field(default=0.0, ge=0, le=1)
-    """Probability that a crop shows a rare class, see :class:`Focus`."""
     contrast: float = Field(default=0.0, ge=0, le=2)
     """Differences from mid-grey are multiplied by ``exp(U(-contrast, contrast))``."""
     colour: float = Field(default=0.0, ge=0, le=2)
     """The same for each channel by itself, which is also shifted by up to ``64 * colour`` grey levels."""
 
-    @field_validator("zoom", "focus")
+    @field_validator("zoom")
     @classmethod
     def _crop_needed(cls, value: float, info: ValidationInfo) -> float:
         if value and info.data.get("crop", 0) is None:
             raise ValueError("says how crops are cut out: set `crop`, or this to 0")
         return value
-
-
-class Focus:
-    """Class-balanced crops: which photo a sample is cut from, and which class it must show.
-
-    With the given probability a class is drawn evenly from those that cover less than 1% of the training pixels (the
-    background, which is not scored, left out), and then one of the photos that hold it, in place of the sample's own.
-
-    Args:
-        probability: share of the samples that are focused.
-        masks: (N, H, W) uint8, class ids.
-        rows: the photos to train on.
-        seed: the training's seed.
-
-    Attributes:
-        photos: the rows of the photos that hold a class, for each rare class.
-    """
-
-    def __init__(self, probability: float, masks: npt.NDArray[np.uint8], rows: Sequence[int], seed: int) -> None:
-        counts = {row: np.bincount(masks[row].ravel(), minlength=N_CLASSES) for row in rows}
-        total = np.sum(list(counts.values()), axis=0)
-        rare = [class_id for class_id in range(1, N_CLASSES) if 0 < total[class_id] < RARE * total.sum()]
-        self.photos = {class_id: [row for row in rows if counts[row][class_id]] for class_id in rare}
-        self._probability = probability
-        self._seed = seed
-
-    def __call__(self, epoch: int, row: int, repetition: int) -> tuple[int, int | None]:
-        """The photo's row and the class to show; the sample's own row and None where it is not focused."""
-        generator = np.random.default_rng(_seed("focus", self._seed, epoch, row, repetition))
-        if not self.photos or generator.random() >= self._probability:
-            return row, None
-        class_id = int(generator.choice(list(self.photos)))
-        return int(generator.choice(self.photos[class_id])), class_id
 
 
 class Augmentation:
@@ -127,7 +90,7 @@ class Augmentation:
         epoch: int,
         index: int,
         repetition: int = 0,
-        focus: int | None = None,
+        target_class: int | None = None,
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         """Transform one sample as (seed, epoch, index, repetition) says.
 
@@ -141,15 +104,15 @@ class Augmentation:
             epoch: number of the pass, from 0.
             index: the photo's row in the training cache.
             repetition: which of a photo's samples in the epoch, from 0.
-            focus: a class that the mask holds: one of its pixels, drawn evenly, lies near the crop's centre.
+            target_class: a class that the mask holds: the crop is cut around one of its pixels, drawn evenly.
 
         Returns:
             (H, W, 3) and (H, W), or (crop, crop, 3) and (crop, crop).
         """
-        generator = np.random.default_rng(_seed("crop", self._seed, epoch, index, repetition))
+        generator = np.random.default_rng(sample_seed("crop", self._seed, epoch, index, repetition))
         if self._params.crop is not None:
-            image, mask = _crop(image, mask, self._params.crop, self._params.zoom, focus, generator)
-        seed = _seed("", self._seed, epoch, index, repetition)
+            image, mask = _crop(image, mask, self._params.crop, self._params.zoom, target_class, generator)
+        seed = sample_seed("", self._seed, epoch, index, repetition)
         self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         result = self._compose(image=image, mask=mask)
         return self._recolour(result["image"], generator), result["mask"]
@@ -170,7 +133,7 @@ class Augmentation:
         Returns:
             Two of (H, W, 3), or of (crop, crop, 3).
         """
-        seed = _seed("views", self._seed, epoch, index, repetition)
+        seed = sample_seed("views", self._seed, epoch, index, repetition)
         generator = np.random.default_rng(seed)
         if self._params.crop is not None:
             mask = np.zeros(image.shape[:2], np.uint8)
@@ -190,7 +153,7 @@ class Augmentation:
         return np.asarray(cv2.LUT(np.ascontiguousarray(image), table[None]), np.uint8)
 
 
-def _seed(purpose: str, seed: int, epoch: int, index: int, repetition: int) -> int:
+def sample_seed(purpose: str, seed: int, epoch: int, index: int, repetition: int) -> int:
     """A seed of 32 bits; a photo's first sample and its further ones, and each purpose, draw apart."""
     key = f"{seed}/{epoch}/{index}" + (f"/{repetition}" if repetition else "") + (f"/{purpose}" if purpose else "")
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "little")
@@ -201,7 +164,7 @@ def _crop(
     mask: npt.NDArray[np.uint8],
     side: int,
     zoom: float,
-    focus: int | None,
+    target_class: int | None,
     generator: np.random.Generator,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Cut a square out and bring it to ``side`` pixels, the photo by area or linearly, the mask by nearest neighbour.
@@ -214,10 +177,10 @@ def _crop(
         top, left = (length // 2 for length in missing)
         borders = (top, missing[0] - top, left, missing[1] - left, cv2.BORDER_REFLECT_101)
         image, mask = (np.asarray(cv2.copyMakeBorder(array, *borders), np.uint8) for array in (image, mask))
-    if focus is None:
+    if target_class is None:
         top, left = (int(generator.integers(length - span + 1)) for length in mask.shape)
     else:
-        pixels = np.flatnonzero(mask == focus)
+        pixels = np.flatnonzero(mask == target_class)
         pixel = divmod(int(pixels[generator.integers(len(pixels))]), mask.shape[1])
         # Up to a third off the centre, so that a class is not learnt to be in the middle.
         jitter = generator.uniform(-span / 3, span / 3, size=2)

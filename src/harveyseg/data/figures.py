@@ -107,7 +107,7 @@ def photo_sizes(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
 def training_samples(part: CachedPart, params: SampleParams) -> list[AugmentedPhoto]:
     """Augment a few photos as a training with these settings does in its first epochs.
 
-    Only ``focus`` is ignored: it decides which photos are drawn.
+    Rare-class sampling is left out: it would show other photos.
 
     Args:
         part: the cached training part.
@@ -289,7 +289,7 @@ def augmented_figure(photos: Sequence[AugmentedPhoto], params: AugmentationParam
         grid[0, 0].set_ylabel(photo.name, fontsize=8.5, color=INK)
         grid[1, 0].set_ylabel("mask", fontsize=8.5, color=GREY)
     add_class_legend(figure, classes, columns=6)
-    values = params.model_dump(exclude={"focus"})  # which these samples ignore
+    values = params.model_dump()
     used = [name for name, value in values.items() if value and values[name.removesuffix("_limit")]]
     settings = ", ".join(f"{name}\u00a0{values[name]:g}" for name in used)  # a line does not break at such a space
     title = textwrap.fill(f"Samples of the first {_EPOCHS} epochs: {settings or 'no augmentation'}", 120)

@@ -19,7 +19,7 @@ from harveyseg.files import read_json, sha256, write_json
 from harveyseg.models import takes_encoder_weights, validate
 from harveyseg.models.pretrained import locate_encoder_weights
 from harveyseg.pipeline.code import code_digests, stage_files
-from harveyseg.training.trainer import TrainParams
+from harveyseg.training.params import TrainParams, moved_keys
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -87,6 +87,7 @@ def check_params(params: Path, scripts: Path = Path("stages")) -> list[ModelConf
             raise HarveysegError(
                 f"{params}: {name} must be a mapping that is not empty. `harveyseg preset demo` writes a complete file."
             )
+    _refuse_moved_keys(values, params)
     problems: list[str] = []
     resize = _gather(problems, parse, ResizeParams, values["resize-cache"], "resize-cache")
     split = _gather(problems, parse, SplitParams, values["split"], "split")
@@ -106,6 +107,22 @@ def check_params(params: Path, scripts: Path = Path("stages")) -> list[ModelConf
             configs.append(config)
     raise_problems(problems, str(params), "Correct params.yaml, or the -S option that set it.")
     return configs
+
+
+def _refuse_moved_keys(values: Mapping[str, Any], params: Path) -> None:
+    """Show each key of a flat section ``train``, as it was before it had groups, next to its present name."""
+    sections = {"train": values["train"]}
+    for name, entry in values["models"].items():
+        if isinstance(entry, dict) and isinstance(entry.get("train"), dict):
+            sections[f"models.{name}.train"] = entry["train"]
+    moved = [
+        f"{section}.{old}  ->  {section}.{new}" for section, train in sections.items() for old, new in moved_keys(train)
+    ]
+    raise_problems(
+        moved,
+        str(params),
+        "The section `train` has groups now: rename these keys, or write a new file with `harveyseg preset NAME`.",
+    )
 
 
 def _gather(problems: list[str], check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:

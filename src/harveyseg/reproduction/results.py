@@ -206,7 +206,10 @@ def write_results(base: Base, tracker: Tracker, path: Path, figure: Path) -> str
             parts.append(f"Not run: `harveyseg study {name}`.\n")
         if study.curves and drawn:
             parts.append(f"![Losses of each epoch]({figure.relative_to(path.parent)})\n")
-            if base.params["train"]["schedule"] in ("constant", "plateau"):  # which do not ask how many there will be
+            if base.params["train"]["schedule"]["name"] in (
+                "constant",
+                "plateau",
+            ):  # which do not ask how many there will be
                 parts.append("With the same seed these are one training that ends sooner or later.\n")
     result = "\n".join(parts)
     write_text(path, result)
@@ -598,7 +601,7 @@ def _floor(evidence: Evidence) -> str:
     losses = [
         run.metrics["final/train_loss"]
         for run in evidence.runs
-        if run.parameters.get("train.softmax_before_loss") == "true"
+        if run.parameters.get("train.loss.softmax_before_loss") == "true"
         and run.parameters.get("train.class_weights") != "report"
         and "final/train_loss" in run.metrics
     ]
@@ -665,7 +668,7 @@ def _parts(one: Variant) -> tuple[float, float, float]:
 def _collapse(evidence: Evidence) -> str:
     recipe = evidence.variant("softmax", "on")
     fallen = [run for run in evidence.runs if collapsed(run)]
-    two = [run for run in fallen if run.parameters.get("train.softmax_before_loss") == "true"]
+    two = [run for run in fallen if run.parameters.get("train.loss.softmax_before_loss") == "true"]
     if recipe is None:
         return "**Whether two softmaxes learn reliably** has not been tested: `harveyseg study softmax --seeds 3`.\n"
     seeds = f"{recipe.collapsed} of the {len(recipe.seeds)} seeds of the recipe ended so"

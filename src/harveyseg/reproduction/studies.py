@@ -533,9 +533,14 @@ def _trial(base: Base, variant: str, model: str, changes: Mapping[str, Any], see
     changes = {**changes, "train.seed": seed}
     # What is varied for all models must not be overridden by the model's own `train`.
     own = settings["models"].get(model, {}).get("train", {})
-    for key in [key for key in own if f"train.{key}" in changes]:
-        del own[key]
-        options.append(f"~models.{model}.train.{key}")
+    for path in changes:
+        section, *groups, key = path.split(".")
+        holder = own
+        for group in groups:
+            holder = holder.get(group, {})
+        if section == "train" and key in holder:
+            del holder[key]
+            options.append(f"~models.{model}.{path}")
     for path, value in changes.items():
         new = _set(settings, path, value)
         options.append(f"{'+' if new else ''}{path}={_hydra(value)}")

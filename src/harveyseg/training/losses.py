@@ -4,19 +4,36 @@ import math
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import nn
 
+from harveyseg.arrays import FloatArray
 from harveyseg.classes import N_CLASSES
+from harveyseg.config.settings import Section
 
 ClassWeights = Literal["none", "report", "enet", "sqrt"]
 
 _SQRT_BOUNDS = (0.2, 5.0)
 
 
-def class_weights(scheme: ClassWeights, frequencies: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
+class LossParams(Section):
+    """Group ``train.loss``: the terms of :class:`SegmentationLoss`. The defaults are plain cross-entropy."""
+
+    softmax_before_loss: bool = False
+    """Apply a softmax before the cross-entropy, which applies one of its own: the report's "softmax at the output"."""
+    dice: float = Field(default=0.0, ge=0, le=1)
+    """Share of the Dice term; the rest is cross-entropy."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the cross-entropy's target that is spread evenly over all classes (Szegedy et al. 2016)."""
+    background_weight: float = Field(default=1.0, ge=0)
+    """Weight of the unlabelled background in the cross-entropy and in the Dice term; 0 ignores it."""
+    presence: float = Field(default=0.0, ge=0)
+    """Weight of the image-level classification term: which classes does the sample hold at all?"""
+
+
+def class_weights(scheme: ClassWeights, frequencies: FloatArray) -> FloatArray | None:
     """Weight of each class in the cross-entropy.
 
     * ``report``: 1 / ln(percentage of occurrences), the report's trial 2 taken literally. **It is defective**: the
@@ -65,45 +82,37 @@ def double_softmax_floor(classes: int) -> float:
 class SegmentationLoss(nn.Module):
     """``(1 - dice) * cross_entropy + dice * (1 - mean Dice of the classes present in each photo) + presence * ...``.
 
+    * Cross-entropy applies the class weights and smooths the labels. ``softmax_before_loss`` feeds it probabilities,
+      which bounds it from below, see :func:`double_softmax_floor`.
+    * Dice is soft and taken per photo over the classes that it holds, as the competition scores it, rather than over
+      the batch.
+    * ``background_weight`` is for the class that nobody labelled: it multiplies the class weight of its pixels in the
+      cross-entropy and weighs its Dice. False alarms on the background still lower the Dice of the classes that raise
+      them.
+    * The presence term is the binary cross-entropy between whether each class 1..24 occurs in the photo and a smooth
+      maximum of its probability over the pixels, see :func:`_presence_loss`. The competition gives a whole point for a
+      class that is rightly left empty, which the other terms hardly see.
+
     Args:
+        params: the group ``train.loss``.
         weights: class weights, shape (25,), or None.
-        softmax_before_loss: apply a softmax to the logits before the cross-entropy, which applies one of its own: the
-            report's trial 4 ("softmax at the output" together with ``nn.CrossEntropyLoss``). It bounds the loss from
-            below, see :func:`double_softmax_floor`.
-        dice: share of the Dice term, 0..1. Dice is soft and taken per photo over the classes that it holds, as the
-            competition scores it, rather than over the batch.
-        label_smoothing: share of the target that is spread evenly over all classes (Szegedy et al. 2016), in the
-            cross-entropy.
-        background_weight: weight of the background, which nobody labelled: of its pixels in the cross-entropy, times
-            their class weight, and of its Dice in the Dice term; 0 ignores it. False alarms on the background still
-            lower the Dice of the classes that raise them.
-        presence: weight of the presence term: binary cross-entropy between whether each class 1..24 occurs in the
-            photo and a smooth maximum of its probability over the pixels, see :func:`_presence_loss`. The competition
-            gives a whole point for a class that is rightly left empty, which the other terms hardly see.
 
     Shape:
         logits (B, C, H, W) of any float type, target (B, H, W) int64; the loss is a float32 scalar.
+
+    >>> logits = torch.zeros(1, 25, 4, 4)
+    >>> target = torch.zeros(1, 4, 4, dtype=torch.int64)
+    >>> SegmentationLoss(LossParams())(logits, target)  # ln 25: all classes equally probable
+    tensor(3.2189)
     """
 
-    def __init__(
-        self,
-        weights: npt.NDArray[np.float64] | None = None,
-        softmax_before_loss: bool = False,
-        dice: float = 0.0,
-        label_smoothing: float = 0.0,
-        background_weight: float = 1.0,
-        presence: float = 0.0,
-    ) -> None:
+    def __init__(self, params: LossParams, weights: FloatArray | None = None) -> None:
         super().__init__()
-        self.softmax_before_loss = softmax_before_loss
-        self.dice = dice
-        self.label_smoothing = label_smoothing
-        self.background_weight = background_weight
-        self.presence = presence
+        self.params = params
         pixel_weights = None
-        if weights is not None or background_weight != 1:
+        if weights is not None or params.background_weight != 1:
             pixel_weights = torch.ones(N_CLASSES) if weights is None else torch.tensor(weights, dtype=torch.float32)
-            pixel_weights[0] *= background_weight
+            pixel_weights[0] *= params.background_weight
         self.pixel_weights: torch.Tensor | None
         self.register_buffer("pixel_weights", pixel_weights)
 
@@ -111,31 +120,37 @@ class SegmentationLoss(nn.Module):
         """Compute the loss in float32, whatever the network computed in."""
         # Classes last: a view of what a channels_last network returns, and twice as fast to run a softmax over.
         scores, target = logits.float().permute(0, 2, 3, 1).flatten(1, 2), target.flatten(1)  # (B, P, C), (B, P)
-        if self.pixel_weights is None and not (self.dice or self.label_smoothing or self.presence):
+        if self.pixel_weights is None and not (self.params.dice or self.params.label_smoothing or self.params.presence):
             pixels = scores.flatten(0, 1)
-            return F.cross_entropy(pixels.softmax(dim=1) if self.softmax_before_loss else pixels, target.flatten())
+            return F.cross_entropy(
+                pixels.softmax(dim=1) if self.params.softmax_before_loss else pixels, target.flatten()
+            )
         log_probabilities = scores.log_softmax(dim=2)
         true = _of_true_class(log_probabilities, target)
         loss = logits.new_zeros(())
-        if self.dice < 1:
-            if self.softmax_before_loss:
+        if self.params.dice < 1:
+            if self.params.softmax_before_loss:
                 again = scores.softmax(dim=2).log_softmax(dim=2)
-                loss = (1 - self.dice) * self._cross_entropy(again, _of_true_class(again, target), target)
+                loss = (1 - self.params.dice) * self._cross_entropy(again, _of_true_class(again, target), target)
             else:
-                loss = (1 - self.dice) * self._cross_entropy(log_probabilities, true, target)
-        if self.dice or self.presence:
+                loss = (1 - self.params.dice) * self._cross_entropy(log_probabilities, true, target)
+        if self.params.dice or self.params.presence:
             probabilities = log_probabilities.exp()
-            if self.dice:
-                loss = loss + self.dice * _dice_loss(probabilities, true.exp(), target, self.background_weight)
-            if self.presence:
-                loss = loss + self.presence * _presence_loss(probabilities, target)
+            if self.params.dice:
+                loss = loss + self.params.dice * _dice_loss(
+                    probabilities, true.exp(), target, self.params.background_weight
+                )
+            if self.params.presence:
+                loss = loss + self.params.presence * _presence_loss(probabilities, target)
         return loss
 
     def _cross_entropy(self, log_probabilities: torch.Tensor, true: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Weighted mean over the pixels; ``true`` is the log-probability of each pixel's true class."""
         pixels = -true
-        if self.label_smoothing:
-            pixels = (1 - self.label_smoothing) * pixels - self.label_smoothing * log_probabilities.mean(dim=2)
+        if self.params.label_smoothing:
+            pixels = (1 - self.params.label_smoothing) * pixels - self.params.label_smoothing * log_probabilities.mean(
+                dim=2
+            )
         if self.pixel_weights is None:
             return pixels.mean()
         # torch divides by the sum of the pixels' weights. With weights of mixed sign (`report`) that sum can be zero

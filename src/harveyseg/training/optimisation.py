@@ -5,11 +5,33 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
+from harveyseg.config.settings import Section
+
 OptimiserName = Literal["adam", "adamw"]
 ScheduleName = Literal["constant", "plateau", "cosine", "one_cycle"]
+
+
+class OptimiserParams(Section):
+    """Group ``train.optimiser``: how the weights move."""
+
+    name: OptimiserName
+    weight_decay: float = Field(ge=0)
+    depth_factor: float = Field(default=1.0, gt=0, le=1)
+    """Discriminative learning rate: each shallower group's rate is this times the next deeper one's; 1 is off."""
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of the exponential moving average of the weights; null is off."""
+
+
+class ScheduleParams(Section):
+    """Group ``train.schedule``: the learning rate over time, see :func:`make_schedule`."""
+
+    name: ScheduleName
+    plateau_patience: int = Field(ge=0)
+    """Epochs without a lower validation loss after which ``plateau`` divides the rate by ten."""
 
 
 def parameter_groups(

@@ -3,28 +3,24 @@
 import copy
 import math
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice, repeat
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, Dataset
 
 from harveyseg.classes import CLASS_NAMES
-from harveyseg.config.settings import Section
-from harveyseg.data.augmentation import Augmentation, AugmentationParams, Focus
+from harveyseg.data.augmentation import Augmentation
 from harveyseg.data.cache import CachedPart, channel_statistics, class_frequencies
 from harveyseg.data.normalisation import normalise
 from harveyseg.device import (
-    DeviceName,
-    PrecisionName,
     autocast,
     peak_memory_mb,
     resolve_device,
@@ -37,104 +33,15 @@ from harveyseg.models import build
 from harveyseg.models.pretrained import locate_encoder_weights
 from harveyseg.score import confusion, metrics
 from harveyseg.training.checkpoint import Checkpoint
-from harveyseg.training.losses import ClassWeights, SegmentationLoss, class_weights
+from harveyseg.training.dataset import RareClassSampler, SampleKey, Samples, UnlabelledViews, epoch_batches
+from harveyseg.training.losses import SegmentationLoss, class_weights
 from harveyseg.training.optimisation import (
     ExponentialMovingAverage,
-    OptimiserName,
-    ScheduleName,
     make_optimiser,
     make_schedule,
     parameter_groups,
 )
-
-
-class SelfTrainingParams(Section):
-    """Learning from the photos of the test part, which have no masks: a mean teacher with pseudo-labels.
-
-    The moving average of the weights (Tarvainen & Valpola 2017) labels a crop as it is, and the network learns the
-    labels of which the average is sure on the same crop in other colours (FixMatch, Sohn et al. 2020). ``train_loss``
-    leaves this loss out, so that it can be compared.
-    """
-
-    weight: float = Field(gt=0)
-    """Weight of the cross-entropy with the pseudo-labels."""
-    start: float = Field(ge=0, lt=1)
-    """Share of the epochs after which it begins; before that the labels would be bad."""
-    confidence: float = Field(ge=0, lt=1)
-    """Probability above which a pixel's label is learnt."""
-
-
-class TrainParams(Section):
-    """Section ``train``; ``models.<name>.train`` may override any key for one model."""
-
-    epochs: int = Field(ge=1)
-    """Passes over the training part of the fold."""
-    crops_per_photo: int = Field(default=1, ge=1)
-    """Samples of each photo in an epoch, each augmented by itself."""
-    batch_size: int = Field(ge=1)
-    lr: float = Field(gt=0, le=10)
-    """Learning rate of the deepest parameters."""
-    weight_decay: float = Field(ge=0)
-    optimiser: OptimiserName
-    schedule: ScheduleName
-    plateau_patience: int = Field(ge=0)
-    """Epochs without a lower validation loss after which ``schedule: plateau`` divides the rate by ten."""
-    depth_factor: float = Field(gt=0, le=1)
-    """Discriminative learning rate: each shallower group's rate is this times the next deeper one's; 1 is off."""
-    class_weights: ClassWeights
-    softmax_before_loss: bool
-    """The report's "softmax at the output": a double softmax, which bounds the cross-entropy from below at 2.285."""
-    dice: float = Field(ge=0, le=1)
-    """Share of the Dice term in the loss."""
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the cross-entropy's target that is spread evenly over all classes."""
-    background_weight: float = Field(default=1.0, ge=0)
-    """Weight of the unlabelled background in the cross-entropy and in the Dice term; 0 ignores it."""
-    presence: float = Field(default=0.0, ge=0)
-    """Weight of the image-level loss: which classes does the sample hold at all?"""
-    ema: float | None = Field(gt=0, lt=1)
-    """Decay of the moving average of the weights; null is off."""
-    self_training: SelfTrainingParams | None = None
-    """Pseudo-labels for the photos of the test part, as many a step as there are labelled ones; null is off."""
-    keep: Literal["best", "last"]
-    """Which epoch's weights are written: the one with the best ``monitor``, or the last."""
-    monitor: Literal["val_argmax_score", "val_loss"]
-    validate_every: int = Field(default=1, ge=1)
-    """Epochs from one validation to the next; the last epoch is always validated."""
-    early_stopping: int | None = Field(ge=1)
-    """Stop after so many epochs without a better ``monitor``; null trains all epochs."""
-    encoder_weights: str | None
-    """``imagenet``, a path to a local weights file, or null; for networks that have an encoder to load."""
-    augmentation: AugmentationParams
-    seed: int = Field(ge=0)
-    threads: int = Field(ge=1, le=256)
-    """CPU threads that compute; another number gives other weights."""
-    workers: int = Field(ge=0, le=64)
-    """Processes that augment beside the training; 0 augments in the training process. Does not change the result."""
-    device: DeviceName
-    precision: PrecisionName
-
-    @field_validator("encoder_weights")
-    @classmethod
-    def _not_empty(cls, value: str | None) -> str | None:
-        if value == "":
-            raise ValueError("must be `imagenet`, a path to a weights file, or null")
-        return value
-
-    @field_validator("self_training")
-    @classmethod
-    def _teacher_needed(cls, value: SelfTrainingParams | None, info: ValidationInfo) -> SelfTrainingParams | None:
-        if value is not None and info.data.get("ema", 0) is None:
-            raise ValueError("the moving average of the weights is the teacher: set `ema`, e.g. to 0.99")
-        return value
-
-    @field_validator("validate_every")
-    @classmethod
-    def _often_enough(cls, value: int, info: ValidationInfo) -> int:
-        if value > 1 and info.data.get("schedule") == "plateau":
-            raise ValueError("`schedule: plateau` looks at every epoch's validation loss: set this to 1")
-        return value
-
+from harveyseg.training.params import TrainParams
 
 Row = dict[str, float]
 """One epoch: epoch (from 0), time_ms, train_loss, val_loss, val_argmax_score, lr, images_per_second, seconds.
@@ -177,62 +84,6 @@ class Result:
     history: tuple[Row, ...]
     results: dict[str, float]
     """``best/*``, ``final/*``, ``epochs``, ``seconds``, ``images_per_second``, ``parameters``, ..."""
-
-
-SampleKey = tuple[int, int, int]
-"""Epoch, row of the photo in the cache, and which of the photo's samples in this epoch, from 0."""
-
-
-class _Samples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Augmented samples; the epoch is part of the key, since workers copy the dataset once and see no later change."""
-
-    def __init__(
-        self,
-        images: npt.NDArray[np.uint8],
-        masks: npt.NDArray[np.uint8],
-        augmentation: Augmentation,
-        focus: Focus | None,
-    ) -> None:
-        self._images, self._masks = images, masks
-        self._augmentation = augmentation
-        self._focus = focus
-
-    def __getitem__(self, key: SampleKey) -> tuple[torch.Tensor, torch.Tensor]:
-        epoch, row, repetition = key
-        photo, focus = (row, None) if self._focus is None else self._focus(epoch, row, repetition)
-        image, mask = self._augmentation(
-            np.array(self._images[photo]), np.array(self._masks[photo]), epoch, row, repetition, focus
-        )
-        return torch.from_numpy(np.ascontiguousarray(image)), torch.from_numpy(np.ascontiguousarray(mask))
-
-
-class _Views(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Two views of each sample of the photos without masks, see :meth:`Augmentation.views`."""
-
-    def __init__(self, images: npt.NDArray[np.uint8], augmentation: Augmentation) -> None:
-        self._images, self._augmentation = images, augmentation
-
-    def __getitem__(self, key: SampleKey) -> tuple[torch.Tensor, torch.Tensor]:
-        epoch, row, repetition = key
-        plain, recoloured = self._augmentation.views(np.array(self._images[row]), epoch, row, repetition)
-        return torch.from_numpy(np.ascontiguousarray(plain)), torch.from_numpy(np.ascontiguousarray(recoloured))
-
-
-def epoch_batches(
-    rows: Sequence[int], batch_size: int, seed: int, epoch: int, crops_per_photo: int = 1
-) -> list[list[SampleKey]]:
-    """Batches of one epoch in the order that (seed, epoch) says.
-
-    Every photo comes ``crops_per_photo`` times, all of them mixed. A last batch of one sample joins the batch before:
-    batch norm over one sample fails where a network pools to 1 x 1, and is noise elsewhere.
-    """
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order = torch.randperm(len(rows) * crops_per_photo, generator=generator).tolist()
-    keys = [(epoch, int(rows[position % len(rows)]), position // len(rows)) for position in order]
-    batches = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
-    if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
-        batches[-2].extend(batches.pop())
-    return batches
 
 
 def at_output_stride(target: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
@@ -309,26 +160,25 @@ class Training:
         if part.masks is None:
             raise HarveysegError("the training cache has no masks. Run `dvc repro resize-cache` again.")
         self._masks = part.masks
-        self._focus: Focus | None = None
-        if params.augmentation.focus:
-            self._focus = Focus(params.augmentation.focus, part.masks, self._train_rows, params.seed)
-            if not self._focus.photos:
-                self.warnings.append("augmentation.focus: no class is rare in the training part: no crop is focused")
+        self._rare_classes: RareClassSampler | None = None
+        if params.sampling.rare_class_probability:
+            self._rare_classes = RareClassSampler(
+                params.sampling.rare_class_probability, part.masks, self._train_rows, params.seed
+            )
+            if not self._rare_classes.photos:
+                self.warnings.append(
+                    "sampling.rare_class_probability: no class is rare in the training part, so crops are drawn evenly"
+                )
         self._network = build(spec, locate_encoder_weights(params.encoder_weights)).to(self.device)
         self._network.to(memory_format=torch.channels_last)
-        self._loss = SegmentationLoss(
-            weights,
-            params.softmax_before_loss,
-            params.dice,
-            params.label_smoothing,
-            params.background_weight,
-            params.presence,
-        ).to(self.device)
-        groups = parameter_groups(self._network.depth_groups(), params.lr, params.depth_factor)
-        self._optimiser = make_optimiser(params.optimiser, groups, params.weight_decay)
+        self._loss = SegmentationLoss(params.loss, weights).to(self.device)
+        groups = parameter_groups(self._network.depth_groups(), params.lr, params.optimiser.depth_factor)
+        self._optimiser = make_optimiser(params.optimiser.name, groups, params.optimiser.weight_decay)
         steps = params.epochs * len(self._batches(0))
-        self._schedule = make_schedule(params.schedule, self._optimiser, steps, params.plateau_patience)
-        self._ema = None if params.ema is None else ExponentialMovingAverage(self._network, params.ema)
+        self._schedule = make_schedule(params.schedule.name, self._optimiser, steps, params.schedule.plateau_patience)
+        self._ema = (
+            None if params.optimiser.ema is None else ExponentialMovingAverage(self._network, params.optimiser.ema)
+        )
         # The average is validated in a network of its own, so that training's own weights are never touched.
         self._averaged = None if self._ema is None else copy.deepcopy(self._network)
         # Whole photos are validated: no more of their pixels at a time than a batch of crops has.
@@ -345,7 +195,7 @@ class Training:
         """
         self._resume()
         augmentation = Augmentation(self._params.augmentation, self._params.seed)
-        samples = _Samples(self._part.images, self._masks, augmentation, self._focus)
+        samples = Samples(self._part.images, self._masks, augmentation, self._rare_classes)
         for epoch in range(len(self._history), self._params.epochs):
             if self._stopped_early():
                 break
@@ -356,7 +206,7 @@ class Training:
             lr = float(self._optimiser.param_groups[-1]["lr"])
             train_loss = self._pass(loader, views, epoch)
             train_seconds = time.perf_counter() - started
-            due = (epoch + 1) % self._params.validate_every == 0 or epoch + 1 == self._params.epochs
+            due = (epoch + 1) % self._params.validation.every == 0 or epoch + 1 == self._params.epochs
             validation = self._validate() if due else {}
             if isinstance(self._schedule, ReduceLROnPlateau):
                 self._schedule.step(validation["val_loss"])
@@ -377,7 +227,7 @@ class Training:
 
     def _batches(self, epoch: int) -> list[list[SampleKey]]:
         params = self._params
-        return epoch_batches(self._train_rows, params.batch_size, params.seed, epoch, params.crops_per_photo)
+        return epoch_batches(self._train_rows, params.batch_size, params.seed, epoch, params.sampling.crops_per_photo)
 
     def _loader(
         self, samples: Dataset[tuple[torch.Tensor, torch.Tensor]], batches: list[list[SampleKey]]
@@ -402,7 +252,7 @@ class Training:
         # One list of as many samples as needed, cut where the labelled ones are.
         keys = iter(epoch_batches(range(photos), samples, self._params.seed, epoch, -(-samples // photos))[0])
         views = [list(islice(keys, len(batch))) for batch in batches]
-        return self._loader(_Views(self._unlabelled.images, augmentation), views)
+        return self._loader(UnlabelledViews(self._unlabelled.images, augmentation), views)
 
     def _pass(
         self,
@@ -492,7 +342,7 @@ class Training:
     def _keep_if_best(self, row: Row) -> None:
         better = self._best is None or (
             row["val_argmax_score"] > self._best["row"]["val_argmax_score"]
-            if self._params.monitor == "val_argmax_score"
+            if self._params.validation.monitor == "argmax_score"
             else row["val_loss"] < self._best["row"]["val_loss"]
         )
         if better:
@@ -503,10 +353,10 @@ class Training:
         return {name: value.detach().cpu().clone() for name, value in state.items()}
 
     def _stopped_early(self) -> bool:
-        if self._params.early_stopping is None or self._best is None or "val_loss" not in self._history[-1]:
+        if self._params.validation.early_stopping is None or self._best is None or "val_loss" not in self._history[-1]:
             return False
         best_epoch: float = self._best["row"]["epoch"]
-        return len(self._history) - 1 - best_epoch >= self._params.early_stopping
+        return len(self._history) - 1 - best_epoch >= self._params.validation.early_stopping
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -534,7 +384,7 @@ class Training:
         """The kept weights and the figures, once :meth:`run` has come to its end."""
         assert self._best is not None, "run() was not iterated to its end"
         best, last = self._best["row"], self._history[-1]
-        kept = self._best["state"] if self._params.keep == "best" else self._current_weights()
+        kept = self._best["state"] if self._params.validation.keep == "best" else self._current_weights()
         seconds = sum(row["seconds"] for row in self._history)
         results = {
             **{f"best/{key}": best[key] for key in ("epoch", "train_loss", "val_loss", "val_argmax_score")},

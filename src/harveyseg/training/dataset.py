@@ -1,0 +1,116 @@
+"""Which samples an epoch is made of: augmented photos, batches in a seeded order, crops of rare classes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch.utils.data import Dataset
+
+from harveyseg.arrays import ClassMaps, Photos
+from harveyseg.classes import N_CLASSES, RARE
+from harveyseg.config.settings import Section
+from harveyseg.data.augmentation import Augmentation, sample_seed
+
+
+class SamplingParams(Section):
+    """Group ``train.sampling``: how many samples an epoch takes from each photo, and which classes they show."""
+
+    crops_per_photo: int = Field(default=1, ge=1)
+    """Samples of each photo in an epoch, each augmented by itself."""
+    rare_class_probability: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a crop shows a rare class, see :class:`RareClassSampler`."""
+
+
+SampleKey = tuple[int, int, int]
+"""Epoch, row of the photo in the cache, and which of the photo's samples in this epoch, from 0."""
+
+
+def epoch_batches(
+    rows: Sequence[int], batch_size: int, seed: int, epoch: int, crops_per_photo: int = 1
+) -> list[list[SampleKey]]:
+    """Batches of one epoch, in an order that depends on seed and epoch alone.
+
+    Every photo comes ``crops_per_photo`` times, all of them mixed. A last batch of one sample joins the batch before:
+    batch norm over one sample fails where a network pools to 1 x 1, and is noise elsewhere.
+
+    >>> epoch_batches([7, 8, 9], batch_size=2, seed=0, epoch=5)
+    [[(5, 8, 0), (5, 7, 0), (5, 9, 0)]]
+    """
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order = torch.randperm(len(rows) * crops_per_photo, generator=generator).tolist()
+    keys = [(epoch, int(rows[position % len(rows)]), position // len(rows)) for position in order]
+    batches = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
+    if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2].extend(batches.pop())
+    return batches
+
+
+class RareClassSampler:
+    """Class-balanced crops: which photo a sample is cut from, and which class it must show.
+
+    With the given probability a class is drawn evenly from those that cover less than 1% of the training pixels (the
+    background, which is not scored, left out), and then one of the photos that hold it, in place of the sample's own.
+
+    Args:
+        probability: share of the samples that must show a rare class.
+        masks: class maps of all photos of the cached part.
+        rows: the photos to train on.
+        seed: the training's seed.
+
+    Attributes:
+        photos: for each rare class, the rows of the photos that hold it.
+    """
+
+    def __init__(self, probability: float, masks: ClassMaps, rows: Sequence[int], seed: int) -> None:
+        counts = {row: np.bincount(masks[row].ravel(), minlength=N_CLASSES) for row in rows}
+        total = np.sum(list(counts.values()), axis=0)
+        rare = [class_id for class_id in range(1, N_CLASSES) if 0 < total[class_id] < RARE * total.sum()]
+        self.photos = {class_id: [row for row in rows if counts[row][class_id]] for class_id in rare}
+        self._probability = probability
+        self._seed = seed
+
+    def __call__(self, epoch: int, row: int, repetition: int) -> tuple[int, int | None]:
+        """The photo's row and the class to show; the sample's own row and None where no class is drawn."""
+        # "focus" is a part of the seed: another word would draw other samples.
+        generator = np.random.default_rng(sample_seed("focus", self._seed, epoch, row, repetition))
+        if not self.photos or generator.random() >= self._probability:
+            return row, None
+        class_id = int(generator.choice(list(self.photos)))
+        return int(generator.choice(self.photos[class_id])), class_id
+
+
+class Samples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Augmented photos with their masks.
+
+    The epoch is part of the key, because workers copy the dataset once and see no later change.
+    """
+
+    def __init__(
+        self, images: Photos, masks: ClassMaps, augmentation: Augmentation, rare_classes: RareClassSampler | None
+    ) -> None:
+        self._images = images
+        self._masks = masks
+        self._augmentation = augmentation
+        self._rare_classes = rare_classes
+
+    def __getitem__(self, key: SampleKey) -> tuple[torch.Tensor, torch.Tensor]:
+        epoch, row, repetition = key
+        photo, target_class = (row, None) if self._rare_classes is None else self._rare_classes(epoch, row, repetition)
+        image, mask = self._augmentation(
+            np.array(self._images[photo]), np.array(self._masks[photo]), epoch, row, repetition, target_class
+        )
+        return torch.from_numpy(np.ascontiguousarray(image)), torch.from_numpy(np.ascontiguousarray(mask))
+
+
+class UnlabelledViews(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Two views of each sample of the photos without masks, see :meth:`Augmentation.views`."""
+
+    def __init__(self, images: Photos, augmentation: Augmentation) -> None:
+        self._images = images
+        self._augmentation = augmentation
+
+    def __getitem__(self, key: SampleKey) -> tuple[torch.Tensor, torch.Tensor]:
+        epoch, row, repetition = key
+        plain, recoloured = self._augmentation.views(np.array(self._images[row]), epoch, row, repetition)
+        return torch.from_numpy(np.ascontiguousarray(plain)), torch.from_numpy(np.ascontiguousarray(recoloured))

@@ -1,0 +1,140 @@
+"""The section ``train`` of ``params.yaml``: what a training needs beside data and network, in groups by component."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from harveyseg.config.settings import Section
+from harveyseg.data.augmentation import AugmentationParams
+from harveyseg.device import DeviceName, PrecisionName
+from harveyseg.training.dataset import SamplingParams
+from harveyseg.training.losses import ClassWeights, LossParams
+from harveyseg.training.optimisation import OptimiserParams, ScheduleParams
+
+
+class ValidationParams(Section):
+    """Group ``train.validation``: how often the held-out photos are predicted, and what follows from it."""
+
+    every: int = Field(default=1, ge=1)
+    """Epochs from one validation to the next; the last epoch is always validated."""
+    monitor: Literal["argmax_score", "loss"]
+    """Which validation figure says that an epoch is better."""
+    keep: Literal["best", "last"]
+    """Which epoch's weights are written: the one with the best ``monitor``, or the last."""
+    early_stopping: int | None = Field(ge=1)
+    """Stop after this many epochs without a better ``monitor``; null trains all epochs."""
+
+
+class SelfTrainingParams(Section):
+    """Group ``train.self_training``: learning from the unlabelled test photos by a mean teacher's pseudo-labels.
+
+    The moving average of the weights (Tarvainen & Valpola 2017) labels a crop as it is, and the network learns the
+    confident labels on the same crop in other colours (FixMatch, Sohn et al. 2020). ``train_loss`` leaves this loss
+    out, so that it can be compared.
+    """
+
+    weight: float = Field(gt=0)
+    """Weight of the cross-entropy with the pseudo-labels."""
+    start: float = Field(ge=0, lt=1)
+    """Share of the epochs after which it begins; before that the labels would be bad."""
+    confidence: float = Field(ge=0, lt=1)
+    """Probability above which a pixel's label is learnt."""
+
+
+class TrainParams(Section):
+    """Section ``train``; ``models.<name>.train`` may override any key for one model."""
+
+    epochs: int = Field(ge=1)
+    """Passes over the training part of the fold."""
+    batch_size: int = Field(ge=1)
+    lr: float = Field(gt=0, le=10)
+    """Learning rate of the deepest parameters."""
+    seed: int = Field(ge=0)
+    device: DeviceName
+    precision: PrecisionName
+    threads: int = Field(ge=1, le=256)
+    """CPU threads that compute; another number gives other weights."""
+    workers: int = Field(ge=0, le=64)
+    """Processes that augment while the training computes; 0 augments in its own process. Never changes the result."""
+    encoder_weights: str | None
+    """``imagenet``, a path to a local weights file, or null; for networks that have an encoder to load."""
+    class_weights: ClassWeights
+    """Formula of the class weights in the cross-entropy, see :func:`harveyseg.training.losses.class_weights`."""
+    loss: LossParams
+    optimiser: OptimiserParams
+    schedule: ScheduleParams
+    validation: ValidationParams
+    augmentation: AugmentationParams
+    sampling: SamplingParams = SamplingParams()
+    self_training: SelfTrainingParams | None = None
+    """As many pseudo-labelled samples a step as labelled ones; null is off."""
+
+    @field_validator("encoder_weights")
+    @classmethod
+    def _not_empty(cls, value: str | None) -> str | None:
+        if value == "":
+            raise ValueError("must be `imagenet`, a path to a weights file, or null")
+        return value
+
+    @field_validator("validation")
+    @classmethod
+    def _every_epoch_for_plateau(cls, value: ValidationParams, info: ValidationInfo) -> ValidationParams:
+        schedule = info.data.get("schedule")
+        if value.every > 1 and schedule is not None and schedule.name == "plateau":
+            raise ValueError("`schedule.name: plateau` needs the validation loss of every epoch: set `every` to 1")
+        return value
+
+    @field_validator("sampling")
+    @classmethod
+    def _crops_for_rare_classes(cls, value: SamplingParams, info: ValidationInfo) -> SamplingParams:
+        augmentation = info.data.get("augmentation")
+        if value.rare_class_probability and augmentation is not None and augmentation.crop is None:
+            raise ValueError("only crops can show a rare class: set `augmentation.crop`, or this probability to 0")
+        return value
+
+    @field_validator("self_training")
+    @classmethod
+    def _average_as_teacher(cls, value: SelfTrainingParams | None, info: ValidationInfo) -> SelfTrainingParams | None:
+        optimiser = info.data.get("optimiser")
+        if value is not None and optimiser is not None and optimiser.ema is None:
+            raise ValueError("the teacher is the moving average of the weights: set `optimiser.ema`, e.g. to 0.99")
+        return value
+
+
+_MOVED = {
+    "dice": "loss.dice",
+    "softmax_before_loss": "loss.softmax_before_loss",
+    "label_smoothing": "loss.label_smoothing",
+    "background_weight": "loss.background_weight",
+    "presence": "loss.presence",
+    "optimiser": "optimiser.name",
+    "weight_decay": "optimiser.weight_decay",
+    "depth_factor": "optimiser.depth_factor",
+    "ema": "optimiser.ema",
+    "schedule": "schedule.name",
+    "plateau_patience": "schedule.plateau_patience",
+    "validate_every": "validation.every",
+    "monitor": "validation.monitor (argmax_score or loss)",
+    "keep": "validation.keep",
+    "early_stopping": "validation.early_stopping",
+    "crops_per_photo": "sampling.crops_per_photo",
+    "augmentation.focus": "sampling.rare_class_probability",
+}
+"""Former key of the section, when it was flat: where its value is now."""
+
+
+def moved_keys(train: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Keys of a section ``train`` that was written before it had groups, each with its present place.
+
+    >>> list(moved_keys({"lr": 0.001, "optimiser": "adam", "dice": 0.5}))
+    [('dice', 'loss.dice'), ('optimiser', 'optimiser.name')]
+    """
+    for old, new in _MOVED.items():
+        holder: Any = train
+        *groups, key = old.split(".")
+        for group in groups:
+            holder = holder.get(group) if isinstance(holder, Mapping) else None
+        # `optimiser` and `schedule` are groups now; only a plain value there is an old one.
+        if isinstance(holder, Mapping) and key in holder and not isinstance(holder[key], Mapping):
+            yield old, new

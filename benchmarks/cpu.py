@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
+from harveyseg.config.settings import load, parse
 from harveyseg.device import autocast, resolve_precision, seed_everything
 from harveyseg.models import build
 from harveyseg.project import library_versions
-from harveyseg.config.settings import load, parse
 from harveyseg.training.losses import LossParams, SegmentationLoss
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -20,7 +20,11 @@ def log(
     """A finished trial in MLflow: a training on each fold with that score, tagged."""
     records = []
     for fold, score in enumerate(scores):
-        parameters = {"train.seed": seed, "resize-cache.size": "128x128", "train.loss.softmax_before_loss": variant == "on"}
+        parameters = {
+            "train.seed": seed,
+            "resize-cache.size": "128x128",
+            "train.loss.softmax_before_loss": variant == "on",
+        }
         record = make_record("unet", fold, parameters=parameters, started_ms=START_MS + at)
         values = {"val/argmax_score": score, "val/score": score + 0.05, "val/all_empty_score": 0.6}
         # Of 9.6 classes per photo none is claimed where the score is that of an empty file.

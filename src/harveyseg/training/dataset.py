@@ -95,6 +95,7 @@ class Samples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         self._rare_classes = rare_classes
 
     def __getitem__(self, key: SampleKey) -> tuple[torch.Tensor, torch.Tensor]:
+        """Photo (H, W, 3) and class map (H, W) of a sample, uint8."""
         epoch, row, repetition = key
         photo, target_class = (row, None) if self._rare_classes is None else self._rare_classes(epoch, row, repetition)
         image, mask = self._augmentation(
@@ -111,6 +112,7 @@ class UnlabelledViews(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         self._augmentation = augmentation
 
     def __getitem__(self, key: SampleKey) -> tuple[torch.Tensor, torch.Tensor]:
+        """The plain and the recoloured view of a sample, both (H, W, 3), uint8."""
         epoch, row, repetition = key
         plain, recoloured = self._augmentation.views(np.array(self._images[row]), epoch, row, repetition)
         return torch.from_numpy(np.ascontiguousarray(plain)), torch.from_numpy(np.ascontiguousarray(recoloured))

@@ -46,7 +46,7 @@ from harveyseg.training.params import TrainParams
 Row = dict[str, float]
 """One epoch: epoch (from 0), time_ms, train_loss, val_loss, val_argmax_score, lr, images_per_second, seconds.
 
-An epoch that was not validated lacks val_loss and val_argmax_score. Images are samples, of which a photo can have several."""
+An epoch that was not validated lacks val_loss and val_argmax_score. Images are samples: a photo can have several."""
 
 
 @dataclass(frozen=True)

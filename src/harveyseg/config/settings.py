@@ -16,7 +16,7 @@ SectionT = TypeVar("SectionT", bound="Section")
 class Section(BaseModel):
     """Base of every section's model: immutable, and strict about unknown keys, NaN and infinity."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 def load(path: Path) -> dict[str, Any]:

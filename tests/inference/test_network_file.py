@@ -11,8 +11,7 @@ from safetensors.torch import save_file
 
 from harveyseg.errors import HarveysegError
 from harveyseg.inference.network_file import load_network, save_network
-from harveyseg.models import build
-from harveyseg.models.pretrained import locate_encoder_weights
+from harveyseg.models import build, locate_encoder_weights
 
 SPEC = {"network": "unet", "width": 4, "dropout": 0.1}
 MEAN, STD, SIZE = (0.1 + 0.2, 1 / 3, 0.5), (2 / 3, 0.1, 1e-17), (64, 96)

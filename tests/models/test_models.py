@@ -41,7 +41,11 @@ print(sorted(name for name in sys.modules if name.startswith("harveyseg.models."
 print("segmentation_models_pytorch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["[]", "['harveyseg.models.blocks', 'harveyseg.models.unet']", "False"]
+    assert done.stdout.splitlines() == [
+        "['harveyseg.models.networks']",
+        "['harveyseg.models.blocks', 'harveyseg.models.networks', 'harveyseg.models.networks.unet']",
+        "False",
+    ]
 
 
 @pytest.mark.parametrize("name", SPECS | RELATED)
@@ -186,7 +190,7 @@ def test_logits_that_are_no_whole_part_of_the_photo_are_refused(monkeypatch: pyt
     network = models.build(SPECS["unet"], None)
     for shape in [(24, 32), (32, 16), (8, 8), (128, 128)]:
         monkeypatch.setattr(type(network), "forward", lambda _self, photos, s=shape: photos.new_empty(2, 25, *s))
-        with pytest.raises(HarveysegError, match=f"it would answer with {shape[0]}x{shape[1]}"):
+        with pytest.raises(HarveysegError, match=f"its logits would have {shape[0]}x{shape[1]}"):
             models.validate(SPECS["unet"], None, "models.unet", (64, 64))
 
 

@@ -60,9 +60,10 @@ def test_what_functions_import_belongs_to_it() -> None:
 
 
 def test_one_network_is_not_made_of_another() -> None:
-    unet = module_closure("harveyseg.models.unet")
-    assert {PACKAGE / "models" / name for name in ("__init__.py", "unet.py", "blocks.py")} < set(unet)
-    assert not {PACKAGE / "models" / name for name in ("attention_unet.py", "unetplusplus.py", "smp.py")} & set(unet)
+    unet = module_closure("harveyseg.models.networks.unet")
+    assert {PACKAGE / "models" / name for name in ("__init__.py", "blocks.py", "networks/unet.py")} < set(unet)
+    others = ("pretrained.py", "networks/attention_unet.py", "networks/unetplusplus.py", "networks/smp.py")
+    assert not {PACKAGE / "models" / name for name in others} & set(unet)
 
 
 def test_a_script_is_no_part_of_its_answer(tmp_path: Path) -> None:
@@ -89,12 +90,12 @@ def test_an_unknown_module() -> None:
 
 
 def test_digests_are_the_files_and_the_same_in_every_checkout(tmp_path: Path) -> None:
-    files = module_closure("harveyseg.models.unet")
+    files = module_closure("harveyseg.models.networks.unet")
     digests = code_digests(files)
     assert digests["models/unet.py"] == sha256((PACKAGE / "models" / "unet.py").read_bytes()).hexdigest()
     assert len(digests) == len(files)
     shutil.copytree(PACKAGE, tmp_path / "harveyseg", ignore=shutil.ignore_patterns("__pycache__"))
-    call = "imports.code_digests(imports.module_closure('harveyseg.models.unet'))"
+    call = "imports.code_digests(imports.module_closure('harveyseg.models.networks.unet'))"
     code = f"import json; from harveyseg import imports; print(json.dumps({call}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert json.loads(done.stdout) == digests

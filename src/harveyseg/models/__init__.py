@@ -1,8 +1,7 @@
-"""The networks: one module per network, imported by its name only when it is asked for.
+"""Networks for semantic segmentation, found by name in :mod:`harveyseg.models.networks` and built from their settings.
 
-A network's module offers ``class Params(Section)``, its own settings, ``build(params, classes, encoder_weights) ->
-Network``, and ``TAKES_ENCODER_WEIGHTS``, whether it has an encoder that can start from pretrained weights. Nothing here
-imports a network statically: a stage that trains one network thus does not depend on the code of another.
+A network's module is imported only when the network is asked for, so a stage that trains one network does not depend on
+the code of another.
 """
 
 import importlib
@@ -18,9 +17,8 @@ from torch import Tensor, nn
 from harveyseg.classes import N_CLASSES
 from harveyseg.config.settings import Section, parse
 from harveyseg.errors import HarveysegError
-
-_NO_NETWORKS = frozenset({"blocks"})
-"""Modules of this package that hold no network."""
+from harveyseg.models import networks
+from harveyseg.project import project_root
 
 
 class Network(nn.Module, ABC):
@@ -34,8 +32,8 @@ class Network(nn.Module, ABC):
             photos: (B, 3, H, W) float, normalised RGB.
 
         Returns:
-            Logits, (B, classes, H / k, W / k), where k, a power of two and mostly 1, is the network's output stride:
-            whoever wants the photo's size enlarges them bilinearly.
+            Logits, (B, classes, H / k, W / k). k is the network's output stride, a power of two and mostly 1; a caller
+            that needs the photo's size enlarges the logits bilinearly.
 
         Raises:
             HarveysegError: when the network cannot take photos of this height and width.
@@ -47,19 +45,26 @@ class Network(nn.Module, ABC):
 
 
 def available() -> list[str]:
-    """Names of the networks, sorted, found by listing this package and without importing any of them."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NO_NETWORKS)
+    """Names of the networks, sorted; none of them is imported.
+
+    >>> available()
+    ['attention_unet', 'fcn', 'segnet', 'smp', 'unet', 'unetplusplus']
+    """
+    return sorted(module.name for module in pkgutil.iter_modules(networks.__path__))
 
 
 def takes_encoder_weights(spec: Mapping[str, Any], where: str) -> bool:
     """Whether a network can start from pretrained weights; one that cannot must be built with ``None``.
 
-    With this a default for all models can be laid aside for those it does not concern, so that no record claims a
-    pretraining that never was.
+    A default of ``train.encoder_weights`` for all models is ignored for the networks that cannot, so that no record
+    claims a pretraining that did not happen.
+
+    >>> takes_encoder_weights({"network": "unet"}, "models.unet")
+    False
 
     Args:
         spec: as for :func:`build`.
-        where: where the spec stands, for messages, e.g. ``"models.unet"``.
+        where: the spec's key in params.yaml, for messages, e.g. ``"models.unet"``.
 
     Raises:
         HarveysegError: when the network or one of its settings is wrong.
@@ -68,8 +73,23 @@ def takes_encoder_weights(spec: Mapping[str, Any], where: str) -> bool:
     return bool(module.TAKES_ENCODER_WEIGHTS)
 
 
+def locate_encoder_weights(name: str | None) -> str | None:
+    """``train.encoder_weights`` with a relative path made absolute; ``imagenet`` and other names as they are.
+
+    The path is relative to the project's root, also in a queued experiment, whose own folder lacks untracked files.
+    """
+    if name is None:
+        return None
+    path = project_root() / name
+    return str(path) if path.is_file() else name
+
+
 def build(spec: Mapping[str, Any], encoder_weights: str | None) -> Network:
     """Make a network with fresh weights, drawn from torch's global random state.
+
+    >>> unet = build({"network": "unet", "width": 16}, encoder_weights=None)
+    >>> unet(torch.zeros(1, 3, 64, 96)).shape
+    torch.Size([1, 25, 64, 96])
 
     Args:
         spec: ``{"network": <one of available()>, **its settings}``.
@@ -91,14 +111,14 @@ def validate(
     """Check that a network can be made, its pretrained weights included, and that it takes photos of a size.
 
     The network is really built, so that what passes here cannot fail after the data has been read. Published weights
-    that are not on this machine yet are downloaded on the way. Torch's random state is left as it was.
+    that this machine lacks are downloaded. Torch's random state does not change.
 
     Args:
         spec: as for :func:`build`.
         encoder_weights: as for :func:`build`.
-        where: where the spec stands, for messages, e.g. ``"models.unet"``.
-        size: (height, width) in pixels of the photos; ``None`` leaves the size unchecked.
-        crop: side in pixels of the crops that it is trained on; ``None`` for whole photos.
+        where: the spec's key in params.yaml, for messages, e.g. ``"models.unet"``.
+        size: (height, width) of the photos in pixels; ``None`` leaves the size unchecked.
+        crop: side in pixels of the crops that the network is trained on; ``None`` for whole photos.
 
     Raises:
         HarveysegError: naming the setting, what is wrong with it, and what is allowed.
@@ -129,20 +149,20 @@ def _resolve(spec: Mapping[str, Any], where: str) -> tuple[ModuleType, Section]:
     name = spec["network"]
     if name not in names:
         raise HarveysegError(f"{where}.network = {name!r}: allowed: {', '.join(names)}")
-    module = importlib.import_module(f"{__name__}.{name}")
+    module = importlib.import_module(f"{networks.__name__}.{name}")
     return module, parse(module.Params, {key: value for key, value in spec.items() if key != "network"}, where)
 
 
 def _check_size(network: Network, where: str, size: tuple[int, int], setting: str) -> None:
-    """Run the network on photos without content: the device ``meta`` computes shapes only, in milliseconds."""
+    """Run the network on empty photos: the device ``meta`` computes shapes only, in milliseconds."""
     height, width = size
     remedy = "Sizes divisible by 32 suit almost every network; a few encoders take only the size in their name."
     problem = f"{where}: cannot take photos of {height}x{width} pixels ({setting})"
     try:
         # Two photos: batch norm refuses to train on a single value per channel.
         logits = network.to("meta")(torch.empty(2, 3, height, width, device="meta"))
-    except Exception as error:  # libraries raise whatever they like for a size they cannot take
+    except Exception as error:  # libraries raise all kinds of errors for a size that they cannot take
         raise HarveysegError(f"{problem}: {str(error).rstrip('.')}. {remedy}") from error
     stride = height // logits.shape[-2]
     if stride not in (1, 2, 4) or (stride * logits.shape[-2], stride * logits.shape[-1]) != size:
-        raise HarveysegError(f"{problem}: it would answer with {'x'.join(map(str, logits.shape[-2:]))}. {remedy}")
+        raise HarveysegError(f"{problem}: its logits would have {'x'.join(map(str, logits.shape[-2:]))}. {remedy}")

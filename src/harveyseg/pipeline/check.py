@@ -16,8 +16,7 @@ from harveyseg.data.cache import ResizeParams
 from harveyseg.data.split import SplitParams
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import read_json, sha256, write_json
-from harveyseg.models import takes_encoder_weights, validate
-from harveyseg.models.pretrained import locate_encoder_weights
+from harveyseg.models import locate_encoder_weights, takes_encoder_weights, validate
 from harveyseg.pipeline.code import code_digests, stage_files
 from harveyseg.training.params import TrainParams, moved_keys
 

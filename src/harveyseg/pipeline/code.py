@@ -66,7 +66,7 @@ def stage_files(stage: str, scripts: Path, network: str | None = None) -> list[P
     Args:
         stage: its name in ``dvc.yaml``.
         scripts: the folder ``stages``.
-        network: for a stage of :data:`PER_MODEL`, the module of :mod:`harveyseg.models` that it builds.
+        network: for a stage of :data:`PER_MODEL`, the module of :mod:`harveyseg.models.networks` that it builds.
 
     Returns:
         The stage's script, then the package's files in alphabetical order.
@@ -78,7 +78,7 @@ def stage_files(stage: str, scripts: Path, network: str | None = None) -> list[P
     without = frozenset() if stage in RESULTS_OF_OBSERVERS else OBSERVERS
     files = set(closure(script, without))
     if network is not None:
-        files |= set(module_closure(f"harveyseg.models.{network}"))
+        files |= set(module_closure(f"harveyseg.models.networks.{network}"))
     return [script, *sorted(files)]
 
 

@@ -29,8 +29,7 @@ from harveyseg.device import (
     use_threads,
 )
 from harveyseg.errors import HarveysegError
-from harveyseg.models import build
-from harveyseg.models.pretrained import locate_encoder_weights
+from harveyseg.models import build, locate_encoder_weights
 from harveyseg.score import confusion, metrics
 from harveyseg.training.checkpoint import Checkpoint
 from harveyseg.training.dataset import RareClassSampler, SampleKey, Samples, UnlabelledViews, epoch_batches

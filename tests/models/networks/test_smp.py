@@ -24,7 +24,7 @@ from torch import Tensor
 
 from harveyseg import models
 from harveyseg.errors import HarveysegError
-from harveyseg.models.smp import Params, SmpNetwork, build
+from harveyseg.models.networks.smp import Params, SmpNetwork, build
 
 MOBILENET = {"network": "smp", "encoder": "mobilenet_v2"}
 PUBLISHED = smp.encoders.encoders["mobilenet_v2"]["pretrained_settings"]["imagenet"]

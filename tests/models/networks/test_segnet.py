@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harveyseg.errors import HarveysegError
-from harveyseg.models.segnet import Params, SegNet, build, unpool
+from harveyseg.models.networks.segnet import Params, SegNet, build, unpool
 
 
 def make(seed: int = 0, width: int = 2, classes: int = 25) -> SegNet:

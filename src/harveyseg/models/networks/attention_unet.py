@@ -1,8 +1,9 @@
 """Attention U-Net (Oktay et al. 2018, "Attention U-Net: Learning Where to Look for the Pancreas").
 
-The U-Net of :mod:`harveyseg.models.unet` whose skips pass through additive grid attention gates. As in the paper, the
-gating signal is the next coarser level of the expansive path (at the deepest gate: the bottom of the U), and the first
-skip, at full resolution, has no gate, since its features do not yet represent the photo in a high-dimensional space.
+The U-Net of :mod:`harveyseg.models.networks.unet` whose skips pass through additive grid attention gates. As in the
+paper, the gating signal is the next coarser level of the expansive path (at the deepest gate: the bottom of the U), and
+the first skip, at full resolution, has no gate, since its features do not yet represent the photo in a high-dimensional
+space.
 """
 
 import torch

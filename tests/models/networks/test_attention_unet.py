@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harveyseg.errors import HarveysegError
-from harveyseg.models import unet
-from harveyseg.models.attention_unet import AttentionGate, AttentionUnet, Params, build
+from harveyseg.models.networks import unet
+from harveyseg.models.networks.attention_unet import AttentionGate, AttentionUnet, Params, build
 
 
 def make(seed: int = 0, **settings: object) -> AttentionUnet:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from harveyseg.errors import HarveysegError
 from harveyseg.models.blocks import ContractingPath, he_initialise
-from harveyseg.models.unet import Params, Unet, build
+from harveyseg.models.networks.unet import Params, Unet, build
 
 
 def make(seed: int = 0, **settings: object) -> Unet:

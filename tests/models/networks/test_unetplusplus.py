@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harveyseg.errors import HarveysegError
-from harveyseg.models.unetplusplus import Params, UnetPlusPlus, build
+from harveyseg.models.networks.unetplusplus import Params, UnetPlusPlus, build
 
 
 def make(seed: int = 0, **settings: object) -> UnetPlusPlus:

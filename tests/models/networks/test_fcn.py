@@ -12,7 +12,7 @@ from torchvision.models.segmentation import fcn_resnet50
 
 from harveyseg import models
 from harveyseg.errors import HarveysegError
-from harveyseg.models.fcn import Fcn, Params, build
+from harveyseg.models.networks.fcn import Fcn, Params, build
 
 SPEC = {"network": "fcn"}
 CACHED_AS = "resnet50-0676ba61.pth"

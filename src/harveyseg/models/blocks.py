@@ -1,4 +1,4 @@
-"""What the U-Nets written here share: double convolutions, the contracting path, the step up, the settings."""
+"""Building blocks of the U-Nets and their settings; initialisation and errors that other networks share."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from harveyseg.config.settings import Section
 from harveyseg.errors import HarveysegError
 
 LEVELS = 5
-"""Resolutions, each half the one before: 5 double convolutions, 4 max-pools."""
+"""Number of resolutions, each half the one before: 5 double convolutions, 4 max-pools."""
 
 
 class UnetParams(Section):
@@ -28,15 +28,15 @@ class UnetParams(Section):
     """Where every 3x3 convolution is followed by batch normalisation: nowhere, contracting path, everywhere."""
     stem_stride: Literal[1, 2, 4] = 1
     """k: blocks of k x k pixels become channels before the first convolution (space to depth, the inverse of the
-    sub-pixel shuffle of Shi et al. 2016). All levels and the logits then are k times coarser, and a photo with k times
-    as many rows and columns costs what it did."""
+    sub-pixel shuffle of Shi et al. 2016). All levels and the logits are k times coarser, so that a photo with k times
+    as many rows and columns costs the same."""
 
 
 def reject_encoder_weights(encoder_weights: str | None) -> None:
     """Refuse pretrained weights for a network that is trained from scratch.
 
     Raises:
-        HarveysegError: when weights are asked for; ignoring them would record a pretraining that never was.
+        HarveysegError: when weights are asked for; ignoring them would record a pretraining that did not happen.
     """
     if encoder_weights is not None:
         raise HarveysegError(
@@ -46,7 +46,7 @@ def reject_encoder_weights(encoder_weights: str | None) -> None:
 
 
 def double_conv(inputs: int, outputs: int, batch_norm: bool) -> nn.Sequential:
-    """Two 3x3 convolutions, each followed by batch norm, if wanted, and ReLU: (B, inputs, H, W) -> (B, outputs, H, W).
+    """Two 3x3 convolutions, each followed by optional batch norm and ReLU: (B, inputs, H, W) -> (B, outputs, H, W).
 
     Ronneberger et al. 2015 use unpadded convolutions; padding by 1 keeps the size, so that every pixel gets a class.
     """
@@ -61,7 +61,7 @@ def double_conv(inputs: int, outputs: int, batch_norm: bool) -> nn.Sequential:
 
 
 class ContractingPath(nn.Module):
-    """The left half of the U: a double convolution on each of five levels, with 2x2 max-pool and dropout between."""
+    """The left half of the U: double convolutions on five levels, with 2x2 max-pool and dropout between them."""
 
     def __init__(self, width: int, dropout: float, batch_norm: bool, stem_stride: int = 1) -> None:
         """Make the path for photos of 3 channels.
@@ -70,7 +70,7 @@ class ContractingPath(nn.Module):
             width: channels of the first level.
             dropout: probability of zeroing an element after every max-pool.
             batch_norm: whether batch norm follows every convolution.
-            stem_stride: side of the blocks of pixels that become channels first, see :class:`UnetParams`.
+            stem_stride: side of the blocks of pixels that become channels, see :class:`UnetParams`.
         """
         super().__init__()
         self.stem_stride = stem_stride
@@ -121,7 +121,7 @@ class StepUp(nn.Module):
         self.convs = double_conv((skips + 1) * channels, channels, batch_norm)
 
     def forward(self, skips: Sequence[Tensor], below: Tensor) -> Tensor:
-        """Combine a coarse level with what is known at the finer one.
+        """Combine a coarse level with the skips of the finer one.
 
         Args:
             skips: each (B, channels, H, W).
@@ -137,8 +137,8 @@ class StepUp(nn.Module):
 def he_initialise(network: nn.Module) -> None:
     """Draw all convolution weights from N(0, sqrt(2 / N)) and set all biases to 0 (He et al. 2015).
 
-    N is the number of values that enter one output, as in Ronneberger et al. 2015, section 3. For a 2x2 up-convolution
-    with stride 2 these are its input channels, since each output sees just one pixel below it.
+    N is the number of inputs of one output, as in Ronneberger et al. 2015, section 3. For a 2x2 up-convolution with
+    stride 2 that is its number of input channels, since each output depends on one pixel only.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):

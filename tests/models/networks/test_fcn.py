@@ -13,6 +13,7 @@ from torchvision.models.segmentation import fcn_resnet50
 from harveyseg import models
 from harveyseg.errors import HarveysegError
 from harveyseg.models.networks.fcn import Fcn, Params, build
+from helpers.networks import parameter_count, parameter_ids
 
 SPEC = {"network": "fcn"}
 CACHED_AS = "resnet50-0676ba61.pth"
@@ -52,14 +53,13 @@ def test_it_is_torchvisions_network() -> None:
         assert torch.equal(network(photos), reference(photos)["out"])
     # By hand: ResNet-50 without its classifier 25,557,032 - 2,049,000, 3x3 convolution 9 * 2048 * 512, its batch norm
     # 1024, classes 25 * 512 + 25.
-    count = sum(parameter.numel() for parameter in network.parameters())
-    assert count == 25_557_032 - 2_049_000 + 9 * 2048 * 512 + 1024 + 25 * 512 + 25
+    assert parameter_count(network) == 25_557_032 - 2_049_000 + 9 * 2048 * 512 + 1024 + 25 * 512 + 25
 
 
 def test_depth_groups_follow_the_stages() -> None:
     network = build(Params(), 25, None)
     groups = network.depth_groups()
-    assert [id(parameter) for group in groups for parameter in group] == [id(value) for value in network.parameters()]
+    assert parameter_ids(groups) == [id(parameter) for parameter in network.parameters()]
     # A bottleneck has 3 convolutions and 3 batch norms, the first of a stage one of each more for its shortcut.
     assert [len(group) for group in groups] == [3, *(9 * blocks + 3 for blocks in (3, 4, 6, 3)), 5]
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harveyseg.errors import HarveysegError
 from harveyseg.models.networks.segnet import Params, SegNet, build, unpool
+from helpers.networks import parameter_count, parameter_ids
 
 
 def make(seed: int = 0, width: int = 2, classes: int = 25) -> SegNet:
@@ -41,8 +41,7 @@ def test_the_encoder_is_vgg16_and_the_decoder_its_mirror() -> None:
 # 2 for each of (2 + 4 + 12 + 24 + 24) w channels down and (24 + 20 + 10 + 3 + 1) w up: 2 * 124 w.
 @pytest.mark.parametrize("width", [4, 16, 64])
 def test_parameter_count(width: int) -> None:
-    count = sum(parameter.numel() for parameter in make(width=width).parameters())
-    assert count == 2 * 9 * 399 * width**2 + (27 + 9 * 25 + 248) * width + 25
+    assert parameter_count(make(width=width)) == 2 * 9 * 399 * width**2 + (27 + 9 * 25 + 248) * width + 25
 
 
 def test_parameter_count_of_vgg16_and_of_segnet_as_others_count_it() -> None:
@@ -51,9 +50,8 @@ def test_parameter_count_of_vgg16_and_of_segnet_as_others_count_it() -> None:
     # VGG16's 13 convolutions have 14,714,688 parameters, 4224 of them biases, which batch norm replaces here.
     assert sum(c.weight.numel() for c in encoder) == 14_714_688 - 4_224
     # Published tables say 29.44 million, or 29.45 with the 4224 + 3712 biases that batch norm makes idle.
-    count = sum(parameter.numel() for parameter in network.parameters())
-    assert count == 29_441_996
-    assert count + 4_224 + 3_712 == 29_449_932
+    assert parameter_count(network) == 29_441_996
+    assert parameter_count(network) + 4_224 + 3_712 == 29_449_932
 
 
 def test_unpooling_in_plain_loops() -> None:
@@ -135,22 +133,14 @@ def test_training_is_deterministic_and_asks_for_nothing_that_is_not() -> None:
     assert all(gradient.abs().sum() > 0 for gradient in first)
 
 
-def test_bf16_autocast_stays_in_bf16() -> None:
-    """Rounding moves some maxima to another pixel, so the logits are compared with float32's only roughly."""
+def test_autocast_keeps_bfloat16_through_the_unpooling() -> None:
     network = make(width=16).eval()
-    photos = torch.randn(2, 3, 64, 64)
-    exact = network(photos).detach()
-    network.to(memory_format=torch.channels_last)
     dtypes: list[torch.dtype] = []
     for stage in network.decoder:
         stage.register_forward_pre_hook(lambda _stage, inputs: dtypes.append(inputs[0].dtype))
     with torch.autocast("cpu", torch.bfloat16):
-        rounded = network(photos.to(memory_format=torch.channels_last))
+        network(torch.randn(2, 3, 64, 64))
     assert dtypes == [torch.bfloat16] * 5
-    assert rounded.dtype == torch.bfloat16
-    assert float((rounded.detach().float() - exact).norm() / exact.norm()) < 0.4
-    rounded.float().square().mean().backward()
-    assert all(value.grad is not None and torch.isfinite(value.grad).all() for value in network.parameters())
 
 
 def test_he_initialisation() -> None:
@@ -164,12 +154,5 @@ def test_he_initialisation() -> None:
 def test_depth_groups_run_from_the_photo_to_the_logits() -> None:
     network = make()
     groups = network.depth_groups()
-    assert [id(parameter) for group in groups for parameter in group] == [id(value) for value in network.parameters()]
+    assert parameter_ids(groups) == [id(parameter) for parameter in network.parameters()]
     assert [len(group) for group in groups] == [6, 6, 9, 9, 9, 9, 9, 9, 6, 3, 2]
-
-
-def test_errors() -> None:
-    with pytest.raises(HarveysegError, match=r"48x64 pixels: .* divisible by 32, as the network halves them 5 times"):
-        make()(torch.zeros(1, 3, 48, 64))
-    with pytest.raises(HarveysegError, match="trained from scratch"):
-        build(Params(), 25, "imagenet")

@@ -1,6 +1,6 @@
 """Attention U-Net (Oktay et al. 2018, "Attention U-Net: Learning Where to Look for the Pancreas").
 
-The U-Net of :mod:`harveyseg.models.networks.unet` whose skips pass through additive grid attention gates. As in the
+The U-Net of :mod:`harveyseg.models.networks.unet`, whose skips pass through additive grid attention gates. As in the
 paper, the gating signal is the next coarser level of the expansive path (at the deepest gate: the bottom of the U), and
 the first skip, at full resolution, has no gate, since its features do not yet represent the photo in a high-dimensional
 space.
@@ -23,14 +23,14 @@ class Params(UnetParams):
 class AttentionGate(nn.Module):
     """Additive grid attention gate (Oktay et al. 2018, equations 1 and 2).
 
-    For features x (C channels) and a gating signal g (2C channels) on the grid of g, which is half as fine::
+    For features x (C channels) and a gating signal g (2C channels) on a grid half as fine::
 
         q     = psi^T relu(W_x x + W_g g + b_g) + b_psi        one value per cell of the grid
         alpha = sigmoid(q), bilinearly resampled to the grid of x
         x_hat = alpha * x                                      the same alpha for all channels
 
-    W_g and psi are 1x1 convolutions. W_x also brings x to the grid of g: like the authors' code, a 2x2 convolution with
-    stride 2 and without bias, so that each cell sees all its four pixels. The intermediate space has C dimensions.
+    W_g and psi are 1x1 convolutions. W_x also brings x to the grid of g: as in the authors' code, it is a 2x2
+    convolution with stride 2 and without bias, so that each cell sees all its four pixels. The intermediate space has C dimensions.
     """
 
     def __init__(self, channels: int) -> None:
@@ -41,7 +41,7 @@ class AttentionGate(nn.Module):
         self.psi = nn.Conv2d(channels, 1, kernel_size=1)
 
     def forward(self, skip: Tensor, gating: Tensor) -> Tensor:
-        """Damp the parts of a skip that the coarser level has no use for.
+        """Weaken the parts of a skip that the coarser level does not need.
 
         Args:
             skip: x, (B, C, H, W).
@@ -55,7 +55,7 @@ class AttentionGate(nn.Module):
 
 
 class AttentionUnet(Network):
-    """(B, 3, H, W) -> logits (B, classes, H / k, W / k), for H and W divisible by 16 k, k being ``stem_stride``."""
+    """(B, 3, H, W) -> logits (B, classes, H / k, W / k), for H and W divisible by 16 k, where k is ``stem_stride``."""
 
     def __init__(self, params: Params, classes: int) -> None:
         """Make the network with He-initialised weights."""
@@ -88,6 +88,10 @@ class AttentionUnet(Network):
 
 def build(params: Params, classes: int, encoder_weights: str | None) -> AttentionUnet:
     """Make an Attention U-Net from scratch.
+
+    >>> network = build(Params(stem_stride=2), classes=25, encoder_weights=None)
+    >>> network(torch.zeros(1, 3, 64, 96)).shape
+    torch.Size([1, 25, 32, 48])
 
     Raises:
         HarveysegError: when ``encoder_weights`` is not ``None``.

@@ -20,7 +20,7 @@ from harveyseg.models import Network
 TAKES_ENCODER_WEIGHTS = True
 
 _IMAGENET = ResNet50_Weights.IMAGENET1K_V1
-"""Those that torchvision's own FCN starts from."""
+"""The weights that torchvision's own FCN starts from."""
 
 
 class Params(Section):
@@ -51,16 +51,20 @@ class Fcn(Network):
 def build(params: Params, classes: int, encoder_weights: str | None) -> Fcn:
     """Make an FCN.
 
+    >>> network = build(Params(), classes=25, encoder_weights=None).eval()
+    >>> network(torch.zeros(1, 3, 60, 90)).shape
+    torch.Size([1, 25, 60, 90])
+
     Args:
         params: empty.
         classes: channels of the logits.
         encoder_weights: ``None`` (fresh weights), ``"imagenet"`` (torchvision's, from its cache on this machine or
             downloaded from download.pytorch.org), or the path to a file with the state dict of torchvision's
-            ``resnet50`` (``.safetensors``, or whatever ``torch.load(weights_only=True)`` reads); its classifier ``fc``
-            may be in it.
+            ``resnet50`` (``.safetensors``, or a file that ``torch.load(weights_only=True)`` reads), with or without its
+            classifier ``fc``.
 
     Raises:
-        HarveysegError: when the weights cannot be had or do not fit.
+        HarveysegError: when the weights cannot be found or do not fit.
     """
     network = Fcn(classes)
     if encoder_weights == "imagenet":
@@ -93,5 +97,5 @@ def build(params: Params, classes: int, encoder_weights: str | None) -> Fcn:
 
 
 def _load_backbone(network: Fcn, state: dict[str, Tensor]) -> None:
-    """Load ResNet-50's weights, all of them but the classifier's."""
+    """Load ResNet-50's weights, except the classifier's."""
     network.model.backbone.load_state_dict({name: value for name, value in state.items() if not name.startswith("fc.")})

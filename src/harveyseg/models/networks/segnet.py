@@ -1,9 +1,10 @@
 """SegNet (Badrinarayanan, Kendall & Cipolla 2017, "SegNet: A Deep Convolutional Encoder-Decoder Architecture [...]").
 
-As in the paper: the 13 convolutions of VGG16 in five stages, each ending in a 2x2 max-pool that remembers where each
-maximum was; a mirrored decoder that puts the values back to these places, leaves 0 elsewhere, and makes the sparse maps
-dense by convolutions. All are 3x3 and followed by batch norm and ReLU but the last, which answers with the classes.
-Nothing but the places passes from the encoder to the decoder. As in the report's own networks, it starts from scratch.
+As in the paper: the 13 convolutions of VGG16 in five stages, each of which ends in a 2x2 max-pool that remembers where
+each maximum was; a mirrored decoder that puts the values back to these positions, leaves 0 elsewhere, and makes the
+sparse maps dense by convolutions. All convolutions are 3x3 and followed by batch norm and ReLU, except the last one,
+which returns the logits. Only the positions pass from the encoder to the decoder. Like the report's own networks,
+SegNet is trained from scratch.
 """
 
 from collections.abc import Sequence
@@ -67,11 +68,12 @@ class SegNet(Network):
                 f"photos of {height}x{width} pixels: height and width must be divisible by {multiple}, as the network "
                 f"halves them {len(self.encoder)} times."
             )
-        features, places = photos, []
+        features = photos
+        positions = []
         for stage in self.encoder:
             features, indices = F.max_pool2d(stage(features), kernel_size=2, return_indices=True)
-            places.append(indices)
-        for stage, indices in zip(self.decoder, reversed(places), strict=True):
+            positions.append(indices)
+        for stage, indices in zip(self.decoder, reversed(positions), strict=True):
             features = stage(unpool(features, indices))
         logits: Tensor = self.head(features)
         return logits
@@ -84,13 +86,18 @@ class SegNet(Network):
 def unpool(values: Tensor, indices: Tensor) -> Tensor:
     """Undo a 2x2 max-pool: each value goes back to where it was the maximum, 0 fills the other three pixels.
 
-    It is ``F.max_unpool2d``, which torch calls nondeterministic, since places could occur twice. Those of 2x2 windows
-    side by side cannot, and a scatter is known to be deterministic; it also keeps bfloat16, which autocast would not.
+    The same as ``F.max_unpool2d``, which torch calls nondeterministic, since a position could occur twice. In 2x2
+    windows that do not overlap none does, and a scatter is deterministic. It also keeps bfloat16, unlike autocast.
+
+    >>> import torch
+    >>> values, indices = F.max_pool2d(torch.tensor([[[[1.0, 2.0], [4.0, 3.0]]]]), 2, return_indices=True)
+    >>> unpool(values, indices).tolist()
+    [[[[0.0, 0.0], [4.0, 0.0]]]]
 
     Args:
         values: (B, C, H, W).
-        indices: int64 (B, C, H, W), as ``F.max_pool2d(..., return_indices=True)`` gives them: places in the flattened
-            plane of the result.
+        indices: int64 (B, C, H, W), as ``F.max_pool2d(..., return_indices=True)`` returns them: positions in the
+            flattened plane of the result.
 
     Returns:
         (B, C, 2 H, 2 W).
@@ -114,6 +121,11 @@ def _convolution(inputs: int, outputs: int) -> Sequence[nn.Module]:
 
 def build(params: Params, classes: int, encoder_weights: str | None) -> SegNet:
     """Make a SegNet from scratch.
+
+    >>> import torch
+    >>> network = build(Params(width=16), classes=25, encoder_weights=None)
+    >>> network(torch.zeros(1, 3, 64, 96)).shape
+    torch.Size([1, 25, 64, 96])
 
     Raises:
         HarveysegError: when ``encoder_weights`` is not ``None``.

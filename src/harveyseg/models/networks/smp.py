@@ -42,7 +42,7 @@ class Params(Section):
     ] = "Unet"
     """The decoder and how it is joined to the encoder."""
     encoder: str
-    """The network for image classification whose features are decoded."""
+    """The classification network whose features are decoded."""
     decoder_channels: tuple[int, ...] | None = None
     """For ``Unet``: channels of each decoder block, from the deepest; null takes smp's (256, 128, 64, 32, 16)."""
     output_stride: Literal[1, 2, 4] = 1

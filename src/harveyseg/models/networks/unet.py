@@ -1,8 +1,8 @@
 """U-Net (Ronneberger, Fischer & Brox 2015, "U-Net: Convolutional Networks for Biomedical Image Segmentation").
 
-As in the paper: five double 3x3 convolutions with max-pools between, 2x2 up-convolutions, concatenated skips, a 1x1
-convolution to the classes. As in the report: 16 instead of 64 channels at first, batch norm after every convolution of
-the contracting path, dropout 0.1 after every max-pool. Unlike the paper, convolutions are padded.
+As in the paper: five double 3x3 convolutions with max-pools between them, 2x2 up-convolutions, concatenated skips, a
+1x1 convolution to the classes. As in the report: 16 instead of 64 channels on the first level, batch norm after every
+convolution of the contracting path, dropout 0.1 after every max-pool. Unlike the paper, convolutions are padded.
 """
 
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ class Params(UnetParams):
 
 
 class Unet(Network):
-    """(B, 3, H, W) -> logits (B, classes, H / k, W / k), for H and W divisible by 16 k, k being ``stem_stride``."""
+    """(B, 3, H, W) -> logits (B, classes, H / k, W / k), for H and W divisible by 16 k, where k is ``stem_stride``."""
 
     def __init__(self, params: Params, classes: int) -> None:
         """Make the network with He-initialised weights."""
@@ -46,6 +46,11 @@ class Unet(Network):
 
 def build(params: Params, classes: int, encoder_weights: str | None) -> Unet:
     """Make a U-Net from scratch.
+
+    >>> import torch
+    >>> network = build(Params(stem_stride=2), classes=25, encoder_weights=None)
+    >>> network(torch.zeros(1, 3, 64, 96)).shape
+    torch.Size([1, 25, 32, 48])
 
     Raises:
         HarveysegError: when ``encoder_weights`` is not ``None``.

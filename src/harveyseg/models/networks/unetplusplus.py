@@ -1,13 +1,13 @@
 """U-Net++ (Zhou et al. 2018, "UNet++: A Nested U-Net Architecture for Medical Image Segmentation").
 
-Nested skip pathways on five levels (equation 1): with i the level, j the place along its pathway,
+Nested skip pathways on five levels (equation 1): with level i and position j along its pathway,
 
     X[i, 0] = H(X[i-1, 0])                                        the contracting path, with pooling
     X[i, j] = H([X[i, 0], ..., X[i, j-1], U(X[i+1, j-1])])        for j >= 1 and i + j <= 4
 
 where [] concatenates channels, U is a 2x2 up-convolution and H a double 3x3 convolution, as in the authors' code. The
-logits come from X[0, 4]. The paper's optional deep supervision (losses at X[0, 1], X[0, 2], X[0, 3], too) is not used:
-the report does not mention it.
+logits come from X[0, 4]. The paper's optional deep supervision (further losses at X[0, 1], X[0, 2], X[0, 3]) is not
+used: the report does not mention it.
 """
 
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ class Params(UnetParams):
 
 
 class UnetPlusPlus(Network):
-    """(B, 3, H, W) -> logits (B, classes, H / k, W / k), for H and W divisible by 16 k, k being ``stem_stride``."""
+    """(B, 3, H, W) -> logits (B, classes, H / k, W / k), for H and W divisible by 16 k, where k is ``stem_stride``."""
 
     def __init__(self, params: Params, classes: int) -> None:
         """Make the network with He-initialised weights."""
@@ -58,6 +58,11 @@ class UnetPlusPlus(Network):
 
 def build(params: Params, classes: int, encoder_weights: str | None) -> UnetPlusPlus:
     """Make a U-Net++ from scratch.
+
+    >>> import torch
+    >>> network = build(Params(stem_stride=2), classes=25, encoder_weights=None)
+    >>> network(torch.zeros(1, 3, 64, 96)).shape
+    torch.Size([1, 25, 32, 48])
 
     Raises:
         HarveysegError: when ``encoder_weights`` is not ``None``.

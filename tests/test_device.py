@@ -1,4 +1,4 @@
-"""Device and precision are what was asked for, or an error says what to set."""
+"""Device and precision are as requested, or an error says what to set."""
 
 import random
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 
 from harveyseg.device import (
     autocast,
-    describe,
+    compute_environment,
     peak_memory_mb,
     resolve_device,
     resolve_precision,
@@ -34,16 +34,16 @@ def test_without_cuda() -> None:
 def test_with_cuda() -> None:
     assert resolve_device("auto").type == resolve_device("cuda").type == "cuda"
     assert resolve_device("cpu") == CPU
-    found = describe(resolve_device("cuda"))
-    assert found["device_name"] == torch.cuda.get_device_name()
-    assert {"cuda", "cudnn", "driver"} < found.keys()
+    environment = compute_environment(resolve_device("cuda"))
+    assert environment["device_name"] == torch.cuda.get_device_name()
+    assert {"cuda", "cudnn", "driver"} < environment.keys()
     torch.ones(2**20, device="cuda")  # 4 MiB
     peak = peak_memory_mb(resolve_device("cuda"))
     assert peak is not None
     assert peak >= 4
 
 
-def test_precision_that_is_asked_for() -> None:
+def test_requested_precision() -> None:
     assert resolve_precision("fp32", CPU) == torch.float32
     assert resolve_precision("bf16", CPU) == torch.bfloat16
 
@@ -80,12 +80,12 @@ def test_a_seed_determines_every_generator(seed: int) -> None:
     seed_everything(seed)
     assert draws() == first
     seed_everything(seed + 1)
-    assert all(one != other for one, other in zip(draws(), first, strict=True))
+    assert all(new != old for new, old in zip(draws(), first, strict=True))
 
 
-def test_what_computed_is_described() -> None:
-    found = describe(CPU)
-    assert found.keys() == {"python", "torch", "platform", "device_name"}
-    assert found["torch"] == torch.__version__
-    assert all(found.values())
+def test_the_environment_that_is_recorded() -> None:
+    environment = compute_environment(CPU)
+    assert environment.keys() == {"python", "torch", "platform", "device_name"}
+    assert environment["torch"] == torch.__version__
+    assert all(environment.values())
     assert peak_memory_mb(CPU) is None

@@ -1,4 +1,4 @@
-"""Which device, which precision, how many threads: resolved once and recorded with each run."""
+"""Device, precision and threads: resolved once and recorded with each run."""
 
 import os
 import platform
@@ -16,10 +16,13 @@ PrecisionName = Literal["auto", "fp32", "bf16"]
 
 
 def resolve_device(name: DeviceName) -> torch.device:
-    """``auto`` takes CUDA where there is one.
+    """``auto`` takes a CUDA device if there is one.
+
+    >>> resolve_device("cpu")
+    device(type='cpu')
 
     Raises:
-        HarveysegError: when ``cuda`` is asked for and there is none.
+        HarveysegError: when ``cuda`` is asked for and there is no such device.
     """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
@@ -30,8 +33,8 @@ def resolve_device(name: DeviceName) -> torch.device:
 def resolve_precision(name: PrecisionName, device: torch.device) -> torch.dtype:
     """``auto`` takes bfloat16 where the chip computes with it, and float32 elsewhere.
 
-    On a CPU that lacks AVX-512 BF16 or AMX, bfloat16 works but is emulated and slower than float32, hence the look
-    at the CPU's capabilities. float16 is not offered: U-Nets from scratch overflow in it.
+    A CPU without AVX-512 BF16 or AMX emulates bfloat16, which is slower than float32, so ``auto`` looks at the CPU's
+    capabilities. float16 is not offered: U-Nets that are trained from scratch overflow in it.
     """
     if name == "fp32":
         return torch.float32
@@ -39,7 +42,7 @@ def resolve_precision(name: PrecisionName, device: torch.device) -> torch.dtype:
         return torch.bfloat16
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    native = {"avx512_bf16", "amx_bf16"} & set(_cpu_info("flags").split())
+    native = {"avx512_bf16", "amx_bf16"} & set(_read_cpuinfo("flags").split())
     return torch.bfloat16 if native else torch.float32
 
 
@@ -48,61 +51,66 @@ def precision_name(dtype: torch.dtype) -> str:
     return {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype]
 
 
-def _cpu_info(key: str) -> str:
-    """A line of /proc/cpuinfo; empty where there is none (macOS)."""
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as opened:
-            line = next((line for line in opened if line.startswith(key)), "")
-    except OSError:
-        return ""
-    return line.partition(":")[2].strip()
-
-
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
-    """Autocast to ``dtype``; nothing for float32."""
+    """Autocast to ``dtype``; for float32 a context that does nothing."""
     if dtype == torch.float32:
         return nullcontext()
     return torch.autocast(device.type, dtype=dtype)
 
 
 def use_threads(count: int) -> None:
-    """Let torch compute with ``count`` threads. Another count gives other sums, so it is part of a run's identity."""
+    """Let torch compute with ``count`` threads. Sums depend on their number, so it is part of a run's identity."""
     torch.set_num_threads(count)
 
 
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch, and ask for deterministic kernels where they exist."""
-    # cuBLAS reads this when it starts; without it its matrix products differ from run to run.
+    # cuBLAS reads this when it starts; without it, matrix products differ from run to run.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     torch.backends.cudnn.benchmark = False
-    # Bilinear upsampling has no deterministic CUDA backward: warn_only, so that those networks run all the same.
+    # Bilinear upsampling has no deterministic CUDA backward: warn_only lets those networks run nevertheless.
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # That also fills each new tensor with NaN, for the sake of code that reads what it never wrote, which takes up to
-    # a sixth of the time of a training step on a CPU (benchmarks/cpu.py). Kernels overwrite all of it.
+    # That also fills each new tensor with NaN, which matters only to code that reads memory it never wrote, and takes
+    # up to a sixth of the time of a training step on a CPU (benchmarks/cpu.py).
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def describe(device: torch.device) -> dict[str, str]:
-    """What computed: device name and the versions that can change a result.
+def compute_environment(device: torch.device) -> dict[str, str]:
+    """The device and the versions that can change a result.
 
     Returns:
         ``python``, ``torch``, ``platform``, ``device_name`` and, on CUDA, ``cuda``, ``cudnn`` and ``driver``.
     """
-    found = {
+    environment = {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),
-        "device_name": _cpu_info("model name") or platform.processor() or platform.machine(),
+        "device_name": _read_cpuinfo("model name") or platform.processor() or platform.machine(),
     }
     if device.type == "cuda":
-        found["device_name"] = torch.cuda.get_device_name(device)
-        found["cuda"] = str(torch.version.cuda)
-        found["cudnn"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
-        found["driver"] = _driver_version()
-    return found
+        environment["device_name"] = torch.cuda.get_device_name(device)
+        environment["cuda"] = str(torch.version.cuda)
+        environment["cudnn"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
+        environment["driver"] = _driver_version()
+    return environment
+
+
+def peak_memory_mb(device: torch.device) -> float | None:
+    """Most CUDA memory allocated so far, in MiB; None on a CPU."""
+    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
+
+
+def _read_cpuinfo(key: str) -> str:
+    """The first value of a key in /proc/cpuinfo; empty where there is no such file (macOS)."""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as opened:
+            line = next((line for line in opened if line.startswith(key)), "")
+    except OSError:
+        return ""
+    return line.partition(":")[2].strip()
 
 
 def _driver_version() -> str:
@@ -112,8 +120,3 @@ def _driver_version() -> str:
     except OSError:
         return "unknown"
     return next((word for word in words if word[0].isdigit() and "." in word), "unknown")
-
-
-def peak_memory_mb(device: torch.device) -> float | None:
-    """Most CUDA memory held so far, in MiB; None on a CPU."""
-    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from harveyseg.classes import CLASS_NAMES, N_SCORED, SCORE_SIZE
 from harveyseg.data.cache import CachedPart
-from harveyseg.device import describe, precision_name
+from harveyseg.device import compute_environment, precision_name
 from harveyseg.files import digest, sha256
 from harveyseg.pipeline.check import ModelConfig, flat_parameters
 from harveyseg.project import experiment_name, git_state, library_versions
@@ -97,7 +97,7 @@ def new_record(
         device=device.type,
         environment={
             **library_versions(),
-            **describe(device),
+            **compute_environment(device),
             "precision": precision_name(dtype),
         },  # torch.__version__ names the build, too
         started_ms=round(time.time() * 1000),

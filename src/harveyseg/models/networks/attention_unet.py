@@ -30,7 +30,8 @@ class AttentionGate(nn.Module):
         x_hat = alpha * x                                      the same alpha for all channels
 
     W_g and psi are 1x1 convolutions. W_x also brings x to the grid of g: as in the authors' code, it is a 2x2
-    convolution with stride 2 and without bias, so that each cell sees all its four pixels. The intermediate space has C dimensions.
+    convolution with stride 2 and without bias, so that each cell sees all its four pixels. The intermediate space has C
+    dimensions.
     """
 
     def __init__(self, channels: int) -> None:

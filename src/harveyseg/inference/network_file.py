@@ -1,4 +1,4 @@
-"""``weights.safetensors``: a trained network in one file, with what is needed to use it on new photos."""
+"""``weights.safetensors``: a trained network in one file, with all that is needed to use it on new photos."""
 
 import json
 from collections.abc import Mapping
@@ -21,9 +21,9 @@ class TrainedNetwork:
     """A network with its weights, in eval mode on the CPU."""
 
     network: nn.Module
-    """(B, 3, H, W) float, normalised -> logits (B, 25, H, W)."""
+    """(B, 3, H, W) float, normalised -> logits (B, C, H / stride, W / stride)."""
     spec: dict[str, Any]
-    """What :func:`harveyseg.models.build` made it from."""
+    """The settings that :func:`harveyseg.models.build` made it from."""
     mean: tuple[float, float, float]
     """Mean of each RGB channel of the training photos, on the scale 0..1."""
     std: tuple[float, float, float]
@@ -40,7 +40,16 @@ def save_network(
     std: tuple[float, ...],
     size: tuple[int, int],
 ) -> None:
-    """Write a state dict with its description, atomically."""
+    """Write a state dict and its description, atomically.
+
+    Args:
+        path: the file.
+        state: the network's state dict.
+        spec: as for :func:`harveyseg.models.build`.
+        mean: of each RGB channel of the training photos, on the scale 0..1.
+        std: standard deviation of each channel, on the scale 0..1.
+        size: (height, width) in pixels of the photos that it was trained on.
+    """
     header = {"harveyseg": json.dumps({"spec": dict(spec), "mean": mean, "std": std, "size": size}, sort_keys=True)}
     with atomic(path) as temporary:
         save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary, header)
@@ -69,5 +78,10 @@ def load_network(path: Path) -> TrainedNetwork:
         network.load_state_dict(state)
     except (HarveysegError, RuntimeError) as error:  # another version may lack the network, or one of its settings
         raise HarveysegError(f"{path}: does not fit the network {description['spec']}: {error}. {remedy}") from None
-    mean, std, size = (tuple(description[key]) for key in ("mean", "std", "size"))
-    return TrainedNetwork(network.eval(), description["spec"], mean, std, size)
+    return TrainedNetwork(
+        network.eval(),
+        description["spec"],
+        mean=tuple(description["mean"]),
+        std=tuple(description["std"]),
+        size=tuple(description["size"]),
+    )

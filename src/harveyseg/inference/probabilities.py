@@ -1,7 +1,7 @@
-"""Class probabilities of photos: stored as uint8 at the cache's size, turned into label maps at any size.
+"""Class probabilities of photos: stored as uint8 at the network's size, turned into argmax maps of any size.
 
-A stored value is ``round(255 * p)``. Probabilities are enlarged before any argmax, never label maps: that alone is
-worth more than a point of the best possible score at 256 x 256.
+A stored value is ``round(255 * p)``. Probabilities are enlarged before the argmax, instead of class maps after it: at
+256 x 256 pixels that raises the best possible score by more than a point.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,136 +14,139 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from harveyseg.arrays import Confusions
+from harveyseg.arrays import ClassMap, ClassMaps, Confusions, ProbabilityMap, ProbabilityMaps
 from harveyseg.classes import N_CLASSES, SCORE_SIZE
 from harveyseg.errors import HarveysegError
-from harveyseg.files import atomic, write_text
+from harveyseg.files import atomic, read_table, write_text
 from harveyseg.score import confusion
 
 SCORE_SHAPE = (SCORE_SIZE, SCORE_SIZE)
 """(height, width) at which the competition scores."""
 
 STRIPE = 256
-"""Rows of a map that are made at a time where a map may be of any size."""
+"""Rows that are computed at a time where a map may have any size."""
 
 Result = TypeVar("Result")
 
 
-def upsample(probabilities: npt.NDArray[np.uint8], size: tuple[int, int] = SCORE_SHAPE) -> npt.NDArray[np.float32]:
+def upsample(probabilities: ProbabilityMaps, size: tuple[int, int] = SCORE_SHAPE) -> npt.NDArray[np.float32]:
     """Enlarge probabilities bilinearly, with pixel centres at half-integers and edges repeated.
 
-    The same map as ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)``.
+    The same as ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)``.
+
+    >>> upsample(np.array([[[0, 100]]], np.uint8), (1, 4)).tolist()
+    [[[0.0, 25.0, 75.0, 100.0]]]
 
     Args:
-        probabilities: uint8 (classes, H, W).
+        probabilities: uint8 (C, H, W).
         size: the new (height, width) in pixels.
 
     Returns:
-        float32 (classes, height, width), still on the scale 0..255.
+        float32 (C, height, width), still on the scale 0..255.
     """
     return np.stack([upsample_channel(channel, size) for channel in probabilities])
 
 
-def argmax_map(probabilities: npt.NDArray[np.uint8], size: tuple[int, int] = SCORE_SHAPE) -> npt.NDArray[np.uint8]:
-    """The most probable class of each pixel of the enlarged probabilities; of equal ones, the first.
+def argmax_map(probabilities: ProbabilityMaps, size: tuple[int, int] = SCORE_SHAPE) -> ClassMap:
+    """The most probable class of each pixel of the enlarged probabilities; the first of equally probable ones.
 
-    Exactly ``upsample(probabilities, size).argmax(0)`` in a tenth of its time and memory: one class after another
-    is enlarged and compared with the best so far.
+    Exactly ``upsample(probabilities, size).argmax(0)`` in a tenth of its time and memory: the classes are enlarged one
+    after another and compared with the best so far.
+
+    >>> argmax_map(np.array([[[9, 1]], [[1, 9]]], np.uint8), (2, 4)).tolist()
+    [[0, 0, 1, 1], [0, 0, 1, 1]]
 
     Args:
-        probabilities: uint8 (25, H, W).
+        probabilities: uint8 (C, H, W).
         size: (height, width) of the map in pixels.
 
     Returns:
         class ids, uint8 (height, width).
     """
     best = upsample_channel(probabilities[0], size)
-    labels = np.zeros(size, np.uint8)
+    class_map = np.zeros(size, np.uint8)
     for class_id in range(1, len(probabilities)):
-        update_argmax(upsample_channel(probabilities[class_id], size), class_id, best, labels)
-    return labels
+        update_argmax(upsample_channel(probabilities[class_id], size), class_id, best, class_map)
+    return class_map
 
 
-def update_argmax(
-    candidate: npt.NDArray[Any], class_id: int, best: npt.NDArray[Any], labels: npt.NDArray[np.uint8]
-) -> None:
-    """One step of an argmax over classes in rising order: label the pixels where a class is better than all before.
+def update_argmax(candidate: npt.NDArray[Any], class_id: int, best: npt.NDArray[Any], class_map: ClassMap) -> None:
+    """One step of an argmax over classes in ascending order: the class takes the pixels where it is the best so far.
 
     Args:
-        candidate: (H, W), how much speaks for the class.
+        candidate: (H, W), the class's value, such as its probability.
         class_id: the class.
-        best: (H, W) of the same type, the largest candidate so far; brought up to date in place.
-        labels: (H, W), the class of ``best``, no higher than ``class_id``; brought up to date in place.
+        best: (H, W) of the same type, the highest value so far; updated in place.
+        class_map: uint8 (H, W), the class that ``best`` belongs to, all below ``class_id``; updated in place.
     """
     better = np.asarray(cv2.compare(candidate, best, cv2.CMP_GT), np.uint8)  # 255 where better, else 0
     cv2.max(candidate, best, dst=best)
     # A later class has a larger id, so the maximum writes it where it is better and changes nothing elsewhere.
     np.bitwise_and(better, np.uint8(class_id), out=better)
-    cv2.max(labels, better, dst=labels)
+    cv2.max(class_map, better, dst=class_map)
 
 
-def upsample_channel(channel: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """One class's probabilities, uint8 (H, W), as :func:`upsample` enlarges them: float32 (height, width)."""
+def upsample_channel(channel: ProbabilityMap, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """One class's probabilities, uint8 (H, W), enlarged as by :func:`upsample`: float32 (height, width)."""
     enlarged = cv2.resize(channel.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
     return np.asarray(enlarged, np.float32)
 
 
-def upsample_rows(channel: npt.NDArray[np.uint8], size: tuple[int, int], rows: slice) -> npt.NDArray[np.float32]:
-    """Some rows of :func:`enlarge`, up to rounding, in memory for these alone.
+def upsample_rows(channel: ProbabilityMap, size: tuple[int, int], rows: slice) -> npt.NDArray[np.float32]:
+    """Some rows of the result of :func:`upsample_channel`, up to rounding, in memory for only these rows.
 
     Args:
         channel: one class's probabilities, uint8 (H, W).
-        size: (height, width) of the whole.
-        rows: which of its rows, without step.
+        size: (height, width) of the whole result.
+        rows: which of its rows, without a step.
 
     Returns:
         float32 (rows, width).
     """
-    height, own = size[0], len(channel)
-    # Pixel centres at half-integers, edges repeated; across, OpenCV does the same.
-    centres = np.clip((np.arange(*rows.indices(height)) + 0.5) * (own / height) - 0.5, 0, own - 1)
+    height = size[0]
+    source_height = len(channel)
+    # Pixel centres at half-integers, edges repeated, as OpenCV does it along the rows.
+    centres = (np.arange(*rows.indices(height)) + 0.5) * (source_height / height) - 0.5
+    centres = np.clip(centres, 0, source_height - 1)
     above = centres.astype(np.intp)
-    below = np.minimum(above + 1, own - 1)
-    share = (centres - above).astype(np.float32)[:, None]
-    tall = (1 - share) * channel[above] + share * channel[below]
+    below = np.minimum(above + 1, source_height - 1)
+    weight_below = (centres - above).astype(np.float32)[:, None]
+    tall = (1 - weight_below) * channel[above] + weight_below * channel[below]
     wide = cv2.resize(tall, (size[1], len(tall)), interpolation=cv2.INTER_LINEAR)
     return np.asarray(wide, np.float32)
 
 
 def apply_to_argmax_maps(
-    look: Callable[[npt.NDArray[np.uint8], npt.NDArray[np.uint8]], Result],
-    probabilities: Callable[[int], npt.NDArray[np.uint8]],
-    truth: npt.NDArray[np.uint8],
+    function: Callable[[ClassMap, ClassMap], Result],
+    probabilities: Callable[[int], ProbabilityMaps],
+    truth: ClassMaps,
     rows: Sequence[int],
     threads: int,
 ) -> list[Result]:
-    """What ``look`` finds in each photo's true mask and label map, both uint8 (1024, 1024).
+    """Call a function with the true class map and the argmax map of each photo, both uint8 (1024, 1024).
 
     Args:
-        look: from mask and label map to a result.
-        probabilities: from a position in ``rows`` to the photo's probabilities, uint8 (25, H, W).
-        truth: masks at the scoring size, uint8 (N, 1024, 1024).
+        function: from true class map and argmax map to a result.
+        probabilities: from a position in ``rows`` to the photo's probabilities, uint8 (C, H, W).
+        truth: the true class maps, uint8 (N, 1024, 1024).
         rows: the photos' rows in ``truth``.
-        threads: photos looked at side by side; does not change the result.
+        threads: photos that are processed at the same time; does not change the result.
 
     Returns:
         The results, in the order of ``rows``.
     """
 
-    def at(position: int) -> Result:
-        return look(truth[rows[position]], argmax_map(probabilities(position)))
+    def apply_at(position: int) -> Result:
+        return function(truth[rows[position]], argmax_map(probabilities(position)))
 
     with ThreadPoolExecutor(threads) as pool:  # OpenCV and NumPy release the lock
-        return list(pool.map(at, range(len(rows))))
+        return list(pool.map(apply_at, range(len(rows))))
 
 
 def count_confusions(
-    probabilities: Callable[[int], npt.NDArray[np.uint8]],
-    truth: npt.NDArray[np.uint8],
-    rows: Sequence[int],
-    threads: int,
+    probabilities: Callable[[int], ProbabilityMaps], truth: ClassMaps, rows: Sequence[int], threads: int
 ) -> Confusions:
-    """Confusion of each photo at the scoring size, int64 (len(rows), 25, 25); see :func:`apply_to_argmax_maps`."""
+    """Confusion of each photo's argmax map, int64 (len(rows), C, C); see :func:`apply_to_argmax_maps`."""
     return np.stack(apply_to_argmax_maps(confusion, probabilities, truth, rows, threads))
 
 
@@ -153,12 +156,12 @@ def average(
     """Weighted mean of several models' probabilities of one photo.
 
     Args:
-        arrays: per model, uint8 (n, 25, H, W); their sizes may differ.
-        weights: per model, not negative, summing to 1.
-        rows: per model, the photo's row in its array.
+        arrays: one for each model, uint8 (n, C, H, W); their sizes may differ.
+        weights: one for each model, not negative, summing to 1.
+        rows: the photo's row in each model's array.
 
     Returns:
-        uint8 (25, H, W), of the size :func:`largest_size`: smaller maps are enlarged to it before they are averaged.
+        uint8 (C, H, W) of the size :func:`largest_size`, to which smaller maps are enlarged before they are averaged.
     """
     size = largest_size(arrays, weights)
     total = np.zeros((arrays[0].shape[1], *size), np.float32)
@@ -169,7 +172,7 @@ def average(
 
 
 def largest_size(arrays: Sequence[npt.NDArray[np.uint8]], weights: Sequence[float]) -> tuple[int, int]:
-    """The greatest height and the greatest width among the maps (n, 25, H, W) of the models that have a weight."""
+    """The greatest height and the greatest width of the maps (n, C, H, W) of the models that have a weight."""
     sizes = np.array([array.shape[2:] for array, weight in zip(arrays, weights, strict=True) if weight > 0])
     return int(sizes[:, 0].max()), int(sizes[:, 1].max())
 
@@ -182,25 +185,25 @@ def ids_file(path: Path) -> Path:
 def write_probabilities(
     path: Path, ids: Sequence[str], size: tuple[int, int], batches: Iterable[npt.NDArray[np.uint8]]
 ) -> None:
-    """Write probabilities batch by batch, in bounded memory, and the ids of their photos beside them; atomically.
+    """Write probabilities batch by batch, in bounded memory, and a list of their photos; both atomically.
 
     Args:
         path: the ``.npy`` file; :func:`ids_file` names the other.
         ids: the photos, in order.
         size: (H, W) of the maps in pixels.
-        batches: uint8 (b, 25, H, W), together as many as there are ids.
+        batches: uint8 (n, C, H, W), together as many as there are ids.
 
     Raises:
         ValueError: when the batches hold more or fewer photos than ``ids``.
     """
     with atomic(path) as temporary:
         stored = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(ids), N_CLASSES, *size))
-        done = 0
+        written = 0
         for batch in batches:
-            stored[done : done + len(batch)] = batch
-            done += len(batch)
-        if done != len(ids):
-            raise ValueError(f"{path}: {done} maps for {len(ids)} photos")
+            stored[written : written + len(batch)] = batch
+            written += len(batch)
+        if written != len(ids):
+            raise ValueError(f"{path}: {written} maps for {len(ids)} photos")
         stored.flush()
     write_text(ids_file(path), pd.DataFrame({"id": list(ids)}).to_csv(index=False))
 
@@ -209,19 +212,19 @@ def read_probabilities(path: Path) -> tuple[tuple[str, ...], npt.NDArray[np.uint
     """Open stored probabilities without reading them into memory.
 
     Returns:
-        The photos' ids and a uint8 memory map (n, 25, H, W).
+        The photos' ids and a uint8 memory map (n, C, H, W).
 
     Raises:
-        HarveysegError: when a file is absent or damaged, or the two do not fit together.
+        HarveysegError: when a file is absent or damaged, or the two do not match.
     """
     remedy = "Evaluate the model again: `dvc repro`, or restore its predictions with `dvc checkout`."
     try:
         stored = np.load(path, mmap_mode="r")
-        ids = tuple(pd.read_csv(ids_file(path), dtype=str, keep_default_na=False)["id"])
     except FileNotFoundError as error:
         raise HarveysegError(f"{error.filename}: no such file. {remedy}") from None
-    except (ValueError, EOFError, KeyError) as error:
-        raise HarveysegError(f"{path}, {ids_file(path).name}: cannot be read ({error}). {remedy}") from None
+    except (ValueError, EOFError) as error:
+        raise HarveysegError(f"{path}: cannot be read ({error}). {remedy}") from None
+    ids = tuple(read_table(ids_file(path), {"id": str}, remedy)["id"])
     if stored.dtype != np.uint8 or stored.ndim != 4 or stored.shape[:2] != (len(ids), N_CLASSES):
         raise HarveysegError(
             f"{path}: holds {stored.dtype} {stored.shape}, but {ids_file(path).name} lists {len(ids)} photos: "

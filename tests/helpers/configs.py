@@ -12,4 +12,4 @@ def unet_config(**train: Any) -> ModelConfig:
     """The committed recipe, changed key by key, on a small U-Net."""
     values = merge(load(ROOT / "params.yaml")["train"], train)
     spec = {"network": "unet", "width": 4}
-    return ModelConfig("unet", spec, parse(TrainParams, values, "train"), {"models/unet.py": "ab" * 32}, {})
+    return ModelConfig("unet", spec, parse(TrainParams, values, "train"), {"harveyseg/models/unet.py": "ab" * 32}, {})

@@ -53,7 +53,7 @@ def test_report_keeps_data_tracking_and_comments(params: Path) -> None:
     assert before["data"] == {**after["data"], "source": "directory"}
     assert before["tracking"] == {**after["tracking"], "required": True}
     assert comments(without_models(text)) == comments(without_models(COMMITTED))
-    preset = values((ROOT / "src" / "harveyseg" / "presets" / "report.yaml").read_text())
+    preset = values((ROOT / "src" / "harveyseg" / "config" / "presets" / "report.yaml").read_text())
     assert {key: before[key] for key in preset} == preset
     assert list(before) == list(after)  # no section comes or goes
 

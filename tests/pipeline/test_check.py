@@ -66,7 +66,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         ("models.unet.train.batch_size = 0", "greater than or equal to 1"),
         ("models.unet.network = 'unett'", "allowed: attention_unet, fcn, segnet, smp, unet, unetplusplus"),
         ("models.my model", "letters, digits and underscores"),
-        ("models.ensemble", "none of ensemble, all_empty, mean, submission"),
+        ("models.ensemble", "none of all_empty, ensemble, mean, submission"),
         ("models.wide.widht", "unknown key. Known are: batch_norm, dropout, stem_stride, width"),
         (
             "models.wide.train.augmentation.flop",
@@ -214,25 +214,62 @@ def test_an_override_changes_the_file_of_its_model_alone(tmp_path: Path) -> None
     assert shared["attention_unet"] == after["attention_unet"]
 
 
-def test_an_edit_of_one_networks_code_changes_its_file_alone(tmp_path: Path) -> None:
-    expected = configs(write_params(tmp_path), tmp_path / "here")
-    # Another checkout, in which somebody works on one network.
-    copy = tmp_path / "checkout"
-    for folder in ("src", "stages"):
-        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    with (copy / "src" / "harveyseg" / "models" / "attention_unet.py").open("a") as opened:
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """Another checkout, in which somebody edits code."""
+    folder = tmp_path / "checkout"
+    for name in ("src", "stages"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def edit(checkout: Path, module: str) -> None:
+    with (checkout / "src" / "harveyseg" / module).open("a") as opened:
         opened.write("# edited\n")
-    shutil.copy(tmp_path / "params.yaml", copy)
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, "stages/code.py"]
-    subprocess.run(command, cwd=copy, env=environment, check=True, stdout=subprocess.DEVNULL)
-    written = {file.stem: file.read_bytes() for file in (copy / "data" / "code" / "train").iterdir()}
+
+
+def python_in(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(checkout / "src")}
+    return subprocess.run([sys.executable, *arguments], cwd=checkout, env=environment, capture_output=True, text=True)
+
+
+def test_an_edit_of_one_networks_code_changes_its_file_alone(tmp_path: Path, checkout: Path) -> None:
+    expected = configs(write_params(tmp_path), tmp_path / "here")
+    edit(checkout, "models/networks/attention_unet.py")
+    shutil.copy(tmp_path / "params.yaml", checkout)
+    assert python_in(checkout, "stages/code.py").returncode == 0
+    written = {file.stem: file.read_bytes() for file in (checkout / "data" / "code" / "train").iterdir()}
     assert written["unet"] == expected["unet"]
-    assert written["attention_unet"] != expected["attention_unet"]
     before, after = (json.loads(content["attention_unet"]) for content in (expected, written))
-    code = before.pop("code"), after.pop("code")
+    code = [content.pop("code") for content in (before, after)]
     assert before == after
-    assert {file for file in code[0] if code[0][file] != code[1][file]} == {"models/attention_unet.py"}
+    assert code[0].keys() == code[1].keys()
+    edited = "harveyseg/models/networks/attention_unet.py"
+    assert {file for file in code[0] if code[0][file] != code[1][file]} == {edited}
+
+
+@pytest.mark.parametrize(
+    ("module", "refused"),
+    [
+        ("training/losses.py", True),
+        ("models/networks/unet.py", True),
+        ("models/networks/segnet.py", False),
+        ("tracking/client.py", False),
+    ],
+)
+def test_code_that_changed_after_the_check_is_refused_if_the_training_runs_it(
+    tmp_path: Path, checkout: Path, module: str, refused: bool
+) -> None:
+    configs(write_params(tmp_path), checkout / "configs")
+    edit(checkout, module)
+    command = (
+        "from pathlib import Path; from harveyseg.pipeline.check import read_config; "
+        "read_config(Path('configs/unet.json')).require_unchanged(Path('stages'))"
+    )
+    done = python_in(checkout, "-c", command)
+    assert (done.returncode != 0) == refused, done.stderr
+    if refused:
+        assert f"HarveysegError: harveyseg/{module}: changed since the stage `code` ran" in done.stderr
 
 
 @pytest.fixture

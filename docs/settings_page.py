@@ -26,7 +26,7 @@ from harveyseg.evaluation.submission import SubmitParams
 from harveyseg.inference.predictor import InferenceParams
 from harveyseg.postprocess.decision import PostprocessParams
 from harveyseg.tracking.client import TrackingParams
-from harveyseg.training.trainer import TrainParams
+from harveyseg.training.params import TrainParams
 
 PAGE = Path(__file__).with_name("settings.md")
 
@@ -66,7 +66,7 @@ them.
 
 ## models
 
-A mapping from a name of your choice to a network. `network` names a module of `harveyseg.models`, and `train` may
+A mapping from a name of your choice to a network. `network` names a module of `harveyseg.models.networks`, and `train` may
 override any key of the section `train` for this model. `network: smp` reaches every architecture and encoder of
 segmentation-models-pytorch:
 
@@ -111,7 +111,7 @@ def networks() -> Iterator[str]:
     """A table for each network that has settings of its own; networks that share them share a table."""
     names_of: dict[str, list[str]] = {}
     for name in models.available():
-        model: type[Section] = importlib.import_module(f"harveyseg.models.{name}").Params
+        model: type[Section] = importlib.import_module(f"harveyseg.models.networks.{name}").Params
         if model.model_fields:
             names_of.setdefault(table(keys(model)), []).append(name)
     for rows, names in names_of.items():

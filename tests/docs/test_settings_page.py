@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from conftest import ROOT
 from harveyseg.config.settings import load
+from helpers.paths import ROOT
 
 PAGE = ROOT / "docs" / "settings.md"
 ROW = re.compile(r"^\| `([\w.-]+)` \| .+ \| .* \| (.*) \|$", re.MULTILINE)

@@ -26,7 +26,9 @@ class AugmentationParams(Section):
     rotate_limit: float = Field(default=45.0, ge=0, le=180)
     """Degrees."""
     sharpen: float = Field(default=0.2, ge=0, le=1)
+    """Sharpening of random strength."""
     brightness: float = Field(default=0.5, ge=0, le=1)
+    """A change of brightness by up to ``brightness_limit``."""
     brightness_limit: float = Field(default=0.2, ge=0, le=1)
     """Largest change, as a share of the full range."""
     d4: float = Field(default=0.0, ge=0, le=1)

@@ -165,6 +165,7 @@ class ResizeParams(Section):
     mask_method: Literal["nearest", "majority"] = "nearest"
     """How a cached pixel gets its class: ``nearest``, from its centre; ``majority``, by the largest area in it."""
     threads: int = Field(default=2, ge=1, le=64)
+    """Photos that are decoded and shrunk at the same time."""
 
     @field_validator("size", mode="plain")
     @classmethod

@@ -32,6 +32,7 @@ class SplitParams(Section):
     """The section ``split``."""
 
     folds: int = Field(ge=2)
+    """Number of parts that the training photos are divided into."""
     method: Literal["stratified", "random"] = "stratified"
     """What is spread evenly: ``stratified``, the photos of each of the 24 classes; ``random``, only all photos."""
     groups: str = "ids"
@@ -40,6 +41,7 @@ class SplitParams(Section):
     id_distance: int = Field(default=DISTANCE, ge=0)
     """For ``ids``: frames whose ids differ by at most this are linked, and so are all that a chain of links joins."""
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
+    """Of the random tries from which the most balanced folds are taken."""
 
 
 def make_folds(photos: pd.DataFrame, params: SplitParams, root: Path) -> pd.DataFrame:

@@ -17,6 +17,7 @@ class InferenceParams(Section):
     threads: int = Field(default=2, ge=1)
     """CPU threads of the network, and photos that are scored at the same time."""
     device: DeviceName = "auto"
+    """``auto``: CUDA where there is any, else the CPU."""
     precision: PrecisionName = "auto"
     """``auto``: bfloat16 where the chip computes with it, else float32."""
     tta: Literal["none", "flips", "d4"] = "none"

@@ -19,7 +19,7 @@ class SamplingParams(Section):
     crops_per_photo: int = Field(default=1, ge=1)
     """Samples of each photo in an epoch, each augmented by itself."""
     rare_class_probability: float = Field(default=0.0, ge=0, le=1)
-    """Probability that a crop shows a rare class, see :class:`RareClassSampler`."""
+    """Probability that a crop shows a rare class: one below 1% of the training pixels, drawn evenly."""
 
 
 SampleKey = tuple[int, int, int]

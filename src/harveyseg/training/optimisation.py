@@ -19,7 +19,9 @@ class OptimiserParams(Section):
     """Group ``train.optimiser``: how the weights move."""
 
     name: OptimiserName
+    """Adam with an L2 penalty, or AdamW with decoupled weight decay."""
     weight_decay: float = Field(ge=0)
+    """Strength of that penalty or decay."""
     depth_factor: float = Field(default=1.0, gt=0, le=1)
     """Discriminative learning rate: each shallower group's rate is this times the next deeper one's; 1 is off."""
     ema: float | None = Field(default=None, gt=0, lt=1)
@@ -30,6 +32,7 @@ class ScheduleParams(Section):
     """Group ``train.schedule``: the learning rate over time, see :func:`make_schedule`."""
 
     name: ScheduleName
+    """How the learning rate changes: never, by the validation loss, or over all steps."""
     plateau_patience: int = Field(ge=0)
     """Epochs without a lower validation loss after which ``plateau`` divides the rate by ten."""
 

@@ -48,11 +48,15 @@ class TrainParams(Section):
     epochs: int = Field(ge=1)
     """Passes over the training part of the fold."""
     batch_size: int = Field(ge=1)
+    """Samples per optimiser step."""
     lr: float = Field(gt=0, le=10)
     """Learning rate of the deepest parameters."""
     seed: int = Field(ge=0)
+    """Of the initial weights, the order of the samples and the augmentation."""
     device: DeviceName
+    """``auto``: CUDA where there is any, else the CPU."""
     precision: PrecisionName
+    """``auto``: bfloat16 where the chip computes with it, else float32."""
     threads: int = Field(ge=1, le=256)
     """CPU threads that compute; another number gives other weights."""
     workers: int = Field(ge=0, le=64)
@@ -60,7 +64,8 @@ class TrainParams(Section):
     encoder_weights: str | None
     """``imagenet``, a path to a local weights file, or null; for networks that have an encoder to load."""
     class_weights: ClassWeights
-    """Formula of the class weights in the cross-entropy, see :func:`harveyseg.training.losses.class_weights`."""
+    """Class weights in the cross-entropy: none; the report's 1 / ln(percentage), which is defective; ENet's
+    1 / ln(1.02 + share); or the square root of median frequency balancing."""
     loss: LossParams
     optimiser: OptimiserParams
     schedule: ScheduleParams

@@ -28,20 +28,17 @@ JPEG_QUALITY = 90
 
 
 class DemoParams(Section):
-    """The section ``data.demo``.
-
-    Attributes:
-        train: number of training photos with masks. From 30 on, all 25 classes are among them.
-        test: number of test photos with masks, from the same strips.
-        seed: the same seed gives the same files, byte for byte (with the same versions of numpy and OpenCV).
-        width: width in pixels of the first flight's photos, which are 3:4. Those of the second flight are 307:459 and
-            wider by the same ratio as in the real set. Objects scale with it.
-    """
+    """The section ``data.demo``."""
 
     train: int = Field(default=36, ge=8, le=2000)
+    """Number of training photos with masks. From 30 on, all 25 classes are among them."""
     test: int = Field(default=12, ge=1, le=2000)
+    """Number of test photos with masks, from the same strips."""
     seed: int = Field(default=0, ge=0)
+    """The same seed gives the same files, byte for byte (with the same versions of numpy and OpenCV)."""
     width: int = Field(default=300, ge=96, le=600)
+    """Width in pixels of the first flight's photos, which are 3:4. Those of the second flight are 307:459 and wider by the
+    same ratio as in the real set. Objects scale with it."""
 
 
 def write_demo(folder: Path, params: DemoParams) -> None:

@@ -45,10 +45,12 @@ def table(
 
     tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
     if study_name is not None:
-        from harveyseg.reproduction.studies import read_base
+        from harveyseg.reproduction.export import load_study_runs
+        from harveyseg.reproduction.studies import read_recipe
         from harveyseg.reproduction.tables import write_study
 
-        print(write_study(study_name, read_base(PARAMS), tracker, DATA / "reports"), end="")
+        runs = load_study_runs(read_recipe(PARAMS), tracker, [study_name])
+        print(write_study(study_name, runs, DATA / "reports"), end="")
         return
     if every:
         frame = all_runs(tracker)
@@ -69,7 +71,9 @@ def study(
     from harveyseg.config.settings import section
     from harveyseg.data.sources import DataParams, link_for_experiments
     from harveyseg.project import project_root
-    from harveyseg.reproduction.studies import read_base, read_studies, restore_params, run_studies
+    from harveyseg.reproduction.export import load_study_runs
+    from harveyseg.reproduction.runner import restore_params, run_studies
+    from harveyseg.reproduction.studies import read_recipe, read_studies
     from harveyseg.reproduction.tables import write_study
     from harveyseg.tracking.client import TrackingParams, open_tracker
 
@@ -84,25 +88,40 @@ def study(
             "changes that are missing now are where DVC had put them: `git stash list`.",
             flush=True,
         )
-    base, tracker = read_base(PARAMS), open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
+    recipe = read_recipe(PARAMS)
+    tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
     link_for_experiments(section(PARAMS, "data", DataParams).path, project_root())
-    run_studies(names, base, project_root(), tracker, seeds, jobs, lambda line: print(line, flush=True))
+    run_studies(names, recipe, project_root(), tracker, seeds, jobs, lambda line: print(line, flush=True))
+    runs = load_study_runs(recipe, tracker, names)
     for name in names:
-        print(write_study(name, base, tracker, DATA / "reports"), flush=True)
+        print(write_study(name, runs, DATA / "reports"), flush=True)
 
 
 @_commands.command()
 def results(
-    out: Annotated[Path, typer.Option(help="The file; its figure goes to docs beside it.")] = Path("RESULTS.md"),
+    out: Annotated[Path, typer.Option(help="The file; its figure goes to docs/ next to it.")] = Path("RESULTS.md"),
+    runs: Annotated[
+        Path | None,
+        typer.Option(help="Exported runs of the studies; MLflow's, of the recipe in params.yaml, if not given."),
+    ] = None,
+    export: Annotated[Path | None, typer.Option(help="Also write the runs to this file (JSON Lines).")] = None,
 ) -> None:
-    """Each claim of the report beside what the studies measured, with a verdict, from MLflow alone: RESULTS.md."""
-    from harveyseg.config.settings import section
+    """Write RESULTS.md: the verdict on each claim of the report, and the tables of its studies."""
+    from harveyseg.reproduction.export import export_study_runs, import_study_runs, load_study_runs
     from harveyseg.reproduction.results import write_results
-    from harveyseg.reproduction.studies import read_base
-    from harveyseg.tracking.client import TrackingParams, open_tracker
+    from harveyseg.reproduction.studies import read_recipe
 
-    tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
-    print(write_results(read_base(PARAMS), tracker, out, out.parent / "docs" / "study-epochs.png"), end="")
+    if runs is not None:
+        studies = import_study_runs(runs)
+    else:
+        from harveyseg.config.settings import section
+        from harveyseg.tracking.client import TrackingParams, open_tracker
+
+        tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
+        studies = load_study_runs(read_recipe(PARAMS), tracker)
+    print(write_results(studies, out, out.parent / "docs" / "study-epochs.png"), end="")
+    if export is not None:
+        export_study_runs(studies, export)
 
 
 @_commands.command()

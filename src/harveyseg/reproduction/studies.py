@@ -1,59 +1,37 @@
-"""The report's experiments as sets of DVC experiments: what each changes, how they are run, which runs they are.
+"""The report's experiments: which variants of a recipe each study compares, and the trials that this takes.
 
-A trial is one variant of a study with one seed: params.yaml as it is, one model of it, and the variant's change. It is
-a DVC experiment named by a digest of all its settings, so that studies share trials (the recipe itself is in each), and
-a study that was interrupted goes on with what is missing. The runs of a finished trial get the tags by which
-:mod:`harveyseg.reproduction.tables` finds them.
-
-Importing DVC takes a second, so it is imported only in functions.
+A trial is one variant with one seed: the recipe in params.yaml, one model of it, and the variant's change. Its name is
+a digest of all its settings, so studies share trials; the recipe itself is a variant of nearly every study.
 """
 
 import copy
 import itertools
-import os
 import re
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
-from filelock import FileLock
 from pydantic import Field, model_validator
 
 from harveyseg.config.settings import Section, load, parse
 from harveyseg.errors import HarveysegError
-from harveyseg.files import digest, write_text
-from harveyseg.record import read_run
-from harveyseg.tracking.client import RunOutputs, Tracker, sync, text
+from harveyseg.files import digest
+from harveyseg.tracking.client import text
 
-_DEFINITIONS = files("harveyseg") / "studies.yaml"
+TABLE_1 = (
+    "unet", "attention_unet", "unetplusplus", "mobilenet_v2", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3"
+)  # fmt: skip
+"""The report's U-Net and the networks that it compares with it."""
+
+_DEFINITIONS = files("harveyseg.reproduction") / "studies.yaml"
 _MODEL = "unet"
 """The model of params.yaml whose recipe the studies vary."""
-_TARGET = "postprocess"
-"""The last stage that a study needs: the table of one trial and its submission are nobody's business."""
 _SECTIONS = ("data", "resize-cache", "split", "folds", "models", "train", "ensemble", "postprocess", "inference")
 """What decides a trial's scores."""
-KEPT_PARAMS = Path(".locks", "study-params.yaml")
-"""The recipe, while DVC changes params.yaml to queue its variants."""
-_KILLED = KEPT_PARAMS.with_name("study-killed.yaml")
-"""The same, once params.yaml was set back after a kill, until git's index is, too."""
-_STAGED = ("params.yaml", ".dvc/tmp/repro.dat")
-"""What DVC stages while it queues an experiment."""
-_TIMES = re.compile(r"(\d+)x")
-_NAMED = 2
-"""Of the studies that share a trial, so many are named while it runs."""
-_POLL_SECONDS = 5.0
-_READS = 5
-_STARTS = 5
-"""A worker can die while trials wait (DVC's queue is a folder of files, which may be read half written): so many times
-new ones are started."""
+_MULTIPLE = re.compile(r"(\d+)x")
 
 
 class Reported(Section):
@@ -74,7 +52,7 @@ class Study(Section):
     vary: dict[str, list[Any] | dict[str, Any]] = Field(default_factory=dict)
     """Path of a setting -> its values, or label -> value; of several settings every combination."""
     models: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
-    """Name -> entry of ``models``; None for that of params.yaml."""
+    """Name -> entry of ``models``; None for the entry in params.yaml."""
     reported: dict[str, Reported] = Field(default_factory=dict)
     curves: bool = False
     """Whether the losses of each epoch belong to the result."""
@@ -100,21 +78,27 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Base:
-    """The recipe that studies vary: params.yaml, checked for what a study needs."""
+class StudyRecipe:
+    """The recipe that studies vary: the settings in params.yaml.
+
+    Raises:
+        HarveysegError: when a section that a study needs is absent.
+    """
 
     params: Mapping[str, Any]
-    key: str = field(init=False)
-    """Short digest of the recipe, which keeps the runs of one recipe and data source apart from those of another."""
 
     def __post_init__(self) -> None:
-        """Work out ``key``."""
+        """Check that every section is there."""
         missing = [name for name in _SECTIONS if name not in self.params]
         if missing:
             raise HarveysegError(
                 f"params.yaml: the section {missing[0]!r} is missing. `harveyseg preset report` writes a complete file."
             )
-        object.__setattr__(self, "key", _digest(self.params))
+
+    @cached_property
+    def key(self) -> str:
+        """Short digest of the recipe, which keeps its runs apart from those of another recipe or data source."""
+        return _digest(self.params)
 
     @property
     def folds(self) -> list[int]:
@@ -122,27 +106,13 @@ class Base:
         return sorted(self.params["folds"])
 
 
-def read_base(params: Path) -> Base:
-    """Read the recipe that is to be varied, also while a study in another process queues its variants.
+def read_recipe(params: Path) -> StudyRecipe:
+    """Read the recipe from params.yaml.
 
     Raises:
         HarveysegError: when the file or a section is absent.
     """
-    kept = params.parent / KEPT_PARAMS
-    return Base(load(kept if kept.exists() else params))
-
-
-def restore_params(params: Path) -> bool:
-    """Set params.yaml back when a study was killed while it queued variants; returns whether it was."""
-    kept = params.parent / KEPT_PARAMS
-    if not kept.exists():
-        return False
-    with FileLock(kept.with_suffix(".lock")):  # a study that is alive holds it, and then sets it back itself
-        if not kept.exists():
-            return False
-        write_text(params, kept.read_text(encoding="utf-8"))
-        kept.replace(params.parent / _KILLED)
-    return True
+    return StudyRecipe(load(params))
 
 
 def read_studies() -> dict[str, Study]:
@@ -163,416 +133,113 @@ def find_study(name: str) -> Study:
     return studies[name]
 
 
-def variants(study: Study, base: Base) -> dict[str, tuple[str, dict[str, Any]]]:
-    """What a study changes: label of the variant -> (name of its model, path of a setting -> value).
+def study_variants(study: Study, recipe: StudyRecipe) -> dict[str, tuple[str, dict[str, Any]]]:
+    """What a study changes.
+
+    Returns:
+        Label of the variant -> (name of its model, path of a setting -> value).
 
     Raises:
         HarveysegError: when params.yaml lacks what the study varies.
     """
     if study.models:
-        found = {}
         for name, entry in study.models.items():
-            if entry is None and name not in base.params["models"]:
-                raise _lacks(f"models.{name}")
-            found[name] = (name, {} if entry is None else {f"models.{name}": entry})
-        return found
-    if _MODEL not in base.params["models"]:
-        raise _lacks(f"models.{_MODEL}")
-    choices = [[(key, *choice) for choice in _labelled(key, values, base)] for key, values in study.vary.items()]
-    found = {}
+            if entry is None and name not in recipe.params["models"]:
+                raise _missing_setting(f"models.{name}")
+        return {
+            name: (name, {} if entry is None else {f"models.{name}": entry}) for name, entry in study.models.items()
+        }
+    if _MODEL not in recipe.params["models"]:
+        raise _missing_setting(f"models.{_MODEL}")
+    choices = [
+        [(key, label, value) for label, value in _labelled_values(key, values, recipe)]
+        for key, values in study.vary.items()
+    ]
+    variants = {}
     for combination in itertools.product(*choices):
-        alone = len(combination) == 1
-        label = ", ".join(label if alone else f"{key.rpartition('.')[2]} {label}" for key, label, _ in combination)
-        found[label] = (_MODEL, {key: value for key, _, value in combination})
-    return found
+        labels = [label for _, label, _ in combination]
+        if len(combination) > 1:
+            labels = [f"{key.rpartition('.')[2]} {label}" for key, label, _ in combination]
+        variants[", ".join(labels)] = (_MODEL, {key: value for key, _, value in combination})
+    return variants
 
 
-def trials(study: Study, base: Base, seeds: int) -> list[Trial]:
+def study_trials(study: Study, recipe: StudyRecipe, seeds: int) -> list[Trial]:
     """All variants, each with the seeds ``train.seed``, ``train.seed + 1``, ...
 
     Raises:
         HarveysegError: when params.yaml lacks what the study varies.
     """
     return [
-        _trial(base, variant, model, changes, base.params["train"]["seed"] + offset)
-        for variant, (model, changes) in variants(study, base).items()
+        _make_trial(recipe, variant, model, changes, recipe.params["train"]["seed"] + offset)
+        for variant, (model, changes) in study_variants(study, recipe).items()
         for offset in range(seeds)
     ]
 
 
-def study_tags(name: str, base: Base, variant: str) -> dict[str, str]:
-    """The tags of a run that is part of a study: one to read in MLflow's UI, one that names the recipe, too."""
-    return {f"study.{name}": variant, study_tag(name, base): variant}
+def study_tags(name: str, recipe: StudyRecipe, variant: str) -> dict[str, str]:
+    """The tags of a run that is part of a study: one to read in MLflow's UI, and one that also names the recipe."""
+    return {f"study.{name}": variant, study_tag(name, recipe): variant}
 
 
-def study_tag(name: str, base: Base) -> str:
+def study_tag(name: str, recipe: StudyRecipe) -> str:
     """The tag that all runs of a study of this recipe have; its value is the variant."""
-    return f"harveyseg.study.{name}.{base.key}"
+    return f"harveyseg.study.{name}.{recipe.key}"
 
 
-def run_studies(
-    names: Sequence[str], base: Base, root: Path, tracker: Tracker, seeds: int, jobs: int, say: Callable[[str], None]
-) -> None:
-    """Queue the trials that are missing, let DVC's queue run them, and tag the runs of each as it finishes.
-
-    A trial that several studies share runs once. Ctrl-C takes the trials out of the queue and stops the one that runs;
-    a training that was stopped goes on from its last finished epoch when the study is run again. When this process is
-    killed, DVC's worker goes on alone.
-
-    Args:
-        names: of the studies, in the order in which they shall run.
-        base: the recipe.
-        root: the project, a git and DVC repository.
-        tracker: where the runs are tagged.
-        seeds: how many of each variant.
-        jobs: how many trials run at a time.
-        say: is told what happens, a line each.
-
-    Raises:
-        HarveysegError: when the project is no git and DVC repository, a trial fails, or the queue dies.
-    """
-    queue = _Queue(root)
-    tasks: dict[str, _Task] = {}
-    for name in names:
-        for trial in trials(find_study(name), base, seeds):
-            tasks.setdefault(trial.name, _Task(trial, []))
-    # A trial counts for every study that has it, also for those that are not run now.
-    for name, study in read_studies().items():
-        for trial in _possible_trials(study, base, seeds):
-            if trial.name in tasks:
-                tasks[trial.name].studies.append((name, trial.variant))
-    finished = queue.finished()
-    waiting = {name: task for name, task in tasks.items() if name not in finished}
-    say(f"{', '.join(names)}: {len(tasks)} trials, {len(tasks) - len(waiting)} done before")
-    for name, task in tasks.items():
-        if name in finished:
-            _adopt(task, base, root, finished[name], tracker)
-    if not waiting:
-        return
-    try:
-        _feed(queue, base, waiting, jobs)
-        failed = _watch(waiting, base, root, queue, jobs, tracker, say)
-    except KeyboardInterrupt:
-        queue.stop(set(waiting))
-        say("stopped. The same command goes on with what is missing.")
-        raise
-    if failed:
-        lines = "\n".join(f"  {task}: {queue.last_words(task.trial.name)}" for task in failed)
-        raise HarveysegError(
-            f"{len(failed)} trials failed:\n{lines}\n`dvc queue logs <name>` shows all of it. Mend the cause, then run "
-            "the command again."
-        )
-
-
-def _possible_trials(study: Study, base: Base, seeds: int) -> list[Trial]:
-    """The trials of a study; none where params.yaml lacks what it varies."""
-    try:
-        return trials(study, base, seeds)
-    except HarveysegError:
-        return []
-
-
-@dataclass(frozen=True)
-class _Task:
-    """A trial and the studies that need it."""
-
-    trial: Trial
-    studies: list[tuple[str, str]]
-    """(study, variant), which are several where studies share a trial."""
-
-    def __str__(self) -> str:
-        named = " = ".join(f"{study}: {variant}" for study, variant in self.studies[:_NAMED])
-        more = " = ..." if len(self.studies) > _NAMED else ""
-        return f"{named}{more}, seed {self.trial.seed} ({self.trial.name})"
-
-
-def _feed(queue: "_Queue", base: Base, tasks: Mapping[str, _Task], jobs: int) -> None:
-    """Queue the tasks that are not in the queue, in their order, and let workers run them."""
-    queue.revive(set(tasks))
-    states = queue.states()
-    finished = queue.finished()  # in this order: what ends between the two is finished
-    # The success of a trial that is not among the finished ones was at another commit.
-    missing = [
-        task.trial
-        for name, task in tasks.items()
-        if states.get(name) not in ("Queued", "Running") and name not in finished
-    ]
-    with queue.kept_params(base):
-        for trial in missing:
-            queue.put(trial)
-    queue.start(jobs)
-
-
-def _watch(
-    tasks: Mapping[str, _Task],
-    base: Base,
-    root: Path,
-    queue: "_Queue",
-    jobs: int,
-    tracker: Tracker,
-    say: Callable[[str], None],
-) -> list[_Task]:
-    """Wait until all tasks have ended; returns those that failed."""
-    waiting, running, failed, starts = dict(tasks), set(), [], 0
-    while True:
-        states, finished = queue.states(), queue.finished()
-        for name, task in list(waiting.items()):
-            if name in finished:
-                say(f"{task}: {_adopt(task, base, root, finished[name], tracker)}")
-                del waiting[name]
-            elif states.get(name) == "Failed":
-                say(f"{task}: FAILED")
-                failed.append(task)
-                del waiting[name]
-            elif states.get(name) == "Running" and name not in running:
-                say(f"{task}: runs (`dvc queue logs -f {name}`)")
-                running.add(name)
-                starts = 0
-        if not waiting:
-            return failed
-        queued = sum(states.get(name) == "Queued" for name in waiting)
-        wanted = min(jobs, len(waiting))
-        if queue.workers() < wanted and (queued or not queue.workers()):
-            starts += 1
-            if starts > _STARTS:
-                raise HarveysegError(
-                    f"DVC's queue stops although {len(waiting)} trials are left (`dvc queue status`). Run the command "
-                    "again: it goes on with what is missing."
-                )
-            _feed(queue, base, waiting, jobs)
-        time.sleep(_POLL_SECONDS)
-
-
-class _Queue:
-    """DVC's queue of experiments: read through its API, changed through its command line."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        try:
-            self._head = self._git("rev-parse", "HEAD")
-        except subprocess.CalledProcessError:
-            raise HarveysegError(
-                f"{root}: not a git repository with a commit, which DVC's experiments need: `git init`, `git add -A`, "
-                "`git commit`, `dvc init`."
-            ) from None
-
-    def finished(self) -> dict[str, str]:
-        """Name -> git commit of the experiments of the checked-out commit."""
-        prefix = f"refs/exps/{self._head[:2]}/{self._head[2:]}/"
-        lines = self._git("for-each-ref", "--format=%(refname) %(objectname)", prefix).splitlines()
-        return {reference.removeprefix(prefix): commit for reference, commit in map(str.split, lines)}
-
-    def states(self) -> dict[str, str]:
-        """Name -> Queued, Running, Failed or Success, the first of these that applies.
-
-        A name can be there twice: as a trial of an older commit, too.
-        """
-        for _ in range(_READS):
-            try:
-                with self._opened() as queue:
-                    tasks = [(str(task["name"]), str(task["status"])) for task in queue.status()]
-            except (ValueError, KeyError, FileNotFoundError):  # a message was just being written, or taken away
-                time.sleep(1)
-            else:
-                order = ("Queued", "Running", "Failed", "Success")
-                return dict(sorted(tasks, key=lambda task: order.index(task[1]), reverse=True))
-        raise HarveysegError(f"{self._root / '.dvc/tmp/exps/celery'}: DVC's queue cannot be read. `dvc queue status`?")
-
-    def workers(self) -> int:
-        """How many workers are alive. To ask them, as DVC does, can kill them: the question is a file, too."""
-        return sum(map(self._is_worker, psutil.process_iter()))
-
-    def _is_worker(self, process: psutil.Process) -> bool:
-        try:
-            return "queue-worker" in process.cmdline() and Path(process.cwd()).is_relative_to(self._root)
-        except (psutil.Error, OSError):  # of another user, or just ended
-            return False
-
-    @contextmanager
-    def kept_params(self, base: Base) -> Iterator[None]:
-        """While trials are queued, DVC lays their options over params.yaml: a copy outlives whatever ends that.
-
-        Raises:
-            HarveysegError: when params.yaml is no longer the recipe of the study; when git's index is locked.
-        """
-        params, kept = self._root / "params.yaml", self._root / KEPT_PARAMS
-        with FileLock(kept.with_suffix(".lock")):
-            if Base(load(params)).key != base.key:
-                raise HarveysegError(
-                    f"{params}: was changed since the study began. Set it back, or begin a study of the new recipe: "
-                    "run the command again."
-                )
-            if (self._root / _KILLED).exists():  # a DVC that finds staged what another one left cannot queue
-                self._git("reset", "--quiet", "--", *_STAGED)
-                (self._root / _KILLED).unlink()
-            text = params.read_text(encoding="utf-8")
-            write_text(kept, text)
-            try:
-                yield
-            finally:
-                if params.read_text(encoding="utf-8") != text:
-                    write_text(params, text)
-                kept.unlink()
-
-    def put(self, trial: Trial) -> None:
-        """Queue a trial."""
-        options = [part for option in trial.options for part in ("-S", option)]
-        self._dvc("exp", "run", "--queue", "--name", trial.name, *options, _TARGET)
-
-    def start(self, jobs: int) -> None:
-        """Let up to ``jobs`` workers run what is queued; they end when the queue is empty."""
-        # The workers inherit what this prints to, and would hold a pipe open as long as they live.
-        self._dvc("queue", "start", "--jobs", str(jobs), output=subprocess.DEVNULL)
-
-    def revive(self, names: set[str]) -> None:
-        """Take out trials that failed, and those that no living worker runs, so that they can be queued again."""
-        alive, states = self.workers(), self.states()
-        dead = [name for name in names if states.get(name) == "Running"] if not alive else []
-        if dead:
-            self._dvc("queue", "kill", *dead)  # forced, it would leave the stage of an experiment that still runs
-        if gone := [*dead, *(name for name in names if states.get(name) == "Failed")]:
-            self._dvc("queue", "remove", *gone)
-
-    def last_words(self, name: str) -> str:
-        """The first error that a trial printed, or the last line when there is none."""
-        command = [sys.executable, "-m", "dvc", "queue", "logs", name]
-        done = subprocess.run(command, cwd=self._root, capture_output=True, text=True, check=False)
-        lines = [line for line in (done.stdout or done.stderr).splitlines() if line.strip()]
-        return next((line for line in lines if line.lower().startswith("error")), lines[-1] if lines else "no output")
-
-    def stop(self, names: set[str]) -> None:
-        """Take waiting trials out of the queue and end running ones, one by one: meanwhile the next one may start."""
-        for state, command in (("Queued", "remove"), ("Running", "kill")):
-            for name in [name for name, found in self.states().items() if name in names and found == state]:
-                with suppress(HarveysegError):  # it has just started, or ended
-                    self._dvc("queue", command, name)
-
-    @contextmanager
-    def _opened(self) -> Iterator[Any]:
-        from dvc.repo import Repo
-
-        with Repo(str(self._root)) as repo:
-            yield repo.experiments.celery_queue
-
-    def _git(self, *arguments: str) -> str:
-        command = ["git", "-C", str(self._root), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            self._check_index(done.stderr)
-            done.check_returncode()
-        return done.stdout.strip()
-
-    def _dvc(self, *arguments: str, output: int = subprocess.PIPE) -> None:
-        command = [sys.executable, "-m", "dvc", *arguments]
-        # DVC starts its workers as `dvc`, which is not on the path where the environment is not active.
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-        environment = {**os.environ, "PATH": path}
-        done = subprocess.run(
-            command, cwd=self._root, env=environment, stdout=output, stderr=output, text=True, check=False
-        )
-        if done.returncode:
-            said = f"{done.stdout or ''}{done.stderr or ''}".strip()
-            self._check_index(said)
-            raise HarveysegError(f"dvc {' '.join(arguments[:2])} failed: {said or f'exit {done.returncode}'}")
-
-    def _check_index(self, said: str) -> None:
-        """Of what git ("index.lock': File exists") or DVC ("index is locked") said when it failed."""
-        if "index is locked" in said or "index.lock" in said:
-            raise HarveysegError(
-                f"{self._root / '.git/index.lock'}: git's index is locked. If no git or DVC command runs, one was "
-                "killed: remove that file, then run the command again."
-            )
-
-
-def _adopt(task: _Task, base: Base, root: Path, commit: str, tracker: Tracker) -> str:
-    """Tag the runs of a finished trial, after bringing MLflow what it lacks of them; returns their score in words."""
-    with tempfile.TemporaryDirectory() as temporary:
-        ensemble, *trained = _outputs(root, commit, task.trial.model, base.folds, Path(temporary))
-        sync(tracker, [ensemble, *trained])
-        for study, variant in task.studies:
-            tracker.tag([output.record for output in trained], study_tags(study, base, variant))
-        scores = [output.scores() for output in trained]
-    means = {key: sum(score[key] for score in scores) / len(scores) for key in ("val/argmax_score", "val/score")}
-    return f"score {means['val/argmax_score']:.4f}, decided {means['val/score']:.4f}"
-
-
-def _outputs(root: Path, commit: str, model: str, folds: Sequence[int], folder: Path) -> list[RunOutputs]:
-    """Fetch what identifies and scores an experiment's runs from DVC's cache, without checking anything out.
-
-    Returns:
-        The ensemble, with the class shares of the data, then the trainings.
-    """
-    from dvc.api import DVCFileSystem
-
-    wanted = ["ensemble/run.json", "ensemble/metrics.json", "figures/class_shares.csv"]
-    wanted += [f"decisions/metrics/{name}.json" for name in ("ensemble", model)]
-    for fold in folds:
-        wanted += [f"models/{model}-{fold}/{name}" for name in ("run.json", "history.csv")]
-        wanted.append(f"predictions/{model}-{fold}/metrics.json")
-    stored = DVCFileSystem(url=str(root), rev=commit)
-    for path in wanted:
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            stored.get_file(f"data/{path}", str(folder / path))
-        except FileNotFoundError:
-            raise HarveysegError(
-                f"data/{path} of the experiment {commit[:7]}: not in DVC's cache. `dvc pull` brings it where it was "
-                "pushed; else `dvc exp remove` the experiment, and the study makes it anew."
-            ) from None
-    pairs = [(folder / "ensemble", folder / "ensemble")]
-    pairs += [(folder / "models" / f"{model}-{fold}", folder / "predictions" / f"{model}-{fold}") for fold in folds]
-    return [RunOutputs(read_run(made / "run.json"), made, scored, folder / "postprocess") for made, scored in pairs]
-
-
-def _trial(base: Base, variant: str, model: str, changes: Mapping[str, Any], seed: int) -> Trial:
-    settings = copy.deepcopy(dict(base.params))
-    # An entry that a change gives anew is taken out first: options lay a mapping over the one that is there.
-    gone = [name for name in base.params["models"] if name != model or f"models.{name}" in changes]
-    settings["models"] = {name: entry for name, entry in settings["models"].items() if name not in gone}
-    options = [f"~models.{name}" for name in gone]
+def _make_trial(recipe: StudyRecipe, variant: str, model: str, changes: Mapping[str, Any], seed: int) -> Trial:
+    settings = copy.deepcopy(dict(recipe.params))
+    # An entry that the study replaces is removed first: an option would only update the mapping that is there.
+    removed = [name for name in recipe.params["models"] if name != model or f"models.{name}" in changes]
+    settings["models"] = {name: entry for name, entry in settings["models"].items() if name not in removed}
+    options = [f"~models.{name}" for name in removed]
     changes = {**changes, "train.seed": seed}
-    # What is varied for all models must not be overridden by the model's own `train`.
-    own = settings["models"].get(model, {}).get("train", {})
+    # What the study varies for all models must not be overridden by the model's own `train`.
+    model_settings = settings["models"].get(model, {})
     for path in changes:
-        section, *groups, key = path.split(".")
-        holder = own
+        *groups, key = path.split(".")
+        holder = model_settings
         for group in groups:
             holder = holder.get(group, {})
-        if section == "train" and key in holder:
+        if key in holder:
             del holder[key]
             options.append(f"~models.{model}.{path}")
     for path, value in changes.items():
-        new = _set(settings, path, value)
-        options.append(f"{'+' if new else ''}{path}={_hydra(value)}")
+        is_new = _set_value(settings, path, value)
+        options.append(f"{'+' if is_new else ''}{path}={_hydra(value)}")
     return Trial(variant, seed, model, tuple(options), f"study-{_digest(settings)}")
 
 
-def _labelled(key: str, values: list[Any] | dict[str, Any], base: Base) -> list[tuple[str, Any]]:
-    """(label, value) of a setting's values; multiples of that in params.yaml are worked out."""
-    present: Any = base.params
+def _labelled_values(key: str, values: list[Any] | dict[str, Any], recipe: StudyRecipe) -> list[tuple[str, Any]]:
+    """(label, value) of each value of a setting; ``2x`` is twice the value in params.yaml."""
+    present: Any = recipe.params
     for name in key.split("."):
         if not isinstance(present, Mapping) or name not in present:
-            raise _lacks(key)
+            raise _missing_setting(key)
         present = present[name]
     if isinstance(values, dict):
         return list(values.items())
-    found = []
-    for value in values:
-        times = _TIMES.fullmatch(value) if isinstance(value, str) else None
-        if times is not None:
-            value = [int(times[1]) * side for side in present] if isinstance(present, list) else int(times[1]) * present
-        found.append((text(value), value))
-    return found
+    resolved = [_multiplied(value, present) for value in values]
+    return [(text(value), value) for value in resolved]
 
 
-def _set(settings: dict[str, Any], path: str, value: Any) -> bool:
-    """Set the value at a path; returns whether the last key is new."""
+def _multiplied(value: Any, present: Any) -> Any:
+    """The value; where it is text such as ``2x``, that multiple of the present one."""
+    multiple = _MULTIPLE.fullmatch(value) if isinstance(value, str) else None
+    if multiple is None:
+        return value
+    factor = int(multiple[1])
+    return [factor * side for side in present] if isinstance(present, list) else factor * present
+
+
+def _set_value(settings: dict[str, Any], path: str, value: Any) -> bool:
+    """Set the value at a path; returns whether its last key is new."""
     *parents, last = path.split(".")
     for name in parents:
         settings = settings[name]
-    new = last not in settings
+    is_new = last not in settings
     settings[last] = value
-    return new
+    return is_new
 
 
 def _hydra(value: Any) -> str:
@@ -584,10 +251,10 @@ def _hydra(value: Any) -> str:
     return text(value)
 
 
-def _lacks(key: str) -> HarveysegError:
+def _missing_setting(key: str) -> HarveysegError:
     return HarveysegError(
-        f"params.yaml: {key} is missing, which the study varies. `harveyseg preset report` writes the recipe of the "
-        "report, `harveyseg preset report-small` one for a laptop."
+        f"params.yaml: {key} is missing, which the study varies. `harveyseg preset report` writes the report's recipe, "
+        "`harveyseg preset report-small` one for a laptop."
     )
 
 

@@ -1,0 +1,448 @@
+"""The verdict on each of the report's claims: the claims are data (claims.yaml), a few tests decide them.
+
+A claim that one variant is better than others is confirmed when its mean is ahead by more than the half width of the
+95% interval of such a difference (Student's t, with the standard deviation of a seed pooled over all variants of which
+several seeds learnt), not confirmed when it is behind by more than that, and not testable in between. Seeds that ended
+at one class are left out of differences and deviations, but a gain that vanishes with them is not confirmed.
+"""
+
+import itertools
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import as_file, files
+from typing import Annotated, Literal
+
+from pydantic import Field
+from scipy.stats import t as student_t
+
+from harveyseg.classes import CLASS_NAMES, N_CLASSES, RARE, slug
+from harveyseg.config.settings import Section, load, parse
+from harveyseg.errors import HarveysegError
+from harveyseg.reproduction.export import StudyRun, StudyRuns
+from harveyseg.reproduction.studies import find_study, read_studies
+from harveyseg.reproduction.tables import ALL_EMPTY_SCORE, ARGMAX_SCORE, Variant, find_variants
+
+Verdict = Literal["confirmed", "not confirmed", "not testable here"]
+CONFIRMED: Verdict = "confirmed"
+REFUTED: Verdict = "not confirmed"
+UNDECIDED: Verdict = "not testable here"
+
+_DEFINITIONS = files("harveyseg.reproduction") / "claims.yaml"
+_PRETRAINED = ("mobilenet_v2", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3")
+"""The networks that the report started from ImageNet weights."""
+_CLEAR_CHANGE = 4
+"""A curve has changed where it moved by more than this many times its median step from one epoch to the next."""
+_SETTLED = 5
+"""Epochs after which the steps of a curve are counted."""
+_SHORTEST_CURVE = 30
+"""Epochs that a curve must have to be tested."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was measured of a claim, and what follows."""
+
+    measured: str
+    verdict: Verdict
+    difference: float | None = None
+    margin: float | None = None
+    note: str = ""
+    """What is missing for a verdict, or what limits it."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How much a value differs from seed to seed."""
+
+    deviation: float
+    """Standard deviation of one seed; NaN where no variant has several."""
+    freedom: int
+    """Degrees of freedom: seeds minus variants."""
+    n_variants: int
+
+    def margin(self, n_seeds: int, n_rival_seeds: int) -> float:
+        """Half width of the 95% interval of a difference between two means; NaN when the deviation is unknown.
+
+        >>> round(Noise(deviation=0.01, freedom=4, n_variants=1).margin(1, 1), 4)
+        0.0393
+        """
+        if not self.freedom:
+            return math.nan
+        return float(student_t.ppf(0.975, self.freedom)) * self.deviation * math.sqrt(1 / n_seeds + 1 / n_rival_seeds)
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """The variants of all studies of one recipe, with what was measured of them."""
+
+    studies: Mapping[str, Mapping[str, Variant]]
+    """Study -> variant -> its runs."""
+    shares: Mapping[int, float]
+    """Class id -> share of the training pixels; empty where no run has logged it."""
+    pretrained: bool
+    """Whether the encoders started from ImageNet weights."""
+
+    @classmethod
+    def of(cls, runs: StudyRuns) -> "StudyResults":
+        """Sort the runs of a recipe by study and variant; a study that the recipe cannot have has none."""
+        studies = {}
+        for name in read_studies():
+            try:
+                studies[name] = {variant.label: variant for variant in find_variants(name, runs)}
+            except HarveysegError:  # params.yaml lacks what the study varies
+                studies[name] = {}
+        shares = {
+            class_id: runs.data[key]
+            for class_id in range(N_CLASSES)
+            if (key := f"data/pixel_share/{slug(class_id)}") in runs.data
+        }
+        return cls(studies, shares, runs.recipe.params["train"]["encoder_weights"] is not None)
+
+    def measured(self, study: str) -> list[Variant]:
+        """The variants of a study that have run."""
+        return [variant for variant in self.studies.get(study, {}).values() if variant.seeds]
+
+    def find(self, study: str, labels: Sequence[str]) -> list[Variant]:
+        """These variants; empty when one of them has not run."""
+        variants = {variant.label: variant for variant in self.measured(study)}
+        return [variants[label] for label in labels] if variants.keys() >= set(labels) else []
+
+    @cached_property
+    def distinct(self) -> list[Variant]:
+        """All variants that have run, those that studies share once."""
+        variants = [variant for study in self.studies for variant in self.measured(study)]
+        distinct: list[Variant] = []
+        seen: set[str] = set()
+        for variant in sorted(variants, key=lambda variant: -len(variant.seeds)):
+            uids = {run.uid for folds in variant.seeds for run in folds}
+            if not uids & seen:
+                distinct.append(variant)
+            seen |= uids
+        return distinct
+
+    @property
+    def runs(self) -> list[StudyRun]:
+        """All trainings, each once."""
+        variants = [variant for study in self.studies for variant in self.measured(study)]
+        return list({run.uid: run for variant in variants for folds in variant.seeds for run in folds}.values())
+
+    def noise(self, quantity: "Quantity" = "argmax_score") -> Noise:
+        """How much a seed matters, pooled over the variants of which several seeds learnt."""
+        values = [self.values(variant.learnt, quantity) for variant in self.distinct]
+        samples = [sample for sample in values if len(sample) > 1 and not any(map(math.isnan, sample))]
+        freedom = sum(len(sample) - 1 for sample in samples)
+        squares = math.fsum(statistics.variance(sample) * (len(sample) - 1) for sample in samples)
+        return Noise(math.sqrt(squares / freedom) if freedom else math.nan, freedom, len(samples))
+
+    def values(self, variant: Variant, quantity: "Quantity") -> list[float]:
+        """The quantity of each seed; NaN where it is unknown."""
+        return _QUANTITIES[quantity](self, variant)
+
+    def longest_curve(self, study: str, name: str) -> Mapping[int, float]:
+        """A curve (epoch, from 0 -> value) of the study's last variant that has run; empty without one."""
+        variants = self.measured(study)
+        return variants[-1].compared.seeds[0][0].curves.get(name, {}) if variants else {}
+
+
+Quantity = Literal["argmax_score", "rare_dice", "boundary_gap"]
+
+
+def _rare_dice(results: StudyResults, variant: Variant) -> list[float]:
+    """Mean Dice of the argmax maps over the classes below :data:`RARE` of the pixels that held-out photos hold."""
+    rare = [class_id for class_id, share in results.shares.items() if class_id and 0 < share < RARE]
+    by_class = [variant.values(f"val/argmax_dice/{slug(class_id)}") for class_id in rare]
+    present = [values for values in by_class if not any(map(math.isnan, values))]
+    if not present:
+        return [math.nan] * len(variant.seeds)
+    return [statistics.fmean(seed) for seed in zip(*present, strict=True)]
+
+
+def _boundary_gap(_: StudyResults, variant: Variant) -> list[float]:
+    accuracies = zip(variant.values("val/boundary_accuracy"), variant.values("val/interior_accuracy"), strict=True)
+    return [boundary - interior for boundary, interior in accuracies]
+
+
+_QUANTITIES: dict[Quantity, Callable[[StudyResults, Variant], list[float]]] = {
+    "argmax_score": lambda _, variant: variant.values(ARGMAX_SCORE),
+    "rare_dice": _rare_dice,
+    "boundary_gap": _boundary_gap,
+}
+
+
+class Better(Section):
+    """A variant is ahead of the best of its rivals."""
+
+    kind: Literal["better"]
+    variant: str
+    rivals: list[str]
+    quantity: Quantity = "argmax_score"
+    shown: list[str] = Field(default_factory=list)
+    """Variants that are measured for comparison only."""
+    denied: bool = False
+    """Whether the claim is that the variant is *not* better."""
+
+    def judge(self, study: str, results: StudyResults) -> Finding:
+        """Compare the means of the seeds that learnt."""
+        labels = list(results.studies.get(study, {}))
+        variants = results.find(study, _labels(study, [self.variant, *self.rivals], labels))
+        if not variants:
+            return not_run(study)
+        shown = results.find(study, self.shown)
+        measured = "; ".join(self._format(results, variant) for variant in (*variants, *shown))
+        if fallen := [variant.label for variant in variants if not variant.learnt.seeds]:
+            return Finding(measured, UNDECIDED, note=f"missing: a seed of {', '.join(fallen)} that learns")
+        means = [statistics.fmean(results.values(variant.learnt, self.quantity)) for variant in variants]
+        if any(map(math.isnan, means)):
+            return not_run(study)
+        if not any(means):
+            return Finding(measured, UNDECIDED, note="missing: a longer or larger training, in which one is above 0")
+        best = max(range(1, len(variants)), key=lambda index: means[index])
+        difference = means[0] - means[best]
+        noise = results.noise(self.quantity)
+        margin = noise.margin(len(variants[0].learnt.seeds), len(variants[best].learnt.seeds))
+        finding = _judge(measured, difference, margin)
+        all_seeds = [statistics.fmean(results.values(variant, self.quantity)) for variant in variants]
+        if finding.verdict == CONFIRMED and all_seeds[0] <= all_seeds[best]:
+            note = "not so with the seeds that ended at one class"
+            finding = Finding(measured, REFUTED, difference, margin, note)
+        if self.denied:
+            opposite = {CONFIRMED: REFUTED, REFUTED: CONFIRMED, UNDECIDED: UNDECIDED}
+            finding = Finding(measured, opposite[finding.verdict], difference, margin, finding.note)
+        return self._without_pretraining(finding, results)
+
+    def _without_pretraining(self, finding: Finding, results: StudyResults) -> Finding:
+        """A claim about pretrained encoders is not tested without pretraining, unless a handicapped rival wins."""
+        names = {self.variant, *self.rivals}
+        handicapped_rival_wins = finding.verdict == REFUTED and self.variant not in _PRETRAINED
+        if results.pretrained or names.isdisjoint(_PRETRAINED):
+            return finding
+        if handicapped_rival_wins:
+            note = "though no encoder had ImageNet weights"
+            return Finding(finding.measured, REFUTED, finding.difference, finding.margin, note)
+        note = f"{finding.note or 'missing:'}{',' if finding.note else ''} ImageNet weights"
+        return Finding(finding.measured, UNDECIDED, finding.difference, finding.margin, note)
+
+    def _format(self, results: StudyResults, variant: Variant) -> str:
+        """Label and mean, of the seeds that learnt, and of all where some did not."""
+        learnt, every = (results.values(side, self.quantity) for side in (variant.learnt, variant))
+        if not variant.n_fallen:
+            return f"{variant.label} {statistics.fmean(every):.4f}"
+        fallen = f"{variant.n_fallen} of {len(variant.seeds)} seeds ended at one class"
+        if not learnt:
+            return f"{variant.label} {statistics.fmean(every):.4f} ({fallen})"
+        return f"{variant.label} {statistics.fmean(learnt):.4f} ({fallen}; {statistics.fmean(every):.4f} with them)"
+
+
+class Order(Section):
+    """The variants, by their scores, are in this order, best first."""
+
+    kind: Literal["order"]
+    variants: list[str]
+
+    def judge(self, study: str, results: StudyResults) -> Finding:
+        """Compare each pair; without pretraining only the networks that the report did not pretrain either."""
+        variants = results.find(study, self.variants)
+        if not variants:
+            return not_run(study)
+        scored = sorted(variants, key=lambda variant: -variant.compared.mean(ARGMAX_SCORE))
+        measured = ", ".join(
+            f"{variant.label} {variant.compared.mean('final/val_loss'):.2f} / {variant.compared.mean(ARGMAX_SCORE):.3f}"
+            for variant in scored
+        )
+        if fallen := [variant.label for variant in variants if not variant.learnt.seeds]:
+            return Finding(measured, UNDECIDED, note=f"missing: a seed of {', '.join(fallen)} that learns")
+        comparable = [variant for variant in variants if results.pretrained or variant.label not in _PRETRAINED]
+        noise = results.noise()
+        verdicts = [
+            _judge(
+                "",
+                ahead.learnt.mean(ARGMAX_SCORE) - behind.learnt.mean(ARGMAX_SCORE),
+                noise.margin(len(ahead.learnt.seeds), len(behind.learnt.seeds)),
+            ).verdict
+            for ahead, behind in itertools.combinations(comparable, 2)
+        ]
+        if REFUTED in verdicts:
+            return Finding(measured, REFUTED, note="another order")
+        if not results.pretrained:
+            return Finding(measured, UNDECIDED, note="missing: ImageNet weights, more seeds")
+        if UNDECIDED in verdicts:
+            return Finding(measured, UNDECIDED, note="missing: more seeds")
+        return Finding(measured, CONFIRMED)
+
+
+class Near(Section):
+    """A metric of a variant is near a stated value, and that of its counterpart is not."""
+
+    kind: Literal["near"]
+    variant: str
+    counterpart: str
+    metric: str
+    value: float
+    tolerance: float
+
+    def judge(self, study: str, results: StudyResults) -> Finding:
+        """Compare the means of the seeds that learnt with the value."""
+        variants = results.find(study, [self.variant, self.counterpart])
+        if not variants:
+            return not_run(study)
+        if not all(variant.learnt.seeds for variant in variants):
+            return Finding("", UNDECIDED, note="missing: a seed of each variant that learns")
+        mean, counterpart = (variant.learnt.mean(self.metric) for variant in variants)
+        measured = f"{self.variant} {mean:.3f}; {self.counterpart} {counterpart:.3f}"
+        is_near = abs(mean - self.value) < self.tolerance < abs(counterpart - self.value)
+        return Finding(measured, CONFIRMED if is_near else REFUTED, mean - self.value, self.tolerance)
+
+
+class PixelShare(Section):
+    """Classes together have more than a share of the training pixels."""
+
+    kind: Literal["pixel_share"]
+    classes: list[str]
+    above: float
+
+    def judge(self, study: str, results: StudyResults) -> Finding:
+        """Sum the shares."""
+        if not results.shares:
+            return Finding("", UNDECIDED, note="no run on this data has logged the class shares: `dvc repro`")
+        shares = {name: results.shares[CLASS_NAMES.index(name)] for name in self.classes}
+        total = sum(shares.values())
+        measured = ", ".join(f"{name} {share:.1%}" for name, share in shares.items()) + f"; together {total:.1%}"
+        return Finding(measured, CONFIRMED if total > self.above else REFUTED)
+
+
+class Optimum(Section):
+    """The validation loss is lowest after ``first`` to ``last`` epochs."""
+
+    kind: Literal["optimum"]
+    first: int
+    last: int
+
+    def judge(self, study: str, results: StudyResults) -> Finding:
+        """Compare the lowest loss inside this range with the lowest outside, by the curve of the longest training."""
+        losses = {epoch + 1: loss for epoch, loss in results.longest_curve(study, "val_loss").items()}
+        if len(losses) < _SHORTEST_CURVE or len(results.measured(study)) < len(results.studies[study]):
+            return not_run(study)
+        step = _median_step(losses)
+        lowest = min(losses, key=lambda epoch: losses[epoch])
+        inside = min(loss for epoch, loss in losses.items() if self.first <= epoch <= self.last)
+        outside = min(loss for epoch, loss in losses.items() if not self.first <= epoch <= self.last)
+        measured = (
+            f"lowest validation loss after epoch {lowest} of {len(losses)}; {inside:.4f} from {self.first} to "
+            f"{self.last}, {outside:.4f} outside; median step {step:.4f}"
+        )
+        if lowest == max(losses):
+            return Finding(measured, UNDECIDED, outside - inside, note="missing: a longer training, it still falls")
+        margin = _CLEAR_CHANGE * step
+        if abs(inside - outside) <= margin:
+            return Finding(
+                measured, UNDECIDED, outside - inside, margin, "missing: more seeds, the curve is flat there"
+            )
+        return Finding(measured, CONFIRMED if inside < outside else REFUTED, outside - inside, margin)
+
+
+class Overfitting(Section):
+    """The validation loss rises from its lowest to the last epoch while the score does not fall."""
+
+    kind: Literal["overfitting"]
+
+    def judge(self, study: str, results: StudyResults) -> Finding:
+        """Compare means of three epochs, since a single lowest epoch is always below a single last one."""
+        losses = results.longest_curve(study, "val_loss")
+        scores = results.longest_curve(study, "val_argmax_score")
+        if min(len(losses), len(scores)) < _SHORTEST_CURVE:
+            return not_run(study)
+        smooth_losses = _means_of_three(losses)
+        smooth_scores = _means_of_three(scores)
+        lowest = min(smooth_losses, key=lambda epoch: smooth_losses[epoch])
+        last = max(smooth_losses)
+        rise = smooth_losses[last] - smooth_losses[lowest]
+        change = smooth_scores[last] - smooth_scores[lowest]
+        margin = _CLEAR_CHANGE * _median_step(losses)
+        measured = (
+            f"from around epoch {lowest + 1} to the last: validation loss {rise:+.4f}, argmax score at the training's "
+            f"size {change:+.4f} (median step {_median_step(scores):.4f})"
+        )
+        if rise <= margin:
+            return Finding(measured, REFUTED, rise, margin, "no rise; one seed")
+        score_holds = change >= -_CLEAR_CHANGE * _median_step(scores)
+        return Finding(measured, CONFIRMED if score_holds else REFUTED, rise, margin, "one seed")
+
+
+class Untested(Section):
+    """A claim that these studies cannot test; a metric is shown."""
+
+    kind: Literal["untested"]
+    metric: str
+    needs: str
+
+    def judge(self, study: str, results: StudyResults) -> Finding:
+        """Show the metric of all variants."""
+        if not results.measured(study):
+            return not_run(study)
+        shown = [f"{variant.label} {variant.compared.mean(self.metric):.4g}" for variant in results.measured(study)]
+        if self.metric == ARGMAX_SCORE:
+            scores = [variant.compared.mean(ARGMAX_SCORE) for variant in results.distinct]
+            shown = [f"all variants of all studies {min(scores):.4f} to {max(scores):.4f}"]
+            shown.append(f"all empty {results.distinct[0].mean(ALL_EMPTY_SCORE):.4f}")
+        return Finding("; ".join(shown), UNDECIDED, note=f"missing: {self.needs}")
+
+
+class Claim(Section):
+    """One entry of claims.yaml."""
+
+    section: str
+    """Of the report."""
+    says: str
+    study: str
+    test: Annotated[Better | Order | Near | PixelShare | Optimum | Overfitting | Untested, Field(discriminator="kind")]
+
+    def judge(self, results: StudyResults) -> Finding:
+        """Test the claim."""
+        return self.test.judge(self.study, results)
+
+
+def read_claims() -> dict[str, Claim]:
+    """All claims, in the order of claims.yaml."""
+    with as_file(_DEFINITIONS) as path:
+        return {name: parse(Claim, values, name) for name, values in load(path).items()}
+
+
+def not_run(study: str) -> Finding:
+    """The finding on a claim whose study has not run, or not since its metrics are measured."""
+    return Finding("", UNDECIDED, note=f"missing: `harveyseg study {study}`")
+
+
+def _labels(study: str, names: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """The labels of variants that are named as in studies.yaml, where ``2x`` is a multiple of the recipe's value."""
+    values = [values for values in find_study(study).vary.values() if isinstance(values, list)]
+    if len(values) != 1 or len(values[0]) != len(labels):
+        return list(names)
+    by_name = dict(zip(map(str, values[0]), labels, strict=True))
+    return [by_name.get(name, name) for name in names]
+
+
+def _judge(measured: str, difference: float, margin: float) -> Finding:
+    """The verdict on a claimed gain: beyond the margin one way, the other, or neither."""
+    if math.isnan(margin):
+        note = "missing: how much seeds differ, `harveyseg study softmax --seeds 3`"
+        return Finding(measured, UNDECIDED, difference, None, note)
+    if abs(difference) <= margin:
+        return Finding(measured, UNDECIDED, difference, margin, "missing: more seeds")
+    return Finding(measured, CONFIRMED if difference > 0 else REFUTED, difference, margin)
+
+
+def _median_step(curve: Mapping[int, float]) -> float:
+    """How much a curve moves from one epoch to the next, once it has settled."""
+    epochs = sorted(curve)[_SETTLED:]
+    return statistics.median(abs(curve[after] - curve[before]) for before, after in itertools.pairwise(epochs))
+
+
+def _means_of_three(curve: Mapping[int, float]) -> dict[int, float]:
+    epochs = sorted(curve)
+    triples = zip(epochs, epochs[1:], epochs[2:], strict=False)
+    return {
+        middle: statistics.fmean(curve[epoch] for epoch in (before, middle, after)) for before, middle, after in triples
+    }

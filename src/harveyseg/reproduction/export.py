@@ -1,0 +1,150 @@
+"""The trainings of the studies in plain types: read from MLflow, written to a file that can be committed, read back.
+
+The file is JSON Lines: the first line holds the recipe and the statistics of the data, each further line one training.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harveyseg.errors import HarveysegError
+from harveyseg.files import write_text
+from harveyseg.reproduction.studies import StudyRecipe, read_studies, study_tag
+from harveyseg.tracking.client import KIND, TrackedRun, Tracker
+
+_SPLIT = "harveyseg.split_hash"
+_ENVIRONMENT = "environment."
+
+
+class StudyRun(BaseModel):
+    """One finished training of a trial: one variant, one seed, one fold."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    uid: str
+    studies: dict[str, str]
+    """Study -> variant; several where studies share the trial."""
+    seed: int
+    fold: int
+    started_ms: int
+    """Unix time in milliseconds."""
+    data_source: str
+    split_hash: str
+    device: str
+    parameters: dict[str, str]
+    metrics: dict[str, float]
+    """The last value of each, named as in MLflow."""
+    curves: dict[str, dict[int, float]]
+    """Name as in history.csv -> epoch (from 0) -> value."""
+    environment: dict[str, str]
+    """Versions and hardware."""
+
+
+class _Header(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    recipe: dict[str, Any]
+    data: dict[str, float]
+
+
+@dataclass(frozen=True)
+class StudyRuns:
+    """All finished trainings of a recipe's studies, oldest first, and what else their results need."""
+
+    recipe: StudyRecipe
+    data: Mapping[str, float]
+    """``data/pixel_share/<class>`` and ``data/photos/<class>`` of the training photos; empty where no run has them."""
+    runs: tuple[StudyRun, ...]
+
+
+def load_study_runs(recipe: StudyRecipe, tracker: Tracker, names: Sequence[str] | None = None) -> StudyRuns:
+    """Read the finished trainings from MLflow.
+
+    Args:
+        recipe: the recipe that was varied.
+        tracker: where to read.
+        names: the studies; all if None.
+
+    Raises:
+        HarveysegError: when MLflow cannot be read.
+    """
+    tracked: dict[str, TrackedRun] = {}
+    studies: dict[str, dict[str, str]] = {}
+    for name in read_studies() if names is None else names:
+        tag = study_tag(name, recipe)
+        for run in tracker.find_tagged(tag):
+            if run.status == "FINISHED" and run.run_id is not None:
+                tracked[run.run_id] = run
+                studies.setdefault(run.run_id, {})[name] = run.tags[tag]
+    runs = [_study_run(run, studies[run_id], tracker.curves(run_id)) for run_id, run in tracked.items()]
+    ordered = sorted(runs, key=lambda run: (run.started_ms, run.uid))
+    return StudyRuns(recipe, _data_metrics({run.split_hash for run in runs}, tracker), tuple(ordered))
+
+
+def export_study_runs(studies: StudyRuns, path: Path) -> None:
+    """Write the trainings to a file. Where the photos lie is left out: only the last part of that path is kept."""
+    header = _Header(recipe=_without_locations(studies.recipe.params), data=dict(studies.data))
+    lines = [json.dumps(item.model_dump(), sort_keys=True, allow_nan=False) for item in (header, *studies.runs)]
+    write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def import_study_runs(path: Path) -> StudyRuns:
+    """Read what :func:`export_study_runs` wrote.
+
+    Raises:
+        HarveysegError: when the file is absent or no such export.
+    """
+    remedy = "`harveyseg results --export FILE` writes such a file."
+    try:
+        header, *runs = path.read_text(encoding="utf-8").splitlines()
+        content = _Header.model_validate_json(header)
+        recipe = StudyRecipe(content.recipe)
+        return StudyRuns(recipe, content.data, tuple(StudyRun.model_validate_json(line) for line in runs))
+    except FileNotFoundError:
+        raise HarveysegError(f"{path}: no such file. {remedy}") from None
+    except (ValidationError, ValueError) as error:
+        raise HarveysegError(f"{path}: not an export of study runs ({error}). {remedy}") from None
+
+
+def _study_run(run: TrackedRun, studies: dict[str, str], curves: dict[str, dict[int, float]]) -> StudyRun:
+    return StudyRun(
+        uid=run.tags["harveyseg.uid"],
+        studies=studies,
+        seed=int(run.parameters["train.seed"]),
+        fold=int(run.tags["harveyseg.fold"]),
+        started_ms=run.started_ms,
+        data_source=run.tags["harveyseg.data_source"],
+        split_hash=run.tags[_SPLIT],
+        device=run.tags["harveyseg.device"],
+        parameters=run.parameters,
+        metrics=run.metrics,
+        curves=curves,
+        environment={
+            name.removeprefix(_ENVIRONMENT): value for name, value in run.tags.items() if name.startswith(_ENVIRONMENT)
+        },
+    )
+
+
+def _data_metrics(splits: set[str], tracker: Tracker) -> dict[str, float]:
+    """``data/*`` as the newest ensemble on the same photos and split has logged them."""
+    for run in reversed(tracker.find_all()):
+        if run.tags.get(KIND) == "ensemble" and run.tags.get(_SPLIT) in splits:
+            metrics = {name: value for name, value in run.metrics.items() if name.startswith("data/")}
+            if metrics:
+                return metrics
+    return {}
+
+
+def _without_locations(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe with the names, not the paths and addresses, of the photos and their groups."""
+    data = params["data"]
+    split = params["split"]
+    return {
+        **params,
+        "data": {"source": data["source"], "path": PurePath(data["path"]).name},
+        "split": {**split, "groups": PurePath(str(split["groups"])).name},
+    }

@@ -40,6 +40,7 @@ from ruamel.yaml import YAML
 from harveyseg.classes import CLASS_NAMES, slug
 from harveyseg.project import library_versions
 from harveyseg.record import read_run
+from harveyseg.reproduction.studies import TABLE_1
 
 ROOT = Path(__file__).resolve().parents[1]
 UPDATES = 435
@@ -56,17 +57,6 @@ class Recipe:
     """Whether its score is that of the decision layer; else that of the label maps."""
     batch_size: int | None = None
     """Set where the epochs are to make ``UPDATES`` updates in batches of that size."""
-
-
-TABLE_1 = (
-    "unet",
-    "attention_unet",
-    "unetplusplus",
-    "mobilenet_v2",
-    "efficientnet_b1",
-    "efficientnet_b2",
-    "efficientnet_b3",
-)
 
 
 def _only(*kept: str) -> tuple[str, ...]:

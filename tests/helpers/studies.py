@@ -1,16 +1,18 @@
-"""Trials of a study in MLflow."""
+"""Trials of a study: logged to MLflow, and made up in plain types."""
 
 from pathlib import Path
 
-from harveyseg.reproduction.studies import Base, study_tags
+from harveyseg.reproduction.export import StudyRun
+from harveyseg.reproduction.studies import StudyRecipe, study_tags
+from harveyseg.reproduction.tables import Variant
 from harveyseg.tracking.client import Tracker, sync
 from helpers.records import START_MS, make_record, write_outputs
 
 
-def log(
+def log_trial(
     tracker: Tracker,
     root: Path,
-    base: Base,
+    recipe: StudyRecipe,
     study: str,
     variant: str,
     seed: int,
@@ -32,4 +34,33 @@ def log(
         folder = root / f"{study}-{variant.replace(' ', '')}-{seed}-{at}-{fold}"
         sync(tracker, [write_outputs(folder, record, values)])
         records.append(record)
-    tracker.tag(records, study_tags(study, base, variant))
+    tracker.tag(records, study_tags(study, recipe, variant))
+
+
+def make_variant(label: str, *scores: float, **metrics: float) -> Variant:
+    """A variant with a seed of this argmax score each; in a metric's name ``__`` is the slash."""
+    named = {name.replace("__", "/"): value for name, value in metrics.items()}
+    runs = [
+        StudyRun(
+            uid=f"{label}-{score}-{seed}",
+            studies={},
+            seed=seed,
+            fold=0,
+            started_ms=START_MS,
+            data_source="demo",
+            split_hash="e" * 64,
+            device="cpu",
+            parameters={},
+            metrics={"val/argmax_score": score, "val/all_empty_score": 0.6, "val/score": score + 0.02, **named},
+            curves={},
+            environment={},
+        )
+        for seed, score in enumerate(scores)
+    ]
+    return Variant(label, tuple((run,) for run in runs))
+
+
+def with_curves(variant: Variant, curves: dict[str, dict[int, float]]) -> Variant:
+    """The same, with these curves of every training."""
+    seeds = [tuple(run.model_copy(update={"curves": curves}) for run in folds) for folds in variant.seeds]
+    return Variant(variant.label, tuple(seeds))

@@ -9,7 +9,8 @@ from ruamel.yaml import YAML
 
 from harveyseg.config.preset import apply_preset
 from harveyseg.pipeline.check import check_params
-from score import RECIPES, TABLE_1, Recipe, _table
+from harveyseg.reproduction.studies import TABLE_1
+from score import RECIPES, Recipe, _table
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -1,111 +1,130 @@
 """A study's table from a real MLflow: means and spreads worked out by hand; what must not be mixed stays apart."""
 
 import math
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from harveyseg.errors import HarveysegError
-from harveyseg.reproduction.studies import Base, read_base
-from harveyseg.reproduction.tables import describe, find_variants, markdown, study_table, tied, write_study
+from harveyseg.reproduction.export import load_study_runs
+from harveyseg.reproduction.studies import StudyRecipe, find_study, read_recipe
+from harveyseg.reproduction.tables import (
+    Variant,
+    describe_variants,
+    find_variants,
+    is_within_spread,
+    study_markdown,
+    study_table,
+    write_study,
+)
 from harveyseg.tracking.client import Tracker
-from helpers.studies import log
+from helpers.studies import log_trial
 
 
-def test_means_over_folds_and_seeds_and_the_spread_of_the_seeds(tracker: Tracker, project: Path, base: Base) -> None:
-    log(tracker, project, base, "softmax", "on", 0, (0.50, 0.70))  # 0.60
-    log(tracker, project, base, "softmax", "on", 1, (0.61, 0.79))  # 0.70
-    log(tracker, project, base, "softmax", "off", 0, (0.61, 0.65))  # 0.63
-    table = study_table("softmax", base, find_variants("softmax", base, tracker)).set_index("variant")
+def variants(study: str, recipe: StudyRecipe, tracker: Tracker) -> list[Variant]:
+    return find_variants(study, load_study_runs(recipe, tracker))
+
+
+def test_means_over_folds_and_seeds_and_the_spread_of_the_seeds(
+    tracker: Tracker, project: Path, recipe: StudyRecipe
+) -> None:
+    log_trial(tracker, project, recipe, "softmax", "on", 0, (0.50, 0.70))  # 0.60
+    log_trial(tracker, project, recipe, "softmax", "on", 1, (0.61, 0.79))  # 0.70
+    log_trial(tracker, project, recipe, "softmax", "off", 0, (0.61, 0.65))  # 0.63
+    table = study_table(find_study("softmax"), variants("softmax", recipe, tracker)).set_index("variant")
     assert list(table.index) == ["off", "on"]
     assert table["seeds"].tolist() == [1, 2]
-    assert table["score"].tolist() == pytest.approx([0.63, 0.65])
+    assert table["argmax_score"].tolist() == pytest.approx([0.63, 0.65])
     assert table.at["on", "spread"] == pytest.approx(0.1 / math.sqrt(2))
     assert math.isnan(float(table["spread"].iloc[0]))
     assert table["behind"].tolist() == pytest.approx([0.02, 0.0])
-    assert table["decided_score"].tolist() == pytest.approx([0.68, 0.70])
+    assert table["score"].tolist() == pytest.approx([0.68, 0.70])
     # 0.02 behind is less than the spread of 0.07.
     assert table["note"].tolist() == ["within the spread", "best"]
 
 
-def test_a_difference_above_the_spread_has_no_mark(tracker: Tracker, project: Path, base: Base) -> None:
+def test_a_difference_above_the_spread_has_no_mark(tracker: Tracker, project: Path, recipe: StudyRecipe) -> None:
     for seed, score in enumerate((0.70, 0.71)):
-        log(tracker, project, base, "softmax", "on", seed, (score, score))
-    log(tracker, project, base, "softmax", "off", 0, (0.60, 0.60))
-    off, on = find_variants("softmax", base, tracker)
-    notes = study_table("softmax", base, [off, on])["note"].tolist()
+        log_trial(tracker, project, recipe, "softmax", "on", seed, (score, score))
+    log_trial(tracker, project, recipe, "softmax", "off", 0, (0.60, 0.60))
+    off, on = variants("softmax", recipe, tracker)
+    notes = study_table(find_study("softmax"), [off, on])["note"].tolist()
     assert notes == ["1 of 1 seeds ended at one class", "best"]
-    assert tied(on, off) is False
+    assert is_within_spread(on, off) is False
 
 
-def test_with_one_seed_no_spread_is_known(tracker: Tracker, project: Path, base: Base) -> None:
-    log(tracker, project, base, "softmax", "on", 0, (0.7, 0.7))
-    log(tracker, project, base, "softmax", "off", 0, (0.6, 0.6))
-    off, on = find_variants("softmax", base, tracker)
-    assert tied(off, on) is None
-    assert "Seeds of each variant, of those that learnt: 1; their spread is unknown" in describe([off, on])
+def test_with_one_seed_no_spread_is_known(tracker: Tracker, project: Path, recipe: StudyRecipe) -> None:
+    log_trial(tracker, project, recipe, "softmax", "on", 0, (0.7, 0.7))
+    log_trial(tracker, project, recipe, "softmax", "off", 0, (0.6, 0.6))
+    off, on = variants("softmax", recipe, tracker)
+    assert is_within_spread(off, on) is None
+    assert "Seeds of each variant, of those that learnt: 1; their spread is unknown" in describe_variants([off, on])
 
 
-def test_a_seed_without_all_folds_does_not_count(tracker: Tracker, project: Path, base: Base) -> None:
-    log(tracker, project, base, "softmax", "on", 0, (0.7, 0.7))
-    log(tracker, project, base, "softmax", "on", 1, (0.1,))
-    off, on = find_variants("softmax", base, tracker)
+def test_a_seed_without_all_folds_does_not_count(tracker: Tracker, project: Path, recipe: StudyRecipe) -> None:
+    log_trial(tracker, project, recipe, "softmax", "on", 0, (0.7, 0.7))
+    log_trial(tracker, project, recipe, "softmax", "on", 1, (0.1,))
+    off, on = variants("softmax", recipe, tracker)
     assert on.values("val/argmax_score") == pytest.approx([0.7])
-    assert study_table("softmax", base, [off, on])["note"].tolist() == ["not run", "best"]
+    assert study_table(find_study("softmax"), [off, on])["note"].tolist() == ["not run", "best"]
 
 
-def test_of_a_repeated_training_the_newest_counts(tracker: Tracker, project: Path, base: Base) -> None:
-    log(tracker, project, base, "softmax", "on", 0, (0.7, 0.7), at=1000)
-    log(tracker, project, base, "softmax", "on", 0, (0.5, 0.5), at=0)
-    assert find_variants("softmax", base, tracker)[1].mean("val/argmax_score") == pytest.approx(0.7)
+def test_of_a_repeated_training_the_newest_counts(tracker: Tracker, project: Path, recipe: StudyRecipe) -> None:
+    log_trial(tracker, project, recipe, "softmax", "on", 0, (0.7, 0.7), at=1000)
+    log_trial(tracker, project, recipe, "softmax", "on", 0, (0.5, 0.5), at=0)
+    assert variants("softmax", recipe, tracker)[1].mean("val/argmax_score") == pytest.approx(0.7)
 
 
-def test_runs_of_another_recipe_stay_out(tracker: Tracker, project: Path, base: Base) -> None:
-    log(tracker, project, base, "softmax", "on", 0, (0.7, 0.7))
+def test_runs_of_another_recipe_stay_out(tracker: Tracker, project: Path, recipe: StudyRecipe) -> None:
+    log_trial(tracker, project, recipe, "softmax", "on", 0, (0.7, 0.7))
     (project / "params.yaml").write_text((project / "params.yaml").read_text().replace("lr: 0.003", "lr: 0.004"))
-    other = read_base(project / "params.yaml")
-    assert not any(one.seeds for one in find_variants("softmax", other, tracker))
+    changed = read_recipe(project / "params.yaml")
+    assert not any(variant.seeds for variant in variants("softmax", changed, tracker))
     with pytest.raises(HarveysegError, match=r"study softmax: MLflow has no finished run .*`harveyseg study softmax`"):
-        write_study("softmax", other, tracker, project / "reports")
+        write_study("softmax", load_study_runs(changed, tracker), project / "reports")
     assert not (project / "reports").exists()
 
 
-def test_the_reports_figures_stand_beside_ours(tracker: Tracker, project: Path, base: Base) -> None:
-    log(tracker, project, base, "architecture", "unetplusplus", 0, (0.7, 0.7))
-    table = study_table("architecture", base, find_variants("architecture", base, tracker)).set_index("variant")
+def test_the_reports_figures_stand_beside_ours(tracker: Tracker, project: Path, recipe: StudyRecipe) -> None:
+    log_trial(tracker, project, recipe, "architecture", "unetplusplus", 0, (0.7, 0.7))
+    table = study_table(find_study("architecture"), variants("architecture", recipe, tracker)).set_index("variant")
     assert table.at["unetplusplus", "report_val_loss"] == 2.10
     assert table.at["unetplusplus", "report_score"] == 0.66
     assert table.at["unet", "report_score"] == 0.70925
     assert table["report_score"].isna().sum() == 3  # of EfficientNet-B1, FCN and SegNet it states none
 
 
-def test_files_and_curves(tracker: Tracker, project: Path, base: Base) -> None:
-    log(tracker, project, base, "epochs", "25", 0, (0.7, 0.7))
-    shown = write_study("epochs", base, tracker, project / "reports")
+def test_files_and_curves(tracker: Tracker, project: Path, recipe: StudyRecipe) -> None:
+    log_trial(tracker, project, recipe, "epochs", "25", 0, (0.7, 0.7))
+    shown = write_study("epochs", load_study_runs(recipe, tracker), project / "reports")
     assert (project / "reports" / "study-epochs.md").read_text() == shown
-    assert "| 25 | 1 | 0.7000 |" in shown
+    assert re.search(r"^\| 25 +\| +1 \| +0\.7000 \|", shown, re.MULTILINE)
     read = pd.read_csv(project / "reports" / "study-epochs.csv")
-    assert read["score"].tolist()[1] == 0.7
+    assert read["argmax_score"].tolist()[1] == 0.7
     assert read["note"].tolist() == ["not run", "best", "not run", "not run"]
     assert (project / "reports" / "study-epochs.png").read_bytes().startswith(b"\x89PNG")
-    run = find_variants("epochs", base, tracker)[1].seeds[0][0]
-    assert tracker.curves(run.run_id or "")["train_loss"] == {0: 3.0, 1: 1.5, 2: 1.0}
+    run = variants("epochs", recipe, tracker)[1].seeds[0][0]
+    assert run.curves["train_loss"] == {0: 3.0, 1: 1.5, 2: 1.0}
 
 
 def test_markdown_leaves_out_what_nothing_fills() -> None:
     frame = pd.DataFrame(
         {"variant": ["a", "b"], "seeds": [1, 2], "score": [0.5, math.nan], "behind": math.nan, "miou": 1, "note": ""}
     )
-    assert markdown(frame) == (
-        "| variant | seeds | score | note |\n| --- | ---: | ---: | --- |\n| a | 1 | 0.5000 |  |\n| b | 2 |  |  |\n"
-    )
+    assert [re.findall(r"[^| ]+", line) for line in study_markdown(frame).splitlines()] == [
+        ["variant", "seeds", "score", "note"],
+        ["-----------", "--------:", "--------:", "--------"],
+        ["a", "1", "0.5000"],
+        ["b", "2"],
+    ]
 
 
-def test_a_seed_that_ended_at_one_class_is_left_out(tracker: Tracker, project: Path, base: Base) -> None:
-    log(tracker, project, base, "softmax", "on", 0, (0.70, 0.70))
-    log(tracker, project, base, "softmax", "on", 1, (0.60, 0.60))
-    off, on = find_variants("softmax", base, tracker)
-    row = study_table("softmax", base, [off, on]).set_index("variant").loc["on"]
-    assert (row["seeds"], row["score"]) == (1, pytest.approx(0.70))
+def test_a_seed_that_ended_at_one_class_is_left_out(tracker: Tracker, project: Path, recipe: StudyRecipe) -> None:
+    log_trial(tracker, project, recipe, "softmax", "on", 0, (0.70, 0.70))
+    log_trial(tracker, project, recipe, "softmax", "on", 1, (0.60, 0.60))
+    off, on = variants("softmax", recipe, tracker)
+    row = study_table(find_study("softmax"), [off, on]).set_index("variant").loc["on"]
+    assert (row["seeds"], row["argmax_score"]) == (1, pytest.approx(0.70))
     assert row["note"] == "best; 1 of 2 seeds ended at one class, left out"

@@ -81,7 +81,7 @@ def _setting(runs: StudyRuns, results: StudyResults) -> str:
         "encoder weights": train["encoder_weights"] or "random",
         "trainings": f"{len(results.runs)}, the last of {newest:%Y-%m-%d}",
         "epochs": f"{train['epochs']}",
-        "samples of a photo in an epoch": f"{train['crops_per_photo']}",
+        "samples of a photo in an epoch": f"{train['sampling']['crops_per_photo']}",
         "batch size": f"{train['batch_size']}",
         "first seed": f"{train['seed']}",
         "standard deviation of a seed's argmax score": _format_noise(results.noise()),
@@ -112,7 +112,7 @@ def _claims_table(results: StudyResults) -> str:
 
 
 def _table(frame: pd.DataFrame) -> str:
-    return frame.to_markdown(index=False, disable_numparse=True) + "\n"
+    return frame.to_markdown(index=False, disable_numparse=True, stralign=None) + "\n"
 
 
 def _format_difference(difference: float | None) -> str:

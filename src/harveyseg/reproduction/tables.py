@@ -194,8 +194,8 @@ def study_markdown(table: pd.DataFrame) -> str:
         if name not in _CSV_ONLY and (name in ("variant", "note") or table[name].notna().any())
     ]
     cells = table[columns].apply(lambda column: column.map(lambda value: _cell(str(column.name), value)))
-    alignment = ["left" if name in ("variant", "note") else "right" for name in columns]
-    return cells.to_markdown(index=False, disable_numparse=True, colalign=alignment) + "\n"
+    alignment = [None if name in ("variant", "note") else "right" for name in columns]
+    return f"{cells.to_markdown(index=False, disable_numparse=True, stralign=None, colalign=alignment)}\n"
 
 
 def describe_variants(variants: Sequence[Variant]) -> str:

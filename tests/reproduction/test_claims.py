@@ -1,0 +1,326 @@
+"""Each verdict, from made-up runs whose answer is known."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from harveyseg.reproduction.claims import Finding, StudyResults, read_claims
+from harveyseg.reproduction.studies import TABLE_1, read_studies
+from harveyseg.reproduction.tables import Variant
+from helpers.studies import make_variant, with_curves
+
+FALLEN = {"val__false_positive_classes": 0.3, "val__missed_classes": 9.0}
+"""Ended at one class: of 24 x (1 - 0.6) = 9.6 classes per photo 9 are missed, and 0.3 absent ones are predicted."""
+
+
+def make_results(
+    studies: Mapping[str, list[Variant]], shares: Mapping[int, float] | None = None, pretrained: bool = True
+) -> StudyResults:
+    named = {study: {variant.label: variant for variant in variants} for study, variants in studies.items()}
+    return StudyResults(named, shares or {}, pretrained)
+
+
+def judge(claim: str, results: StudyResults) -> Finding:
+    return read_claims()[claim].judge(results)
+
+
+NOISE = make_variant("0.1", 0.60, 0.62, 0.60, 0.62, 0.61)
+"""Its deviation is 0.01 with 4 degrees of freedom, for which tables of Student's t give 2.776 at 97.5%."""
+MARGIN = 0.0393
+"""2.776 x 0.01 x sqrt(2): of a difference between two seeds."""
+
+
+@pytest.mark.parametrize(
+    ("gain", "verdict"),
+    [(0.040, "confirmed"), (0.038, "not testable here"), (-0.038, "not testable here"), (-0.040, "not confirmed")],
+)
+def test_a_gain_counts_beyond_the_margin(gain: float, verdict: str) -> None:
+    variants = [make_variant("off", 0.60), make_variant("on", 0.60 + gain)]
+    finding = judge("softmax", make_results({"softmax": variants, "dropout": [NOISE]}))
+    assert finding.verdict == verdict
+    assert finding.measured == f"on {0.6 + gain:.4f}; off 0.6000"
+    assert finding.difference == pytest.approx(gain)
+    assert finding.margin == pytest.approx(MARGIN, abs=5e-5)
+    assert finding.note == ("missing: more seeds" if verdict == "not testable here" else "")
+
+
+def test_more_seeds_make_the_margin_smaller() -> None:
+    off, on = make_variant("off", 0.60, 0.60, 0.60), make_variant("on", 0.63, 0.63, 0.63)
+    results = make_results({"softmax": [off, on], "dropout": [NOISE]})
+    # The variance of 4 x 0.0001 is pooled over 4 + 2 + 2 degrees of freedom, for which t is 2.306.
+    assert results.noise().deviation == pytest.approx(math.sqrt(0.0004 / 8))
+    finding = judge("softmax", results)
+    assert finding.margin == pytest.approx(2.306 * math.sqrt(0.0004 / 8 * 2 / 3), rel=1e-3)
+    assert finding.verdict == "confirmed"
+
+
+def test_chance_is_seldom_confirmed() -> None:
+    """Variants that differ by nothing but the seed: one in forty looks like a gain, one in forty like a loss."""
+    rng = np.random.default_rng(0)
+    verdicts = []
+    for _ in range(400):
+        off, on = (make_variant(label, *rng.normal(0.6, 0.01, 3)) for label in ("off", "on"))
+        verdicts.append(judge("softmax", make_results({"softmax": [off, on]})).verdict)
+    assert 0.01 < verdicts.count("confirmed") / 400 < 0.05
+    assert 0.01 < verdicts.count("not confirmed") / 400 < 0.05
+
+
+def test_without_a_known_spread_nothing_is_judged() -> None:
+    finding = judge("softmax", make_results({"softmax": [make_variant("off", 0.5), make_variant("on", 0.7)]}))
+    assert (finding.verdict, finding.margin) == ("not testable here", None)
+    assert "`harveyseg study softmax --seeds 3`" in finding.note
+
+
+def test_what_has_not_run_says_how_to_run_it() -> None:
+    for name, claim in read_claims().items():
+        finding = claim.judge(make_results({}))
+        assert finding.verdict == "not testable here", name
+        assert f"`harveyseg study {claim.study}`" in finding.note or "`dvc repro`" in finding.note, name
+
+
+def test_every_claim_names_variants_that_its_study_has() -> None:
+    studies = read_studies()
+    for name, claim in read_claims().items():
+        study = studies.get(claim.study or "")
+        assert (study is None) == (name == "imbalance")
+        named = {
+            label
+            for key in ("variant", "counterpart", "rivals", "shown", "variants")
+            for label in np.atleast_1d(getattr(claim.test, key, []))
+        }
+        if study is not None:
+            (values,) = [*study.vary.values()] or [study.models]
+            assert named <= set(map(str, values)), name
+
+
+@pytest.mark.parametrize(
+    ("report", "verdict"), [(0.61, "not testable here"), (0.55, "confirmed"), (0.65, "not confirmed")]
+)
+def test_class_weights_do_not_help_unless_the_reports_do(report: float, verdict: str) -> None:
+    # What another formula brings is no statement of the report.
+    weights = [make_variant("none", 0.60), make_variant("report", report), make_variant("enet", 0.70)]
+    assert judge("class_weights", make_results({"class_weights": weights, "dropout": [NOISE]})).verdict == verdict
+
+
+def test_the_smaller_size_is_the_second() -> None:
+    for double, single in (("512", "256"), ("[128, 192]", "[64, 96]")):
+        variants = [make_variant(double, 0.6), make_variant(single, 0.65)]
+        finding = judge("size", make_results({"size": variants, "dropout": [NOISE]}))
+        assert finding.measured == f"{single} 0.6500; {double} 0.6000"
+        assert finding.verdict == "confirmed"
+
+
+@pytest.mark.parametrize(
+    ("rival", "verdict", "random_verdict"),
+    [
+        (0.60, "confirmed", "not testable here"),
+        (0.64, "not testable here", "not testable here"),
+        # Without ImageNet the rival is handicapped, and still better.
+        (0.70, "not confirmed", "not confirmed"),
+    ],
+)
+def test_unet_must_beat_the_best_of_the_others(rival: float, verdict: str, random_verdict: str) -> None:
+    others = ["attention_unet", "unetplusplus", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3"]
+    networks = [make_variant("unet", 0.65), make_variant("mobilenet_v2", rival)]
+    networks += [make_variant(name, 0.5) for name in others]
+    assert judge("unet_first", make_results({"architecture": networks, "dropout": [NOISE]})).verdict == verdict
+    random = make_results({"architecture": networks, "dropout": [NOISE]}, pretrained=False)
+    assert judge("unet_first", random).verdict == random_verdict
+    assert "ImageNet weights" in judge("unet_first", random).note
+    # FCN and SegNet are not in the report's comparison.
+    more = [*networks, make_variant("fcn", 0.9)]
+    assert judge("unet_first", make_results({"architecture": more, "dropout": [NOISE]})).verdict == verdict
+
+
+def test_seeds_that_ended_at_one_class_are_left_out_and_counted() -> None:
+    fallen = make_variant("on", 0.63, **FALLEN)
+    learnt = make_variant("on", 0.70)
+    off = make_variant("off", 0.60)
+    nothing = judge("softmax", make_results({"softmax": [off, fallen], "dropout": [NOISE]}))
+    assert nothing.verdict == "not testable here"
+    assert "1 of 1 seeds ended at one class" in nothing.measured
+    both = Variant("on", (*fallen.seeds, *learnt.seeds))
+    half = make_results({"softmax": [off, both], "dropout": [NOISE]})
+    finding = judge("softmax", half)
+    assert finding.measured == "on 0.7000 (1 of 2 seeds ended at one class; 0.6650 with them); off 0.6000"
+    assert finding.difference == pytest.approx(0.1)
+    assert finding.verdict == "confirmed"
+    # The difference between a seed that learnt and one that did not is no noise.
+    assert half.noise().deviation == pytest.approx(0.01)
+    # What learns seldom is no gain, however good it is then.
+    seldom = Variant("on", (*make_variant("on", 0.4, **FALLEN).seeds, *learnt.seeds))
+    finding = judge("softmax", make_results({"softmax": [off, seldom], "dropout": [NOISE]}))
+    assert finding.verdict == "not confirmed"
+    assert finding.note == "not so with the seeds that ended at one class"
+    rivals = [make_variant(name, 0.6, **FALLEN) for name in TABLE_1[1:]]
+    networks = make_results({"architecture": [make_variant("unet", 0.65), *rivals], "dropout": [NOISE]})
+    assert judge("unet_first", networks).verdict == "not testable here"
+
+
+def test_trainings_that_studies_share_count_once() -> None:
+    shared = make_variant("on", 0.6)
+    off = make_variant("off", 0.7)
+    results = make_results({"softmax": [off, shared], "dropout": [shared]})
+    assert [variant.label for variant in results.distinct] == ["off", "on"]
+    assert len(results.runs) == 2
+    two_seeds = Variant("on", (*shared.seeds, *make_variant("on", 0.61).seeds))  # in one of the studies
+    results = make_results({"softmax": [off, two_seeds], "dropout": [shared]})
+    assert [len(variant.seeds) for variant in results.distinct] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("step", "turned", "verdict", "random_verdict"),
+    [
+        (0.04, False, "confirmed", "not testable here"),
+        (0.03, False, "not testable here", "not testable here"),
+        (0.01, True, "not testable here", "not testable here"),
+        # Two of the four began from random weights in the report, too: their order is tested in any case.
+        (0.04, True, "not confirmed", "not confirmed"),
+    ],
+)
+def test_the_order_of_table_1(step: float, turned: bool, verdict: str, random_verdict: str) -> None:
+    names = ["mobilenet_v2", "efficientnet_b2", "unetplusplus", "attention_unet"]
+    scores = [0.7 - step * rank for rank in range(4)]
+    networks = [
+        make_variant(name, score, final__val_loss=2.5)
+        for name, score in zip(names, scores[::-1] if turned else scores, strict=True)
+    ]
+    for pretrained, expected in ((True, verdict), (False, random_verdict)):
+        studies = {"architecture": networks, "dropout": [NOISE]}
+        assert judge("table_1", make_results(studies, pretrained=pretrained)).verdict == expected
+
+
+def test_the_training_loss_of_a_double_softmax() -> None:
+    on, off = make_variant("on", 0.6, final__train_loss=2.93), make_variant("off", 0.6, final__train_loss=1.1)
+    assert judge("training_loss", make_results({"softmax": [on, off]})).verdict == "confirmed"
+    off = make_variant("off", 0.6, final__train_loss=2.9)
+    assert judge("training_loss", make_results({"softmax": [on, off]})).verdict == "not confirmed"
+
+
+def test_three_classes_cover_half_of_the_pixels() -> None:
+    assert judge("imbalance", make_results({}, shares={5: 0.3, 6: 0.15, 23: 0.1})).verdict == "confirmed"
+    assert judge("imbalance", make_results({}, shares={5: 0.2, 6: 0.15, 23: 0.1})).verdict == "not confirmed"
+
+
+def curve(lowest: int, slope: float = 0.01) -> dict[int, float]:
+    """The losses of 35 epochs, lowest after this one and rising by ``slope`` an epoch away from it."""
+    return {epoch: abs(epoch + 1 - lowest) * slope + 1 for epoch in range(35)}
+
+
+@pytest.mark.parametrize(
+    ("losses", "verdict"),
+    [
+        (curve(26), "confirmed"),
+        (curve(10), "not confirmed"),
+        (curve(35), "not testable here"),  # it still falls
+        (curve(22), "not testable here"),  # epoch 19 is as good as that
+    ],
+)
+def test_the_optimum_is_read_off_the_curve(losses: dict[int, float], verdict: str) -> None:
+    finding = judge("optimum", make_results({"epochs": [with_curves(make_variant("35", 0.6), {"val_loss": losses})]}))
+    assert finding.verdict == verdict
+    lowest = min(losses, key=lambda epoch: losses[epoch]) + 1
+    assert finding.measured.startswith(f"lowest validation loss after epoch {lowest} of 35; ")
+    assert finding.measured.endswith("median step 0.0100")
+
+
+@pytest.mark.parametrize(
+    ("slope", "score", "verdict"),
+    [
+        (0.01, 0.6, "confirmed"),
+        (0.01, 0.5, "not confirmed"),  # the score falls as well
+        (0.0, 0.6, "not confirmed"),
+    ],
+)
+def test_overfitting_is_a_rise_beyond_the_wobble(slope: float, score: float, verdict: str) -> None:
+    losses = curve(20, slope)
+    scores = {epoch: 0.6 + 0.001 * (epoch % 2) for epoch in range(35)} | dict.fromkeys((32, 33, 34), score)
+    longest = with_curves(make_variant("35", 0.6), {"val_loss": losses, "val_argmax_score": scores})
+    assert judge("overfitting", make_results({"epochs": [longest]})).verdict == verdict
+
+
+def test_a_curve_of_chance_confirms_nothing() -> None:
+    rng = np.random.default_rng(0)
+    confirmed = {"optimum": 0, "overfitting": 0}
+    for _ in range(200):
+        losses, scores = (dict(enumerate(rng.normal(level, 0.01, 35))) for level in (2.9, 0.6))
+        curves = {"val_loss": losses, "val_argmax_score": scores}
+        results = make_results({"epochs": [with_curves(make_variant("35", 0.6), curves)]})
+        for claim in confirmed:
+            confirmed[claim] += judge(claim, results).verdict == "confirmed"
+    assert max(confirmed.values()) <= 2, confirmed
+
+
+@pytest.mark.parametrize(
+    ("pools", "verdict"), [(0.20, "confirmed"), (0.16, "not testable here"), (0.0, "not confirmed")]
+)
+def test_minorities_are_the_classes_below_one_percent(pools: float, verdict: str) -> None:
+    shares = {0: 0.005, 1: 0.5, 3: 0.004, 4: 0.006, 7: 0.0}
+    dice = {"val__argmax_dice/01_property_roof": 0.9, "val__argmax_dice/04_vehicle": 0.1}
+
+    def network(label: str, *pools: float) -> Variant:
+        seeds = [
+            make_variant(label, 0.6 + value / 100, **dice, **{"val__argmax_dice/03_swimming_pool": value})
+            for value in pools
+        ]
+        return Variant(label, tuple(folds for seed in seeds for folds in seed.seeds))
+
+    results = make_results(
+        {
+            "architecture": [network("attention_unet", pools), network("unet", 0.1)],
+            # Their means over both minorities deviate by 0.01.
+            "dropout": [network("0.1", 0.10, 0.14, 0.10, 0.14, 0.12)],
+        },
+        shares=shares,
+    )
+    both = {"architecture": [network("attention_unet", -0.1), network("unet", -0.1)]}  # means of 0
+    assert judge("minorities", make_results(both, shares=shares)).verdict == "not testable here"
+    # Roofs are no minority, and no photo holds solar panels.
+    finding = judge("minorities", results)
+    assert finding.measured == f"attention_unet {(pools + 0.1) / 2:.4f}; unet 0.1000"
+    assert finding.difference == pytest.approx(pools / 2 - 0.05)
+    assert finding.margin == pytest.approx(MARGIN, abs=5e-5)
+    assert finding.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("near", "far", "verdict"),
+    [
+        (0.55, 0.60, "confirmed"),
+        (0.55, 0.65, "not testable here"),  # better at borders as it is everywhere
+        (0.51, 0.60, "not testable here"),
+        (0.45, 0.60, "not confirmed"),
+    ],
+)
+def test_borders_must_gain_more_than_the_interior(near: float, far: float, verdict: str) -> None:
+    def network(label: str, *shares: tuple[float, float]) -> Variant:
+        seeds = [
+            make_variant(label, 0.6 + border, val__boundary_accuracy=border, val__interior_accuracy=interior)
+            for border, interior in shares
+        ]
+        return Variant(label, tuple(folds for seed in seeds for folds in seed.seeds))
+
+    networks = [network("attention_unet", (near, far)), network("unet", (0.5, 0.6))]
+    # Their differences deviate by 0.01.
+    others = network("0.1", *((0.5 + by, 0.6) for by in (0.0, 0.02, 0.0001, 0.0201, 0.01)))
+    finding = judge("borders", make_results({"architecture": networks, "dropout": [others]}))
+    assert finding.measured == f"attention_unet {near - far:.4f}; unet -0.1000"
+    assert finding.difference == pytest.approx(near - far + 0.1)
+    assert finding.margin == pytest.approx(MARGIN, abs=5e-5)
+    assert finding.verdict == verdict
+    alone = judge("borders", make_results({"architecture": networks}))
+    assert alone.verdict == "not testable here"
+    unmeasured = [make_variant("attention_unet", 0.6), make_variant("unet", 0.6)]
+    assert (
+        judge("borders", make_results({"architecture": unmeasured})).note == "missing: `harveyseg study architecture`"
+    )
+
+
+def test_a_shared_machine_does_not_tell_the_latency() -> None:
+    names = ("mobilenet_v2", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "unet")
+    networks = [make_variant(name, 0.6, images_per_second=20.0) for name in names]
+    finding = judge("latency", make_results({"architecture": networks}))
+    assert finding.note == "missing: an idle machine (`benchmarks/latency.py`)"
+    assert finding.verdict == "not testable here"

@@ -14,7 +14,7 @@ export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 100000000000
 export MALLOC_TOP_PAD_ := 100000000
 
-.PHONY: demo test check lock clean
+.PHONY: demo test check docs lock clean
 
 demo: $(VENV)  ## fresh clone -> finished pipeline on the embedded data
 	$(BIN)/dvc repro
@@ -34,6 +34,11 @@ check: $(VENV)  ## style, types, and which room may import which
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)  ## the site in docs/_build; fails on a broken link or an outdated page of settings
+	$(BIN)/python docs/settings_page.py --check
+	$(BIN)/sphinx-build -c docs --jobs auto --fail-on-warning --keep-going --nitpicky --quiet . docs/_build
+	@echo "docs/_build/docs/index.html"
 
 # The stamp is newer than what it was made from, so a second call does nothing. Compiling once halves the seconds that every
 # stage spends importing, also where Python is told not to write beside its files.

@@ -1,19 +1,23 @@
-"""Sphinx: the site is built from the repository's root, so every relative link works here as it does on GitHub."""
+"""Sphinx: the site's sources are the repository's root, so every relative link works here as it does on GitHub."""
 
-from importlib.metadata import version as installed
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
 
 project = "harveyseg"
 author = "The harveyseg developers"
-copyright = author
-version = release = installed("harveyseg")
+found = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+assert found is not None
+version = release = found[1]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser"]
 root_doc = "docs/index"
 include_patterns = ["*.md", "docs/**", "benchmarks/results/*.md"]
 exclude_patterns = ["docs/_build"]
-nitpicky = True
 
-myst_heading_anchors = 3
+myst_heading_anchors = 3  # links to headings, as on GitHub, are checked too
 
 html_theme = "furo"
-html_title = "harveyseg"
+html_title = f"{project} {version}"
+html_show_copyright = False

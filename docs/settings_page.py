@@ -66,8 +66,8 @@ them.
 
 ## models
 
-A mapping from a name of your choice to a network. `network` names a module of `harveyseg.models.networks`, and `train` may
-override any key of the section `train` for this model. `network: smp` reaches every architecture and encoder of
+A mapping from a name of your choice to a network. `network` names a module of `harveyseg.models.networks`, and `train`
+may override any key of the section `train` for this model. `network: smp` reaches every architecture and encoder of
 segmentation-models-pytorch:
 
 ```yaml

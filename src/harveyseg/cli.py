@@ -170,33 +170,30 @@ def predict(
     photos: Annotated[list[Path], typer.Argument(help="JPEG, PNG or TIFF files.")],
     out: Annotated[Path, typer.Option(help="Folder for class maps, overlays and areas.csv.")],
     model: Annotated[str | None, typer.Option(help="A trained model; the ensemble if not given.")] = None,
-    footprint: Annotated[
+    photo_size: Annotated[
         str | None,
         typer.Option(
-            metavar="HxW",
-            help="For mosaics and other cameras: the pixels of these photos that show as much ground as one of the "
-            "training's photographs. If not given, a photo is itself like one of them.",
+            metavar="HEIGHTxWIDTH",
+            help="For mosaics and other cameras: height and width, in these photos' pixels, of the ground that one "
+            "training photo shows. If not given, each photo is taken to show as much ground as a training photo.",
         ),
     ] = None,
     argmax: Annotated[
-        bool,
-        typer.Option(
-            "--argmax",
-            help="Give each pixel its most probable class, also where a rule decides.",
-        ),
+        bool, typer.Option("--argmax", help="Give each pixel its most probable class, without post-processing.")
     ] = False,
 ) -> None:
     """Class maps, overlays and area shares of new photos."""
     from harveyseg.config.settings import section
     from harveyseg.inference.params import InferenceParams
-    from harveyseg.prediction.photos import load_trained_ensemble, parse_footprint, predict_photos
+    from harveyseg.prediction.photos import parse_photo_size, predict_photos
+    from harveyseg.prediction.trained_ensemble import load_trained_ensemble
 
-    ground = None if footprint is None else parse_footprint(footprint)
+    size = None if photo_size is None else parse_photo_size(photo_size)
     settings = section(PARAMS, "inference", InferenceParams)
-    areas = predict_photos(photos, load_trained_ensemble(PARAMS, DATA, model, argmax), settings, out, ground)
+    areas = predict_photos(photos, load_trained_ensemble(PARAMS, DATA, model, argmax), settings, out, size)
     for row in areas.to_dict("records"):
-        shares = sorted(((float(share), str(name)) for name, share in row.items() if name != "photo"), reverse=True)
-        print(f"{row['photo']}: " + ", ".join(f"{name} {share:.1f}%" for share, name in shares if share >= 0.1))
+        percentages = sorted(((float(area), str(name)) for name, area in row.items() if name != "photo"), reverse=True)
+        print(f"{row['photo']}: " + ", ".join(f"{name} {area:.1f}%" for area, name in percentages if area >= 0.1))
     print(f"{out}: class maps, overlays and areas.csv of {len(photos)} photos")
 
 

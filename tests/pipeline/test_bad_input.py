@@ -290,10 +290,10 @@ def line(number: int, text: str) -> Callable[[list[str]], object]:
 
 
 def predicted(folder: Path) -> None:
-    from harveyseg.prediction.photos import read_photo
+    from harveyseg.prediction.photos import read_bgr
 
     (folder / "photo.jpg").write_text("no photo")
-    read_photo(folder / "photo.jpg")
+    read_bgr(folder / "photo.jpg")
 
 
 def archive(content: dict[str, str], keep: int | None = None) -> Action:
@@ -579,9 +579,9 @@ PARTS = [
             ),
             Case("no photo", "harveyseg predict", predicted),
             Case(
-                "a footprint that is none",
+                "a photo size that is none",
                 "harveyseg predict",
-                lambda folder: harveyseg("predict", "photo.jpg", "--out", "maps", "--footprint", "3000"),
+                lambda folder: harveyseg("predict", "photo.jpg", "--out", "maps", "--photo-size", "3000"),
             ),
         ],
     ),

@@ -67,7 +67,7 @@ def test_an_error_of_the_user_comes_without_a_traceback(project: Path) -> None:
         (["score", "absent.csv", "--masks", "masks"], "masks: holds no masks"),
         (["predict", "absent.jpg", "--out", "maps"], "data/ensemble/weights.json: no such file"),
         (["predict", "absent.jpg", "--out", "maps", "--model", "unet"], "--model unet: not trained here"),
-        (["predict", "absent.jpg", "--out", "maps", "--footprint", "3000"], "--footprint 3000: must be HEIGHTxWIDTH"),
+        (["predict", "absent.jpg", "--out", "maps", "--photo-size", "3000"], "--photo-size 3000: must be HEIGHTxWIDTH"),
     ],
 )
 def test_errors(
@@ -176,7 +176,7 @@ def test_predict(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         assert (np.array(opened) == 23).all()
     header, row = (project / "maps" / "areas.csv").read_text().splitlines()
     assert header.count(",") == row.count(",") == len(CLASS_NAMES)
-    arguments = ["photo.jpg", "--out", "mosaic", "--model", "unet", "--footprint", "20x25", "--argmax"]
+    arguments = ["photo.jpg", "--out", "mosaic", "--model", "unet", "--photo-size", "20x25", "--argmax"]
     assert command(monkeypatch, capsys, "predict", *arguments)[0] == 0
     with Image.open(project / "mosaic" / "photo.png") as opened:
         assert opened.size == (50, 30)

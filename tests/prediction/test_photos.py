@@ -23,17 +23,16 @@ from harveyseg.inference.probabilities import argmax_map, upsample
 from harveyseg.models import build
 from harveyseg.postprocess.decision import Decision, Expected
 from harveyseg.prediction.photos import (
-    TrainedEnsemble,
-    area_shares,
-    decided_labels,
-    enlarged_labels,
-    load_trained_ensemble,
-    overlay,
-    parse_footprint,
+    area_percentages,
+    argmax_map_in_stripes,
+    class_map_in_tiles,
+    draw_overlay,
+    parse_photo_size,
     predict_photo,
     predict_photos,
-    read_photo,
+    read_bgr,
 )
+from harveyseg.prediction.trained_ensemble import TrainedEnsemble, load_trained_ensemble
 from harveyseg.record import RunRecord, write_run
 
 PARAMS = InferenceParams(threads=1, device="cpu", precision="fp32")
@@ -56,7 +55,7 @@ def sure(
     return TrainedNetwork(network, {}, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), size)
 
 
-def one(network: TrainedNetwork) -> TrainedEnsemble:
+def single(network: TrainedNetwork) -> TrainedEnsemble:
     return TrainedEnsemble((network,), (1.0,))
 
 
@@ -73,7 +72,7 @@ def half_red(path: Path, height: int = 96, width: int = 160, **options: Any) -> 
 @pytest.mark.parametrize(("height", "width"), [(96, 160), (160, 96), (64, 64), (37, 50), (1, 2)])
 def test_a_class_map_has_the_photos_own_size(tmp_path: Path, height: int, width: int) -> None:
     half_red(tmp_path / "photo.png", height, width)
-    labels = predict_photo(read_photo(tmp_path / "photo.png"), one(sure(FLOODED, 0.5)), PARAMS)
+    labels = predict_photo(read_bgr(tmp_path / "photo.png"), single(sure(FLOODED, 0.5)), PARAMS)
     assert labels.dtype == np.uint8
     expected = np.zeros((height, width), np.uint8)
     expected[:, width // 2 :] = FLOODED
@@ -87,7 +86,7 @@ def test_the_map_fits_the_pixels_as_they_are_stored(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # "rotate by 90 degrees", as cameras write it; masks know nothing of it
     half_red(tmp_path / "photo.jpg", 96, 160, exif=exif)
-    labels = predict_photo(read_photo(tmp_path / "photo.jpg"), one(sure(FLOODED, 0.5)), PARAMS)
+    labels = predict_photo(read_bgr(tmp_path / "photo.jpg"), single(sure(FLOODED, 0.5)), PARAMS)
     assert labels.shape == (96, 160)
     assert (labels[:, 90:] == FLOODED).all()
     assert (labels[:, :70] == 0).all()
@@ -98,18 +97,17 @@ def test_the_mean_of_probabilities_decides(tmp_path: Path) -> None:
     flooded, grass = sure(FLOODED, -1.0), sure(GRASS, -1.0)  # each sure of its class, everywhere
     for shares, winner in [((0.6, 0.4), FLOODED), ((0.4, 0.6), GRASS)]:
         assert (
-            predict_photo(read_photo(tmp_path / "photo.png"), TrainedEnsemble((flooded, grass), shares), PARAMS)
-            == winner
+            predict_photo(read_bgr(tmp_path / "photo.png"), TrainedEnsemble((flooded, grass), shares), PARAMS) == winner
         ).all()
     # Two that hesitate (p = 0.36) lose against one that is sure, though they are more.
     hesitant = sure(FLOODED, -1.0, confidence=2.6)
-    predictor = TrainedEnsemble((hesitant, hesitant, grass), (1 / 3, 1 / 3, 1 / 3))
-    assert (predict_photo(np.zeros((8, 8, 3), np.uint8), predictor, PARAMS) == GRASS).all()
+    ensemble = TrainedEnsemble((hesitant, hesitant, grass), (1 / 3, 1 / 3, 1 / 3))
+    assert (predict_photo(np.zeros((8, 8, 3), np.uint8), ensemble, PARAMS) == GRASS).all()
 
 
 def test_networks_of_different_sizes_and_strides_are_averaged(tmp_path: Path) -> None:
     half_red(tmp_path / "photo.png", 128, 160)
-    photo = read_photo(tmp_path / "photo.png")
+    photo = read_bgr(tmp_path / "photo.png")
     for stride in (1, 2, 4):
         members = (sure(FLOODED, 0.5), sure(FLOODED, 0.5, size=(96, 128), stride=stride), sure(GRASS, 2.0))
         labels = predict_photo(photo, TrainedEnsemble(members, (0.5, 0.3, 0.2)), PARAMS)
@@ -121,15 +119,15 @@ def test_networks_of_different_sizes_and_strides_are_averaged(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("size", [(1024, 1024), (700, 300), (257, 1), (20, 33), (1, 1)])
-def test_labels_in_stripes_are_those_of_the_enlarged_probabilities(size: tuple[int, int]) -> None:
+def test_a_map_in_stripes_is_that_of_the_enlarged_probabilities(size: tuple[int, int]) -> None:
     probabilities = np.random.default_rng(0).integers(0, 256, (25, 33, 20)).astype(np.uint8)
-    labels = enlarged_labels(probabilities, size)
+    labels = argmax_map_in_stripes(probabilities, size)
     enlarged = upsample(probabilities, size)
     differ = labels != argmax_map(probabilities, size)
     chosen = np.take_along_axis(enlarged, labels[None].astype(np.intp), 0)[0]
     assert differ.mean() < 1e-3  # only where two classes are equal but for rounding
     assert (enlarged.max(0) - chosen).max() < 1e-3
-    assert (enlarged_labels(np.full((25, 4, 4), 10, np.uint8), size) == 0).all()  # of equal ones, the first
+    assert (argmax_map_in_stripes(np.full((25, 4, 4), 10, np.uint8), size) == 0).all()  # of equal ones, the first
 
 
 def two_photos() -> npt.NDArray[np.uint8]:
@@ -140,12 +138,12 @@ def two_photos() -> npt.NDArray[np.uint8]:
     return mosaic
 
 
-@pytest.mark.parametrize("footprint", [(64, 64), (32, 32), (100, 80), (192, 320), (400, 400), (150, 16)])
-def test_a_mosaic_is_seen_at_the_scale_of_the_training(footprint: tuple[int, int]) -> None:
+@pytest.mark.parametrize("photo_size", [(64, 64), (32, 32), (100, 80), (192, 320), (400, 400), (150, 16)])
+def test_a_mosaic_is_seen_at_the_scale_of_the_training(photo_size: tuple[int, int]) -> None:
     mosaic, sizes = two_photos(), []
     trained = sure(FLOODED, 0.5)
     trained.network.register_forward_pre_hook(lambda _, given: sizes.append(tuple(given[0].shape[2:])))
-    labels = predict_photo(mosaic, one(trained), PARAMS, footprint)
+    labels = predict_photo(mosaic, single(trained), PARAMS, photo_size)
     assert set(sizes) == {(64, 64)}  # windows of the training's size, whatever the photo's
     assert labels.shape == mosaic.shape[:2]
     inner = np.zeros_like(labels, bool)  # away from the squares' borders, which resizing blurs
@@ -165,15 +163,15 @@ class Middle(nn.Module):
         return logits
 
 
-def test_without_a_footprint_the_photo_is_one_photograph() -> None:
+def test_without_a_photo_size_the_photo_is_like_a_training_photo() -> None:
     trained = TrainedNetwork(Middle(), {}, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (64, 64))
     mosaic = two_photos()
     expected = np.zeros((192, 320), np.uint8)
     expected[48:144, 80:240] = FLOODED
-    for footprint in (None, (192, 320)):
-        assert (predict_photo(mosaic, one(trained), PARAMS, footprint) == expected).mean() > 0.98
+    for photo_size in (None, (192, 320)):
+        assert (predict_photo(mosaic, single(trained), PARAMS, photo_size) == expected).mean() > 0.98
     # Five photographs side by side: the middle of each is flooded (their windows overlap, so there are more middles).
-    labels = predict_photo(mosaic, one(trained), PARAMS, (192, 64))
+    labels = predict_photo(mosaic, single(trained), PARAMS, (192, 64))
     assert (labels[90:100].reshape(10, 5, 64)[:, :, 28:36] == FLOODED).all()
     assert (labels[:40] == 0).all()
 
@@ -194,26 +192,26 @@ def decision(uids: dict[str, str], flooded: float = -100.0) -> Decision:
     )  # fmt: skip
 
 
-def test_a_decision_is_for_one_photograph(tmp_path: Path) -> None:
+def test_post_processing_is_for_one_photo(tmp_path: Path) -> None:
     half_red(tmp_path / "photo.png", 64, 128)
-    photo = read_photo(tmp_path / "photo.png")
+    photo = read_bgr(tmp_path / "photo.png")
     trained = sure(FLOODED, 0.5)
     refused, claimed = (TrainedEnsemble((trained,), (1.0,), decision({}, flooded)) for flooded in (-100.0, 100.0))
-    assert (predict_photo(photo, one(trained), PARAMS) == FLOODED).mean() == pytest.approx(0.5, abs=0.02)
+    assert (predict_photo(photo, single(trained), PARAMS) == FLOODED).mean() == pytest.approx(0.5, abs=0.02)
     assert (predict_photo(photo, claimed, PARAMS) == FLOODED).mean() == pytest.approx(0.5, abs=0.02)
     assert (predict_photo(photo, refused, PARAMS) != FLOODED).all()
 
 
-@pytest.mark.parametrize(("size", "footprint"), [((40, 60), (20, 20)), ((200, 330), (90, 110)), ((7, 9), (50, 9))])
-def test_a_mosaic_is_decided_in_tiles(size: tuple[int, int], footprint: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("size", "photo_size"), [((40, 60), (20, 20)), ((200, 330), (90, 110)), ((7, 9), (50, 9))])
+def test_a_mosaic_is_post_processed_in_tiles(size: tuple[int, int], photo_size: tuple[int, int]) -> None:
     """Flooded is claimed in the tile that is sure of it, and not in the others, which are not."""
-    rows, columns = (max(1, round(own / ground)) for own, ground in zip(size, footprint, strict=True))
+    rows, columns = (max(1, round(own / ground)) for own, ground in zip(size, photo_size, strict=True))
     probabilities = np.zeros((25, 12 * rows, 8 * columns), np.uint8)
     probabilities[0], probabilities[FLOODED] = 95, 160
     probabilities[:, -12:, -8:] = 0
     probabilities[FLOODED, -12:, -8:] = 255
     rule = decision({}, -3.0)  # so that only the sure tile is worth claiming
-    labels = decided_labels(rule, probabilities, size, footprint)
+    labels = class_map_in_tiles(rule, probabilities, size, photo_size)
     sure_tile = np.zeros(size, bool)
     sure_tile[size[0] - size[0] // rows :, size[1] - size[1] // columns :] = True
     assert np.array_equal(labels == FLOODED, sure_tile)
@@ -221,30 +219,30 @@ def test_a_mosaic_is_decided_in_tiles(size: tuple[int, int], footprint: tuple[in
         assert not np.array_equal(rule.label_map(probabilities, size), labels)
 
 
-def test_a_mosaic_of_photographs_is_decided_as_they_are() -> None:
+def test_a_mosaic_of_photos_is_post_processed_as_they_are() -> None:
     probabilities = np.random.default_rng(0).integers(0, 256, (25, 24, 40)).astype(np.uint8)
     rule, photographs = decision({}, 100.0), np.empty((96, 160), np.uint8)
     for row, column in np.ndindex(2, 5):
         part = probabilities[:, 12 * row : 12 * row + 12, 8 * column : 8 * column + 8]
         photographs[48 * row : 48 * row + 48, 32 * column : 32 * column + 32] = rule.label_map(part, (48, 32))
-    assert np.array_equal(decided_labels(rule, probabilities, (96, 160), (48, 32)), photographs)
+    assert np.array_equal(class_map_in_tiles(rule, probabilities, (96, 160), (48, 32)), photographs)
 
 
-def test_a_decision_goes_with_a_footprint() -> None:
+def test_post_processing_goes_with_a_photo_size() -> None:
     trained = sure(FLOODED, 0.5)
     for flooded in (-100.0, 100.0):
-        predictor = TrainedEnsemble((trained,), (1.0,), decision({}, flooded))
-        found = (predict_photo(two_photos(), predictor, PARAMS, (64, 64)) == FLOODED).mean()
+        ensemble = TrainedEnsemble((trained,), (1.0,), decision({}, flooded))
+        found = (predict_photo(two_photos(), ensemble, PARAMS, (64, 64)) == FLOODED).mean()
         assert found == (pytest.approx(7 / 15, abs=0.05) if flooded > 0 else 0)
 
 
-def test_a_footprint_that_makes_no_sense() -> None:
-    with pytest.raises(HarveysegError, match=r"--footprint 15x64: .* more than fourfold to 64x64"):
-        predict_photo(two_photos(), one(sure(FLOODED)), PARAMS, (15, 64))
-    assert parse_footprint("3000x4000") == (3000, 4000)
+def test_a_photo_size_that_makes_no_sense() -> None:
+    with pytest.raises(HarveysegError, match=r"--photo-size 15x64: .* more than fourfold, to 64x64"):
+        predict_photo(two_photos(), single(sure(FLOODED)), PARAMS, (15, 64))
+    assert parse_photo_size("3000x4000") == (3000, 4000)
     for text in ("3000", "3000x", "0x4000", "3000x4000x3", "-3x4", "3e3x4e3", "3000 x 4000", "", "3000X4000"):
-        with pytest.raises(HarveysegError, match=f"--footprint {text}: must be HEIGHTxWIDTH in pixels"):
-            parse_footprint(text)
+        with pytest.raises(HarveysegError, match=f"--photo-size {text}: must be HEIGHTxWIDTH in pixels"):
+            parse_photo_size(text)
 
 
 CHILD = """
@@ -253,25 +251,26 @@ import numpy as np, torch
 from torch import nn
 from harveyseg.postprocess.decision import Decision, Expected
 from harveyseg.inference.params import InferenceParams
-from harveyseg.prediction.photos import TrainedEnsemble, area_shares, overlay, predict_photo
+from harveyseg.prediction.photos import area_percentages, draw_overlay, predict_photo
+from harveyseg.prediction.trained_ensemble import TrainedEnsemble
 from harveyseg.inference.network_file import TrainedNetwork
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 trained = TrainedNetwork(nn.Conv2d(3, 25, 1), {}, (0.5,) * 3, (0.2,) * 3, (64, 64))
 params = InferenceParams(threads=1, device="cpu", batch_size=4)
-footprint, decision = (512, 512), None
+photo_size, decision = (512, 512), None
 if sys.argv[1] == "decided":
     everything = Expected(
         calibration_slope=1, calibration_intercept=[0] * 24, presence_slope=1, presence_intercept=[100] * 24
     )
-    footprint, decision = None, Decision(
+    photo_size, decision = None, Decision(
         source="unet", uids={}, photos=9, groups=3, argmax_score=0, nested_score=0, in_sample_score=0,
         cross_validated={}, part_rules=[], rule=everything,
     )
 def predict(height):
     photo = np.full((height, 4096, 3), 90, np.uint8)
-    labels = predict_photo(photo, TrainedEnsemble((trained,), (1.0,), decision), params, footprint)
-    overlay(photo, labels)
-    assert sum(area_shares(labels).values()) > 99.9
+    labels = predict_photo(photo, TrainedEnsemble((trained,), (1.0,), decision), params, photo_size)
+    draw_overlay(photo, labels)
+    assert sum(area_percentages(labels).values()) > 99.9
 predict(256)
 before = peak()
 predict(12288)
@@ -287,9 +286,9 @@ def test_memory_is_little_more_than_the_photo_and_its_labels(kind: str) -> None:
     assert int(done.stdout) < 144 + 48 + 19 + 60
 
 
-def test_area_shares() -> None:
+def test_area_percentages() -> None:
     labels = np.array([[0, 0, 0, 5], [23, 23, 5, 5]], np.uint8)
-    shares = area_shares(labels)
+    shares = area_percentages(labels)
     assert list(shares) == list(CLASS_NAMES)
     assert {name: share for name, share in shares.items() if share} == {
         "Background": 37.5,
@@ -298,7 +297,7 @@ def test_area_shares() -> None:
     }
     random = np.random.default_rng(0).integers(0, 25, (700, 41)).astype(np.uint8)
     counts = [100 * float(np.mean(random == class_id)) for class_id in range(25)]
-    assert list(area_shares(random).values()) == pytest.approx(counts)
+    assert list(area_percentages(random).values()) == pytest.approx(counts)
 
 
 @pytest.mark.parametrize("height", [8, 700])
@@ -307,7 +306,7 @@ def test_the_overlay_leaves_the_background_clear(height: int) -> None:
     labels = np.zeros((height, 12), np.uint8)
     labels[2:-3, 3:9] = FLOODED
     blended = photo.copy()
-    overlay(blended, labels)
+    draw_overlay(blended, labels)
     assert (blended[labels == 0] == photo[labels == 0]).all()
     expected = (photo[labels == FLOODED].astype(int) + PALETTE[FLOODED, ::-1].astype(int)) / 2  # BGR
     assert np.abs(blended[labels == FLOODED] - expected).max() <= 0.5
@@ -317,7 +316,7 @@ def test_what_is_written(tmp_path: Path) -> None:
     half_red(tmp_path / "left.png", 64, 64)
     half_red(tmp_path / "right.jpg", 64, 128)
     out = tmp_path / "new" / "maps"
-    areas = predict_photos([tmp_path / "left.png", tmp_path / "right.jpg"], one(sure(FLOODED, 0.5)), PARAMS, out)
+    areas = predict_photos([tmp_path / "left.png", tmp_path / "right.jpg"], single(sure(FLOODED, 0.5)), PARAMS, out)
     names = {"left.png", "left_overlay.jpg", "right.png", "right_overlay.jpg", "areas.csv"}
     assert {file.name for file in out.iterdir()} == names
     with Image.open(out / "left.png") as opened:
@@ -340,7 +339,7 @@ def test_absent_photos_and_equal_names_come_before_anything_is_written(tmp_path:
     half_red(tmp_path / "other" / "a.jpg")
     photos = [tmp_path / "a.png", tmp_path / "absent.jpg", tmp_path / "other" / "a.jpg", tmp_path]
     with pytest.raises(HarveysegError) as caught:
-        predict_photos(photos, one(sure(FLOODED)), PARAMS, tmp_path / "out")
+        predict_photos(photos, single(sure(FLOODED)), PARAMS, tmp_path / "out")
     assert caught.value.problems == (
         f"{tmp_path / 'absent.jpg'}: no such file", f"{tmp_path}: no such file", "a: two photos have this name",
     )  # fmt: skip
@@ -351,22 +350,22 @@ def test_a_photo_is_never_overwritten(tmp_path: Path) -> None:
     half_red(tmp_path / "a.png")
     before = (tmp_path / "a.png").read_bytes()
     with pytest.raises(HarveysegError, match=r"a\.png: would be overwritten"):
-        predict_photos([tmp_path / "a.png"], one(sure(FLOODED)), PARAMS, tmp_path / "." / "")
+        predict_photos([tmp_path / "a.png"], single(sure(FLOODED)), PARAMS, tmp_path / "." / "")
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a.png", before)]
     half_red(tmp_path / "b.jpg")
-    predict_photos([tmp_path / "b.jpg"], one(sure(FLOODED)), PARAMS, tmp_path)  # b.png is another file
+    predict_photos([tmp_path / "b.jpg"], single(sure(FLOODED)), PARAMS, tmp_path)  # b.png is another file
 
 
 def test_a_file_that_is_no_photo(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_text("no photo")
     with pytest.raises(HarveysegError, match=r"photo\.jpg: not an image that can be read\. JPEG, PNG and TIFF can"):
-        predict_photos([tmp_path / "photo.jpg"], one(sure(FLOODED)), PARAMS, tmp_path / "out")
+        predict_photos([tmp_path / "photo.jpg"], single(sure(FLOODED)), PARAMS, tmp_path / "out")
 
 
 def test_more_pixels_than_a_format_holds(tmp_path: Path) -> None:
     half_red(tmp_path / "long.png", 1, 65536)
     with pytest.raises(HarveysegError, match=r"long_overlay\.jpg: 1x65536 pixels are more than this format holds"):
-        predict_photos([tmp_path / "long.png"], one(sure(FLOODED)), PARAMS, tmp_path / "out")
+        predict_photos([tmp_path / "long.png"], single(sure(FLOODED)), PARAMS, tmp_path / "out")
 
 
 @pytest.fixture
@@ -386,8 +385,8 @@ def workspace(tmp_path: Path) -> Path:
 
 
 def loaded(workspace: Path, model: str | None) -> tuple[list[tuple[float, ...]], tuple[float, ...]]:
-    predictor = load_trained_ensemble(workspace / "params.yaml", workspace / "data", model)
-    return [network.mean[:2] for network in predictor.networks], predictor.shares
+    ensemble = load_trained_ensemble(workspace / "params.yaml", workspace / "data", model)
+    return [network.mean[:2] for network in ensemble.networks], ensemble.weights
 
 
 def test_the_ensemble_shares_a_models_weight_among_its_folds(workspace: Path) -> None:
@@ -446,11 +445,11 @@ def test_the_decision_of_the_same_runs_is_used(workspace: Path, model: str | Non
     for folder, record in zip(folders, records, strict=True):
         write_run(folder / "run.json", record)
     path = data / "postprocess" / "rules" / f"{source}.json"
-    assert load_trained_ensemble(workspace / "params.yaml", data, model).decision is None  # nothing was decided yet
+    assert load_trained_ensemble(workspace / "params.yaml", data, model).rule is None  # nothing was decided yet
     written = decision({record.name: record.uid for record in records})
     write_json(path, written.model_dump())
-    assert load_trained_ensemble(workspace / "params.yaml", data, model).decision == written
-    assert load_trained_ensemble(workspace / "params.yaml", data, model, argmax=True).decision is None
+    assert load_trained_ensemble(workspace / "params.yaml", data, model).rule == written
+    assert load_trained_ensemble(workspace / "params.yaml", data, model, argmax=True).rule is None
     write_json(path, decision({"unet-f0": "another"}).model_dump())
     with pytest.raises(HarveysegError, match=r"\.json: was fitted on other runs \(unet-f0\)\. .*dvc repro"):
         load_trained_ensemble(workspace / "params.yaml", data, model)

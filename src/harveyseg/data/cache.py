@@ -17,6 +17,7 @@ from rich.progress import track
 from harveyseg.classes import N_CLASSES, SCORE_SIZE
 from harveyseg.config.settings import Section
 from harveyseg.data.manifest import read_manifest
+from harveyseg.data.resize import resize_photo
 from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic, read_json, write_json
 
@@ -301,12 +302,7 @@ def read_photo(path: Path, full: tuple[int, int], size: tuple[int, int]) -> Imag
     # For other formats than JPEG, OpenCV's reduced decode is a full one that then skips pixels.
     reduction = _reduction(full, size) if path.suffix == ".jpg" else 1
     flags = _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
-    decoded = _decode(path, flags)
-    height, width = decoded.shape[:2]
-    # INTER_AREA averages only where both sides shrink, hence the two steps.
-    area = cv2.resize(decoded, (min(size[1], width), min(size[0], height)), interpolation=cv2.INTER_AREA)
-    resized = cv2.resize(area, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(cv2.cvtColor(resized, cv2.COLOR_BGR2RGB), np.uint8)
+    return resize_photo(_decode(path, flags), size)
 
 
 def read_mask(path: Path) -> Image:

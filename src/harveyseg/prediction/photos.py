@@ -1,88 +1,123 @@
-"""Class maps of new photos of any size, from the workspace's trained models."""
+"""Class maps of new photos of any size, with an overlay of each photo and a table of areas."""
 
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from harveyseg.arrays import ClassMap, Photo, ProbabilityMaps
 from harveyseg.classes import CLASS_NAMES, N_CLASSES, PALETTE
-from harveyseg.config.settings import listed_models
+from harveyseg.data.resize import resize_photo
 from harveyseg.errors import HarveysegError, raise_problems
-from harveyseg.files import atomic, read_json
-from harveyseg.inference.network_file import TrainedNetwork, load_network
+from harveyseg.files import atomic
 from harveyseg.inference.params import InferenceParams
 from harveyseg.inference.predictor import Predictor, weighted_predictor
 from harveyseg.inference.probabilities import STRIPE, average, update_argmax, upsample_rows
 from harveyseg.inference.sizes import MULTIPLE
 from harveyseg.inference.sliding_window import sliding_window, window_size
-from harveyseg.postprocess.decision import Decision, read_decision
-from harveyseg.record import read_run
-
-Labels = npt.NDArray[np.uint8]
-Pixels = npt.NDArray[np.uint8]
+from harveyseg.postprocess.decision import Decision
+from harveyseg.prediction.trained_ensemble import TrainedEnsemble
 
 
-@dataclass(frozen=True)
-class TrainedEnsemble:
-    """Networks, their shares in the mean, which sum to 1, and how classes are decided from it."""
-
-    networks: tuple[TrainedNetwork, ...]
-    shares: tuple[float, ...]
-    decision: Decision | None = None
-    """The rule for one photograph; None for the most probable class of each pixel."""
-
-
-def load_trained_ensemble(params: Path, data: Path, model: str | None, argmax: bool = False) -> TrainedEnsemble:
-    """The workspace's ensemble, or one of its models as the mean of its folds.
+def predict_photos(
+    paths: Sequence[Path],
+    ensemble: TrainedEnsemble,
+    params: InferenceParams,
+    out: Path,
+    photo_size: tuple[int, int] | None = None,
+) -> pd.DataFrame:
+    """Write ``<name>.png`` (class ids) and ``<name>_overlay.jpg`` of each photo, and ``areas.csv`` of all.
 
     Args:
-        params: params.yaml; its ``folds`` say which networks a model consists of.
-        data: the folder of the stages' outs.
-        model: key in ``models``; None for the ensemble.
-        argmax: leave aside ``decisions/rules/<model>.json``, which is used where it is there.
+        paths: the photos' files.
+        ensemble: the networks.
+        params: how to predict.
+        out: the folder to write to.
+        photo_size: see :func:`predict_photo`; the same for all photos.
+
+    Returns:
+        One row for each photo: its name and the percentage of each class.
 
     Raises:
-        HarveysegError: when the model is unknown or not trained yet, or the decision is that of other runs.
+        HarveysegError: before anything is written, when photos are absent, share a name, or would be overwritten; later
+            when one is no image.
     """
-    _, folds = listed_models(params)
-    if model is None:
-        path = data / "ensemble" / "weights.json"
-        weights = read_json(path, "Run `dvc repro`, or name a trained model with --model.")["weights"]
-    else:
-        trained = sorted(path.parent.name for path in (data / "models").glob(f"*-{folds[0]}/weights.safetensors"))
-        names = [name.rpartition("-")[0] for name in trained]
-        if model not in names:
-            raise HarveysegError(f"--model {model}: not trained here. Trained are: {', '.join(names) or 'none'}")
-        weights = {model: 1.0}
-    chosen = [(name, fold, share) for name, share in weights.items() if share > 0 for fold in folds]
-    return TrainedEnsemble(
-        tuple(load_network(_folder(data, name, fold) / "weights.safetensors") for name, fold, _ in chosen),
-        tuple(share / len(folds) for _, _, share in chosen),
-        None if argmax else _decision(data, model, folds),
-    )
+    problems = [f"{path}: no such file" for path in paths if not path.is_file()]
+    stems = [path.stem for path in paths]
+    problems += [f"{stem}: two photos have this name" for stem in sorted({s for s in stems if stems.count(s) > 1})]
+    outputs = {(out / f"{stem}{ending}").resolve() for stem in stems for ending in (".png", "_overlay.jpg")}
+    problems += [f"{path}: would be overwritten in {out}" for path in paths if path.resolve() in outputs]
+    raise_problems(problems, "photos to predict", "Name existing photos with different names, and another folder.")
+    rows = []
+    for path in paths:
+        photo = read_bgr(path)
+        class_map = predict_photo(photo, ensemble, params, photo_size)
+        _write_image(out / f"{path.stem}.png", class_map)
+        draw_overlay(photo, class_map)
+        _write_image(out / f"{path.stem}_overlay.jpg", photo)
+        rows.append({"photo": path.name, **area_percentages(class_map)})
+    areas = pd.DataFrame(rows)
+    with atomic(out / "areas.csv") as temporary:
+        areas.to_csv(temporary, index=False, float_format="%.3f")
+    return areas
 
 
-def _folder(data: Path, model: str, fold: int) -> Path:
-    """Where a member of the ensemble lies; an @ is in the names of added runs only (``ensemble.runs``)."""
-    return (data / "ensemble" / "added" if "@" in model else data / "models") / f"{model}-{fold}"
+def predict_photo(
+    photo: Photo, ensemble: TrainedEnsemble, params: InferenceParams, photo_size: tuple[int, int] | None = None
+) -> ClassMap:
+    """Classify a photo's pixels, at its own size.
+
+    The photo is resized so that ``photo_size`` becomes the size that a network was trained on, and goes through the
+    network in windows of that size. The mean of the probabilities is enlarged to the photo's own size before classes
+    are chosen. The ensemble's rule is meant for one photo, so a mosaic is post-processed in tiles of about
+    ``photo_size``, see :func:`class_map_in_tiles`.
+
+    Args:
+        photo: uint8 (H, W, 3), BGR, see :func:`read_bgr`.
+        ensemble: the networks, which may have been trained on photos of different sizes.
+        params: how to predict.
+        photo_size: (height, width), in this photo's pixels, of the ground that one training photo shows; None when this
+            photo shows as much ground as a training photo.
+
+    Returns:
+        class ids, uint8 (H, W).
+
+    Raises:
+        HarveysegError: when the photo would have to be enlarged more than fourfold.
+    """
+    size = (photo.shape[0], photo.shape[1])
+    probabilities = _predict_probabilities(photo, ensemble, params, photo_size or size)
+    if ensemble.rule is not None:
+        return class_map_in_tiles(ensemble.rule, probabilities, size, photo_size or size)
+    return argmax_map_in_stripes(probabilities, size)
 
 
-def _decision(data: Path, model: str | None, folds: Sequence[int]) -> Decision | None:
-    path = data / "postprocess" / "rules" / f"{model or 'ensemble'}.json"
-    if not path.exists():
-        return None
-    runs = [data / "ensemble"] if model is None else [_folder(data, model, fold) for fold in folds]
-    return read_decision(path, [read_run(run / "run.json") for run in runs])
+def parse_photo_size(text: str) -> tuple[int, int]:
+    """Parse the option ``--photo-size``.
+
+    >>> parse_photo_size("3000x4000")
+    (3000, 4000)
+
+    Returns:
+        (height, width) in pixels.
+
+    Raises:
+        HarveysegError: when it is not of that form.
+    """
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if match is None:
+        raise HarveysegError(f"--photo-size {text}: must be HEIGHTxWIDTH in pixels, e.g. 3000x4000.")
+    return int(match[1]), int(match[2])
 
 
-def read_photo(path: Path) -> Pixels:
-    """Decode a photo once: BGR uint8 (H, W, 3), as the file's pixels are stored (an EXIF orientation is ignored).
+def read_bgr(path: Path) -> Photo:
+    """Decode a photo: uint8 (H, W, 3), BGR, with the pixels as they are stored (an EXIF orientation is ignored).
 
     Raises:
         HarveysegError: when the file is no image, or has more pixels than OpenCV reads.
@@ -99,217 +134,137 @@ def read_photo(path: Path) -> Pixels:
     return np.asarray(photo, np.uint8)
 
 
-def parse_footprint(text: str) -> tuple[int, int]:
-    """``"3000x4000"`` as (height, width).
+def argmax_map_in_stripes(probabilities: ProbabilityMaps, size: tuple[int, int]) -> ClassMap:
+    """The same as :func:`harveyseg.inference.probabilities.argmax_map`, up to rounding, for maps of any size.
 
-    Raises:
-        HarveysegError: when it is not of that form.
-    """
-    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-    if found is None:
-        raise HarveysegError(f"--footprint {text}: must be HEIGHTxWIDTH in pixels, e.g. 3000x4000.")
-    return int(found[1]), int(found[2])
-
-
-def predict_photo(
-    photo: Pixels, predictor: TrainedEnsemble, params: InferenceParams, footprint: tuple[int, int] | None = None
-) -> Labels:
-    """Classify a photo's pixels, at its own size.
-
-    The photo is resized so that ``footprint`` gets the size that a network was trained on, and goes through it in
-    windows of that size; the mean of the probabilities is enlarged to the photo's own size before classes are decided.
-    The predictor's decision says what is worth claiming in one photograph, so a mosaic of many is decided in tiles of
-    about ``footprint``, see :func:`decided_labels`.
+    Apart from the map itself it needs memory for one stripe of one class only.
 
     Args:
-        photo: BGR uint8 (H, W, 3), see :func:`read_photo`.
-        predictor: the networks; of different sizes, maybe.
-        params: how to predict.
-        footprint: (height, width), in pixels of this photo, of the ground that one training photograph covers; None
-            where the photo is itself like one of them.
+        probabilities: uint8 (C, H, W).
+        size: (height, width) of the map in pixels.
 
     Returns:
-        class ids, uint8 (H, W).
-
-    Raises:
-        HarveysegError: when the footprint would enlarge the photo more than fourfold.
+        class ids, uint8 (height, width).
     """
-    own = (photo.shape[0], photo.shape[1])
-    probabilities = _probabilities(photo, predictor, params, footprint or own)
-    if predictor.decision is not None:
-        return decided_labels(predictor.decision, probabilities, own, footprint or own)
-    return enlarged_labels(probabilities, own)
+    class_map = np.zeros(size, np.uint8)
+    for top in range(0, size[0], STRIPE):
+        stripe = class_map[top : top + STRIPE]
+        best = np.full(stripe.shape, -1, np.float32)
+        for class_id, channel in enumerate(probabilities):
+            update_argmax(upsample_rows(channel, size, slice(top, top + STRIPE)), class_id, best, stripe)
+    return class_map
 
 
-def _probabilities(
-    photo: Pixels, predictor: TrainedEnsemble, params: InferenceParams, footprint: tuple[int, int]
-) -> npt.NDArray[np.uint8]:
-    """Mean over the networks, uint8 (25, h, w)."""
-    members = list(zip(predictor.networks, predictor.shares, strict=True))
-    maps, shares = [], []
+def class_map_in_tiles(
+    rule: Decision, probabilities: ProbabilityMaps, size: tuple[int, int], tile_size: tuple[int, int]
+) -> ClassMap:
+    """Post-process a photo in tiles, each as if it were one photo; a class may begin or end where two tiles meet.
+
+    Args:
+        rule: the rule for one photo.
+        probabilities: uint8 (C, H, W).
+        size: (height, width) of the map in pixels.
+        tile_size: approximate (height, width) of a tile, in the map's pixels.
+
+    Returns:
+        class ids, uint8 (height, width).
+    """
+    class_map = np.empty(size, np.uint8)
+    row_tiles = _tiles(probabilities.shape[1], size[0], tile_size[0])
+    column_tiles = _tiles(probabilities.shape[2], size[1], tile_size[1])
+    for rows, columns in itertools.product(row_tiles, column_tiles):
+        tile = class_map[rows.in_map, columns.in_map]
+        tile_probabilities = probabilities[:, rows.in_probabilities, columns.in_probabilities]
+        tile[:] = rule.label_map(tile_probabilities, (tile.shape[0], tile.shape[1]))
+    return class_map
+
+
+def area_percentages(class_map: ClassMap) -> dict[str, float]:
+    """Percentage of the photo's area that each class covers, by class name.
+
+    >>> area_percentages(np.array([[0, 0, 0, 5]], np.uint8))["Background"]
+    75.0
+    """
+    counts = np.zeros(N_CLASSES, np.int64)
+    for top in range(0, len(class_map), STRIPE):  # bincount makes 64-bit integers of what it counts
+        counts += np.bincount(class_map[top : top + STRIPE].ravel(), minlength=N_CLASSES)
+    return {name: 100 * float(count) / class_map.size for name, count in zip(CLASS_NAMES, counts, strict=True)}
+
+
+def draw_overlay(photo: Photo, class_map: ClassMap) -> None:
+    """Blend a photo, BGR, with the colours of its classes, half and half, in place; background is left clear."""
+    colours = np.ascontiguousarray(PALETTE[:, ::-1])
+    for top in range(0, len(class_map), STRIPE):
+        class_stripe = class_map[top : top + STRIPE]
+        photo_stripe = photo[top : top + STRIPE]
+        blended = cv2.addWeighted(photo_stripe, 0.5, colours[class_stripe], 0.5, 0)
+        np.copyto(photo_stripe, blended, where=(class_stripe != 0)[..., None])
+
+
+def _predict_probabilities(
+    photo: Photo, ensemble: TrainedEnsemble, params: InferenceParams, photo_size: tuple[int, int]
+) -> ProbabilityMaps:
+    """Weighted mean over the networks, uint8 (C, h, w)."""
+    members = list(zip(ensemble.networks, ensemble.weights, strict=True))
+    maps = []
+    weights = []
     # Networks of one size share their windows, and so one map in memory.
-    for size in dict.fromkeys(trained.size for trained in predictor.networks):
-        alike = [(trained, share) for trained, share in members if trained.size == size]
-        predictors = [Predictor(trained.network, trained.mean, trained.std, params) for trained, _ in alike]
-        shares.append(sum(share for _, share in alike))
-        predict = weighted_predictor(predictors, [share / shares[-1] for _, share in alike])
-        resized = _resize(photo, _resized_size(photo, size, footprint))
-        maps.append(_stack(sliding_window(predict, resized, window_size(size, params), params), resized))
+    for size in dict.fromkeys(network.size for network in ensemble.networks):
+        group = [(network, weight) for network, weight in members if network.size == size]
+        predictors = [Predictor(network.network, network.mean, network.std, params) for network, _ in group]
+        weights.append(sum(weight for _, weight in group))
+        predict = weighted_predictor(predictors, [weight / weights[-1] for _, weight in group])
+        resized = resize_photo(photo, _resized_size(photo, size, photo_size))
+        maps.append(_stack_stripes(sliding_window(predict, resized, window_size(size, params), params), resized))
     if len(maps) == 1:
         return maps[0]
-    return average([one[None] for one in maps], shares, [0] * len(maps))
+    return average([array[None] for array in maps], weights, [0] * len(maps))
 
 
-def _resized_size(photo: Pixels, size: tuple[int, int], footprint: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) at which ``footprint`` has ``size``; multiples of 32, so that every network can take the end."""
-    if footprint == photo.shape[:2]:
-        return size
-    if any(4 * ground < side for ground, side in zip(footprint, size, strict=True)):
+def _resized_size(photo: Photo, trained_size: tuple[int, int], photo_size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of the photo when ``photo_size`` becomes ``trained_size``; multiples of 32 for every network."""
+    if photo_size == photo.shape[:2]:
+        return trained_size
+    if any(4 * ground < side for ground, side in zip(photo_size, trained_size, strict=True)):
         raise HarveysegError(
-            f"--footprint {footprint[0]}x{footprint[1]}: one training photograph cannot be so few pixels of a photo: "
-            f"it would be enlarged more than fourfold to {size[0]}x{size[1]}, the size that the networks know."
+            f"--photo-size {photo_size[0]}x{photo_size[1]}: too few pixels for the ground of one training photo: the "
+            f"photo would be enlarged more than fourfold, to {trained_size[0]}x{trained_size[1]}, the networks' size."
         )
     height, width = (
-        max(1, round(own * side / ground / MULTIPLE)) * MULTIPLE
-        for own, side, ground in zip(photo.shape, size, footprint, strict=False)
+        max(1, round(photo_side * trained_side / ground / MULTIPLE)) * MULTIPLE
+        for photo_side, trained_side, ground in zip(photo.shape, trained_size, photo_size, strict=False)
     )
     return height, width
 
 
-def _resize(photo: Pixels, size: tuple[int, int]) -> Pixels:
-    """Shrink as the photos for training were shrunk: by area average; a side that grows, linearly. BGR becomes RGB."""
-    height, width = photo.shape[:2]
-    # INTER_AREA averages only where both sides shrink, hence the two steps.
-    area = cv2.resize(photo, (min(size[1], width), min(size[0], height)), interpolation=cv2.INTER_AREA)
-    resized = cv2.resize(area, size[::-1], interpolation=cv2.INTER_LINEAR)
-    return np.asarray(cv2.cvtColor(resized, cv2.COLOR_BGR2RGB), np.uint8)
-
-
-def _stack(stripes: Iterator[npt.NDArray[np.uint8]], photo: Pixels) -> npt.NDArray[np.uint8]:
-    """Stripes (25, h, w) of a photo (H, W, 3) put together, as they come, to (25, H / stride, W / stride)."""
+def _stack_stripes(stripes: Iterator[ProbabilityMaps], photo: Photo) -> ProbabilityMaps:
+    """Put stripes (C, h, w) of a photo (H, W, 3) together, one by one, to (C, H / stride, W / stride)."""
     first = next(stripes)
     stride = photo.shape[1] // first.shape[2]
     whole = np.empty((len(first), photo.shape[0] // stride, first.shape[2]), np.uint8)
-    done = 0
+    top = 0
     for stripe in itertools.chain([first], stripes):
-        whole[:, done : done + stripe.shape[1]] = stripe
-        done += stripe.shape[1]
+        whole[:, top : top + stripe.shape[1]] = stripe
+        top += stripe.shape[1]
     return whole
 
 
-def enlarged_labels(probabilities: npt.NDArray[np.uint8], size: tuple[int, int]) -> Labels:
-    """The same as :func:`harveyseg.inference.probabilities.argmax_map`, stripe by stripe.
+class _Tile(NamedTuple):
+    """Where a tile is along one axis."""
 
-    Beside the map itself there is memory for a stripe of one class only, so a map may have any size.
-
-    Args:
-        probabilities: uint8 (25, H, W).
-        size: (height, width) of the map in pixels.
-
-    Returns:
-        class ids, uint8 (height, width).
-    """
-    labels = np.zeros(size, np.uint8)
-    for top in range(0, size[0], STRIPE):
-        stripe = labels[top : top + STRIPE]
-        best = np.full(stripe.shape, -1, np.float32)
-        for class_id, channel in enumerate(probabilities):
-            update_argmax(upsample_rows(channel, size, slice(top, top + STRIPE)), class_id, best, stripe)
-    return labels
+    in_probabilities: slice
+    in_map: slice
 
 
-def decided_labels(
-    decision: Decision, probabilities: npt.NDArray[np.uint8], size: tuple[int, int], footprint: tuple[int, int]
-) -> Labels:
-    """Decide a photo in tiles, each as one photograph; a class may begin or end where they meet.
-
-    Args:
-        decision: the rule for one photograph.
-        probabilities: uint8 (25, H, W).
-        size: (height, width) of the map in pixels.
-        footprint: (height, width) that a tile has about, in the map's pixels.
-
-    Returns:
-        class ids, uint8 (height, width).
-    """
-    labels = np.empty(size, np.uint8)
-    tall, wide = (
-        _tiles(side, own, ground) for side, own, ground in zip(probabilities.shape[1:], size, footprint, strict=True)
-    )
-    for (rows, own_rows), (columns, own_columns) in itertools.product(tall, wide):
-        tile = labels[own_rows, own_columns]
-        tile[:] = decision.label_map(probabilities[:, rows, columns], (tile.shape[0], tile.shape[1]))
-    return labels
-
-
-def _tiles(side: int, own: int, ground: int) -> list[tuple[slice, slice]]:
-    """Tiles of about ``ground`` pixels of a side of ``own``: where in the probabilities' ``side``, and where in it."""
-    edges = np.linspace(0, side, min(side, max(1, round(own / ground))) + 1).round().astype(int)
-    own_edges = (edges * own / side).round().astype(int)
+def _tiles(probabilities_side: int, map_side: int, tile_side: int) -> list[_Tile]:
+    """Divide an axis into tiles of about ``tile_side`` of the map's pixels."""
+    count = min(probabilities_side, max(1, round(map_side / tile_side)))
+    edges = np.linspace(0, probabilities_side, count + 1).round().astype(int)
+    map_edges = (edges * map_side / probabilities_side).round().astype(int)
     return [
-        (slice(*pair), slice(*own_pair))
-        for pair, own_pair in zip(itertools.pairwise(edges), itertools.pairwise(own_edges), strict=True)
+        _Tile(slice(*ends), slice(*map_ends))
+        for ends, map_ends in zip(itertools.pairwise(edges), itertools.pairwise(map_edges), strict=True)
     ]
-
-
-def area_shares(labels: Labels) -> dict[str, float]:
-    """Share of the photo's area that each class takes, in percent, by class name."""
-    counts = np.zeros(N_CLASSES, np.int64)
-    for top in range(0, len(labels), STRIPE):  # bincount makes 64-bit integers of what it counts
-        counts += np.bincount(labels[top : top + STRIPE].ravel(), minlength=N_CLASSES)
-    return {name: 100 * float(count) / labels.size for name, count in zip(CLASS_NAMES, counts, strict=True)}
-
-
-def overlay(photo: Pixels, labels: Labels) -> None:
-    """Cover a photo, BGR uint8 (H, W, 3), half by the colours of its classes, in place; background is left clear."""
-    colours = np.ascontiguousarray(PALETTE[:, ::-1])
-    for top in range(0, len(labels), STRIPE):
-        stripe, shown = labels[top : top + STRIPE], photo[top : top + STRIPE]
-        blended = cv2.addWeighted(shown, 0.5, colours[stripe], 0.5, 0)
-        np.copyto(shown, blended, where=(stripe != 0)[..., None])
-
-
-def predict_photos(
-    photos: Sequence[Path],
-    predictor: TrainedEnsemble,
-    params: InferenceParams,
-    out: Path,
-    footprint: tuple[int, int] | None = None,
-) -> pd.DataFrame:
-    """Write ``<name>.png`` (class ids), ``<name>_overlay.jpg`` and, for all photos, ``areas.csv``.
-
-    Args:
-        photos: the files.
-        predictor: the networks.
-        params: how to predict.
-        out: the folder to write to.
-        footprint: see :func:`predict_photo`; the same for all photos.
-
-    Returns:
-        One row per photo: its name and the percentage of each class.
-
-    Raises:
-        HarveysegError: when photos are absent, share a name, or would be overwritten, before anything is written;
-            when one is no image.
-    """
-    problems = [f"{photo}: no such file" for photo in photos if not photo.is_file()]
-    stems = [photo.stem for photo in photos]
-    problems += [f"{stem}: two photos have this name" for stem in sorted({s for s in stems if stems.count(s) > 1})]
-    written = {(out / f"{stem}{ending}").resolve() for stem in stems for ending in (".png", "_overlay.jpg")}
-    problems += [f"{photo}: would be overwritten in {out}" for photo in photos if photo.resolve() in written]
-    raise_problems(problems, "photos to predict", "Name existing photos with different names, and another folder.")
-    rows = []
-    for path in photos:
-        photo = read_photo(path)
-        labels = predict_photo(photo, predictor, params, footprint)
-        _write_image(out / f"{path.stem}.png", labels)
-        overlay(photo, labels)
-        _write_image(out / f"{path.stem}_overlay.jpg", photo)
-        rows.append({"photo": path.name, **area_shares(labels)})
-    areas = pd.DataFrame(rows)
-    with atomic(out / "areas.csv") as temporary:
-        areas.to_csv(temporary, index=False, float_format="%.3f")
-    return areas
 
 
 def _write_image(path: Path, pixels: npt.NDArray[np.uint8]) -> None:

@@ -1,11 +1,11 @@
-"""What a process is told on a CPU: images/s of training steps as ``stages/run`` has it, and with one thing changed.
+"""Settings of a process on a CPU: images/s of training steps as ``stages/run`` sets them, and with one changed.
 
     .venv/bin/python benchmarks/cpu.py
 
-* GOMP_SPINCOUNT: how long idle OpenMP threads spin. libgomp takes 300,000 rounds unless told otherwise; 0 sleeps at
-  once (the same as OMP_WAIT_POLICY=passive).
-* memory given back: glibc as it comes, which returns each large tensor to the kernel.
-* new tensors filled: torch's deterministic mode as it comes, which fills each new tensor with NaN.
+* GOMP_SPINCOUNT: how long idle OpenMP threads spin. libgomp's default is 300,000 rounds; 0 sleeps at once (the same as
+  OMP_WAIT_POLICY=passive).
+* memory given back: glibc's default, which returns each large tensor to the kernel.
+* new tensors filled: the default of torch's deterministic mode, which fills each new tensor with NaN.
 * 2 x 1: two trainings of one thread each instead of one of two. The speeds of all processes are added.
 """
 
@@ -40,9 +40,11 @@ NETWORKS: dict[str, tuple[dict[str, Any], int, SegmentationLoss]] = {
         SegmentationLoss(parse(LossParams, _best["train"]["loss"], "train.loss")),
     ),
 }
-"""The network, how many photos of 256 px a step takes, and its loss."""
-SIZE, STEPS = 256, 5
-FILLED, GIVEN_BACK = "new tensors filled", "memory given back"
+"""The network, photos of 256 x 256 pixels in a step, and the loss."""
+SIZE = 256
+STEPS = 5
+FILLED = "new tensors filled"
+GIVEN_BACK = "memory given back"
 ROWS: tuple[tuple[str, dict[str, str], int, int], ...] = (
     ("as stages/run", {}, 1, 2),
     ("GOMP_SPINCOUNT=0", {"GOMP_SPINCOUNT": "0"}, 1, 2),
@@ -65,7 +67,7 @@ def measure(setting: str, threads: int) -> None:
     cpu = torch.device("cpu")
     precision = resolve_precision("auto", cpu)
     speeds = []
-    for spec, batch, loss_of in NETWORKS.values():
+    for spec, batch, loss_function in NETWORKS.values():
         network = build(spec, None).to(memory_format=torch.channels_last)
         optimiser = torch.optim.AdamW(network.parameters(), fused=True)
         photos = torch.randn(batch, 3, SIZE, SIZE).to(memory_format=torch.channels_last)
@@ -74,7 +76,7 @@ def measure(setting: str, threads: int) -> None:
                 started = time.perf_counter()
             with autocast(cpu, precision):
                 logits = network(photos)
-            loss = loss_of(logits, torch.randint(0, 25, (batch, *logits.shape[2:])))
+            loss = loss_function(logits, torch.randint(0, 25, (batch, *logits.shape[2:])))
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -87,8 +89,8 @@ def main() -> None:
     versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
     print(f"{date.today()}, {resolve_precision('auto', torch.device('cpu'))}; {versions}\n")
     print(f"| setting | processes x threads | {' | '.join(NETWORKS)} |\n|:---|---:|{'---:|' * len(NETWORKS)}")
-    told = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"}
-    environment = {key: value for key, value in os.environ.items() if key not in told}
+    settings = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"}
+    environment = {key: value for key, value in os.environ.items() if key not in settings}
     for setting, changes, at_once, threads in ROWS:
         # stages/run starts stages/../benchmarks/cpu.py as it starts a stage.
         start = [sys.executable, __file__] if setting == GIVEN_BACK else ["stages/run", "../benchmarks/cpu"]

@@ -26,7 +26,7 @@ def main() -> None:
     """Clone, apply the preset, run, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photos", type=Path, help="folder in the Kaggle layout")
-    parser.add_argument("--keep", type=Path, help="clone to this folder and leave it there")
+    parser.add_argument("--keep", type=Path, help="clone to this folder and keep it")
     parser.add_argument("-S", dest="changes", action="append", default=[], help="further changes of params.yaml")
     arguments = parser.parse_args()
     environment = {**os.environ, "VIRTUAL_ENV": sys.prefix, "PATH": f"{sys.prefix}/bin{os.pathsep}{os.environ['PATH']}"}

@@ -1,4 +1,4 @@
-"""Enlarging, label maps, averaging and storage, against slow plain versions."""
+"""Enlarging, argmax maps, averaging and storage, against slow plain versions."""
 
 from pathlib import Path
 
@@ -65,22 +65,23 @@ def test_upsample_is_what_torch_does() -> None:
 @pytest.mark.parametrize("rows", [slice(0, 300), slice(0, 100), slice(99, 101), slice(256, 512)])
 def test_rows_are_those_of_the_whole(rows: slice) -> None:
     channel = np.random.default_rng(0).integers(0, 256, (7, 11)).astype(np.uint8)
-    found = upsample_rows(channel, (300, 40), rows)
-    np.testing.assert_allclose(found, upsample_channel(channel, (300, 40))[rows], atol=1e-4)
+    np.testing.assert_allclose(
+        upsample_rows(channel, (300, 40), rows), upsample_channel(channel, (300, 40))[rows], atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(("height", "width", "size"), [(64, 64, 256), (96, 80, 250), (30, 30, 30), (64, 64, 40)])
 @pytest.mark.parametrize("kind", ["smooth", "noise", "ties"])
-def test_label_map_is_exactly_the_argmax_of_the_enlarged(kind: str, height: int, width: int, size: int) -> None:
+def test_argmax_map_is_exactly_the_argmax_of_the_enlarged(kind: str, height: int, width: int, size: int) -> None:
     noise = np.random.default_rng(2).integers(0, 256 if kind == "noise" else 3, (25, height, width)).astype(np.uint8)
     maps = smooth_probabilities(3, height, width) if kind == "smooth" else noise
-    labels = argmax_map(maps, (size, size + 3))
-    assert labels.dtype == np.uint8
-    assert np.array_equal(labels, upsample(maps, (size, size + 3)).argmax(0))
+    class_map = argmax_map(maps, (size, size + 3))
+    assert class_map.dtype == np.uint8
+    assert np.array_equal(class_map, upsample(maps, (size, size + 3)).argmax(0))
 
 
 def test_enlarging_comes_before_the_argmax() -> None:
-    # Class 1 leads left, class 2 right, and class 0 is second in both: it wins only between them.
+    # Class 1 leads on the left, class 2 on the right, and class 0 is second on both sides: it wins only in between.
     maps = np.zeros((25, 1, 2), np.uint8)
     maps[:3, 0, :] = [[120, 120], [135, 0], [0, 135]]
     # The new pixels lie at 0, 0, 1/8, 3/8, 5/8, 7/8, 1, 1; 135 * 7/8 is less than 120 already.
@@ -107,7 +108,7 @@ def test_average_of_different_sizes_has_the_largest() -> None:
     expected = 0.5 * enlarged[0] + 0.25 * enlarged[1] + 0.25 * enlarged[2]
     assert mixed.shape == (25, 8, 6)
     assert np.abs(mixed - expected).max() <= 0.5 + 1e-4
-    # What has no weight has no say about the size.
+    # A model without weight does not decide the size.
     assert np.array_equal(average([small, tall, wide], [1.0, 0.0, 0.0], [0, 0, 0]), small[0])
     assert largest_size([small, tall, wide], [0.5, 0.5, 0.0]) == (8, 4)
 
@@ -117,8 +118,8 @@ def test_count_confusions_takes_each_photos_own_mask() -> None:
     truth = np.random.default_rng(6).integers(0, 25, (5, 1024, 1024)).astype(np.uint8)
     counts = count_confusions(maps.__getitem__, truth, [4, 0, 2], threads=2)
     plain = [
-        confusion(truth[row], upsample(one, (1024, 1024)).argmax(0).astype(np.uint8))
-        for row, one in zip([4, 0, 2], maps, strict=True)
+        confusion(truth[row], upsample(photo_maps, (1024, 1024)).argmax(0).astype(np.uint8))
+        for row, photo_maps in zip([4, 0, 2], maps, strict=True)
     ]
     assert np.array_equal(counts, np.stack(plain))
 

@@ -26,7 +26,7 @@ SCORE_SHAPE = (SCORE_SIZE, SCORE_SIZE)
 STRIPE = 256
 """Rows that are computed at a time where a map may have any size."""
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
 
 def upsample(probabilities: ProbabilityMaps, size: tuple[int, int] = SCORE_SHAPE) -> npt.NDArray[np.float32]:
@@ -117,12 +117,12 @@ def upsample_rows(channel: ProbabilityMap, size: tuple[int, int], rows: slice) -
 
 
 def apply_to_argmax_maps(
-    function: Callable[[ClassMap, ClassMap], Result],
+    function: Callable[[ClassMap, ClassMap], _Result],
     probabilities: Callable[[int], ProbabilityMaps],
     truth: ClassMaps,
     rows: Sequence[int],
     threads: int,
-) -> list[Result]:
+) -> list[_Result]:
     """Call a function with the true class map and the argmax map of each photo, both uint8 (1024, 1024).
 
     Args:
@@ -136,7 +136,7 @@ def apply_to_argmax_maps(
         The results, in the order of ``rows``.
     """
 
-    def apply_at(position: int) -> Result:
+    def apply_at(position: int) -> _Result:
         return function(truth[rows[position]], argmax_map(probabilities(position)))
 
     with ThreadPoolExecutor(threads) as pool:  # OpenCV and NumPy release the lock

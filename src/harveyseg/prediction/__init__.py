@@ -1,4 +1,4 @@
-"""``harveyseg predict``: class maps of anyone's photos from trained models.
+"""``harveyseg predict``: class maps of new photos from trained models.
 
-May import: ensemble, postprocess and what lies below.
+May import: ensemble, postprocess and the rooms below them.
 """

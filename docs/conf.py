@@ -11,12 +11,31 @@ found = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(enco
 assert found is not None
 version = release = found[1]
 
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "docs/index"
 include_patterns = ["*.md", "docs/**", "benchmarks/results/*.md"]
 exclude_patterns = ["docs/_build"]
-
 myst_heading_anchors = 3  # links to headings, as on GitHub, are checked too
+
+# The reference of the library; what is built on it (demo, studies, Kaggle, command line) is left out.
+PACKAGE = ROOT / "src" / "harveyseg"
+apidoc_modules = [
+    {
+        "path": str(PACKAGE),
+        "destination": "docs/api",  # ignored by git
+        "exclude_patterns": [str(PACKAGE / name) for name in ("cli.py", "data/demo/*", "kaggle", "reproduction")],
+        "module_first": True,  # one page for each package
+    }
+]
+autodoc_member_order = "bysource"
+napoleon_use_ivar = True
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!harveyseg\.).*"),  # other libraries: their inventories would need a network
+    ("py:.*", r"harveyseg\.(cli|data\.demo|kaggle|reproduction)\b.*"),
+    ("py:class", r".*\.(_\w+|T|P|\w+T)"),  # private names and type variables in signatures
+]
+
+suppress_warnings = ["ref.python"]  # a shape such as (height, width) is not a reference
 
 html_theme = "furo"
 html_title = f"{project} {version}"

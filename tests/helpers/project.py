@@ -84,7 +84,8 @@ def start_project(folder: Path, changes: dict[str, object]) -> Project:
     ignored = shutil.ignore_patterns("__pycache__", "tmp", "cache", "*.egg-info")
     for name in ("src", "stages", ".dvc"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-    for name in ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore"):
+    (folder / "data").mkdir()
+    for name in ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore", "data/README.md"):
         shutil.copy(ROOT / name, folder / name)
     yaml = YAML()
     params = yaml.load(folder / "params.yaml")

@@ -1,4 +1,4 @@
-"""A checkout of this project in a git repository of its own, run as a user runs it."""
+"""A checkout of this project in a git repository of its own, run as a user runs it, and small settings for it."""
 
 import os
 import re
@@ -14,6 +14,29 @@ from ruamel.yaml import YAML
 from harveyseg.record import RunRecord, read_run
 from helpers.paths import ROOT
 
+SMALL: dict[str, object] = {
+    "data": {"demo": {"train": 10, "test": 3, "seed": 0, "width": 96}},
+    "resize-cache": {"size": 64},
+    "split": {"folds": 2, "groups": "none"},
+    "models": {
+        "unet": {"network": "unet", "width": 4},
+        "attention_unet": {"network": "attention_unet", "width": 4},
+    },
+    "train": {"epochs": 2, "batch_size": 4, "lr": 0.01, "threads": 1},
+    "inference": {"threads": 1},
+}
+"""Two models that train in seconds."""
+
+TINY: dict[str, object] = {
+    "resize-cache": {"size": 64},
+    "split": {"folds": 2, "groups": "none"},
+    "models": {"unet": {"network": "unet", "width": 4}},
+    "train": {"epochs": 1, "batch_size": 4, "threads": 1},
+    "postprocess": {"method": "argmax"},
+    "inference": {"threads": 1},
+}
+"""One model and the shortest way to a submission; the data is up to the test."""
+
 
 class Project:
     """A checkout of this project that is run as a user runs it."""
@@ -25,6 +48,7 @@ class Project:
             **{key: value for key, value in os.environ.items() if not key.startswith(("DVC", "MLFLOW", "GIT"))},
             "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
             "VIRTUAL_ENV": sys.prefix,
+            "PYTHONPATH": str(folder / "src"),  # the checkout's own code, wherever the package is installed from
             "DVC_NO_ANALYTICS": "true",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "OMP_NUM_THREADS": "1",
@@ -50,7 +74,7 @@ class Project:
 
     def stages(self, *command: str) -> set[str]:
         """Run a DVC command; the names of the stages that really ran (not skipped, not from the run cache)."""
-        return set(re.findall(r"Running stage '(.+)':", self.run(*command)))
+        return stages_run(self.run(*command))
 
     def commit(self, message: str) -> None:
         self.run("git", "add", "-A")
@@ -68,6 +92,21 @@ class Project:
                     where tags.key = 'harveyseg.kind' and tags.value = 'train' and {condition}"""
         with sqlite3.connect(self.folder / "mlflow.db") as database:
             return int(database.execute(query).fetchone()[0])
+
+    def copy(self, folder: Path) -> "Project":
+        """The same checkout elsewhere, with all results and MLflow's runs."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        with sqlite3.connect(folder / "mlflow.db") as database:
+            for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+                database.execute(
+                    f"update {table} set {column} = replace({column}, ?, ?)", (str(self.folder), str(folder))
+                )
+        return Project(folder)
+
+
+def stages_run(printed: str) -> set[str]:
+    """The stages that ran, from what DVC printed."""
+    return set(re.findall(r"Running stage '(.+)':", printed))
 
 
 def _lay_over(target: dict[str, object], changes: dict[str, object]) -> None:
@@ -91,7 +130,7 @@ def start_project(folder: Path, changes: dict[str, object]) -> Project:
     params = yaml.load(folder / "params.yaml")
     _lay_over(params, changes)
     yaml.dump(params, folder / "params.yaml")
-    made = Project(folder)
-    made.run("git", "init", "-q")
-    made.commit("start")
-    return made
+    project = Project(folder)
+    project.run("git", "init", "-q")
+    project.commit("start")
+    return project

@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from harveyseg.pipeline.code import PACKAGE, closure, code_digests, module_closure
+from harveyseg.pipeline.code import PACKAGE, closure, code_digests, module_closure, write_digests
 
 # Imports each module as if it were the first and prints the package's files that then are loaded.
 LOADED = """
 import importlib, json, sys
-found = {}
+loaded = {}
 for module in sys.argv[1:]:
     for name in [name for name in sys.modules if name.partition(".")[0] == "harveyseg"]:
         del sys.modules[name]
     importlib.import_module(module)
-    loaded = [sys.modules[name].__file__ for name in sys.modules if name.partition(".")[0] == "harveyseg"]
-    found[module] = sorted(loaded)
-print(json.dumps(found))
+    loaded[module] = sorted(sys.modules[name].__file__ for name in sys.modules if name.partition(".")[0] == "harveyseg")
+print(json.dumps(loaded))
 """
+NETWORKS = PACKAGE / "models" / "networks"
 
 
 def module_name(path: Path) -> str:
@@ -45,15 +45,15 @@ def test_they_are_what_python_loads() -> None:
     command = [sys.executable, "-c", LOADED, *MODULES]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     for module, loaded in json.loads(done.stdout).items():
-        found = module_closure(module)
-        if any(imports_in_functions(path) for path in found):
-            assert {Path(file) for file in loaded} < set(found), module  # the rest is loaded when it is called
+        files = module_closure(module)
+        if any(imports_in_functions(path) for path in files):
+            assert {Path(file) for file in loaded} < set(files), module  # the rest is loaded when it is called
         else:
-            assert [str(path) for path in found] == loaded, module
+            assert [str(path) for path in files] == loaded, module
 
 
 def test_what_functions_import_belongs_to_it() -> None:
-    assert PACKAGE / "submission.py" in module_closure("harveyseg.cli")
+    assert PACKAGE / "evaluation" / "submission.py" in module_closure("harveyseg.cli")
     code = "import sys, harveyseg.cli; print('harveyseg.evaluation.submission' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == "False\n"
@@ -61,12 +61,11 @@ def test_what_functions_import_belongs_to_it() -> None:
 
 def test_one_network_is_not_made_of_another() -> None:
     unet = module_closure("harveyseg.models.networks.unet")
-    assert {PACKAGE / "models" / name for name in ("__init__.py", "blocks.py", "networks/unet.py")} < set(unet)
-    others = ("pretrained.py", "networks/attention_unet.py", "networks/unetplusplus.py", "networks/smp.py")
-    assert not {PACKAGE / "models" / name for name in others} & set(unet)
+    assert {NETWORKS / "unet.py", NETWORKS / "__init__.py", PACKAGE / "models" / "blocks.py"} < set(unet)
+    assert not {NETWORKS / name for name in ("attention_unet.py", "unetplusplus.py", "smp.py")} & set(unet)
 
 
-def test_a_script_is_no_part_of_its_answer(tmp_path: Path) -> None:
+def test_a_script_is_no_part_of_its_closure(tmp_path: Path) -> None:
     script = tmp_path / "stage.py"
     script.write_text(
         "import json, harveyseg.errors\nfrom harveyseg import classes\nfrom harveyseg.classes import slug\n"
@@ -77,25 +76,30 @@ def test_a_script_is_no_part_of_its_answer(tmp_path: Path) -> None:
 def test_a_module_can_be_left_out_with_all_that_only_it_imports(tmp_path: Path) -> None:
     script = tmp_path / "stage.py"
     script.write_text("from harveyseg.record import read_run\nfrom harveyseg.classes import slug\n")
-    # runs imports files and errors, files imports errors.
-    names = ("__init__.py", "classes.py", "errors.py", "files.py", "runs.py")
+    # record imports files, and files imports errors.
+    names = ("__init__.py", "classes.py", "errors.py", "files.py", "record.py")
     assert closure(script) == [PACKAGE / name for name in names]
     assert closure(script, without={"harveyseg.record"}) == [PACKAGE / name for name in ("__init__.py", "classes.py")]
-    assert closure(script, without={"harveyseg.files"}) == [PACKAGE / name for name in names if name != "files.py"]
 
 
 def test_an_unknown_module() -> None:
-    with pytest.raises(ModuleNotFoundError, match=r"harveyseg\.models\.hrnet"):
-        module_closure("harveyseg.models.hrnet")
+    with pytest.raises(ModuleNotFoundError, match=r"harveyseg\.models\.networks\.hrnet"):
+        module_closure("harveyseg.models.networks.hrnet")
 
 
 def test_digests_are_the_files_and_the_same_in_every_checkout(tmp_path: Path) -> None:
     files = module_closure("harveyseg.models.networks.unet")
     digests = code_digests(files)
-    assert digests["models/unet.py"] == sha256((PACKAGE / "models" / "unet.py").read_bytes()).hexdigest()
+    digest = sha256((NETWORKS / "unet.py").read_bytes()).hexdigest()
+    assert digests["harveyseg/models/networks/unet.py"] == digest
     assert len(digests) == len(files)
     shutil.copytree(PACKAGE, tmp_path / "harveyseg", ignore=shutil.ignore_patterns("__pycache__"))
-    call = "imports.code_digests(imports.module_closure('harveyseg.models.networks.unet'))"
-    code = f"import json; from harveyseg import imports; print(json.dumps({call}))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    call = "code.code_digests(code.module_closure('harveyseg.models.networks.unet'))"
+    program = f"import json; from harveyseg.pipeline import code; print(json.dumps({call}))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert json.loads(done.stdout) == digests
+
+
+def test_sha256sum_can_check_what_is_written(tmp_path: Path) -> None:
+    write_digests(tmp_path / "unet.txt", code_digests(module_closure("harveyseg.models.networks.unet")))
+    subprocess.run(["sha256sum", "--check", "--quiet", tmp_path / "unet.txt"], cwd=PACKAGE.parent, check=True)

@@ -1,68 +1,139 @@
-"""dvc.yaml and the stage scripts: their deps are what they import, and they are thin."""
+"""dvc.yaml and the stage scripts: each stage depends on the digests of exactly the code that it runs."""
 
 import ast
+import json
 import os
 import runpy
 import signal
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
-from harveyseg.pipeline.code import PACKAGE, closure
+from harveyseg.pipeline.code import PACKAGE, PER_MODEL, RESULTS_OF_OBSERVERS, stage_files
 from helpers.paths import ROOT
 
-STAGES: dict[str, dict[str, Any]] = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
-# What these stages write does not depend on the tracker: an edit of it must not train anything again.
-OBSERVED = {"harveyseg.tracking.client"}
-RESULTS_OF_TRACKING = {"compare"}
+DEFINITION = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")
+STAGES: dict[str, dict[str, Any]] = DEFINITION["stages"]
+NETWORKS = [path.stem for path in sorted((PACKAGE / "models" / "networks").glob("[!_]*.py"))]
+DIGESTS = {"train": "data/code/train/${item.model}.json", "evaluate": "data/code/evaluate/${item.model}.txt"}
+"""Of the stages with a file for each model; the others have `data/code/<stage>.txt`."""
 
 
-def _script(stage: str) -> Path:
+def script(stage: str) -> Path:
     return ROOT / "stages" / f"{stage.replace('-', '_')}.py"
 
 
 def test_there_is_one_script_for_each_stage() -> None:
-    assert {_script(stage).name for stage in STAGES} == {path.name for path in (ROOT / "stages").glob("*.py")}
+    assert {script(stage).name for stage in STAGES} == {path.name for path in (ROOT / "stages").glob("*.py")}
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "code"])
+def test_a_stage_depends_on_its_own_digests(stage: str) -> None:
+    digests = [dep for dep in STAGES[stage]["deps"] if dep.startswith("data/code")]
+    assert digests == [DIGESTS.get(stage, f"data/code/{stage}.txt")]
+
+
+def test_no_stage_but_code_names_a_source_file() -> None:
+    assert set(STAGES["code"]["deps"]) == {"src", "stages"}
+    for stage in STAGES.keys() - {"code"}:
+        deps = STAGES[stage]["deps"]
+        assert not [dep for dep in deps if dep.startswith(("src", "stages")) or dep.endswith(".py")], stage
+
+
+def test_the_stage_code_writes_every_file_that_a_stage_depends_on(tmp_path: Path) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text((ROOT / "params.yaml").read_text())
+    main = runpy.run_path(str(script("code")))["main"]
+    main(params=params, scripts=ROOT / "stages", out=tmp_path / "data" / "code")
+    models = list(YAML(typ="safe", pure=True).load(params)["models"])
+    expected = {f"data/code/{stage}.txt" for stage in STAGES.keys() - {"code", *DIGESTS}}
+    expected |= {file.replace("${item.model}", model) for file in DIGESTS.values() for model in models}
+    written = {path.relative_to(tmp_path).as_posix() for path in (tmp_path / "data").rglob("*") if path.is_file()}
+    assert written == expected
+    for file in written - {DIGESTS["train"].replace("${item.model}", model) for model in models}:
+        for line in (tmp_path / file).read_text().splitlines():
+            digest, name = line.split("  ")
+            path = PACKAGE.parent / name if name.startswith("harveyseg/") else ROOT / name
+            assert digest == sha256(path.read_bytes()).hexdigest(), f"{file}: {name}"
+
+
+# Imports each script, and a network, as if it were the first, and prints the package's files that then are loaded.
+# What only observes is replaced by stubs: a stage does not depend on it, nor on what only it imports.
+LOADED = """
+import importlib, importlib.abc, json, runpy, sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from unittest.mock import MagicMock
+
+class Stub(ModuleType):
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return MagicMock()
+
+class Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    active = True
+
+    def find_spec(self, name, path, target=None):
+        if self.active and (name + ".").startswith("harveyseg.tracking."):
+            return ModuleSpec(name, self, is_package=True)
+
+    def create_module(self, spec):
+        return Stub(spec.name)
+
+    def exec_module(self, module):
+        pass
+
+stubs = Stubs()
+sys.meta_path.insert(0, stubs)
+loaded = []
+for script, network, observed in json.loads(sys.argv[1]):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "harveyseg"]:
+        del sys.modules[name]
+    stubs.active = not observed
+    runpy.run_path(script)
+    if network:
+        importlib.import_module("harveyseg.models.networks." + network)
+    modules = [module for name, module in sys.modules.items() if name.partition(".")[0] == "harveyseg"]
+    loaded.append(sorted(module.__file__ for module in modules if not isinstance(module, Stub)))
+print(json.dumps(loaded))
+"""
+
+
+def test_digests_are_of_exactly_what_python_loads() -> None:
+    cases = [(stage, network) for stage in STAGES for network in (NETWORKS if stage in PER_MODEL else [None])]
+    arguments = [(str(script(stage)), network, stage in RESULTS_OF_OBSERVERS) for stage, network in cases]
+    command = [sys.executable, "-c", LOADED, json.dumps(arguments)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    for (stage, network), loaded in zip(cases, json.loads(done.stdout), strict=True):
+        files = [str(path) for path in stage_files(stage, ROOT / "stages", network)]
+        assert files == [str(script(stage)), *loaded], (stage, network)
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_code_deps_are_exactly_the_imports(stage: str) -> None:
-    without = set() if stage in RESULTS_OF_TRACKING else OBSERVED
-    modules = [path.relative_to(PACKAGE).as_posix() for path in closure(_script(stage), without)]
-    expected = {f"stages/{_script(stage).name}", *(f"src/harveyseg/{module}" for module in modules)}
-    if stage == "configure":  # it digests the code of every network
-        expected = {path for path in expected if "/models/" not in path} | {"src/harveyseg/models"}
-    stated = {dep for dep in STAGES[stage]["deps"] if dep.startswith(("src/", "stages/"))}
-    listed = "\n".join(f"      - {path}" for path in sorted(expected))
-    assert stated == expected, f"dvc.yaml: the code deps of {stage} should be\n{listed}"
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_scripts_are_thin_and_show_their_options(
+def test_scripts_hold_one_function_and_show_its_options(
     stage: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tree = ast.parse(_script(stage).read_text())
+    tree = ast.parse(script(stage).read_text())
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     assert [function.name for function in functions] == ["main"]
-    body = functions[0].body
-    last = body[-1].end_lineno
-    assert last is not None
-    assert last - body[0].lineno <= 45
     # In this process: a new one for each stage would spend minutes on imports.
-    monkeypatch.setattr(sys, "argv", [str(_script(stage)), "--help"])
+    monkeypatch.setattr(sys, "argv", [str(script(stage)), "--help"])
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr("harveyseg.logs.configure_logging", lambda: None)
     with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(_script(stage)), run_name="__main__")
+        runpy.run_path(str(script(stage)), run_name="__main__")
     assert ended.value.code == 0
-    shown = capsys.readouterr().out
+    help_text = capsys.readouterr().out
     docstring = ast.get_docstring(functions[0])
     assert docstring is not None
-    assert docstring.split()[0] in shown
+    assert docstring.split()[0] in help_text
 
 
 @pytest.mark.parametrize("stage", [stage for stage, definition in STAGES.items() if "matrix" in definition])
@@ -86,14 +157,16 @@ def test_an_active_environment_without_the_project_is_passed_over(tmp_path: Path
 
 
 def test_a_stage_uses_the_code_of_its_own_checkout(tmp_path: Path) -> None:
-    for folder in ("src", "stages"):
-        (tmp_path / folder).symlink_to(ROOT / folder)
-    package = tmp_path / "package" / "src" / "harveyseg"
+    package = tmp_path / "src" / "harveyseg"
     package.mkdir(parents=True)
-    (package / "__init__.py").write_text("")
-    (package / "configs.py").write_text("raise SystemExit('the copy was used')\n")
-    (tmp_path / "package" / "stages").mkdir()
-    script = tmp_path / "package" / "stages" / "configure.py"
-    script.write_text((ROOT / "stages" / "configure.py").read_text())
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=60)
-    assert "the copy was used" in done.stderr
+    (package / "__init__.py").write_text("raise SystemExit('the copy was used')\n")
+    (tmp_path / "stages").mkdir()
+    for name in ("run", "code.py"):
+        (tmp_path / "stages" / name).write_bytes((ROOT / "stages" / name).read_bytes())
+    (tmp_path / "stages" / "run").chmod(0o755)
+    environment = os.environ | {"VIRTUAL_ENV": sys.prefix}
+    command = [str(tmp_path / "stages" / "run"), "code"]
+    done = subprocess.run(
+        command, cwd=tmp_path.parent, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stderr == "the copy was used\n"

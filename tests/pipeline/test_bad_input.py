@@ -1,6 +1,7 @@
-"""docs/bad_input.md, row by row: each bad input is made for real, and its message must be the table's.
+"""Every error message that a user can meet: each bad input is made for real and its message compared.
 
-`python tests/test_bad_input.py` writes the document anew. A row more is a `Case` more.
+The messages are in ``tests/snapshots/error-messages.md``. After a change of some, run
+``PYTHONPATH=src:tests python tests/pipeline/test_bad_input.py``, which writes that file again, and read the difference.
 """
 
 import contextlib
@@ -37,7 +38,7 @@ from helpers.kaggle_server import COMPETITION, running
 from helpers.paths import ROOT
 from helpers.photos import encoded, huge, mask, palette, photo, see_through, turned, with_value
 
-DOCUMENT = ROOT / "docs" / "bad_input.md"
+SNAPSHOT = ROOT / "tests" / "snapshots" / "error-messages.md"
 
 Action = Callable[[Path], object]
 """Makes the bad input in a project's folder, which is the working directory, and meets it."""
@@ -45,7 +46,7 @@ Action = Callable[[Path], object]
 
 @dataclass(frozen=True)
 class Case:
-    """A row of the document."""
+    """A row of the snapshot."""
 
     what: str
     command: str
@@ -54,15 +55,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Part:
-    """A table of the document."""
+    """A table of the snapshot."""
 
     title: str
-    introduction: str
     cases: list[Case]
     start: str = ""
-    """With what all messages of the table begin; the rows show what follows."""
+    """How all messages of the table begin; the rows show the rest."""
     ends: tuple[str, ...] = ("",)
-    """With one of what they end."""
+    """How they may end."""
 
 
 def stage(name: str, **options: Any) -> None:
@@ -311,46 +311,42 @@ def archive(content: dict[str, str], keep: int | None = None) -> Action:
 
 
 REMEDY = "\nMend or remove these files (or fetch them again), then run `dvc repro download`."
-DOWNLOAD, CONFIGURE, SPLIT = "dvc repro download", "dvc repro configure", "dvc repro split"
+DOWNLOAD = "dvc repro download"
+CODE = "dvc repro code"
+SPLIT = "dvc repro split"
 
 PARTS = [
     Part(
         "Settings",
-        "All wrong settings of a stage are listed at once, before any data is read. DVC reads\n"
-        "`params.yaml` before the stage does: where it is missing, is no YAML, lacks `data` or `models`, or "
-        "`data.path` names nothing,\n`dvc repro` stops with DVC's words, and these rows are what the stage itself "
-        "says.",
         [
             Case(
                 "no params.yaml here",
-                CONFIGURE,
-                steps(lambda folder: (folder / "params.yaml").unlink(), lambda _: stage("configure")),
+                CODE,
+                steps(lambda folder: (folder / "params.yaml").unlink(), lambda _: stage("code")),
             ),
-            Case("params.yaml is no YAML", CONFIGURE, wrong_file("params.yaml", "a: [1\n", lambda: stage("configure"))),
+            Case("params.yaml is no YAML", CODE, wrong_file("params.yaml", "a: [1\n", lambda: stage("code"))),
             Case("a section is missing", DOWNLOAD, removed("data")),
-            Case("a key that does not exist", CONFIGURE, settings({"train.learning_rate": 0.1}, "configure")),
+            Case("a key that does not exist", CODE, settings({"train.learning_rate": 0.1}, "code")),
             Case(
                 "several values out of range",
-                CONFIGURE,
-                settings({"train.batch_size": 0, "train.lr": -1, "resize-cache.size": 250}, "configure"),
+                CODE,
+                settings({"train.batch_size": 0, "train.lr": -1, "resize-cache.size": 250}, "code"),
             ),
-            Case(
-                "a network that does not exist", CONFIGURE, settings({"models.unet": {"network": "unets"}}, "configure")
-            ),
+            Case("a network that does not exist", CODE, settings({"models.unet": {"network": "unets"}}, "code")),
             Case(
                 "a model's name that cannot be a folder's",
-                CONFIGURE,
-                settings({"models": {"my/unet": {"network": "unet"}}}, "configure"),
+                CODE,
+                settings({"models": {"my/unet": {"network": "unet"}}}, "code"),
             ),
             Case(
                 "weights that are neither published nor a file",
-                CONFIGURE,
+                CODE,
                 settings(
                     {
                         "models": {"m": {"network": "smp", "architecture": "Unet", "encoder": "mobilenet_v2"}},
                         "train.encoder_weights": "absent.pth",
                     },
-                    "configure",
+                    "code",
                 ),
             ),
             Case("a data source that does not exist", DOWNLOAD, settings({"data.source": "folder"}, "download")),
@@ -388,12 +384,6 @@ PARTS = [
     ),
     Part(
         "Photos and masks",
-        "By `dvc repro download`, from any source. All problems of all files are listed at once, between a line like\n"
-        "`the photos in PROJECT/photos: 1 problem` and the remedy, to mend or remove these files, or (where that is\n"
-        "possible) to go on without them by `data.on_bad: skip`. Then each line goes to stderr and to\n"
-        "`data/raw/skipped.csv` instead, the pair is left out of the data, and the number of bad files stands in\n"
-        "every training's MLflow run (`data.skipped`) and in the notes of `comparison.md`. A test photo left out\n"
-        "is missing in the submission.",
         [
             Case("a folder is missing", DOWNLOAD, photos(lambda folder: shutil.rmtree(folder / "train_masks"))),
             Case(
@@ -499,7 +489,6 @@ PARTS = [
     ),
     Part(
         "Kaggle, figshare and Zenodo",
-        "What else their messages mean: [kaggle.md](kaggle.md), [sources.md](sources.md).",
         [
             Case("Kaggle: no credentials, or an old token", DOWNLOAD, kaggle(KAGGLE_API_TOKEN="old")),
             Case("Kaggle: an old key (401)", DOWNLOAD, kaggle(KAGGLE_USERNAME="ana", KAGGLE_KEY="old")),
@@ -511,7 +500,6 @@ PARTS = [
     ),
     Part(
         "Archives",
-        "Of the sources `figshare` and `kaggle`. Messages of the network are in [sources.md](sources.md).",
         [
             Case("cut off", DOWNLOAD, archive({"train_images/1.jpg": "x" * 1000}, 600)),
             Case("a path out of the folder", DOWNLOAD, archive({"../1.jpg": "x"})),
@@ -521,7 +509,6 @@ PARTS = [
     ),
     Part(
         "What stages have written",
-        "A file was deleted, damaged or cut off; the message says what makes it anew.",
         [
             Case(
                 "the manifest",
@@ -551,7 +538,6 @@ PARTS = [
     ),
     Part(
         "Submissions",
-        "Of a file of one's own; what the pipeline writes is valid.",
         [
             Case("no such file", "harveyseg score", submission(lambda lines: lines.clear(), "absent.csv")),
             Case("no masks", "harveyseg score", lambda folder: harveyseg("score", "a.csv", "--masks", "absent")),
@@ -570,7 +556,6 @@ PARTS = [
     ),
     Part(
         "New photos",
-        "",
         [
             Case(
                 "a model that is not there",
@@ -592,15 +577,16 @@ CASES = [(part, case) for part in PARTS for case in part.cases]
 
 @contextlib.contextmanager
 def project(folder: Path) -> Iterator[None]:
-    """Work in a folder with the committed params.yaml."""
+    """Work in a folder with the committed params.yaml and stages."""
     shutil.copy(ROOT / "params.yaml", folder)
+    (folder / "stages").symlink_to(ROOT / "stages")
     with contextlib.chdir(folder), mock.patch.dict(os.environ):
         os.environ.pop("DVC_ROOT", None)
         yield
 
 
 def message(case: Case, folder: Path) -> str:
-    """What the user is told, with PROJECT for the project's folder."""
+    """The error's message, with PROJECT for the project's folder."""
     with project(folder), pytest.raises(HarveysegError) as caught:
         case.act(folder)
     return str(caught.value).replace(str(folder), "PROJECT")
@@ -611,33 +597,33 @@ def row(part: Part, case: Case, text: str) -> str:
     assert text.startswith(part.start), text
     end = next(end for end in part.ends if text.endswith(end))
     shown = text.removeprefix(part.start).removesuffix(end)
-    cell = "<br>".join(html.escape(one, quote=False) for one in shown.splitlines()).replace("|", "\\|")
+    cell = "<br>".join(html.escape(line, quote=False) for line in shown.splitlines()).replace("|", "\\|")
     return f"| {case.what} | `{case.command}` | {cell} |"
 
 
 @pytest.mark.parametrize(("part", "case"), CASES, ids=[case.what for _, case in CASES])
-def test_the_message_is_that_of_the_document(part: Part, case: Case, tmp_path: Path) -> None:
-    assert row(part, case, message(case, tmp_path)) in DOCUMENT.read_text(encoding="utf-8").splitlines()
+def test_the_message_is_that_of_the_snapshot(part: Part, case: Case, tmp_path: Path) -> None:
+    assert row(part, case, message(case, tmp_path)) in SNAPSHOT.read_text(encoding="utf-8").splitlines()
 
 
-def test_the_document_has_no_other_rows() -> None:
-    lines = DOCUMENT.read_text(encoding="utf-8").splitlines()
-    rows = [one for one in lines if one.startswith("|") and not one.startswith(("|---", "| what |"))]
-    assert [one.split(" | ")[0] for one in rows] == [f"| {case.what}" for _, case in CASES]
-    assert len(rows) >= 30
+def test_the_snapshot_has_no_other_rows() -> None:
+    lines = SNAPSHOT.read_text(encoding="utf-8").splitlines()
+    rows = [line for line in lines if line.startswith("|") and not line.startswith(("|---", "| input |"))]
+    assert [cells.split(" | ")[0] for cells in rows] == [f"| {case.what}" for _, case in CASES]
 
 
-def document() -> str:
-    """The whole document."""
+def snapshot() -> str:
+    """The whole file."""
     text = (
-        "# Bad input and what it is answered\n\n"
-        "Every row is a test (`tests/test_bad_input.py` makes the input and compares the message; run as a script, it\n"
-        "writes this page). Stages and commands print `error: ` and the message, without a traceback, exit with 1 and\n"
-        "leave what was there before as it was. `PROJECT` stands for the project's folder.\n"
+        "# Error messages\n\n"
+        "Written and compared by `tests/pipeline/test_bad_input.py`. A command prints `error: ` and the message,\n"
+        "without a traceback, and exits with 1. `PROJECT` stands for the project's folder.\n"
     )
     for part in PARTS:
-        text += f"\n## {part.title}\n\n{part.introduction}\n\n".replace("\n\n\n", "\n")
-        text += "| what | command | message |\n|---|---|---|\n"
+        text += f"\n## {part.title}\n\n"
+        if part.start:
+            text += f"All begin with `{part.start}`.\n\n"
+        text += "| input | command | message |\n|---|---|---|\n"
         for case in part.cases:
             with tempfile.TemporaryDirectory() as folder:
                 text += row(part, case, message(case, Path(folder).resolve())) + "\n"
@@ -645,4 +631,4 @@ def document() -> str:
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(document(), encoding="utf-8")
+    SNAPSHOT.write_text(snapshot(), encoding="utf-8")

@@ -1,6 +1,6 @@
 """From each source to a submission, with a real DVC; Kaggle and figshare are local servers.
 
-The source ``demo`` is in test_pipeline.py. The tests share a workspace, whose MLflow takes seconds to set up.
+The source ``demo`` is in test_pipeline.py.
 """
 
 import json
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from ruamel.yaml import YAML
 
 from harveyseg.data.demo import DemoParams, write_demo
 from harveyseg.data.manifest import read_manifest
@@ -18,22 +17,13 @@ from harveyseg.evaluation.submission import score_submission
 from helpers.figshare import IMAGES, MASKS, Figshare, packed
 from helpers.file_server import FileServer
 from helpers.kaggle_server import COMPETITION, Kaggle
-from helpers.project import Project, start_project
+from helpers.project import TINY, Project, start_project
 
 pytestmark = pytest.mark.slow
 
-CHANGES: dict[str, object] = {
-    "data": {"kaggle": {"competition": COMPETITION}},
-    "resize-cache": {"size": 64},
-    "split": {"folds": 2, "groups": "none"},
-    "models": {"unet": {"network": "unet", "width": 4}},
-    "train": {"epochs": 1, "batch_size": 4, "threads": 1},
-    "postprocess": {"method": "argmax"},
-    "inference": {"threads": 1},
-}
 STAGES = {
-    "download", "resize-cache", "split", "train@unet-0", "evaluate@unet-0", "ensemble", "postprocess", "compare",
-    "submit",
+    "code", "download", "resize-cache", "split", "train@unet-0", "evaluate@unet-0", "ensemble", "postprocess",
+    "compare", "submit",
 }  # fmt: skip
 
 
@@ -45,11 +35,6 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*.*"))}
 
 
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return start_project(tmp_path_factory.mktemp("project") / "harveyseg", CHANGES).folder
-
-
 @pytest.fixture
 def service(local_service: FileServer, monkeypatch: pytest.MonkeyPatch) -> Figshare:
     figshare = Figshare(local_service)
@@ -57,18 +42,15 @@ def service(local_service: FileServer, monkeypatch: pytest.MonkeyPatch) -> Figsh
     return figshare
 
 
-def reproduce(workspace: Path, **data: str) -> tuple[Project, set[str]]:
-    """Run everything with these settings, in the environment of now; the ids of the photos in the submission."""
-    params = YAML().load(workspace / "params.yaml")
-    params["data"].update(data)
-    YAML().dump(params, workspace / "params.yaml")
-    project = Project(workspace)
-    assert project.stages("dvc", "repro") - {"configure"} == STAGES
-    rows = pd.read_csv(workspace / "data/submission/submission.csv")["ImageClassId"].str.rsplit("_", n=1, expand=True)
+def reproduce(folder: Path, source: str, **data: object) -> tuple[Project, set[str]]:
+    """Run everything on this data, in the environment of now; the project and the ids of the submission's photos."""
+    project = start_project(folder, {**TINY, "data": {"source": source, **data}})
+    assert project.stages("dvc", "repro") == STAGES
+    rows = pd.read_csv(folder / "data/submission/submission.csv")["ImageClassId"].str.rsplit("_", n=1, expand=True)
     photos = set(rows[0].str.removesuffix(".png"))
     assert len(rows) == 24 * len(photos)
-    assert json.loads((workspace / "data/submission/submission.json").read_text())["data_source"] == data["source"]
-    assert set(project.table()["data_source"].dropna()) == {data["source"]}
+    assert json.loads((folder / "data/submission/submission.json").read_text())["data_source"] == source
+    assert set(project.table()["data_source"].dropna()) == {source}
     return project, photos
 
 
@@ -85,41 +67,42 @@ def ids(drawn: dict[str, bytes], folder: str) -> set[str]:
     return {Path(name).stem for name in drawn if name.startswith(f"{folder}/")}
 
 
-def test_kaggle(kaggle: Kaggle, workspace: Path, drawn: dict[str, bytes]) -> None:
+def test_kaggle(kaggle: Kaggle, tmp_path: Path, drawn: dict[str, bytes]) -> None:
     # As the competition's archive is laid out; it holds no masks of the test photos.
     kaggle.archive = packed(
         {f"{name.partition('/')[0]}/{name}": data for name, data in drawn.items() if not name.startswith("test_masks")}
     )
     kaggle.broken_after = [10**9, 5000]
-    project, photos = reproduce(workspace, source="kaggle")
+    folder = tmp_path / "harveyseg"
+    project, photos = reproduce(folder, "kaggle", kaggle={"competition": COMPETITION})
     assert photos == ids(drawn, "test_images")
     assert ("GET", "bytes=5000-") in kaggle.requests
     assert "public score 0.76640, private score 0.77510" in project.run("harveyseg", "upload")
-    assert list(kaggle.uploaded.values()) == [(workspace / "data/submission/submission.csv").read_bytes()]
-    with sqlite3.connect(workspace / "mlflow.db") as database:
+    assert list(kaggle.uploaded.values()) == [(folder / "data/submission/submission.csv").read_bytes()]
+    with sqlite3.connect(folder / "mlflow.db") as database:
         logged = database.execute("select key, value from latest_metrics where key like 'kaggle/%'").fetchall()
     assert dict(logged) == {"kaggle/public_score": 0.7664, "kaggle/private_score": 0.7751}
 
 
-def test_figshare(service: Figshare, workspace: Path, drawn: dict[str, bytes]) -> None:
+def test_figshare(service: Figshare, tmp_path: Path, drawn: dict[str, bytes]) -> None:
     for article, kind in ((IMAGES, "images"), (MASKS, "masks")):
         members = {name.partition("_")[2]: data for name, data in drawn.items() if f"_{kind}/" in name}
-        service.publish(article, {f"{kind}.zip": packed(members)}, version=2)
-    project, photos = reproduce(workspace, source="figshare")
-    manifest = read_manifest(workspace / "data/raw/manifest.csv")
+        service.publish(article, {f"{kind}.zip": packed(members)})
+    project, photos = reproduce(tmp_path / "harveyseg", "figshare")
+    manifest = read_manifest(project.folder / "data/raw/manifest.csv")
     assert set(manifest["id"]) == ids(drawn, "train_images") | ids(drawn, "test_images")
     assert photos == set(manifest.loc[manifest["part"] == "test", "id"])
     assert len(photos) < len(manifest) / 2
     check_score(project)
 
 
-def test_directory(workspace: Path, drawn: dict[str, bytes]) -> None:
+def test_directory(tmp_path: Path, drawn: dict[str, bytes]) -> None:
     """As people keep them: by flights, elsewhere on the disk, with a camera's endings."""
     for index, (name, data) in enumerate(drawn.items()):
         folder, _, file = name.partition("/")
-        path = workspace.parent / "photos" / folder / f"flight {index % 2}" / file.replace(".jpg", ".JPG")
+        path = tmp_path / "photos" / folder / f"flight {index % 2}" / file.replace(".jpg", ".JPG")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    project, photos = reproduce(workspace, source="directory", path="../photos")
+    project, photos = reproduce(tmp_path / "harveyseg", "directory", path="../photos")
     assert photos == ids(drawn, "test_images")
     check_score(project)

@@ -1,7 +1,7 @@
 """docs/team.md, run: two members, an MLflow server, a DVC remote on S3 (moto's server, which checks keys) and git.
 
-The blocks of commands in the document are run as they stand there, with its example addresses and keys replaced. The
-tests share the two members' clones and build on one another, in the order in which they stand.
+The blocks of commands in the document are run as they are, with its example addresses and keys replaced. The story is
+one test, because each of its steps starts from what the one before left on the servers and in the clones.
 """
 
 import json
@@ -22,32 +22,24 @@ from ruamel.yaml import YAML
 
 from helpers.paths import ROOT
 from helpers.ports import free_port
-from helpers.project import Project, start_project
+from helpers.project import TINY, Project, stages_run, start_project
 
 pytestmark = pytest.mark.slow
 
 DOCUMENT = (ROOT / "docs" / "team.md").read_text(encoding="utf-8")
 BLOCKS = dict(re.findall(r"^<!-- tested: ([\w-]+) -->\n```\w+\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL))
-CHANGES: dict[str, object] = {
-    "data": {"demo": {"train": 8, "test": 2, "seed": 0, "width": 96}},
-    "resize-cache": {"size": 64},
-    "split": {"folds": 2, "groups": "none"},
-    "models": {"unet": {"network": "unet", "width": 4}},
-    "train": {"epochs": 1, "batch_size": 4, "threads": 1},
-    "postprocess": {"method": "argmax"},
-    "inference": {"threads": 1},
-}
+SETTINGS: dict[str, object] = {**TINY, "data": {"demo": {"train": 8, "test": 2, "seed": 0, "width": 96}}}
 REPORTS = ("comparison.csv", "comparison.md")
 
 
 class Team:
-    """The servers and the bare repository, in one folder, and what stands for the document's examples."""
+    """The servers and the bare repository, in one folder, and what replaces the document's examples."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.run_blocks: set[str] = set()
         self._processes: list[subprocess.Popen[bytes]] = []
-        seed = start_project(folder / "seed", CHANGES)
+        seed = start_project(folder / "seed", SETTINGS)
         seed.run("git", "clone", "-q", "--bare", ".", str(folder / "harveyseg.git"))
         self.environment = {
             **{name: value for name, value in seed.environment.items() if not name.startswith("AWS")},
@@ -104,19 +96,19 @@ class Team:
     def runs(self, kind: str) -> dict[str, list[dict[str, str]]]:
         """The tags of the runs on the server, by model, as the server itself answers."""
         experiment = self._ask("experiments/get-by-name?experiment_name=harveyseg")["experiment"]
-        found = self._ask(
+        answer = self._ask(
             "runs/search",
             {"experiment_ids": [experiment["experiment_id"]], "filter": f"tags.`harveyseg.kind` = '{kind}'"},
         )
         runs: dict[str, list[dict[str, str]]] = {}
-        for run in found["runs"]:
+        for run in answer["runs"]:
             tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
             runs.setdefault(tags["harveyseg.model"], []).append(tags | {"id": run["info"]["run_id"]})
         return runs
 
     def keys_in_bucket(self, prefix: str) -> list[str]:
-        found = self.s3.list_objects_v2(Bucket="flood-team", Prefix=prefix)
-        return [entry["Key"] for entry in found.get("Contents", [])]
+        listing = self.s3.list_objects_v2(Bucket="flood-team", Prefix=prefix)
+        return [entry["Key"] for entry in listing.get("Contents", [])]
 
     def _ask(self, method: str, content: object = None) -> Any:
         request = urllib.request.Request(
@@ -178,31 +170,17 @@ class Member(Project):
         return [(self.folder / "data" / "reports" / name).read_bytes() for name in REPORTS]
 
 
-@pytest.fixture(scope="module")
-def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
-    made = Team(tmp_path_factory.mktemp("team"))
-    yield made
-    made.close()
+@pytest.fixture
+def team(tmp_path: Path) -> Iterator[Team]:
+    team = Team(tmp_path)
+    yield team
+    team.close()
 
 
-@pytest.fixture(scope="module")
-def ann(team: Team) -> Member:
-    return Member(team, "ann")
-
-
-@pytest.fixture(scope="module")
-def bob(team: Team, ann: Member) -> Member:
-    return Member(team, "bob")
-
-
-def documented(said: str) -> str:
+def documented(message: str) -> str:
     """A part of a message that the document explains."""
-    assert said in DOCUMENT
-    return said
-
-
-def stages(printed: str) -> set[str]:
-    return set(re.findall(r"Running stage '(.+)':", printed))
+    assert message in DOCUMENT
+    return message
 
 
 def test_every_block_of_commands_is_tested_or_says_why_not() -> None:
@@ -211,17 +189,30 @@ def test_every_block_of_commands_is_tested_or_says_why_not() -> None:
     assert [line for line in fences if not re.fullmatch(r"<!-- (tested: [\w-]+|not tested: .+) -->", line)] == []
 
 
-def test_ann_sets_it_up_and_shares_a_first_result(team: Team, ann: Member) -> None:
+def test_the_story_of_the_document(team: Team) -> None:
+    ann = Member(team, "ann")
+    ann_shares_a_first_result(team, ann)
+    bob = Member(team, "bob")
+    bob_has_the_same_table_byte_for_byte(team, ann, bob)
+    only_bobs_new_model_is_trained_although_the_server_is_away(team, bob)
+    ann_gets_bobs_model(team, ann, bob)
+    ann_makes_the_same_table_without_the_server(team, ann)
+    cleaning_keeps_what_is_committed(team, ann)
+    a_wrong_bucket_is_named(ann)
+    assert team.run_blocks == set(BLOCKS)  # all that are marked as tested
+
+
+def ann_shares_a_first_result(team: Team, ann: Member) -> None:
     ann.block("remote")
     # What does not need the server can begin while it starts.
-    assert stages(ann.run("dvc", "repro", "split", "configure")) == {"configure", "download", "resize-cache", "split"}
+    assert stages_run(ann.run("dvc", "repro", "split")) == {"code", "download", "resize-cache", "split"}
     assert documented("Unable to locate credentials") in ann.run("dvc", "push", ok=False)
     ann.block("keys")
     assert ann.run("git", "status", "--porcelain", "--untracked-files=all", "--", ".dvc") == ""  # no keys in git
     assert (ann.folder / ".dvc" / "config.local").exists()
     team.wait(f"{team.mlflow_url}/health")
     printed = ann.block("share")
-    assert stages(printed) == {
+    assert stages_run(printed) == {
         "train@unet-0", "evaluate@unet-0", "ensemble", "postprocess", "compare", "submit"
     }  # fmt: skip
     assert "WARNING" not in printed
@@ -231,7 +222,7 @@ def test_ann_sets_it_up_and_shares_a_first_result(team: Team, ann: Member) -> No
     assert any((team.folder / "mlflow" / "artifacts").rglob("weights.safetensors"))  # written by the server
 
 
-def test_bob_has_the_same_table_byte_for_byte(team: Team, ann: Member, bob: Member) -> None:
+def bob_has_the_same_table_byte_for_byte(team: Team, ann: Member, bob: Member) -> None:
     bob.run("dvc", "remote", "modify", "--local", "team", "access_key_id", "wrong")
     bob.run("dvc", "remote", "modify", "--local", "team", "secret_access_key", "wrong")
     assert documented("Forbidden") in bob.run("dvc", "pull", ok=False)
@@ -245,7 +236,7 @@ def test_bob_has_the_same_table_byte_for_byte(team: Team, ann: Member, bob: Memb
     assert bob.reports() == ann.reports()
 
 
-def test_bobs_model_alone_is_trained_though_the_server_is_away(team: Team, bob: Member) -> None:
+def only_bobs_new_model_is_trained_although_the_server_is_away(team: Team, bob: Member) -> None:
     before = team.runs("train")["unet"]
     yaml = YAML()
     params = yaml.load(bob.folder / "params.yaml")
@@ -254,7 +245,7 @@ def test_bobs_model_alone_is_trained_though_the_server_is_away(team: Team, bob: 
     team.stop(team.mlflow)
     printed = bob.block("share", ok=False, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
     after_training = {"evaluate@narrow_unet-0", "ensemble", "postprocess", "compare"}
-    assert stages(printed) == {"configure", "train@narrow_unet-0"} | after_training
+    assert stages_run(printed) == {"code", "train@narrow_unet-0"} | after_training
     assert documented("going on WITHOUT tracking") in printed
     assert re.search(
         r"^error: MLflow at \S+ cannot be used: .*Connection refused\n.*MLFLOW_TRACKING_URI", printed, re.M
@@ -267,7 +258,7 @@ def test_bobs_model_alone_is_trained_though_the_server_is_away(team: Team, bob: 
     team.wait(f"{team.mlflow_url}/health")
     printed = bob.block("back")
     assert re.search(r"^narrow_unet-f0: imported, 1 epochs, \d+ values, weights$", printed, re.MULTILINE)
-    assert stages(printed) == {"compare", "submit"}
+    assert stages_run(printed) == {"compare", "submit"}
     assert printed.rstrip().endswith("The table and the stages' files agree.")
     runs = team.runs("train")
     assert runs.keys() == {"unet", "narrow_unet"}
@@ -276,21 +267,21 @@ def test_bobs_model_alone_is_trained_though_the_server_is_away(team: Team, bob: 
     (key,) = [key for key in team.keys_in_bucket("mlflow/") if run["id"] in key and key.endswith(".safetensors")]
     assert team.s3.get_object(Bucket="flood-team", Key=key)["Body"].read() == weights
     assert list(bob.table()["model"].unique()) == ["unet", "narrow_unet", "ensemble", "all_empty"]
-    assert stages(bob.block("share")) == set()
+    assert stages_run(bob.block("share")) == set()
 
 
-def test_ann_sees_bobs_model(team: Team, ann: Member, bob: Member) -> None:
+def ann_gets_bobs_model(team: Team, ann: Member, bob: Member) -> None:
     first = ann.record("unet-0")
     assert "| narrow_unet | 0 |" in ann.block("get")
     assert ann.reports() == bob.reports()
     assert ann.record("unet-0") == first
     assert ann.record("narrow_unet-0") == bob.record("narrow_unet-0")
-    assert stages(ann.run("dvc", "repro")) == set()
+    assert stages_run(ann.run("dvc", "repro")) == set()
     runs = team.runs("train")
-    assert {model: len(found) for model, found in runs.items()} == {"unet": 1, "narrow_unet": 1}
+    assert {model: len(tags) for model, tags in runs.items()} == {"unet": 1, "narrow_unet": 1}
 
 
-def test_the_same_table_without_access_to_the_server(team: Team, ann: Member) -> None:
+def ann_makes_the_same_table_without_the_server(team: Team, ann: Member) -> None:
     before = ann.reports()
     for name in REPORTS:
         (ann.folder / "data" / "reports" / name).unlink()
@@ -301,7 +292,7 @@ def test_the_same_table_without_access_to_the_server(team: Team, ann: Member) ->
     assert ann.runs() == 2
 
 
-def test_cleaning_keeps_what_is_committed(team: Team, ann: Member) -> None:
+def cleaning_keeps_what_is_committed(team: Team, ann: Member) -> None:
     stored = set(team.keys_in_bucket("harveyseg/"))
     used = {key for key in stored if "/files/" in key}
     team.s3.put_object(Bucket="flood-team", Key="harveyseg/files/md5/00/" + "0" * 30, Body=b"of no commit")
@@ -314,7 +305,6 @@ def test_cleaning_keeps_what_is_committed(team: Team, ann: Member) -> None:
     assert "up to date" in ann.run("dvc", "status")
 
 
-def test_a_bucket_that_nobody_made(team: Team, ann: Member) -> None:
+def a_wrong_bucket_is_named(ann: Member) -> None:
     ann.run("dvc", "remote", "modify", "--local", "team", "url", "s3://flood-taem/harveyseg")
     assert documented("The specified bucket does not exist") in ann.run("dvc", "push", ok=False)
-    assert team.run_blocks == set(BLOCKS)  # all that is marked has been run by now

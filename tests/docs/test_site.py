@@ -11,27 +11,16 @@ from helpers.paths import ROOT
 
 pytestmark = pytest.mark.slow
 
-LOADED = re.compile(
-    r"""<(?:script|img|iframe)[^>]*\ssrc=["']((?:https?:)?//[^"']+)|<link[^>]*\shref=["']((?:https?:)?//[^"']+)"""
-)
+LOADED = re.compile(r"""<(?:script|img|iframe|link)[^>]*\s(?:src|href)=["']((?:https?:)?//[^"']+)""")
 IN_STYLES = re.compile(r"""(?:url\(|@import)\s*["']?((?:https?:)?//[^"')\s]+)""")
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    command = [
-        sys.executable,
-        "-m",
-        "sphinx",
-        "-c",
-        "docs",
-        "--fail-on-warning",
-        "--keep-going",
-        "--nitpicky",
-        "--quiet",
-    ]
-    done = subprocess.run([*command, ".", str(folder)], cwd=ROOT, capture_output=True, text=True, check=False)
+    options = ["-c", "docs", "--fail-on-warning", "--keep-going", "--nitpicky", "--quiet"]
+    command = [sys.executable, "-m", "sphinx", *options, ".", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder
 

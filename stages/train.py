@@ -1,6 +1,5 @@
 """Stage ``train``: train one model on one fold, from the last finished epoch if it was killed; MLflow hears of it."""
 
-import sys
 import time
 from pathlib import Path
 
@@ -52,8 +51,6 @@ def main(
     checkpoint = Checkpoint(project_root() / ".checkpoints", key)
     rows = indices(read_folds(folds), part.ids, fold)
     training = Training(config.spec, config.train, part, *rows, checkpoint=checkpoint, unlabelled=unlabelled)
-    for warning in training.warnings:
-        print(f"warning: {model}-{fold}: {warning}", file=sys.stderr)
     tracker = open_tracker(section(params, "tracking", TrackingParams))
     with checkpoint.owned():
         record = killed_record(checkpoint)
@@ -69,7 +66,7 @@ def main(
             for epoch in training.run():
                 tracked.log_history(epoch.history)
                 print(f"{model}-{fold} {epoch}", flush=True)
-            result = training.finished()
+            result = training.result()
             tracked.log_history(result.history)
             tracked.log_metrics(result.results)
             record.results, record.ended_ms = result.results, round(time.time() * 1000)

@@ -122,13 +122,13 @@ def test_samples_are_the_ones_that_training_sees(
     values = YAML(typ="safe").load(ROOT / "params.yaml")["train"]
     values |= {"augmentation": augmentation.model_dump(), "seed": 7, "epochs": 1}
     seen: dict[SampleKey, Any] = {}
-    original = Training._loader
+    original = Training._load
 
     def recording(self: Training, samples: Any, batches: list[list[SampleKey]]) -> Any:
         seen.update({key: [value.numpy() for value in samples[key]] for batch in batches for key in batch})
         return original(self, samples, batches)
 
-    monkeypatch.setattr(Training, "_loader", recording)
+    monkeypatch.setattr(Training, "_load", recording)
     spec = {"network": "unet", "width": 1}
     train = parse(TrainParams, values, "train")
     list(Training(spec, train, tiny_part, np.arange(11), np.arange(11, 12), Checkpoint(tmp_path, "k")).run())

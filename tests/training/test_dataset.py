@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from harveyseg.arrays import ClassMaps
-from harveyseg.training.dataset import RareClassSampler, epoch_batches
+from harveyseg.training.dataset import RareClassSampler, epoch_batches, unlabelled_batches
 
 
 def test_every_photo_comes_once_in_an_epoch_and_the_order_changes() -> None:
@@ -31,6 +31,15 @@ def test_a_last_batch_of_one_joins_the_one_before() -> None:
     assert [len(batch) for batch in epoch_batches(range(12), 5, 0, 0)] == [5, 5, 2]
     assert [len(batch) for batch in epoch_batches(range(3), 1, 0, 0)] == [1, 1, 1]
     assert [len(batch) for batch in epoch_batches(range(1), 5, 0, 0)] == [1]
+
+
+def test_unlabelled_photos_come_in_batches_of_the_same_sizes_and_equally_often() -> None:
+    batches = unlabelled_batches(3, [4, 4, 2], seed=0, epoch=1)
+    assert [len(batch) for batch in batches] == [4, 4, 2]
+    keys = [key for batch in batches for key in batch]
+    assert len(set(keys)) == 10
+    assert {epoch for epoch, _, _ in keys} == {1}
+    assert all(2 <= sum(photo == row for _, row, _ in keys) <= 4 for photo in range(3))
 
 
 def _draws(classes: dict[int, list[int]], masks: ClassMaps, probability: float, n: int) -> list[tuple[int, int | None]]:

@@ -81,7 +81,7 @@ def test_plateau_lowers_the_rate_only_when_the_loss_stops_falling() -> None:
     assert optimiser.param_groups[0]["lr"] == pytest.approx(0.1)
 
 
-def test_moving_average_equals_the_recursion_by_hand_and_goes_on_from_its_state() -> None:
+def test_the_moving_average_equals_the_recursion_by_hand_and_continues_from_its_state() -> None:
     layer = nn.BatchNorm1d(1)
     average = ExponentialMovingAverage(layer, 0.5)
     values = [4.0, 8.0, 2.0]
@@ -92,9 +92,9 @@ def test_moving_average_equals_the_recursion_by_hand_and_goes_on_from_its_state(
         average.update(layer)
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * value
-    assert float(average.weights()["weight"]) == pytest.approx(expected)
-    again = ExponentialMovingAverage(layer, 0.5)
-    again.load_state_dict(average.state_dict())
-    again.update(layer)
+    assert float(average.network.state_dict()["weight"]) == pytest.approx(expected)
+    resumed = ExponentialMovingAverage(layer, 0.5)
+    resumed.load_state_dict(average.state_dict())
+    resumed.update(layer)
     average.update(layer)
-    assert torch.equal(again.weights()["weight"], average.weights()["weight"])
+    assert torch.equal(resumed.network.state_dict()["weight"], average.network.state_dict()["weight"])

@@ -1,6 +1,7 @@
 """Which samples an epoch is made of: augmented photos, batches in a seeded order, crops of rare classes."""
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ class SamplingParams(Section):
 SampleKey = tuple[int, int, int]
 """Epoch, row of the photo in the cache, and which of the photo's samples in this epoch, from 0."""
 
+Batch = tuple[torch.Tensor, torch.Tensor]
+"""Photos (B, H, W, 3) with their class maps (B, H, W), or two views of the same photos; uint8."""
+
 
 def epoch_batches(
     rows: Sequence[int], batch_size: int, seed: int, epoch: int, crops_per_photo: int = 1
@@ -44,6 +48,24 @@ def epoch_batches(
     if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2].extend(batches.pop())
     return batches
+
+
+def unlabelled_batches(photos: int, sizes: Sequence[int], seed: int, epoch: int) -> list[list[SampleKey]]:
+    """Batches of unlabelled photos to go with an epoch's labelled ones.
+
+    Args:
+        photos: how many unlabelled photos there are; each comes about equally often.
+        sizes: of the labelled batches.
+        seed: the training's seed.
+        epoch: number of the pass, from 0.
+
+    >>> unlabelled_batches(2, sizes=[2, 1], seed=0, epoch=0)
+    [[(0, 0, 1), (0, 0, 0)], [(0, 1, 0)]]
+    """
+    samples = sum(sizes)
+    (order,) = epoch_batches(range(photos), photos * samples, seed, epoch, crops_per_photo=-(-samples // photos))
+    keys = iter(order)
+    return [list(islice(keys, size)) for size in sizes]
 
 
 class RareClassSampler:
@@ -80,7 +102,7 @@ class RareClassSampler:
         return int(generator.choice(self.photos[class_id])), class_id
 
 
-class Samples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+class Samples(Dataset[Batch]):
     """Augmented photos with their masks.
 
     The epoch is part of the key, because workers copy the dataset once and see no later change.
@@ -94,7 +116,7 @@ class Samples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         self._augmentation = augmentation
         self._rare_classes = rare_classes
 
-    def __getitem__(self, key: SampleKey) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, key: SampleKey) -> Batch:
         """Photo (H, W, 3) and class map (H, W) of a sample, uint8."""
         epoch, row, repetition = key
         photo, target_class = (row, None) if self._rare_classes is None else self._rare_classes(epoch, row, repetition)
@@ -104,14 +126,14 @@ class Samples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return torch.from_numpy(np.ascontiguousarray(image)), torch.from_numpy(np.ascontiguousarray(mask))
 
 
-class UnlabelledViews(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+class UnlabelledViews(Dataset[Batch]):
     """Two views of each sample of the photos without masks, see :meth:`Augmentation.views`."""
 
     def __init__(self, images: Photos, augmentation: Augmentation) -> None:
         self._images = images
         self._augmentation = augmentation
 
-    def __getitem__(self, key: SampleKey) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, key: SampleKey) -> Batch:
         """The plain and the recoloured view of a sample, both (H, W, 3), uint8."""
         epoch, row, repetition = key
         plain, recoloured = self._augmentation.views(np.array(self._images[row]), epoch, row, repetition)

@@ -1,8 +1,9 @@
 """Optimiser, learning rate by depth, and learning rate over time."""
 
+import copy
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -96,39 +97,38 @@ class ExponentialMovingAverage:
     """Average of the weights over the steps (Polyak and Juditsky 1992), with the usual warm-up of the decay.
 
     Floating-point buffers (the statistics of batch norm) are averaged too; counters are copied.
+
+    Args:
+        network: the trained network, as it starts.
+        decay: share of the average that stays at each step, once warmed up.
+
+    Attributes:
+        network: a copy of the network with the averaged weights, in evaluation mode.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self._decay = decay
         self._steps = 0
-        self._average = {name: value.detach().clone() for name, value in network.state_dict().items()}
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Take in the weights after one more step."""
+        """Add the weights after one more step."""
         self._steps += 1
         # Early on a long memory would hold mostly the random start.
         decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
+        averages = self.network.state_dict()
         for name, value in network.state_dict().items():
-            average = self._average[name]
-            if average.is_floating_point():
-                average.lerp_(value, 1 - decay)
+            if value.is_floating_point():
+                averages[name].lerp_(value, 1 - decay)
             else:
-                average.copy_(value)
+                averages[name].copy_(value)
 
-    def weights(self) -> dict[str, torch.Tensor]:
-        """The averaged state dict (not a copy)."""
-        return self._average
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed training needs."""
+        return {"steps": self._steps, "network": self.network.state_dict()}
 
-    def state_dict(self) -> dict[str, object]:
-        """What is needed to go on."""
-        return {"steps": self._steps, "average": self._average}
-
-    def load_state_dict(self, state: dict[str, object]) -> None:
-        """Go on from :meth:`state_dict`."""
-        steps, average = state["steps"], state["average"]
-        if not isinstance(steps, int) or not isinstance(average, dict):
-            raise TypeError("not the state of an ExponentialMovingAverage")
-        self._steps = steps
-        for name, value in average.items():
-            self._average[name].copy_(value)
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self._steps = state["steps"]
+        self.network.load_state_dict(state["network"])

@@ -11,6 +11,7 @@ from harveyseg.device import DeviceName, PrecisionName
 from harveyseg.training.dataset import SamplingParams
 from harveyseg.training.losses import ClassWeights, LossParams
 from harveyseg.training.optimisation import OptimiserParams, ScheduleParams
+from harveyseg.training.self_training import SelfTrainingParams
 
 
 class ValidationParams(Section):
@@ -24,22 +25,6 @@ class ValidationParams(Section):
     """Which epoch's weights are written: the one with the best ``monitor``, or the last."""
     early_stopping: int | None = Field(ge=1)
     """Stop after this many epochs without a better ``monitor``; null trains all epochs."""
-
-
-class SelfTrainingParams(Section):
-    """Group ``train.self_training``: learning from the unlabelled test photos by a mean teacher's pseudo-labels.
-
-    The moving average of the weights (Tarvainen & Valpola 2017) labels a crop as it is, and the network learns the
-    confident labels on the same crop in other colours (FixMatch, Sohn et al. 2020). ``train_loss`` leaves this loss
-    out, so that it can be compared.
-    """
-
-    weight: float = Field(gt=0)
-    """Weight of the cross-entropy with the pseudo-labels."""
-    start: float = Field(ge=0, lt=1)
-    """Share of the epochs after which it begins; before that the labels would be bad."""
-    confidence: float = Field(ge=0, lt=1)
-    """Probability above which a pixel's label is learnt."""
 
 
 class TrainParams(Section):
@@ -73,7 +58,7 @@ class TrainParams(Section):
     augmentation: AugmentationParams
     sampling: SamplingParams = SamplingParams()
     self_training: SelfTrainingParams | None = None
-    """As many pseudo-labelled samples a step as labelled ones; null is off."""
+    """Null is off."""
 
     @field_validator("encoder_weights")
     @classmethod

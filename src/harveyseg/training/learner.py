@@ -1,0 +1,199 @@
+"""A network and all that trains it: loss, optimiser, schedule and the moving average of its weights."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from harveyseg.arrays import ClassMaps, Confusion, FloatArray, Photos
+from harveyseg.classes import CLASS_NAMES
+from harveyseg.data.cache import channel_statistics, class_frequencies
+from harveyseg.data.normalisation import normalise
+from harveyseg.device import autocast, resolve_device, resolve_precision
+from harveyseg.models import build, locate_encoder_weights
+from harveyseg.score import confusion, metrics
+from harveyseg.training.dataset import Batch
+from harveyseg.training.losses import SegmentationLoss, class_weights
+from harveyseg.training.optimisation import ExponentialMovingAverage, make_optimiser, make_schedule, parameter_groups
+from harveyseg.training.params import TrainParams
+from harveyseg.training.self_training import SelfTrainingParams, pseudo_label_loss
+
+_log = logging.getLogger(__name__)
+
+
+class Learner:
+    """Build the network from torch's global random state, and everything around it.
+
+    Args:
+        spec: the network, as :func:`harveyseg.models.build` takes it.
+        params: the recipe.
+        photos: photos.csv of the photos to train on, and of no other: statistics and class weights come from them.
+        steps: batches of the whole training, which the schedule spreads over.
+
+    Attributes:
+        network: what is trained.
+        averaged: what is validated, written, and teaches in self-training: the network with the moving average of the
+            weights, or ``network`` itself without ``optimiser.ema``.
+        mean: of each channel, for pixels in 0..1.
+        std: standard deviation of each channel.
+
+    Raises:
+        HarveysegError: for settings that cannot work here (no CUDA, missing encoder weights).
+    """
+
+    def __init__(self, spec: Mapping[str, Any], params: TrainParams, photos: pd.DataFrame, steps: int) -> None:
+        self.device = resolve_device(params.device)
+        self.dtype = resolve_precision(params.precision, self.device)
+        mean, std = channel_statistics(photos)
+        self.mean = (float(mean[0]), float(mean[1]), float(mean[2]))
+        self.std = (float(std[0]), float(std[1]), float(std[2]))
+        network = build(spec, locate_encoder_weights(params.encoder_weights))
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        self.loss = SegmentationLoss(params.loss, _class_weights(params, photos)).to(self.device)
+        groups = parameter_groups(network.depth_groups(), params.lr, params.optimiser.depth_factor)
+        self.optimiser = make_optimiser(params.optimiser.name, groups, params.optimiser.weight_decay)
+        self.schedule = make_schedule(
+            params.schedule.name, self.optimiser, steps, patience=params.schedule.plateau_patience
+        )
+        self._average: ExponentialMovingAverage | None = None
+        self.averaged: nn.Module = self.network
+        if params.optimiser.ema is not None:
+            self._average = ExponentialMovingAverage(self.network, params.optimiser.ema)
+            self.averaged = self._average.network
+        self._self_training = params.self_training
+
+    def train_epoch(self, batches: Iterable[tuple[Batch, Batch | None]]) -> float:
+        """Learn from each batch of photos and masks, and from the two views of unlabelled photos that come with it.
+
+        Returns:
+            The mean loss per sample, without that of the unlabelled photos.
+        """
+        self.network.train()
+        total = torch.zeros((), device=self.device)
+        samples = 0
+        for (images, masks), unlabelled in batches:
+            logits = self._predict(self.network, images)
+            target = masks.to(self.device, non_blocking=True).long()
+            loss = self.loss(logits, at_output_stride(target, logits))
+            total += loss.detach() * len(images)
+            samples += len(images)
+            if unlabelled is not None and self._self_training is not None:
+                loss = loss + self._self_training_loss(*unlabelled, self._self_training)
+            self._step(loss)
+        return float(total) / samples
+
+    def _step(self, loss: torch.Tensor) -> None:
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        if not isinstance(self.schedule, ReduceLROnPlateau):
+            self.schedule.step()
+        if self._average is not None:
+            self._average.update(self.network)
+
+    def _self_training_loss(
+        self, plain: torch.Tensor, recoloured: torch.Tensor, params: SelfTrainingParams
+    ) -> torch.Tensor:
+        with torch.no_grad():
+            teacher_logits = self._predict(self.averaged, plain)
+        logits = self._predict(self.network, recoloured)
+        return params.weight * pseudo_label_loss(logits, teacher_logits, params.confidence)
+
+    def end_epoch(self, validation: Mapping[str, float]) -> None:
+        """Tell a schedule that looks at the validation loss."""
+        if isinstance(self.schedule, ReduceLROnPlateau):
+            self.schedule.step(validation["val_loss"])
+
+    @torch.inference_mode()
+    def validate(self, images: Photos, masks: ClassMaps, rows: Sequence[int], batch_size: int) -> dict[str, float]:
+        """Loss and argmax score at the cache's size, which are quick stand-ins for those at 1024 x 1024.
+
+        Coarser logits are enlarged first, so that networks of any output stride can be compared.
+
+        Returns:
+            ``val_loss``, the mean per photo, and ``val_argmax_score``.
+        """
+        self.averaged.eval()
+        total = 0.0
+        confusions: list[Confusion] = []
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            truth = np.stack([masks[row] for row in batch])
+            logits = self._predict(self.averaged, torch.from_numpy(np.stack([images[row] for row in batch])))
+            if logits.shape[-2:] != truth.shape[-2:]:
+                logits = F.interpolate(logits.float(), size=truth.shape[-2:], mode="bilinear", align_corners=False)
+            target = torch.from_numpy(truth).to(self.device).long()
+            total += float(self.loss(logits, target)) * len(batch)
+            predicted = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
+            confusions.extend(confusion(*maps) for maps in zip(truth, predicted, strict=True))
+        return {"val_loss": total / len(rows), "val_argmax_score": metrics(np.stack(confusions))["argmax_score"]}
+
+    def _predict(self, network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        """Logits (B, C, H / stride, W / stride) of photos (B, H, W, 3), uint8."""
+        inputs = normalise(images.to(self.device, non_blocking=True), self.mean, self.std)
+        with autocast(self.device, self.dtype):
+            logits: torch.Tensor = network(inputs)
+        return logits
+
+    @property
+    def lr(self) -> float:
+        """Present learning rate of the deepest parameters."""
+        return float(self.optimiser.param_groups[-1]["lr"])
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """A copy of the averaged network's state dict, on the CPU."""
+        return {name: value.detach().cpu().clone() for name, value in self.averaged.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed training needs, apart from the random generators."""
+        return {
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "average": None if self._average is None else self._average.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
+
+
+def at_output_stride(target: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """The target at the size of the logits: one pixel out of each block of k x k, where k is the output stride.
+
+    It is the pixel right below the block's centre, (k // 2, k // 2) counted from 0, which has no exact middle for even
+    k. Averaged over mirrored samples the half pixel cancels out.
+
+    >>> target = torch.arange(16).view(1, 4, 4)
+    >>> at_output_stride(target, torch.zeros(1, 25, 2, 2))
+    tensor([[[ 5,  7],
+             [13, 15]]])
+
+    Args:
+        target: (B, H, W).
+        logits: (B, C, H / k, W / k).
+
+    Returns:
+        (B, H / k, W / k); the target itself for k = 1.
+    """
+    stride = target.shape[-1] // logits.shape[-1]
+    return target[:, stride // 2 :: stride, stride // 2 :: stride]
+
+
+def _class_weights(params: TrainParams, photos: pd.DataFrame) -> FloatArray | None:
+    frequencies = class_frequencies(photos)
+    weights = class_weights(params.class_weights, frequencies)
+    if weights is not None and (absent := np.flatnonzero(frequencies == 0)).size:
+        names = ", ".join(f"{class_id} {CLASS_NAMES[class_id]}" for class_id in absent)
+        _log.warning("train.class_weights: no training pixel of %s: weight 0", names)
+    return weights

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from harveyseg.errors import HarveysegError
+from harveyseg.logs import configure_logging
 
 PARAMS = Path("params.yaml")
 DATA = Path("data")
@@ -204,32 +205,25 @@ def upload(
         str | None, typer.Option(help="Shown at Kaggle. If not given: the model and its out-of-fold score.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the file and say what would be done, without any network.")
+        bool, typer.Option("--dry-run", help="Check the file and say what would be done, without a network.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Hand in the same file again without asking.")] = False,
 ) -> None:
-    """Hand a submission in to Kaggle, wait for its score and log that to MLflow; see docs/kaggle.md."""
+    """Submit a file to Kaggle, once, wait for its score and log that to MLflow; see docs/kaggle.md."""
     from harveyseg.config.settings import section
     from harveyseg.data.sources import DataParams
-    from harveyseg.kaggle.upload import hand_in, look_again, make_plan
+    from harveyseg.kaggle.upload import prepare, submit
     from harveyseg.tracking.client import TrackingParams, open_tracker
 
     tracking = section(PARAMS, "tracking", TrackingParams)  # before anything is sent
-    plan = make_plan(section(PARAMS, "data", DataParams).kaggle.competition, DATA, UPLOADS, model, message)
-    print(plan.describe(), flush=True)
+    file = prepare(section(PARAMS, "data", DataParams).kaggle.competition, DATA, UPLOADS, model, message)
+    print(file.describe(), flush=True)
     if dry_run:
         return
-    done = look_again(plan, UPLOADS)
-    if done is None or yes:
-        if plan.again and not yes:
-            if not sys.stdin.isatty():
-                raise HarveysegError(f"{plan.path}: this very file was handed in before. --yes hands it in once more.")
-            typer.confirm("Hand in the same file once more? It counts against the day's submissions.", abort=True)
-        done = hand_in(plan, UPLOADS)
-    print(f"submission {done.ref}: {done.outcome}", flush=True)
+    submitted = submit(file, UPLOADS)
+    print(f"submission {submitted.ref}: {submitted.outcome}", flush=True)
     tracker = open_tracker(tracking)
-    for record in plan.records:
-        tracker.add_results(record, done.metrics)
+    for record in file.records:
+        tracker.add_results(record, submitted.metrics)
 
 
 @_commands.command()
@@ -250,6 +244,7 @@ def ui(port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000) 
 
 def app() -> None:
     """Run the command line; a ``HarveysegError`` is printed without a traceback (exit 1)."""
+    configure_logging()
     try:
         _commands()
     except HarveysegError as error:

@@ -81,7 +81,7 @@ class Kaggle:
         monkeypatch.setenv("http_proxy", self.address)
         monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
         monkeypatch.setattr("harveyseg.data.sources.kaggle_client._WAITS", (0.01,) * 3)
-        monkeypatch.setattr("harveyseg.data.sources.kaggle_client._POLLS", (0.01,))
+        monkeypatch.setattr("harveyseg.data.sources.kaggle_client._POLL_SECONDS", 0.01)
 
 
 @contextmanager

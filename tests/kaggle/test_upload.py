@@ -1,4 +1,4 @@
-"""`harveyseg upload` against a local Kaggle: checked, handed in once, scored, logged, remembered whatever breaks."""
+"""`harveyseg upload` against a local Kaggle: checked, submitted once, scored, logged, recorded whatever breaks."""
 
 import io
 import json
@@ -11,11 +11,11 @@ import pytest
 
 from harveyseg import cli
 from harveyseg.data.manifest import COLUMNS
-from harveyseg.data.sources.kaggle_client import Competition, Submission
+from harveyseg.data.sources.kaggle_client import Competition, KaggleSubmission
 from harveyseg.errors import HarveysegError
 from harveyseg.evaluation.submission import SubmitParams, write_submission
 from harveyseg.files import sha256, write_json
-from harveyseg.kaggle.upload import Plan, hand_in, make_plan
+from harveyseg.kaggle.upload import SubmissionFile, prepare, submit
 from harveyseg.record import RunRecord, write_run
 from harveyseg.tracking.client import TrackingParams, open_tracker
 from helpers.kaggle_server import COMPETITION, LIMIT, SIGNATURE, TOKEN, Answer, Kaggle
@@ -94,7 +94,7 @@ def upload(
     return status or 0, out, err
 
 
-def remembered(project: Path) -> list[dict[str, Any]]:
+def recorded_uploads(project: Path) -> list[dict[str, Any]]:
     uploads: list[dict[str, Any]] = json.loads((project / "uploads.json").read_text())["uploads"]
     return uploads
 
@@ -119,7 +119,7 @@ def test_the_score_gets_to_the_run_of_the_ensemble_and_of_the_model(
     for run in (ensemble, unet):
         assert run is not None
         assert run.metrics == SCORES
-    first, second = remembered(project)
+    first, second = recorded_uploads(project)
     assert first["competition"] == COMPETITION
     assert (first["sha256"], first["ref"], first["status"]) == (sha256(file), 56073536, "complete")
     assert first["scores"] == {"public_score": 0.7664, "private_score": 0.7751}
@@ -161,7 +161,7 @@ def test_a_dry_run_says_everything_and_touches_nothing(
         COMPETITION,
         f"unet, out of fold 0.71000 [{digest}]",
         "unet-f0 (MLflow run None)",
-        "hand it in, wait for its score, and log that",
+        "submit it unless Kaggle has it, wait for its score, and log that",
     ):
         assert expected in out
     assert kaggle.requests == []
@@ -173,34 +173,32 @@ def test_a_dry_run_says_everything_and_touches_nothing(
 class TestUpload:
     """What happens after the first one, and what can go wrong."""
 
-    def test_a_second_time_the_same_file_is_asked_for(
+    def test_the_same_file_is_not_submitted_twice(
         self, project: Path, kaggle: Kaggle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        class Terminal(io.StringIO):
-            def isatty(self) -> bool:
-                return True
-
         upload(monkeypatch, capsys)
         status, out, err = upload(monkeypatch, capsys)
         assert status == 1
         assert "submission 56073536: public score 0.76640" in out
-        assert "--yes hands it in once more" in err
-        monkeypatch.setattr("sys.stdin", Terminal("n\n"))
-        assert upload(monkeypatch, capsys)[0] == 1
-        assert len(kaggle.submissions) == 1
-        monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+        assert "it is not submitted again" in out
+        assert "this very file was submitted before (submission 56073536, " in err
+        # Nor by a clone that has no uploads.json: Kaggle's list tells it, and it gets the score.
+        (project / "uploads.json").unlink()
         assert upload(monkeypatch, capsys)[0] == 0
-        monkeypatch.setattr("sys.stdin", io.StringIO())
-        assert upload(monkeypatch, capsys, "--yes")[0] == 0
-        assert [one["ref"] for one in remembered(project)] == [56073536, 56073537, 56073538]
+        assert [item["ref"] for item in recorded_uploads(project)] == [56073536]
+        # Nor when Kaggle lists it no longer.
+        kaggle.submissions.clear()
+        assert "it is not submitted again" in upload(monkeypatch, capsys)[2]
+        assert kaggle.count("CreateSubmission") == 1
         assert upload(monkeypatch, capsys, "--model", "unet")[0] == 0  # another file
+        assert kaggle.count("CreateSubmission") == 2
 
     def test_a_pending_score_is_waited_for(
         self, kaggle: Kaggle, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         kaggle.scored_after = 3
         status, out, _ = upload(monkeypatch, capsys)
-        assert (status, kaggle.count("ListSubmissions")) == (0, 4)
+        assert (status, kaggle.count("ListSubmissions")) == (0, 5)  # the first one before it was submitted
         assert "public score 0.76640" in out
 
     def test_a_score_that_does_not_come_is_asked_for_by_the_next_call(
@@ -211,13 +209,13 @@ class TestUpload:
         status, _, err = upload(monkeypatch, capsys)
         assert status == 1
         assert "submission 56073536 of data/submission/submission.csv still waits for its score" in err.lower()
-        assert remembered(project)[0]["status"] == "pending"
-        assert "nothing is sent again" in upload(monkeypatch, capsys, "--dry-run")[1]
+        assert recorded_uploads(project)[0]["status"] == "pending"
+        assert "it is not submitted again" in upload(monkeypatch, capsys, "--dry-run")[1]
         kaggle.scored_after = 0
         status, out, _ = upload(monkeypatch, capsys)
         assert status == 0
         assert "submission 56073536: public score 0.76640" in out
-        assert len(kaggle.submissions) == len(remembered(project)) == 1
+        assert len(kaggle.submissions) == len(recorded_uploads(project)) == 1
 
     def test_while_the_competition_runs_there_is_no_private_score(
         self,
@@ -230,28 +228,15 @@ class TestUpload:
         kaggle.result["privateScore"] = ""
         assert upload(monkeypatch, capsys)[0] == 0
         assert untracked == [("uid-ensemble", {"kaggle/public_score": 0.7664})]
-        status, out, err = upload(monkeypatch, capsys)
-        assert "look whether Kaggle shows a private score by now; if not, ask" in out
+        status, _, err = upload(monkeypatch, capsys)
         assert (status, len(untracked)) == (1, 1)
-        assert "--yes hands it in once more" in err
+        assert "it is not submitted again" in err
         kaggle.submissions[0]["privateScore"] = "0.77510"  # the competition is over
         status, out, _ = upload(monkeypatch, capsys)
         assert (status, untracked[1:]) == (0, [("uid-ensemble", SCORES)])
         assert out.endswith("submission 56073536: public score 0.76640, private score 0.77510\n")
-        assert remembered(project)[0]["scores"] == {"public_score": 0.7664, "private_score": 0.7751}
-        assert len(kaggle.submissions) == len(remembered(project)) == 1
-        asked = len(kaggle.requests)
-        assert "look whether" not in upload(monkeypatch, capsys)[1]
-        assert len(kaggle.requests) == asked
-
-    def test_again_by_yes_also_when_an_earlier_score_has_come(
-        self, kaggle: Kaggle, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        kaggle.result["privateScore"] = ""
-        upload(monkeypatch, capsys)
-        kaggle.result["privateScore"] = kaggle.submissions[0]["privateScore"] = "0.77510"
-        assert upload(monkeypatch, capsys, "--yes")[0] == 0
-        assert [one["scores"]["private_score"] for one in remembered(project)] == [0.7751, 0.7751]
+        assert recorded_uploads(project)[0]["scores"] == {"public_score": 0.7664, "private_score": 0.7751}
+        assert len(kaggle.submissions) == len(recorded_uploads(project)) == 1
 
     def test_a_file_that_kaggle_cannot_score(
         self,
@@ -266,9 +251,11 @@ class TestUpload:
         status, _, err = upload(monkeypatch, capsys)
         assert status == 1
         assert f"could not score submission 56073536 of data/submission/submission.csv: {cause}" in err
-        assert (remembered(project)[0]["status"], remembered(project)[0]["error"]) == ("error", cause)
+        assert (recorded_uploads(project)[0]["status"], recorded_uploads(project)[0]["error"]) == ("error", cause)
         assert untracked == []
-        assert f"failed: {cause}" in upload(monkeypatch, capsys)[1]
+        status, out, err = upload(monkeypatch, capsys)
+        assert f"failed: {cause}" in out
+        assert f"could not score submission 56073536 of data/submission/submission.csv: {cause}" in err
         assert len(kaggle.submissions) == 1
 
     @pytest.mark.parametrize(
@@ -284,7 +271,7 @@ class TestUpload:
             (Answer(429, "Slow down", {"Retry-After": "4000"}), "asks to wait for 4000 s"),
         ],
     )
-    def test_what_is_refused_is_not_remembered(
+    def test_what_is_refused_is_not_recorded(
         self,
         kaggle: Kaggle,
         project: Path,
@@ -297,8 +284,8 @@ class TestUpload:
         status, _, err = upload(monkeypatch, capsys)
         assert status == 1
         assert message in err
-        assert remembered(project) == []
-        assert upload(monkeypatch, capsys)[0] == 0  # does not ask
+        assert not (project / "uploads.json").exists()
+        assert upload(monkeypatch, capsys)[0] == 0
 
     def test_a_rate_limit_is_waited_for(
         self, kaggle: Kaggle, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -308,7 +295,7 @@ class TestUpload:
         assert (len(kaggle.submissions), kaggle.count("CreateSubmission")) == (1, 2)
 
     @pytest.mark.parametrize("answer", [Answer(0, done=True), Answer(502, done=True)])
-    def test_an_answer_that_gets_lost_hands_nothing_in_twice(
+    def test_an_answer_that_gets_lost_submits_nothing_twice(
         self,
         kaggle: Kaggle,
         project: Path,
@@ -320,7 +307,7 @@ class TestUpload:
         status, out, _ = upload(monkeypatch, capsys)
         assert status == 0
         assert "submission 56073536: public score" in out
-        assert len(kaggle.submissions) == len(remembered(project)) == 1
+        assert len(kaggle.submissions) == len(recorded_uploads(project)) == 1
 
     @pytest.mark.parametrize("arrived", [False, True])
     def test_after_a_break_the_next_call_looks_whether_it_arrived(
@@ -331,59 +318,47 @@ class TestUpload:
         capsys: pytest.CaptureFixture[str],
         arrived: bool,
     ) -> None:
+        kaggle.answers["ListSubmissions"] = [None, *[Answer(0)] * 4] if arrived else []
         kaggle.answers["CreateSubmission"] = [Answer(0, done=arrived)]
-        if arrived:
-            kaggle.answers["ListSubmissions"] = [Answer(0)] * 4
         status, _, err = upload(monkeypatch, capsys)
         assert status == 1
-        assert ("the connection failed" if arrived else "sends the file only if it did not arrive") in err
-        assert remembered(project)[0]["status"] == "sent"
-        assert "broke off while it was sent" in upload(monkeypatch, capsys, "--dry-run")[1]
+        assert ("the connection failed" if arrived else "submits the file only if it did not arrive") in err
+        assert not (project / "uploads.json").exists()
         assert upload(monkeypatch, capsys)[0] == 0
-        assert len(kaggle.submissions) == len(remembered(project)) == 1
-        assert remembered(project)[0]["status"] == "complete"
+        assert len(kaggle.submissions) == len(recorded_uploads(project)) == 1
+        assert recorded_uploads(project)[0]["status"] == "complete"
 
-    def test_two_at_once_hand_it_in_once(self, kaggle: Kaggle, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The other one looked before this one sent, while it was sending, and while it waited for the score."""
+    def test_two_at_once_submit_it_once(self, kaggle: Kaggle, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The second one checked the file before it was submitted, and comes while the first waits for the score."""
 
-        def plan() -> Plan:
-            return make_plan(COMPETITION, Path("data"), Path("uploads.json"))
+        def prepared() -> SubmissionFile:
+            return prepare(COMPETITION, Path("data"), Path("uploads.json"))
 
-        plans = [plan()]
-        submit, wait = Competition.submit, Competition.wait
+        second = prepared()
+        wait = Competition.wait
 
-        def submitting(self: Competition, path: Path, description: str) -> int:
-            plans.append(plan())
-            return submit(self, path, description)
-
-        def waiting(self: Competition, ref: int, seconds: float) -> Submission:
-            patched.setattr(Competition, "wait", wait)
-            plans.append(plan())
-            hand_in(plans[1], Path("uploads.json"))  # goes on with this very upload
+        def waiting(self: Competition, ref: int, seconds: float) -> KaggleSubmission:
+            monkeypatch.setattr(Competition, "wait", wait)
+            assert submit(second, Path("uploads.json")).status == "complete"  # waits for the very same submission
             return wait(self, ref, seconds)
 
-        with monkeypatch.context() as patched:
-            patched.setattr(Competition, "submit", submitting)
-            patched.setattr(Competition, "wait", waiting)
-            assert hand_in(plan(), Path("uploads.json")).status == "complete"
-        for late in plans:
-            with pytest.raises(HarveysegError, match="another process has handed in this very file meanwhile"):
-                hand_in(late, Path("uploads.json"))
-        assert len(plans) == 3
-        assert len(kaggle.submissions) == len(remembered(project)) == 1
+        monkeypatch.setattr(Competition, "wait", waiting)
+        kaggle.scored_after = 3
+        assert submit(prepared(), Path("uploads.json")).status == "complete"
+        with pytest.raises(HarveysegError, match="this very file was submitted before"):
+            submit(second, Path("uploads.json"))
+        assert len(kaggle.submissions) == len(recorded_uploads(project)) == 1
 
-    def test_a_transfer_that_fails_is_repeated(
+    def test_a_transfer_that_fails_submits_nothing(
         self, kaggle: Kaggle, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         kaggle.answers["PUT"] = [Answer(503)]
         status, _, err = upload(monkeypatch, capsys)
-        assert status == 0
-        assert "submission.csv could not be transferred" in err
-        kaggle.answers["PUT"] = [Answer(403)] * 4
-        status, _, err = upload(monkeypatch, capsys, "--model", "unet")
         assert status == 1
-        assert "unet.csv: could not be transferred to Kaggle, and was not handed in" in err
-        assert len(kaggle.submissions) == len(remembered(project)) == 1
+        assert "submission.csv: could not be transferred to Kaggle, and was not submitted" in err
+        assert kaggle.submissions == []
+        assert upload(monkeypatch, capsys)[0] == 0
+        assert len(kaggle.submissions) == len(recorded_uploads(project)) == 1
 
     @pytest.mark.parametrize(
         ("change", "arguments", "message"),
@@ -402,7 +377,7 @@ class TestUpload:
             (
                 "files",
                 [],
-                "submission.json: does not say what the files were made of. `dvc repro submit` writes it anew",
+                "submission.json: does not say what the files were made of. `dvc repro submit` writes it again",
             ),
             ("tracking", [], "tracking.experimnt: unknown key"),
         ],

@@ -1,21 +1,21 @@
-"""Handing a submission in to Kaggle: what is checked before, what is remembered after, and whose score it is.
+"""Submitting a file to Kaggle once: the checks before, the wait for the score, and the record of it.
 
-Every upload is remembered in ``uploads.json`` in the project's root, from just before the file is sent: whatever
-breaks off, the next call knows what may have happened. Nothing of the pipeline reads or writes it.
+A submission's description names the file's hash, so that Kaggle's own list tells whether a file was submitted, by
+whomever and whatever broke off. ``uploads.json`` in the project's root records the scores and the runs that they belong
+to; no stage of the pipeline reads or writes it.
 """
 
-import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from harveyseg.data.manifest import read_manifest
-from harveyseg.data.sources.kaggle_client import BrokenOffError, Competition, require_client
+from harveyseg.data.sources.kaggle_client import BrokenOffError, Competition, KaggleSubmission, require_client
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.evaluation.submission import read_submission
 from harveyseg.files import read_json, sha256, write_json
@@ -24,10 +24,10 @@ from harveyseg.tracking.client import Tracker
 
 ENSEMBLE = "ensemble"
 WAIT_SECONDS = 900.0
-"""How long a score is waited for; Kaggle needs seconds, or minutes when many hand in."""
+"""How long to wait for a score; Kaggle needs seconds, or minutes when it is busy."""
 
-_SCORES = {"public": "public_score", "private": "private_score"}
-_REMAKE = "`dvc repro submit` writes it anew, `dvc pull` brings what others made."
+_REMEDY = "`dvc repro submit` writes it again, `dvc pull` brings what others made."
+_KINDS = ("public", "private")
 _OTHER_PHOTOS = {
     "demo": "drawn by the project itself",
     "figshare": "a held-out part of the competition's training photos",
@@ -36,23 +36,17 @@ _OTHER_PHOTOS = {
 
 
 class Upload(BaseModel):
-    """One upload of one file, as ``uploads.json`` remembers it."""
+    """One submission of one file, as ``uploads.json`` records it."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    id: str = Field(default_factory=lambda: uuid.uuid4().hex)
     competition: str
-    model: str
     sha256: str
     """Of the file's bytes."""
-    description: str
-    """What is shown at Kaggle; it names the file's hash, so that an upload can be found again there."""
     runs: list[str]
     """The ``uid`` of each run that the file was made of."""
     time: str
-    """When it was sent, ISO 8601, UTC."""
+    """When it was submitted or found at Kaggle, ISO 8601, UTC."""
     ref: int | None = None
-    """Kaggle's number; None while it is unknown whether the file arrived."""
+    """Kaggle's number."""
     status: Literal["sent", "pending", "complete", "error"] = "sent"
     error: str = ""
     scores: dict[str, float] = Field(default_factory=dict)
@@ -65,46 +59,33 @@ class Upload(BaseModel):
 
     @property
     def outcome(self) -> str:
-        """For people: what became of it."""
-        if self.status == "complete":
-            shown = [f"{part} score {self.scores[key]:.5f}" for part, key in _SCORES.items() if key in self.scores]
-            return ", ".join(shown) or "scored, but Kaggle does not show the score"
-        return {
-            "sent": "broke off while it was sent",
-            "pending": "waits for its score",
-            "error": f"failed: {self.error or 'Kaggle does not say why'}",
-        }[self.status]
+        """In words for people."""
+        if self.status == "error":
+            return f"failed: {self.error or 'Kaggle does not say why'}"
+        scores = [
+            f"{kind} score {score:.5f}" for kind in _KINDS if (score := self.scores.get(f"{kind}_score")) is not None
+        ]
+        return ", ".join(scores) or "no score yet"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A checked file, and what shall happen to it."""
+class SubmissionFile:
+    """A checked file that can be submitted."""
 
     path: Path
-    model: str
     sha256: str
     rows: int
     competition: str
     description: str
     records: tuple[RunRecord, ...]
     """The runs that get the score: the ensemble's, or that of each fold of a model."""
-    earlier: tuple[Upload, ...]
-    """Uploads of the same file to the same competition, oldest first."""
+    earlier: Upload | None
+    """Its submission, if ``uploads.json`` has one."""
 
     @property
-    def unfinished(self) -> Upload | None:
-        """An earlier upload whose outcome is not known yet: it is gone on with, and nothing new is sent."""
-        return next((upload for upload in self.earlier if upload.status in ("sent", "pending")), None)
-
-    @property
-    def again(self) -> bool:
-        """Whether the file would be handed in once more."""
-        return bool(self.earlier) and self.unfinished is None
-
-    @property
-    def unscored(self) -> tuple[Upload, ...]:
-        """Scored uploads without a private score: Kaggle shows that once the competition is over."""
-        return tuple(one for one in self.earlier if one.status == "complete" and "private_score" not in one.scores)
+    def mark(self) -> str:
+        """What its description ends with, at Kaggle."""
+        return f"[{self.sha256[:12]}]"
 
     def describe(self) -> str:
         """What would be done, line by line."""
@@ -114,21 +95,18 @@ class Plan:
             f"description:  {self.description}",
             "score to:     " + ", ".join(f"{record.name} (MLflow run {record.run_id})" for record in self.records),
         ]
-        lines += [f"uploaded:     {one.time}, submission {one.ref or '?'}: {one.outcome}" for one in self.earlier]
-        if self.unfinished is not None:
-            lines.append("then:         go on with that upload and wait for its score; nothing is sent again")
-        elif self.again:
-            look = "look whether Kaggle shows a private score by now; if not, " if self.unscored else ""
-            lines.append(f"then:         {look}ask whether to hand in the same file again")
+        if self.earlier is None:
+            lines.append("then:         submit it unless Kaggle has it, wait for its score, and log that")
         else:
-            lines.append("then:         hand it in, wait for its score, and log that")
+            lines.append(f"submitted:    {self.earlier.time}, submission {self.earlier.ref}: {self.earlier.outcome}")
+            lines.append("then:         ask Kaggle for its scores, and log them; it is not submitted again")
         return "\n".join(lines)
 
 
-def make_plan(
+def prepare(
     competition: str, data: Path, uploads: Path, model: str | None = None, message: str | None = None
-) -> Plan:
-    """Check a submission completely, without any network.
+) -> SubmissionFile:
+    """Check a submission completely, without a network.
 
     Args:
         competition: the last part of its address.
@@ -139,176 +117,95 @@ def make_plan(
 
     Raises:
         HarveysegError: when there is no such submission, it is not what the stage ``submit`` wrote, not valid, or not
-            about the competition's test photos; when the runs that it was made of are not in the workspace; when
-            Kaggle's client is not installed.
+            about the competition's test photos; when the workspace lacks the runs that it was made of; when Kaggle's
+            client is not installed.
     """
     require_client()
-    folder, model = data / "submission", model or ENSEMBLE
-    about = read_json(folder / "submission.json", _REMAKE)
+    model = model or ENSEMBLE
+    folder = data / "submission"
     path = folder / ("submission.csv" if model == ENSEMBLE else f"{model}.csv")
-    files = about.get("files")
-    if not isinstance(files, dict) or not all(isinstance(made, dict) for made in files.values()):
-        raise HarveysegError(f"{folder / 'submission.json'}: does not say what the files were made of. {_REMAKE}")
-    if path.name not in files:
-        known = ", ".join(sorted(ENSEMBLE if name == "submission.csv" else name.removesuffix(".csv") for name in files))
-        raise HarveysegError(f"--model {model}: {folder} has no submission of it. Known are: {known}")
-    if (source := about.get("data_source")) in _OTHER_PHOTOS:
-        raise HarveysegError(
-            f"{path}: was made with data.source = {source}, whose test photos are {_OTHER_PHOTOS[source]}: Kaggle "
-            "would not take it. Run the pipeline on the competition's photos (data.source = kaggle)."
-        )
+    about = _read_about(folder / "submission.json", path, model)
     if not path.exists():
-        raise HarveysegError(f"{path}: no such file. {_REMAKE}")
-    digest, made = sha256(path), files[path.name]
-    if digest != made.get("sha256"):
-        raise HarveysegError(f"{path}: is not the file that submission.json describes. {_REMAKE}")
+        raise HarveysegError(f"{path}: no such file. {_REMEDY}")
+    digest = sha256(path)
+    if digest != about.get("sha256"):
+        raise HarveysegError(f"{path}: is not the file that submission.json describes. {_REMEDY}")
     manifest = read_manifest(data / "raw" / "manifest.csv")
-    rows = read_submission(path, manifest.loc[manifest["part"] == "test", "id"])
-    score = made.get("val_score")
+    masks = read_submission(path, manifest.loc[manifest["part"] == "test", "id"])
+    score = about.get("val_score")
     text = message or (model if score is None else f"{model}, out of fold {score:.5f}")
-    return Plan(
+    return SubmissionFile(
         path=path,
-        model=model,
         sha256=digest,
-        rows=sum(map(len, rows.values())),
+        rows=sum(map(len, masks.values())),
         competition=competition,
         description=f"{text} [{digest[:12]}]",
-        records=_records(data, model, made),
-        earlier=_earlier(uploads, competition, digest),
+        records=_read_records(data, model, about),
+        earlier=_find_upload(uploads, competition, digest),
     )
 
 
-def _earlier(uploads: Path, competition: str, digest: str) -> tuple[Upload, ...]:
-    """What is known of a file's uploads to a competition."""
-    return tuple(one for one in read_uploads(uploads) if (one.competition, one.sha256) == (competition, digest))
-
-
-def _records(data: Path, model: str, made: dict[str, object]) -> tuple[RunRecord, ...]:
-    """The runs whose submission it is, checked against what the side-car says."""
-    members = made.get("members")
-    if model == ENSEMBLE:
-        expected = {data / "ensemble" / "run.json": made.get("uid")}
-    else:
-        names = members if isinstance(members, dict) else {}
-        expected = {data / "models" / name / "run.json": member["uid"] for name, member in names.items()}
-    records = {path: read_run(path) for path in expected}
-    problems = [
-        f"{path}: is another run than the one that the submission was made of"
-        for path, record in records.items()
-        if record.uid != expected[path]
-    ]
-    raise_problems(problems, f"the submission of {model}", _REMAKE)
-    return tuple(records.values())
-
-
-def look_again(plan: Plan, uploads: Path) -> Upload | None:
-    """Ask Kaggle for what it did not show of the scores of earlier uploads; ``uploads.json`` remembers it.
+def submit(file: SubmissionFile, uploads: Path) -> Upload:
+    """Submit a file unless it was submitted before, and wait for its score.
 
     Args:
-        plan: whose earlier uploads.
-        uploads: ``uploads.json``.
+        file: what to submit.
+        uploads: ``uploads.json``, which is up to date whenever this ends.
 
     Returns:
-        The latest upload of which Kaggle shows more by now, if any.
+        The submission, with the scores that Kaggle shows.
 
     Raises:
-        HarveysegError: when Kaggle cannot be asked.
+        HarveysegError: when the file was submitted before and Kaggle shows nothing new of it; when Kaggle refuses the
+            file, cannot score it, is not done with it in time, or cannot be reached; saying what to do.
     """
-    latest = None
-    if plan.unscored:
-        found = {one.ref: one for one in Competition(plan.competition).submissions()}
-        for upload in plan.unscored:
-            if (known := found.get(upload.ref or 0)) and known.scores.keys() > upload.scores.keys():
-                upload.scores = known.scores
-                _remember(uploads, upload)
-                latest = upload
-    return latest
-
-
-def hand_in(plan: Plan, uploads: Path) -> Upload:
-    """Send the file, or go on with an unfinished upload of it, and wait for the score.
-
-    Args:
-        plan: what to send.
-        uploads: ``uploads.json``; it is up to date whenever this ends, however it ends.
-
-    Returns:
-        The upload, with its score.
-
-    Raises:
-        HarveysegError: when Kaggle refuses the file, found an error in it, is not done with it in time, or cannot be
-            reached; and when another process sent it since the plan was made; saying what to do.
-    """
-    competition = Competition(plan.competition)
-    with FileLock(_lock(uploads, "sending")):
-        # What another process has sent since the plan was made, and what became of an upload that was on its way then.
-        now = replace(plan, earlier=_earlier(uploads, plan.competition, plan.sha256))
-        if now.again != plan.again or {one.id for one in now.earlier} != {one.id for one in plan.earlier}:
-            raise HarveysegError(
-                f"{plan.path}: another process has handed in this very file meanwhile, so it was not sent. The same "
-                "command shows what became of that."
-            )
-        upload = now.unfinished
-        if upload is not None and upload.ref is None:
-            upload.ref = _find(competition, upload, uploads)
-        if upload is None or upload.ref is None:
-            upload = _send(competition, plan, upload, uploads)
-            print(f"handed in: submission {upload.ref} of {competition.page}/submissions", flush=True)
-        upload.status = "pending"
-        _remember(uploads, upload)
-    found = competition.wait(int(upload.ref or 0), WAIT_SECONDS)
-    upload.status, upload.error, upload.scores = found.status, found.error, found.scores
-    _remember(uploads, upload)
+    competition = Competition(file.competition)
+    lock = uploads.parent / ".locks" / "uploads.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        upload = refresh_scores(file, competition, uploads)
+        if upload is None:
+            upload = _send(file, competition, uploads)
+            print(f"submitted: submission {upload.ref} of {competition.page}/submissions", flush=True)
+    if upload.status == "pending":
+        upload = _record(upload, competition.wait(int(upload.ref or 0), WAIT_SECONDS), uploads)
     if upload.status == "pending":
         raise HarveysegError(
-            f"Submission {upload.ref} of {plan.path} still waits for its score after {WAIT_SECONDS:.0f} s. The same "
-            f"command goes on waiting, without sending it again; {competition.page}/submissions shows it, too."
+            f"Submission {upload.ref} of {file.path} still waits for its score after {WAIT_SECONDS:.0f} s. The same "
+            f"command continues to wait, without submitting it again; see also {competition.page}/submissions."
         )
     if upload.status == "error":
         raise HarveysegError(
-            f"Kaggle could not score submission {upload.ref} of {plan.path}: {upload.error or 'it does not say why'}\n"
-            "submit.row_id and the competition's page say what rows it expects; data.kaggle.competition has to be the "
+            f"Kaggle could not score submission {upload.ref} of {file.path}: {upload.error or 'it does not say why'}\n"
+            "submit.row_id and the competition's page say which rows it expects; data.kaggle.competition has to be the "
             "competition of these photos."
         )
     return upload
 
 
-def _send(competition: Competition, plan: Plan, broken: Upload | None, uploads: Path) -> Upload:
-    """Hand the file in; remembered before and after."""
-    upload = Upload(
-        competition=plan.competition,
-        model=plan.model,
-        sha256=plan.sha256,
-        description=plan.description,
-        runs=[record.uid for record in plan.records],
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
+def refresh_scores(file: SubmissionFile, competition: Competition, uploads: Path) -> Upload | None:
+    """What Kaggle shows of an earlier submission of a file; ``uploads.json`` records it.
+
+    Returns:
+        The submission; None when the file was never submitted.
+
+    Raises:
+        HarveysegError: when it was, and nothing is new of it; when Kaggle cannot be reached.
+    """
+    earlier = _find_upload(uploads, file.competition, file.sha256)
+    found = next((item for item in competition.submissions() if item.description.endswith(file.mark)), None)
+    if found is None and (earlier is None or earlier.ref is None):
+        return None
+    if found is not None:
+        upload = _record(earlier or _new_upload(file), found, uploads)
+        if upload != earlier or upload.status != "complete":
+            return upload
+        earlier = upload
+    assert earlier is not None
+    raise HarveysegError(
+        f"{file.path}: this very file was submitted before (submission {earlier.ref}, {earlier.time}; "
+        f"{earlier.outcome}), so it is not submitted again."
     )
-    if broken is not None:
-        upload.id = broken.id  # that one did not arrive
-    _remember(uploads, upload)
-    cause = ""
-    try:
-        upload.ref = competition.submit(plan.path, plan.description) or None
-    except BrokenOffError as error:
-        cause = f" {error}"
-    except HarveysegError:  # refused: nothing was handed in
-        _remember(uploads, upload, forget=True)
-        raise
-    if upload.ref is None:
-        upload.ref = _find(competition, upload, uploads)
-    if upload.ref is None:
-        raise HarveysegError(
-            f"{plan.path}:{cause} The file is not among the submissions of {competition.page}/submissions so far. The "
-            "same command looks there again, and sends the file only if it did not arrive."
-        )
-    return upload
-
-
-def _find(competition: Competition, upload: Upload, uploads: Path) -> int | None:
-    """The number of an upload that was sent without an answer, if it arrived."""
-    known = {other.ref for other in read_uploads(uploads)}
-    found = [one.ref for one in competition.submissions() if one.description == upload.description]
-    return next((ref for ref in found if ref not in known), None)
 
 
 def read_uploads(path: Path) -> list[Upload]:
@@ -319,35 +216,11 @@ def read_uploads(path: Path) -> list[Upload]:
     """
     if not path.exists():
         return []
-    remedy = "Restore it (`git checkout`), or remove it: then nothing is known of earlier uploads."
+    remedy = "Restore it (`git checkout`), or remove it: then only Kaggle's list tells what was submitted."
     try:
         return [Upload.model_validate(item) for item in read_json(path, remedy).get("uploads", [])]
     except (ValidationError, TypeError, OSError) as error:
         raise HarveysegError(f"{path}: is no record of uploads ({error}). {remedy}") from None
-
-
-def _remember(path: Path, upload: Upload, forget: bool = False) -> None:
-    """Write the upload's new state into ``uploads.json``, or take it out."""
-    with FileLock(_lock(path, "uploads")):
-        kept = {one.id: one for one in read_uploads(path)} | {upload.id: upload}
-        if forget:
-            del kept[upload.id]
-        write_json(path, {"uploads": [one.model_dump() for one in kept.values()]})
-
-
-def _lock(uploads: Path, name: str) -> Path:
-    lock = uploads.parent / ".locks" / f"{name}.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    return lock
-
-
-def scores_of(uploads: Sequence[Upload], record: RunRecord) -> dict[str, float]:
-    """The scores that Kaggle gave to a run's latest scored submission, named as in MLflow."""
-    values: dict[str, float] = {}
-    for upload in uploads:
-        if record.uid in upload.runs:
-            values |= upload.metrics
-    return values
 
 
 def log_missing_scores(tracker: Tracker, records: Sequence[RunRecord], uploads: Sequence[Upload]) -> list[str]:
@@ -360,9 +233,92 @@ def log_missing_scores(tracker: Tracker, records: Sequence[RunRecord], uploads: 
         HarveysegError: when MLflow cannot be used.
     """
     lines = []
-    for record, known in zip(records, tracker.find(records), strict=True):
-        scores = scores_of(uploads, record)
-        if scores and (known is None or not scores.items() <= known.metrics.items()):
+    for record, run in zip(records, tracker.find(records), strict=True):
+        scores = {
+            name: score for upload in uploads if record.uid in upload.runs for name, score in upload.metrics.items()
+        }
+        if scores and (run is None or not scores.items() <= run.metrics.items()):
             tracker.add_results(record, scores)
             lines.append(f"{record.name}: {', '.join(sorted(scores))}")
     return lines
+
+
+def _send(file: SubmissionFile, competition: Competition, uploads: Path) -> Upload:
+    """Submit the file, and look it up in Kaggle's list: an answer can get lost."""
+    cause = ""
+    try:
+        competition.submit(file.path, file.description)
+    except BrokenOffError as error:
+        cause = f" {error}"
+    found = next((item for item in competition.submissions() if item.description.endswith(file.mark)), None)
+    if found is None:
+        raise HarveysegError(
+            f"{file.path}:{cause} The file is not among the submissions of {competition.page}/submissions so far. The "
+            "same command looks there again, and submits the file only if it did not arrive."
+        )
+    return _record(_new_upload(file), found, uploads)
+
+
+def _record(upload: Upload, found: KaggleSubmission, uploads: Path) -> Upload:
+    """The upload as Kaggle shows it now, written to ``uploads.json``."""
+    state = {"ref": found.ref, "status": found.status, "error": found.error, "scores": found.scores}
+    current = upload.model_copy(update=state)
+    others = [item for item in read_uploads(uploads) if (item.competition, item.sha256) != _key(upload)]
+    write_json(uploads, {"uploads": [item.model_dump() for item in (*others, current)]})
+    return current
+
+
+def _new_upload(file: SubmissionFile) -> Upload:
+    return Upload(
+        competition=file.competition,
+        sha256=file.sha256,
+        runs=[record.uid for record in file.records],
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _key(upload: Upload) -> tuple[str, str]:
+    return upload.competition, upload.sha256
+
+
+def _find_upload(uploads: Path, competition: str, digest: str) -> Upload | None:
+    """The newest record of a file's submission to a competition."""
+    return next((item for item in reversed(read_uploads(uploads)) if _key(item) == (competition, digest)), None)
+
+
+def _read_about(side_car: Path, path: Path, model: str) -> Mapping[str, Any]:
+    """What ``submission.json`` says of a file."""
+    content = read_json(side_car, _REMEDY)
+    files = content.get("files")
+    if not isinstance(files, dict) or not all(isinstance(about, dict) for about in files.values()):
+        raise HarveysegError(f"{side_car}: does not say what the files were made of. {_REMEDY}")
+    if path.name not in files:
+        names = (ENSEMBLE if name == "submission.csv" else name.removesuffix(".csv") for name in files)
+        raise HarveysegError(
+            f"--model {model}: {path.parent} has no submission of it. Known are: {', '.join(sorted(names))}"
+        )
+    source = content.get("data_source")
+    if source in _OTHER_PHOTOS:
+        raise HarveysegError(
+            f"{path}: was made with data.source = {source}, whose test photos are {_OTHER_PHOTOS[source]}: Kaggle "
+            "would not take it. Run the pipeline on the competition's photos (data.source = kaggle)."
+        )
+    about: Mapping[str, Any] = files[path.name]
+    return about
+
+
+def _read_records(data: Path, model: str, about: Mapping[str, Any]) -> tuple[RunRecord, ...]:
+    """The runs that the file was made of, checked against what ``submission.json`` says."""
+    if model == ENSEMBLE:
+        uids = {data / "ensemble" / "run.json": about.get("uid")}
+    else:
+        members = about.get("members") or {}
+        uids = {data / "models" / name / "run.json": member["uid"] for name, member in members.items()}
+    records = {path: read_run(path) for path in uids}
+    problems = [
+        f"{path}: is another run than the one that the submission was made of"
+        for path, record in records.items()
+        if record.uid != uids[path]
+    ]
+    raise_problems(problems, f"the submission of {model}", _REMEDY)
+    return tuple(records.values())

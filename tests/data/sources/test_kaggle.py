@@ -167,7 +167,7 @@ def test_the_stage(service: Kaggle, tmp_path: Path) -> None:
     first = run(environment)
     shown = first.stdout + first.stderr
     assert first.returncode == 0, shown
-    assert "Too many requests (429). Once more in 1 s." in shown
+    assert "Too many requests (429). Next try in 1 s." in shown
     assert "broke off" in shown
     for secret in (KEY, TOKEN, SIGNATURE, "Basic"):
         assert secret not in shown

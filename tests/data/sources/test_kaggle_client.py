@@ -18,6 +18,7 @@ def test_every_documented_way_to_sign_in(
     kaggle: Kaggle,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
     way: str,
 ) -> None:
@@ -37,10 +38,9 @@ def test_every_documented_way_to_sign_in(
         if way == "KAGGLE_CONFIG_DIR":
             monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(folder))
     assert Competition(COMPETITION).submissions() == []
-    out, err = capsys.readouterr()
-    assert out == ""
+    assert capsys.readouterr().out == ""
     # The client's warnings get through, once: this one is of a key that others can read.
-    assert err.count("Warning: Your Kaggle API key is readable") == (way in ("kaggle.json", "KAGGLE_CONFIG_DIR"))
+    assert caplog.text.count("Your Kaggle API key is readable") == (way in ("kaggle.json", "KAGGLE_CONFIG_DIR"))
 
 
 @pytest.mark.parametrize("token", [None, "old"])
@@ -88,19 +88,19 @@ def test_a_competition_that_does_not_exist(kaggle: Kaggle) -> None:
 
 def test_the_archive_is_where_kaggle_leads_to(kaggle: Kaggle) -> None:
     kaggle.archive = b"x" * 3_000_000
-    archive = Competition(COMPETITION).archive()
-    assert archive.size == 3_000_000
-    assert SIGNATURE in archive.url
+    url, size = Competition(COMPETITION).archive()
+    assert size == 3_000_000
+    assert SIGNATURE in url
 
 
-def test_a_rate_limit_is_waited_for(kaggle: Kaggle, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rate_limit_is_waited_for(kaggle: Kaggle, caplog: pytest.LogCaptureFixture) -> None:
     competition = Competition(COMPETITION)
     kaggle.answers["DownloadDataFiles"] = [Answer(429, "Too many requests", {"Retry-After": "1"}), Answer(429)]
     start = time.monotonic()
     competition.archive()
     assert time.monotonic() - start >= 1
     assert kaggle.count("DownloadDataFiles") == 3
-    assert "Kaggle: Too many requests (429). Once more in 1 s." in capsys.readouterr().err
+    assert "Kaggle: Too many requests (429). Next try in 1 s." in caplog.text
 
 
 def test_a_long_rate_limit_is_not_waited_for(kaggle: Kaggle) -> None:
@@ -130,7 +130,7 @@ def test_no_secret_is_shown(kaggle: Kaggle, monkeypatch: pytest.MonkeyPatch) -> 
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     shown = done.stdout + done.stderr
     assert kaggle.count("GET") == 2
-    assert "Once more in 1 s" in shown
+    assert "Next try in " in shown
     assert "The address has expired" in shown
     for secret in (TOKEN, SIGNATURE, "Bearer"):
         assert secret not in shown

@@ -16,7 +16,7 @@ class KaggleParams(Section):
     """The section ``data.kaggle``."""
 
     competition: str = "fdl21-fdl-dsba"
-    """The last part of the competition's address; also the one that `harveyseg upload` hands in to."""
+    """The last part of the competition's address; also the one that `harveyseg upload` submits to."""
 
     @field_validator("competition")
     @classmethod
@@ -31,16 +31,15 @@ def provide(params: KaggleParams, root: Path, scratch: Path) -> Provided:
 
     Args:
         params: which competition.
-        root: the project's root, below which the archive stays, in ``.downloads/kaggle/<competition>``. A download
-            that broke off goes on there.
+        root: the project's root, below which the archive stays, in ``.downloads/kaggle/<competition>``. An
+            interrupted download continues there.
         scratch: an empty folder, which the files are put into.
 
     Raises:
-        HarveysegError: when Kaggle does not give the archive (see :class:`harveyseg.data.sources.kaggle_client.Competition`), or it
-            is damaged.
+        HarveysegError: when Kaggle does not give the archive, or it is damaged.
     """
     archive = root / ".downloads" / "kaggle" / params.competition / f"{params.competition}.zip"
     if not archive.exists():
-        offered = Competition(params.competition).archive()
-        fetch(offered.url, archive, size=offered.size)
+        url, size = Competition(params.competition).archive()
+        fetch(url, archive, size=size)
     return Provided(unpack(archive, scratch / "files"), {"competition": params.competition})

@@ -1,8 +1,8 @@
-"""A competition on Kaggle, through Kaggle's own client: signing in, its archive, its submissions, and what went wrong.
+"""A competition on Kaggle, through Kaggle's own client: its archive, its submissions, and plain words for what fails.
 
 The client is an extra (``pip install -e '.[kaggle]'``) and takes a second to import, so that happens only in
-functions. It signs in while it is imported, ends the process where it cannot, and prints request headers and signed
-addresses in some situations: nothing of what it prints reaches the terminal but its warnings.
+functions. It signs in while it is imported, ends the process where it cannot, and may print request headers and signed
+addresses: of what it prints only the warnings reach the terminal.
 """
 
 import contextlib
@@ -11,7 +11,6 @@ import io
 import logging
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,32 +25,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
+
 _WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds before each repetition of a request that failed for a reason that passes."""
 _LONGEST_WAIT = 300.0
-_POLLS = (2.0, 4.0, 8.0, 15.0, 30.0)
-"""Seconds between two questions for a score; the last one goes on."""
-_ON_PAGE = 100
+_POLL_SECONDS = 5.0
+_PAGE_SIZE = 100
 _HELP = "docs/kaggle.md says more."
 _SIGN_IN = (
     "Run `kaggle auth login`, or put a token from https://www.kaggle.com/settings into KAGGLE_API_TOKEN or "
-    f"~/.kaggle/access_token (an older kaggle.json, or KAGGLE_USERNAME and KAGGLE_KEY, will do). {_HELP}"
+    f"~/.kaggle/access_token (an older kaggle.json, or KAGGLE_USERNAME and KAGGLE_KEY, also works). {_HELP}"
 )
 
 
 @dataclass(frozen=True)
-class Archive:
-    """Where all files of a competition can be fetched for a while."""
-
-    url: str
-    """Signed: whoever has it can fetch the files, so it is for no log and no message."""
-    size: int | None
-    """In bytes, if the server says so."""
-
-
-@dataclass(frozen=True)
-class Submission:
-    """A submission as Kaggle knows it."""
+class KaggleSubmission:
+    """A submission as Kaggle lists it."""
 
     ref: int
     description: str
@@ -63,7 +53,7 @@ class Submission:
 
 
 class BrokenOffError(HarveysegError):
-    """Kaggle may or may not have taken what it was sent."""
+    """Kaggle may or may not have taken the submission."""
 
 
 def require_client() -> None:
@@ -79,112 +69,81 @@ def require_client() -> None:
 
 
 class Competition:
-    """One competition, seen by the user whose credentials the client finds."""
+    """One competition, seen by the user whose credentials the client finds.
+
+    Each method raises a ``HarveysegError`` when Kaggle cannot be reached or refuses the request, and says why.
+
+    Args:
+        name: the last part of its address, e.g. ``"fdl21-fdl-dsba"``.
+
+    Raises:
+        HarveysegError: when the client is not installed, or finds no credentials that Kaggle accepts.
+    """
 
     def __init__(self, name: str) -> None:
-        """Sign in.
-
-        Args:
-            name: the last part of its address, e.g. ``"fdl21-fdl-dsba"``.
-
-        Raises:
-            HarveysegError: when the client is not installed, finds no credentials or they are not accepted, or Kaggle
-                cannot be reached.
-        """
         require_client()
         self.name = name
         self.page = f"https://www.kaggle.com/competitions/{name}"
         self._api = self._call(_sign_in)
 
-    def archive(self) -> Archive:
-        """Ask for the archive of all files.
+    def archive(self) -> tuple[str, int | None]:
+        """Where all files can be fetched for a while, and their size in bytes, if the server says so.
 
-        Raises:
-            HarveysegError: when the competition is unknown, its rules are not accepted, or Kaggle cannot be reached.
+        The address is signed: whoever has it can fetch the files, so it must not be logged or shown.
         """
         from kagglesdk.competitions.types.competition_api_service import ApiDownloadDataFilesRequest
 
-        def ask() -> Archive:
+        def ask() -> tuple[str, int | None]:
             request = ApiDownloadDataFilesRequest()
             request.competition_name = self.name
             with self._api.build_kaggle_client() as client:
-                # The answer of the address that Kaggle leads to; its body is left unread.
+                # The client follows Kaggle's redirection; the body is left unread.
                 response = client.competitions.competition_api_client.download_data_files(request)
                 response.close()
             size = response.headers.get("Content-Length", "")
-            return Archive(response.url, int(size) if size.isdigit() else None)
+            return response.url, int(size) if size.isdigit() else None
 
         return self._call(ask)
 
-    def submissions(self) -> list[Submission]:
-        """The newest submissions of the user's team.
+    def submissions(self) -> list[KaggleSubmission]:
+        """The newest submissions of the user's team, at most 100."""
+        listed = self._call(lambda: self._api.competition_submissions(self.name, page_size=_PAGE_SIZE))
+        return [_read_submission(item) for item in listed or [] if item is not None]
 
-        Raises:
-            HarveysegError: as :meth:`archive`.
-        """
-        found = self._call(lambda: self._api.competition_submissions(self.name, page_size=_ON_PAGE))
-        return [_submission(item) for item in found or [] if item is not None]
-
-    def submit(self, path: Path, description: str) -> int:
-        """Transfer a file and hand it in.
+    def submit(self, path: Path, description: str) -> None:
+        """Transfer a file and submit it.
 
         Args:
             path: the file.
-            description: shown beside the submission.
-
-        Returns:
-            The submission's number; 0 when Kaggle took it without naming one.
+            description: shown with the submission.
 
         Raises:
-            HarveysegError: when Kaggle takes no such submission, and says why, or cannot be reached.
-            BrokenOffError: when the connection broke or Kaggle failed before it answered. Handing in is never repeated
-                then: it could count twice against the submissions of the day.
+            BrokenOffError: when the connection broke or Kaggle failed before it answered. Submitting is never repeated
+                then: it could count twice against the day's submissions.
         """
-        for wait in (*_WAITS, None):
-            answer = self._call(
-                lambda: self._api.competition_submit(str(path), description, self.name, quiet=True), repeat=False
-            )
-            if answer.message != self._api.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE:
-                return int(answer.ref)
-            # The file did not reach the store, from which it would have been handed in.
-            if wait is not None:
-                _pause(f"{path.name} could not be transferred", wait)
-        raise HarveysegError(
-            f"{path}: could not be transferred to Kaggle, and was not handed in. Try again later; {self.page}/submit "
-            "in a browser does the same."
+        answer = self._call(
+            lambda: self._api.competition_submit(str(path), description, self.name, quiet=True), repeat=False
         )
+        if answer.message == self._api.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE:
+            raise HarveysegError(f"{path}: could not be transferred to Kaggle, and was not submitted. Try again later.")
 
-    def wait(self, ref: int, seconds: float) -> Submission:
-        """Wait until a submission is scored.
-
-        Args:
-            ref: its number.
-            seconds: how long to wait at most.
-
-        Returns:
-            The submission, still ``pending`` when the time is over.
-
-        Raises:
-            HarveysegError: when it is not among the submissions any more, or as :meth:`archive`.
-        """
-        from rich.console import Console
-
-        end = time.monotonic() + seconds
-        polls = iter(_POLLS)
-        with Console(stderr=True).status(f"Kaggle is scoring submission {ref} ..."):
-            while True:
-                found = next((item for item in self.submissions() if item.ref == ref), None)
-                if found is None:
-                    raise HarveysegError(f"Submission {ref} is not among those of {self.page}/submissions (any more).")
-                left = end - time.monotonic()
-                if found.status != "pending" or left <= 0:
-                    return found
-                time.sleep(min(next(polls, _POLLS[-1]), left))
+    def wait(self, ref: int, seconds: float) -> KaggleSubmission:
+        """Wait until a submission is scored; it is still ``pending`` when that takes longer than ``seconds``."""
+        deadline = time.monotonic() + seconds
+        while True:
+            submission = next((item for item in self.submissions() if item.ref == ref), None)
+            if submission is None:
+                raise HarveysegError(f"Submission {ref} is not among those of {self.page}/submissions any more.")
+            left = deadline - time.monotonic()
+            if submission.status != "pending" or left <= 0:
+                return submission
+            time.sleep(min(_POLL_SECONDS, left))
 
     def _call(self, request: Callable[[], T], repeat: bool = True) -> T:
-        """Send a request, again after a while where that can help.
+        """Send a request, again after a pause where that can help.
 
-        A rate limit (429) means that nothing was done. ``repeat`` says whether what may have been done can be repeated.
+        A rate limit (429) means that nothing was done. ``repeat`` says whether a request may be sent again that Kaggle
+        may have carried out.
         """
         import requests
 
@@ -193,32 +152,34 @@ class Competition:
                 with _only_warnings():
                     return request()
             except requests.RequestException as error:
-                response = error.response
-                if response is None:
-                    # The error's text may hold a signed address: its kind has to do.
-                    refused, cause, pause = False, f"the connection failed ({type(error).__name__})", wait
-                else:
-                    status, cause = _status(response), _cause(response)
-                    refused = status == HTTPStatus.TOO_MANY_REQUESTS
-                    if not refused and status < HTTPStatus.INTERNAL_SERVER_ERROR:
-                        raise HarveysegError(self._explained(status, cause)) from None
-                    pause = _retry_after(response) or wait
-            if not refused and not repeat:
+                # The error's text may hold a signed address: its kind has to do.
+                status, cause = 0, f"the connection failed ({type(error).__name__})"
+                pause = wait
+                if error.response is not None:
+                    status, cause = _read_error(error.response)
+                    asked = error.response.headers.get("Retry-After", "")
+                    pause = float(asked) if asked.isdigit() else wait
+            if status and status < HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.TOO_MANY_REQUESTS:
+                raise HarveysegError(self._explain(status, cause))
+            if status != HTTPStatus.TOO_MANY_REQUESTS and not repeat:
                 raise BrokenOffError(f"Kaggle: {cause}.")
             if wait is None or pause is None or pause > _LONGEST_WAIT:
                 break
-            _pause(cause, pause)
-        asked = "" if pause is None else f" It asks to wait for {pause:.0f} s."
-        raise HarveysegError(f"Kaggle: {cause}.{asked} Check the network and {self.page}, then repeat this. {_HELP}")
+            logger.warning("Kaggle: %s. Next try in %.0f s.", cause, pause)
+            time.sleep(pause)
+        request_to_wait = "" if pause is None else f" It asks to wait for {pause:.0f} s."
+        raise HarveysegError(
+            f"Kaggle: {cause}.{request_to_wait} Check the network and {self.page}, then repeat this. {_HELP}"
+        )
 
-    def _explained(self, status: int, cause: str) -> str:
+    def _explain(self, status: int, cause: str) -> str:
         if status == HTTPStatus.UNAUTHORIZED:
             return f"Kaggle does not accept your credentials: {cause}. They may be old or mistyped. {_SIGN_IN}"
         if status == HTTPStatus.FORBIDDEN:
             return (
                 f"Kaggle forbids this: {cause}. Open {self.page}/rules in a browser, signed in as the same user, and "
                 "join the competition or accept its rules; some competitions want a verified phone number or an "
-                f"invitation. A wrong data.kaggle.competition ({self.name}) is answered like this, too. {_HELP}"
+                f"invitation. A wrong data.kaggle.competition ({self.name}) can also be the reason. {_HELP}"
             )
         if status == HTTPStatus.NOT_FOUND:
             return (
@@ -231,7 +192,7 @@ class Competition:
 def _sign_in() -> Any:
     """The client, signed in."""
     try:
-        from kaggle import KaggleApi
+        from kaggle.api.kaggle_api_extended import KaggleApi
 
         api = KaggleApi()
         api.authenticate()
@@ -242,76 +203,52 @@ def _sign_in() -> Any:
 
 @contextlib.contextmanager
 def _only_warnings() -> Iterator[None]:
-    """Hold back what the client prints, but for its warnings, and never let it be verbose: that prints credentials."""
+    """Hold back what the client prints, except warnings, and never let it be verbose: that prints credentials."""
     printed = io.StringIO()
-    log = logging.getLogger("urllib3.connectionpool")
-    level = log.level
-    log.setLevel(logging.ERROR)  # its warnings hold whole addresses, and those of the store are signed
+    connections = logging.getLogger("urllib3.connectionpool")
+    level = connections.level
+    connections.setLevel(logging.ERROR)  # its warnings hold whole addresses, and those of the store are signed
     verbose = {name: os.environ.pop(name) for name in ("VERBOSE", "VERBOSE_OUTPUT") if name in os.environ}
     try:
         with contextlib.redirect_stdout(printed):
             yield
     finally:
         os.environ.update(verbose)
-        log.setLevel(level)
+        connections.setLevel(level)
         for line in dict.fromkeys(printed.getvalue().splitlines()):
             if line.startswith("Warning"):
-                print(line, file=sys.stderr)
+                logger.warning("%s", line.removeprefix("Warning: "))
 
 
-def _status(response: "requests.Response") -> int:
-    """The status, which Kaggle may say in the body alone."""
-    code = _body(response).get("code")
-    return code if isinstance(code, int) else response.status_code
-
-
-def _cause(response: "requests.Response") -> str:
-    """What an answer says is wrong, in Kaggle's own words if there are any."""
-    status = _status(response)
-    message = str(_body(response).get("message") or "").strip().rstrip(".")
-    return f"{message} ({status})" if message else f"{response.reason or 'no reason given'} ({status})"
-
-
-def _body(response: "requests.Response") -> dict[str, Any]:
+def _read_error(response: "requests.Response") -> tuple[int, str]:
+    """The status, and what is wrong, in Kaggle's own words if there are any; both can be in the body alone."""
     try:
         body = response.json()
     except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
+        body = {}
+    if not isinstance(body, dict):
+        body = {}
+    code = body.get("code")
+    status = code if isinstance(code, int) else response.status_code
+    message = str(body.get("message") or "").strip().rstrip(".")
+    return status, f"{message or response.reason or 'no reason given'} ({status})"
 
 
-def _retry_after(response: "requests.Response") -> float | None:
-    """The seconds that a server asks to wait."""
-    from urllib3.exceptions import InvalidHeader
-    from urllib3.util import Retry
-
-    try:
-        return Retry().parse_retry_after(response.headers.get("Retry-After", ""))
-    except InvalidHeader:
-        return None
-
-
-def _pause(cause: str, seconds: float) -> None:
-    print(f"Kaggle: {cause}. Once more in {seconds:.0f} s.", file=sys.stderr, flush=True)
-    time.sleep(seconds)
-
-
-def _submission(item: Any) -> Submission:
-    """A submission in plain types."""
-    texts = {"public_score": item.public_score, "private_score": item.private_score}
-    return Submission(
+def _read_submission(item: Any) -> KaggleSubmission:
+    """A submission in plain types; a score that is not there (yet) is empty text."""
+    scores = {name: getattr(item, name) for name in ("public_score", "private_score")}
+    return KaggleSubmission(
         ref=item.ref,
         description=item.description or "",
         status=item.status.name.lower(),
         error=(item.error_description or "").strip(),
-        scores={name: score for name, text in texts.items() if (score := _number(text)) is not None},
+        scores={name: score for name, text in scores.items() if (score := _read_score(text)) is not None},
     )
 
 
-def _number(text: str | None) -> float | None:
-    """A score; None where there is none (yet)."""
+def _read_score(text: str | None) -> float | None:
     try:
-        value = float(text or "")
+        score = float(text or "")
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return score if math.isfinite(score) else None

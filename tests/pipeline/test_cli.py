@@ -17,8 +17,7 @@ from harveyseg.evaluation.submission import SubmitParams, write_submission
 from harveyseg.inference.network_file import save_network
 from harveyseg.models import build
 from harveyseg.record import RunRecord, write_run
-
-ROOT = Path(__file__).resolve().parents[2]
+from helpers.paths import ROOT
 
 
 @pytest.fixture

@@ -10,9 +10,8 @@ from ruamel.yaml import YAML
 from harveyseg.config.preset import apply_preset
 from harveyseg.pipeline.check import check_params
 from harveyseg.reproduction.studies import TABLE_1
+from helpers.paths import ROOT
 from score import RECIPES, Recipe, _table
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

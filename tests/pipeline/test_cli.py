@@ -1,6 +1,5 @@
 """The command `harveyseg` as a user meets it: what it prints, what it writes, how it ends."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -16,8 +15,8 @@ from harveyseg.classes import CLASS_NAMES
 from harveyseg.evaluation.submission import SubmitParams, write_submission
 from harveyseg.inference.network_file import save_network
 from harveyseg.models import build
-from harveyseg.record import RunRecord, write_run
 from helpers.paths import ROOT
+from helpers.records import make_record, write_outputs
 
 
 @pytest.fixture
@@ -110,49 +109,39 @@ def test_argmax_score(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     (project / "masks").mkdir()
     for name, mask in masks.items():
         Image.fromarray(mask).save(project / "masks" / f"{name}.png")
-    found = {}
+    scores = {}
     for name, maps in {"perfect": list(masks.values()), "empty": [np.zeros((1024, 1024), np.uint8)] * 2}.items():
         write_submission(project / f"{name}.csv", list(masks), maps, SubmitParams())
         status, out, err = command(monkeypatch, capsys, "score", f"{name}.csv", "--masks", "masks")
         assert (status, err) == (0, "")
-        found[name] = dict(line.split(": ") for line in out.splitlines())
-    assert found["perfect"]["score"] == found["perfect"]["macro_dice"] == "1.00000"
+        scores[name] = dict(line.split(": ") for line in out.splitlines())
+    assert scores["perfect"]["score"] == scores["perfect"]["macro_dice"] == "1.00000"
     # Nothing predicted is right, with a Dice of 1, just where the class is absent.
     absent = np.mean([class_id not in mask for mask in masks.values() for class_id in range(1, 25)])
-    assert found["empty"]["score"] == found["empty"]["all_empty_score"] == f"{absent:.5f}"
-    assert found["empty"]["macro_dice"] == "0.00000"
+    assert scores["empty"]["score"] == scores["empty"]["all_empty_score"] == f"{absent:.5f}"
+    assert scores["empty"]["macro_dice"] == "0.00000"
 
 
-TABLE = """\
-model,fold,val_argmax_score,val_nested_argmax_score,val_score,val_argmax_macro_dice,val_miou,val_pixel_accuracy,test_argmax_score,\
-test_score,test_argmax_macro_dice,test_miou,test_pixel_accuracy,train_loss,val_loss,best_epoch,epochs,lr,batch_size,size,parameters,encoder_weights,data_source,note
-unet,0,0.61235,,,,,,,,,,,,,2,3,1e-05,,,,,demo,
-unet,mean,0.61235,,,,,,,,,,,,,2,3,1e-05,,,,,demo,
-ensemble,,0.70000,,,,,,,,,,,,,,,,,,,,demo,
-all_empty,,0.50000,,,,,,,,,,,,,,,,,,,,,
-"""
-
-
-def test_check(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    (project / "params.yaml").write_text("models: {unet: {network: unet}}\nfolds: [0]\n")
-    for model, fold, score in (("unet", 0, 0.612345678), ("ensemble", None, 0.7)):
-        record = RunRecord(
-            kind="ensemble" if fold is None else "train", model=model, fold=fold, stage_key="k",
-            parameters={} if fold is None else {"train.lr": 1e-05}, git_commit=None, git_dirty=False,
-            data_source="demo", data_hash="d", split_hash="s", device="cpu", environment={}, started_ms=1, ended_ms=2,
-            results={} if fold is None else {"best/epoch": 2.0, "epochs": 3.0},
-        )  # fmt: skip
-        folder = project / "data" / ("ensemble" if fold is None else f"models/{model}-{fold}")
-        write_run(folder / "run.json", record)
-        metrics = {"run_id": None, "uid": record.uid, "val/argmax_score": score, "val/all_empty_score": 0.5}
-        folder = project / "data" / ("ensemble" if fold is None else f"predictions/{model}-{fold}")
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "metrics.json").write_text(json.dumps(metrics))
-    table = project / "data" / "reports" / "comparison.csv"
-    table.parent.mkdir()
-    table.write_text(TABLE)
+def test_sync_table_and_check(
+    project: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(migrated, project)
+    (project / "params.yaml").write_text(
+        "models: {unet: {network: unet}}\nfolds: [0]\ntracking: {experiment: harveyseg}\n"
+    )
+    data = project / "data"
+    scores = {"val/argmax_score": 0.612345678, "val/score": 0.7, "val/all_empty_score": 0.5}
+    trained = write_outputs(data, make_record(parameters={"train.lr": 1e-05}), scores)
+    write_outputs(data, make_record("ensemble", None, kind="ensemble", parameters={}), scores)
+    status, out, _ = command(monkeypatch, capsys, "sync")
+    assert status == 0
+    assert f"{trained.record.name}: imported, 3 epochs" in out
+    status, out, _ = command(monkeypatch, capsys, "table")
+    assert status == 0
+    assert "0.61235" in out
     assert command(monkeypatch, capsys, "check") == (0, "The table and the stages' files agree.\n", "")
-    table.write_text(TABLE.replace("unet,0,0.61235", "unet,0,0.61236"))
+    table = data / "reports" / "comparison.csv"
+    table.write_text(table.read_text().replace("0.61235", "0.61236", 1))
     status, out, err = command(monkeypatch, capsys, "check")
     assert (status, out) == (1, "")
     assert "unet 0: val_argmax_score is 0.61236, the stages' files say 0.61235" in err

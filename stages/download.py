@@ -3,15 +3,16 @@
 from pathlib import Path
 
 from harveyseg.config.settings import section
-from harveyseg.data.sources import DataParams, gather, link_for_experiments
+from harveyseg.data.sources import DataParams, download_source
+from harveyseg.data.sources.experiment_links import link_for_experiments
 from harveyseg.pipeline.stage import ParamsFile, RawDir, run
 from harveyseg.project import project_root
 
 
 def main(params: ParamsFile = Path("params.yaml"), raw: RawDir = Path("data/raw")) -> None:
-    """Gather the data into RAW: flat folders, manifest.csv and source.json."""
+    """Put the verified data into RAW: flat folders, manifest.csv and source.json."""
     settings = section(params, "data", DataParams)
-    gather(settings, project_root(), raw)
+    download_source(settings, project_root(), raw)
     link_for_experiments(settings.path, project_root())
 
 

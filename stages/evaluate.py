@@ -4,7 +4,7 @@ from pathlib import Path
 
 from harveyseg.config.settings import section
 from harveyseg.data.cache import load_part
-from harveyseg.data.split import indices, read_folds
+from harveyseg.data.split import fold_rows, read_folds
 from harveyseg.evaluation.boundary import accuracies
 from harveyseg.evaluation.figures import learning_curve, prediction_sheet
 from harveyseg.evaluation.metrics import sheet_of, true_masks, write_evaluation
@@ -42,7 +42,7 @@ def main(
     record = read_run(models / f"{model}-{fold}" / "run.json")
     trained = load_network(models / f"{model}-{fold}" / "weights.safetensors")
     folder = out / f"{model}-{fold}"
-    held_out = indices(read_folds(folds), train.ids, fold)[1].tolist()
+    held_out = fold_rows(read_folds(folds), train.ids, fold)[1].tolist()
     truth, stored, confusions = true_masks(cache / "score"), {}, {}
     for name, part, rows in (("val", train, held_out), ("test", test, list(range(len(test.ids))))):
         maps = predict_maps(trained.network, part.images, rows, trained.mean, trained.std, inference)

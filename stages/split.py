@@ -1,4 +1,4 @@
-"""Stage ``split``: assign every training photo to the fold in which it is held out, and show what the data are like."""
+"""Stage ``split``: assign every training photo to the fold in which it is held out, and draw figures of the data."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from rich.table import Table
 from harveyseg.config.settings import section
 from harveyseg.data.cache import load_part, read_photos
 from harveyseg.data.figures import SampleParams, write_data_figures
-from harveyseg.data.split import SplitParams, make_folds, summary
+from harveyseg.data.split import SplitParams, make_folds, summarise_folds
 from harveyseg.files import atomic
 from harveyseg.pipeline.stage import CacheDir, FiguresDir, FoldsFile, ParamsFile, run
 from harveyseg.project import project_root
@@ -22,13 +22,13 @@ def main(
 ) -> None:
     """Write FOLDS and FIGURES from the cached photos, and print the number of photos and the classes of each fold."""
     photos = read_photos(cache / "train")
-    made = make_folds(photos, section(params, "split", SplitParams), project_root())
+    assigned = make_folds(photos, section(params, "split", SplitParams), project_root())
     with atomic(folds) as temporary:
-        made.to_csv(temporary, index=False, lineterminator="\n")
+        assigned.to_csv(temporary, index=False, lineterminator="\n")
     write_data_figures(
         figures, load_part(cache / "train"), read_photos(cache / "test"), section(params, "train", SampleParams)
     )
-    rows = summary(made, photos)
+    rows = summarise_folds(assigned, photos)
     table = Table(*rows.columns, title="Folds")
     for row in rows.itertuples(index=False):
         table.add_row(*map(str, row))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from harveyseg.config.settings import section
 from harveyseg.data.cache import load_part
-from harveyseg.data.split import indices, read_folds, split_hash
+from harveyseg.data.split import fold_rows, read_folds, split_hash
 from harveyseg.device import resolve_device, resolve_precision
 from harveyseg.inference.network_file import save_network
 from harveyseg.pipeline.check import read_config
@@ -49,7 +49,7 @@ def main(
     dtype = resolve_precision(config.train.precision, device)
     key = stage_key(config, cache / "train", split, fold, cache / "test", device, dtype)
     checkpoint = Checkpoint(project_root() / ".checkpoints", key)
-    rows = indices(read_folds(folds), part.ids, fold)
+    rows = fold_rows(read_folds(folds), part.ids, fold)
     training = Training(config.spec, config.train, part, *rows, checkpoint=checkpoint, unlabelled=unlabelled)
     tracker = open_tracker(section(params, "tracking", TrackingParams))
     with checkpoint.owned():

@@ -70,7 +70,8 @@ def study(
 ) -> None:
     """Run the report's experiments through DVC's queue, with the recipe and data in params.yaml; print their tables."""
     from harveyseg.config.settings import section
-    from harveyseg.data.sources import DataParams, link_for_experiments
+    from harveyseg.data.sources import DataParams
+    from harveyseg.data.sources.experiment_links import link_for_experiments
     from harveyseg.project import project_root
     from harveyseg.reproduction.export import load_study_runs
     from harveyseg.reproduction.runner import restore_params, run_studies

@@ -62,13 +62,16 @@ def replacing(folder: Path) -> Iterator[Path]:
         building.rename(folder)
 
 
-def read_table(path: Path, columns: Mapping[str, type], remedy: str) -> pd.DataFrame:
+def read_table(
+    path: Path, columns: Mapping[str, type], remedy: str, optional: Mapping[str, type] | None = None
+) -> pd.DataFrame:
     """Read a CSV table that this package wrote.
 
     Args:
         path: the file.
         columns: the columns that it must have, and the type of each; others are read as text.
         remedy: how to write the file again, for the error message.
+        optional: columns that it may have, and the type of each.
 
     Returns:
         All columns of the file, in its order. Text that looks like a missing value, such as the id ``NA``, stays text.
@@ -78,7 +81,7 @@ def read_table(path: Path, columns: Mapping[str, type], remedy: str) -> pd.DataF
     """
     try:
         header = pd.read_csv(path, nrows=0).columns
-        types = {name: columns.get(name, str) for name in header}
+        types = {name: {**(optional or {}), **columns}.get(name, str) for name in header}
         table = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=_blank_numbers(types))
     except FileNotFoundError:
         raise HarveysegError(f"{path}: no such file. {remedy}") from None

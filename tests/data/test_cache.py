@@ -88,7 +88,7 @@ def cut(folder: Path) -> None:
         (replace("info.json", "{"), r"info\.json: not valid JSON"),
         (replace("info.json", "{}"), r"info\.json: lacks hash, size, source"),
         (remove("photos.csv"), r"photos\.csv: no such file"),
-        (replace("photos.csv", ""), r"photos\.csv: not a table of photos"),
+        (replace("photos.csv", ""), r"photos\.csv: not a table of the expected kind"),
         (replace("photos.csv", "id,width\n1,2\n"), r"photos\.csv: lacks the columns height"),
         (remove("images.npy"), r"images\.npy: no such file"),
         (cut, r"images\.npy: not a NumPy array, or cut off"),

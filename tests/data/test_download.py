@@ -52,15 +52,14 @@ def test_once(server: FileServer, tmp_path: Path, known: dict[str, Any]) -> None
     assert names(path.parent) == ["file"]
 
 
-def test_headers_and_redirections(server: FileServer, tmp_path: Path) -> None:
+def test_redirections(server: FileServer, tmp_path: Path) -> None:
     server.redirections["/start"] = "/file?signature=1"
     server.files["/file?signature=1"] = DATA
     server.cuts = [1000]
-    fetch(f"{server.address}/start", tmp_path / "file", headers={"Authorization": "token 1"})
+    fetch(f"{server.address}/start", tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == DATA
     assert [path for path, _ in server.requests] == ["/start", "/file?signature=1"] * 2
     assert [headers.get("Range") for _, headers in server.requests] == [None, None, "bytes=1000-", "bytes=1000-"]
-    assert {headers["Authorization"] for _, headers in server.requests} == {"token 1"}
 
 
 def test_broken_off_five_times(server: FileServer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -198,8 +197,7 @@ def test_a_server_that_is_busy_is_asked_again(
     with caplog.at_level(logging.WARNING):
         fetch(f"{server.address}/file?Signature=secret", tmp_path / "file")
     assert "secret" not in caplog.text
-    assert caplog.text.count("asking again in 1 s, as it wants" if "Retry-After" in answer[1] else "soon") == 2
-    assert caplog.text.count(f"the server is busy ({answer[0]})" if answer[0] else "no connection") == 2
+    assert caplog.text.count(f"busy ({answer[0]}): trying" if answer[0] else "no connection: trying") == 2
     assert (tmp_path / "file").read_bytes() == DATA
     assert len(server.requests) == 3
     assert (time.monotonic() - start >= 2) == ("Retry-After" in answer[1])
@@ -208,12 +206,10 @@ def test_a_server_that_is_busy_is_asked_again(
 @pytest.mark.parametrize(
     ("status", "headers", "message"),
     [
-        (404, {}, r"there is no such file \(404\)\. Correct the address"),
-        (403, {}, r"does not give it to you \(403\)"),
-        (401, {}, r"does not give it to you \(401\)"),
-        (503, {}, r"busy or broken \(it answered 7 times, last with 503\)\. Try again later"),
-        (202, {"x-amzn-waf-action": "challenge"}, r"wants to be sure that a person asks .* with a browser"),
-        (400, {}, r"answered with the status 400"),
+        (404, {}, r"answered with status 404 Not Found\. Check the address"),
+        (403, {}, r"answered with status 403 Forbidden\. .*log-in, download it with a browser"),
+        (202, {}, r"answered with status 202 Accepted\. "),
+        (503, {}, r"answered with status 503 Service Unavailable\. The server is busy or broken: try again later"),
         (206, {"Content-Range": "bytes 7-9/10"}, r"broke off 6 times without a new byte \(the server has another file"),
     ],
 )
@@ -294,13 +290,13 @@ def test_no_room(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyP
         free: int
 
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2_999_999))
-    with pytest.raises(HarveysegError, match=r"3,000,000 bytes are still to come, and only 2,999,999 are free"):
+    with pytest.raises(HarveysegError, match=r"3,000,000 more bytes are needed, and only 2,999,999 are free"):
         fetch(f"{server.address}/file", tmp_path / "file")
     monkeypatch.undo()
     # /dev/full answers each write as a full disk does.
     (tmp_path / "file.part").symlink_to("/dev/full")
     monkeypatch.setattr(Path, "unlink", lambda path, missing_ok: None)
-    with pytest.raises(HarveysegError, match=r"file\.part: the disk is full .* make room, then run the command again"):
+    with pytest.raises(HarveysegError, match=r"file\.part: cannot be written \(No space left .* Free some disk space"):
         fetch(f"{server.address}/file", tmp_path / "file")
 
 
@@ -330,5 +326,5 @@ def test_json(server: FileServer) -> None:
     assert fetch_json(f"{server.address}/list", {"page": 2}) == [{"id": 1}]
     with pytest.raises(HarveysegError, match=r"/page: the answer is not JSON .* log-in page"):
         fetch_json(f"{server.address}/page")
-    with pytest.raises(HarveysegError, match=r"/absent: there is no such file \(404\)"):
+    with pytest.raises(HarveysegError, match=r"/absent: the server answered with status 404"):
         fetch_json(f"{server.address}/absent")

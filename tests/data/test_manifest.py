@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from harveyseg.data.manifest import read_manifest, verify, write_manifest, write_skipped
+from harveyseg.data.manifest import read_manifest, verify_photos, write_manifest, write_skipped
 from harveyseg.errors import HarveysegError
 from helpers.damage import Damage, copy, cut, damaged, empty, remove, write, zeroed
 from helpers.photos import encoded, huge, mask, palette, photo, png, see_through, turned, with_value
@@ -99,11 +99,11 @@ BAD: list[tuple[Damage, str]] = [
     (write("train_images/9.jpg", turned()), "train_images/9.jpg: its EXIF orientation tag (6) turns it against"),
     (
         write("train_images/9.JPEG", encoded(photo(8))),
-        "train_images/9.jpg: its id '9' is that of train_images/9.JPEG, too; ids must be unique",
+        "train_images/9.jpg: has the same id '9' as train_images/9.JPEG; ids must be unique",
     ),
     (
         write("train_images/20.jpg", encoded(photo(8))),
-        "train_images/20.jpg: its id '20' is that of test_images/20.jpg, too; ids must be unique",
+        "train_images/20.jpg: has the same id '20' as test_images/20.jpg; ids must be unique",
     ),
     (
         copy("train_images/9.jpg", "test_images/21.jpg"),
@@ -113,11 +113,11 @@ BAD: list[tuple[Damage, str]] = [
     (write("train_masks/9.jpg", b""), "train_masks/9.jpg: must end in .png"),
     (
         lambda folder: (folder / "train_masks").rename(folder / "train_images/Train_Masks"),
-        "train_images/Train_Masks: a folder inside train_images; put it beside train_images, or rename it if",
+        "train_images/Train_Masks: a folder inside train_images; move it next to train_images, or rename it if",
     ),
     (
         lambda folder: (folder / "train_images/back").symlink_to(folder / "train_images"),
-        "train_images/back: a link to a folder that it lies in; remove it",
+        "train_images/back: a link to a folder that contains it; remove it",
     ),
 ]
 
@@ -126,11 +126,11 @@ BAD: list[tuple[Damage, str]] = [
 def test_bad_input(folder: Path, damage: Damage, message: str) -> None:
     damage(folder)
     with pytest.raises(HarveysegError, match=re.escape(message)) as caught:
-        verify(folder)
+        verify_photos(folder)
     assert str(caught.value).startswith(f"the photos in {folder}: ")
-    remedy = "Mend or remove these files (or fetch them again), then run `dvc repro download`."
+    remedy = "Fix or remove these files (or fetch them again), then run `dvc repro download`."
     structural = re.search("folder|holds no photo", message)
-    assert str(caught.value).endswith(remedy + ("" if structural else " To go on without them: data.on_bad = skip."))
+    assert str(caught.value).endswith(remedy + ("" if structural else " To continue without them: data.on_bad = skip."))
 
 
 def test_all_problems_are_listed_at_once(folder: Path) -> None:
@@ -139,7 +139,7 @@ def test_all_problems_are_listed_at_once(folder: Path) -> None:
     (folder / "train_images/NA.jpg").write_bytes(b"\xff\xd8\xff")
     (folder / "test_images/20.jpg").write_bytes((folder / "train_images/9.jpg").read_bytes())
     with pytest.raises(HarveysegError) as caught:
-        verify(folder)
+        verify_photos(folder)
     lines = str(caught.value).splitlines()
     assert lines[0].endswith(": 4 problems")
     assert len(lines) == 1 + 4 + 1
@@ -148,7 +148,7 @@ def test_all_problems_are_listed_at_once(folder: Path) -> None:
 
 
 def test_manifest_of_a_good_folder(folder: Path, tmp_path: Path) -> None:
-    verified = verify(folder)
+    verified = verify_photos(folder)
     pairs, manifest = verified.pairs, verified.manifest
     assert [(pair.part, pair.id) for pair in pairs] == [
         ("train", "10"),
@@ -171,19 +171,19 @@ def test_one_training_photo_is_enough_here(folder: Path) -> None:
     for photo_id in ("10", "NA"):
         (folder / f"train_images/{photo_id}.jpg").unlink()
         (folder / f"train_masks/{photo_id}.png").unlink()
-    assert len(verify(folder).pairs) == 2
+    assert len(verify_photos(folder).pairs) == 2
 
 
 def test_test_masks_may_be_unknown(folder: Path) -> None:
     shutil.rmtree(folder / "test_masks")
-    verified = verify(folder)
+    verified = verify_photos(folder)
     pairs, manifest = verified.pairs, verified.manifest
     assert pairs[-1].mask is None
     assert manifest.iloc[-1][["mask", "mask_sha256"]].tolist() == ["", ""]
 
 
 def test_nested_folders_any_case_and_hidden_files(folder: Path) -> None:
-    flat = verify(folder).manifest
+    flat = verify_photos(folder).manifest
     for name in ("train_images", "train_masks", "test_images"):
         (folder / name).rename(folder / "moved")
         (folder / name).mkdir()
@@ -191,7 +191,7 @@ def test_nested_folders_any_case_and_hidden_files(folder: Path) -> None:
     nested = folder / "train_images/train_images"
     (nested / "9.jpg").rename(nested / "9.JPEG")
     (nested / ".DS_Store").write_bytes(b"")
-    assert verify(folder).manifest.equals(flat)
+    assert verify_photos(folder).manifest.equals(flat)
 
 
 def test_trailing_bytes_and_upright_exif_are_no_problem(folder: Path) -> None:
@@ -199,19 +199,23 @@ def test_trailing_bytes_and_upright_exif_are_no_problem(folder: Path) -> None:
     exif[0x0112] = 1
     (folder / "train_images/9.jpg").write_bytes(encoded(photo(1), exif=exif) + b"camera maker's trailer")
     (folder / "train_images/10.jpg").write_bytes(encoded(photo(0), progressive=True))
-    verify(folder)
+    verify_photos(folder)
 
 
 def test_same_photo_twice_in_training_is_warned_about(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     shutil.copy(folder / "train_images/9.jpg", folder / "train_images/10.jpg")
     with caplog.at_level(logging.WARNING):
-        verify(folder)
+        verify_photos(folder)
     assert "train_images/10.jpg and train_images/9.jpg: the same photo under several ids" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "not a manifest"), ("part,id\ntrain,1\n", r"not a manifest \(columns part, id\)"), (None, "no such file")],
+    [
+        ("", "not a table of the expected kind"),
+        ("part,id\ntrain,1\n", "lacks the columns image, mask"),
+        (None, "no such file"),
+    ],
 )
 def test_damaged_manifest(tmp_path: Path, text: str | None, message: str) -> None:
     if text is not None:
@@ -224,7 +228,7 @@ def test_damaged_manifest(tmp_path: Path, text: str | None, message: str) -> Non
 def test_photos_keep_their_format_and_bytes(folder: Path, ending: str, kind: str) -> None:
     (folder / "train_images/9.jpg").unlink()
     (folder / f"train_images/9.{ending}").write_bytes(encoded(photo(1), kind))
-    row = verify(folder).manifest.iloc[1]
+    row = verify_photos(folder).manifest.iloc[1]
     assert row["image"] == f"train_images/9.{ {'PNG': 'png', 'TIFF': 'tif'}[kind] }"
     assert row["image_sha256"] == hashlib.sha256((folder / f"train_images/9.{ending}").read_bytes()).hexdigest()
 
@@ -232,7 +236,7 @@ def test_photos_keep_their_format_and_bytes(folder: Path, ending: str, kind: str
 def test_an_opaque_alpha_channel_is_no_problem(folder: Path) -> None:
     (folder / "train_images/9.jpg").unlink()
     (folder / "train_images/9.png").write_bytes(encoded(photo(1).convert("RGBA"), "PNG"))
-    assert verify(folder).manifest["image"].tolist()[1] == "train_images/9.png"
+    assert verify_photos(folder).manifest["image"].tolist()[1] == "train_images/9.png"
 
 
 def tiff_of_16_bits() -> bytes:
@@ -267,11 +271,11 @@ def test_bad_photos_of_other_formats(folder: Path, name: str, data: bytes, messa
     (folder / "train_images/9.jpg").unlink()
     (folder / "train_images" / name).write_bytes(data)
     with pytest.raises(HarveysegError, match=re.escape(f"train_images/{name}: {message}")):
-        verify(folder)
+        verify_photos(folder)
 
 
 def test_folders_at_any_depth_in_any_case(folder: Path) -> None:
-    flat = verify(folder).manifest
+    flat = verify_photos(folder).manifest
     deep = folder / "archive/FDL21"
     deep.mkdir(parents=True)
     (folder / "train_images").rename(folder / "moved")
@@ -281,12 +285,12 @@ def test_folders_at_any_depth_in_any_case(folder: Path) -> None:
     junk = folder / "__MACOSX/train_images/._9.jpg"  # as the Archive Utility of macOS leaves it
     junk.parent.mkdir(parents=True)
     junk.write_bytes(b"")
-    assert verify(folder).manifest.equals(flat)
+    assert verify_photos(folder).manifest.equals(flat)
 
 
 def test_photos_and_masks_in_folders_of_their_own(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """By flight, by day, linked from elsewhere; masks are found by id, wherever they lie."""
-    flat = verify(folder).manifest
+    flat = verify_photos(folder).manifest
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (folder / "train_images/9.jpg").rename(elsewhere / "9.jpg")
     (folder / "train_images/flight 2").symlink_to(elsewhere)
@@ -300,19 +304,19 @@ def test_photos_and_masks_in_folders_of_their_own(folder: Path, tmp_path_factory
         (folder / old).rename(folder / new)
     (folder / "train_images/flight 3/.cache").mkdir(parents=True)
     (folder / "train_images/flight 3/.cache/9.jpg").write_bytes(b"")
-    assert verify(folder).manifest.equals(flat)
+    assert verify_photos(folder).manifest.equals(flat)
     for part, name in (("images", "10.jpg"), ("masks", "9.png")):
         target = folder / f"train_{part}/flight 9" / name
         target.parent.mkdir()
         target.write_bytes(encoded(photo(7)) if part == "images" else encoded(mask(), "PNG"))
     with pytest.raises(HarveysegError) as raised:
-        verify(folder)
+        verify_photos(folder)
     for one, other, stem in (
         ("train_images/flight 1/day/10.jpg", "train_images/flight 9/10.jpg", "10"),
         ("train_images/flight 9/10.jpg", "train_images/flight 1/day/10.jpg", "10"),
         ("train_masks/flight 9/9.png", "train_masks/done/9.png", "9"),
     ):
-        assert f"  - {one}: its id '{stem}' is that of {other}, too; ids must be unique" in str(raised.value)
+        assert f"  - {one}: has the same id '{stem}' as {other}; ids must be unique" in str(raised.value)
 
 
 def test_a_folder_that_cannot_be_listed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,20 +330,20 @@ def test_a_folder_that_cannot_be_listed(folder: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(Path, "iterdir", refused)
     with pytest.raises(HarveysegError, match=r"train_images/locked: cannot be listed \(Permission denied\)"):
-        verify(folder, skip=True)
+        verify_photos(folder, skip=True)
 
 
 def test_several_folders_of_one_name_are_not_chosen_from(folder: Path) -> None:
     shutil.copytree(folder / "train_images", folder / "backup/Train_images")
     with pytest.raises(HarveysegError) as caught:
-        verify(folder, skip=True)
+        verify_photos(folder, skip=True)
     assert "train_images: 2 folders have this name: train_images, backup/Train_images; keep one" in str(caught.value)
 
 
 def test_bad_files_can_be_left_out(folder: Path, tmp_path: Path) -> None:
-    clean = verify(folder).manifest
+    clean = verify_photos(folder).manifest
     damaged(folder)
-    verified = verify(folder, skip=True)
+    verified = verify_photos(folder, skip=True)
     assert [(pair.part, pair.id) for pair in verified.pairs] == [("train", "10"), ("test", "20"), ("test", "21")]
     good = clean["id"].isin(["10", "20"])
     assert (
@@ -359,15 +363,17 @@ def test_bad_files_can_be_left_out(folder: Path, tmp_path: Path) -> None:
         "test_images/22.jpg": "the file is empty",
         "test_images/notes.txt": "must end in .jpg or ",
     }
-    with pytest.raises(HarveysegError, match=r": 9 problems\n(.*\n)+.*To go on without them: data\.on_bad = skip\.$"):
-        verify(folder)
+    with pytest.raises(
+        HarveysegError, match=r": 9 problems\n(.*\n)+.*To continue without them: data\.on_bad = skip\.$"
+    ):
+        verify_photos(folder)
 
 
 def test_of_two_photos_of_one_id_none_is_chosen(folder: Path) -> None:
     write("train_images/9.JPEG", encoded(photo(8)))(folder)
     write("train_images/20.jpg", encoded(photo(9)))(folder)
     write("train_masks/20.png", encoded(mask(), "PNG"))(folder)
-    ids = [pair.id for pair in verify(folder, skip=True).pairs]
+    ids = [pair.id for pair in verify_photos(folder, skip=True).pairs]
     assert ids == ["10", "NA", "20"]  # of the one in both parts, the test photo stays
 
 
@@ -379,9 +385,9 @@ def test_ids_that_differ_only_in_case(folder: Path) -> None:
         write(f"{part}_images/{stem}.jpg", encoded(photo(40 + len(stem))))(folder)
         write(f"{part}_masks/{stem}.png", encoded(mask(), "PNG"))(folder)
     with pytest.raises(HarveysegError) as raised:
-        verify(folder)
+        verify_photos(folder)
     assert str(raised.value).splitlines()[1:-1] == [
-        f"  - {file}: its id {Path(file).stem!r} is that of {other} but for case (or accents); some file systems keep "
+        f"  - {file}: its id {Path(file).stem!r} differs from {other} only in case or accents; some file systems keep "
         "only one"
         for file, other in (
             ("train_images/NA.jpg", "train_images/na.png"),
@@ -391,7 +397,7 @@ def test_ids_that_differ_only_in_case(folder: Path) -> None:
             ("train_images/\u00e9T\u00c9.jpg", "test_images/e\u0301te\u0301.jpg"),
         )
     ]
-    ids = [pair.id for pair in verify(folder, skip=True).pairs]
+    ids = [pair.id for pair in verify_photos(folder, skip=True).pairs]
     assert ids == ["10", "9", "20", "e\u0301te\u0301"]
 
 
@@ -401,20 +407,20 @@ def test_a_pipe_is_no_photo(folder: Path) -> None:
     (folder / "train_masks/9.png").unlink()
     os.mkfifo(folder / "train_masks/9.png")
     with pytest.raises(HarveysegError) as raised:
-        verify(folder)
+        verify_photos(folder)
     for name in ("train_images/8.jpg", "train_masks/9.png"):
-        assert f"  - {name}: is no regular file (a pipe, a socket or a device); remove it" in str(raised.value)
+        assert f"  - {name}: is not a regular file (a pipe, a socket or a device); remove it" in str(raised.value)
 
 
 def test_nothing_left_is_an_error_also_when_bad_files_are_left_out(folder: Path) -> None:
     write("test_images/20.jpg", b"")(folder)
     with pytest.raises(HarveysegError) as caught:
-        verify(folder, skip=True, name="s3://bucket")
+        verify_photos(folder, skip=True, name="s3://bucket")
     assert str(caught.value) == (
         "the photos in s3://bucket: 2 problems\n"
         "  - test_images/20.jpg: the file is empty\n"
         "  - test_images: nothing is left, since every photo is bad\n"
-        "Mend or remove these files (or fetch them again), then run `dvc repro download`."
+        "Fix or remove these files (or fetch them again), then run `dvc repro download`."
     )
 
 
@@ -430,7 +436,7 @@ def test_files_that_cannot_be_read_or_named(folder: Path, tmp_path: Path) -> Non
         (folder / "odd.jpg").rename(folder / f"train_images/{stem}.jpg")
         (folder / "odd.png").rename(folder / f"train_masks/{stem}.png")
     with pytest.raises(HarveysegError) as raised:
-        verify(folder)
+        verify_photos(folder)
     lines = str(raised.value).splitlines()
     for line in (
         "train_images/9.jpg: cannot be read (No such file or directory)",
@@ -439,7 +445,7 @@ def test_files_that_cannot_be_read_or_named(folder: Path, tmp_path: Path) -> Non
         r"train_masks/a\nb.png: its name has control characters or is not UTF-8; rename it",
     ):
         assert f"  - {line}" in lines
-    left = verify(folder, skip=True)
+    left = verify_photos(folder, skip=True)
     assert [pair.id for pair in left.pairs] == ["10", "20"]
     write_skipped(tmp_path / "skipped.csv", left.skipped)
     assert len(pd.read_csv(tmp_path / "skipped.csv")) == 6

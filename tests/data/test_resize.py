@@ -14,24 +14,14 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from harveyseg.classes import SCORE_SIZE as SCORED_AT
+from harveyseg.arrays import ClassMap
+from harveyseg.classes import SCORE_SIZE
 from harveyseg.config.settings import parse
-from harveyseg.data.cache import (
-    COUNTS,
-    SCORE_SIZE,
-    ResizeParams,
-    build_cache,
-    load_part,
-    load_score_masks,
-    majority,
-    nearest,
-    read_photo,
-)
-from harveyseg.data.manifest import verify, write_manifest
-from harveyseg.data.sources import DataParams, gather
+from harveyseg.data.cache import COUNTS, ResizeParams, build_cache, load_part, load_score_masks, read_resized_photo
+from harveyseg.data.manifest import verify_photos, write_manifest
+from harveyseg.data.resize import majority_classes, nearest_classes
+from harveyseg.data.sources import DataParams, download_source
 from harveyseg.errors import HarveysegError
-
-Bytes = npt.NDArray[np.uint8]
 
 REAL = Path(os.environ.get("HARVEYSEG_DATA") or Path(__file__).resolve().parents[3] / "shared/data/harvey")
 needs_photos = pytest.mark.skipif(
@@ -40,7 +30,7 @@ needs_photos = pytest.mark.skipif(
 SIZES = [((7, 5), (3, 4)), ((12, 16), (4, 4)), ((11, 9), (11, 9)), ((5, 6), (8, 7)), ((6, 4), (5, 9))]
 
 
-def slow_nearest(mask: Bytes, size: tuple[int, int]) -> Bytes:
+def slow_nearest(mask: ClassMap, size: tuple[int, int]) -> ClassMap:
     result = np.zeros(size, np.uint8)
     for row in range(size[0]):
         for column in range(size[1]):
@@ -50,7 +40,7 @@ def slow_nearest(mask: Bytes, size: tuple[int, int]) -> Bytes:
     return result
 
 
-def slow_majority(mask: Bytes, size: tuple[int, int]) -> Bytes:
+def slow_majority(mask: ClassMap, size: tuple[int, int]) -> ClassMap:
     """The mask enlarged until every target pixel is a whole block, and the blocks' pixels counted one by one."""
     fine = mask.repeat(size[0], axis=0).repeat(size[1], axis=1)
     result = np.zeros(size, np.uint8)
@@ -62,17 +52,17 @@ def slow_majority(mask: Bytes, size: tuple[int, int]) -> Bytes:
     return result
 
 
-def smooth_photo(height: int, width: int) -> Bytes:
+def smooth_photo(height: int, width: int) -> ClassMap:
     noise = np.random.default_rng(0).integers(0, 256, (height // 40, width // 40, 3)).astype(np.uint8)
     return np.asarray(cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def decode(path: Path) -> Bytes:
+def decode(path: Path) -> ClassMap:
     """The full decode, by Pillow."""
     return np.asarray(Image.open(path))
 
 
-def psnr(a: Bytes, b: npt.NDArray[Any]) -> float:
+def psnr(a: ClassMap, b: npt.NDArray[Any]) -> float:
     return float(10 * np.log10(255**2 / np.mean((a.astype(np.float64) - b) ** 2)))
 
 
@@ -89,7 +79,7 @@ def raw(tmp_path: Path) -> Path:
             mask = random.integers(0, 25, (height, width)).astype(np.uint8)
             Image.fromarray(photo).save(folder / f"{part}_images/{part}{number}.jpg", quality=95)
             Image.fromarray(mask).save(folder / f"{part}_masks/{part}{number}.png")
-    write_manifest(folder / "manifest.csv", verify(folder).manifest)
+    write_manifest(folder / "manifest.csv", verify_photos(folder).manifest)
     (folder / "source.json").write_text(json.dumps({"source": "directory", "detail": {}, "hash": "abc"}))
     return folder
 
@@ -97,20 +87,20 @@ def raw(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(("full", "size"), SIZES)
 def test_nearest_samples_the_centre(full: tuple[int, int], size: tuple[int, int]) -> None:
     mask = np.random.default_rng(0).integers(0, 25, full).astype(np.uint8)
-    assert np.array_equal(nearest(mask, size), slow_nearest(mask, size))
+    assert np.array_equal(nearest_classes(mask, size), slow_nearest(mask, size))
 
 
 @pytest.mark.parametrize("full", [(4000, 3000), (4592, 3072), (1600, 1200), (1837, 1229), (201, 150)])
 def test_nearest_at_the_scoring_size_is_pillows(full: tuple[int, int]) -> None:
     mask = np.random.default_rng(0).integers(0, 25, full).astype(np.uint8)
     pillow = Image.fromarray(mask).resize((SCORE_SIZE, SCORE_SIZE), Image.Resampling.NEAREST)
-    assert np.array_equal(nearest(mask, (SCORE_SIZE, SCORE_SIZE)), np.asarray(pillow))
+    assert np.array_equal(nearest_classes(mask, (SCORE_SIZE, SCORE_SIZE)), np.asarray(pillow))
 
 
 def test_nearest_is_not_shifted_as_opencvs_is() -> None:
     mask = np.repeat(np.arange(8, dtype=np.uint8), 4)[None].repeat(32, axis=0)  # stripes 4 pixels wide
     mask = np.roll(mask, 1, axis=1)
-    assert np.array_equal(nearest(mask, (8, 8))[0], np.arange(8))
+    assert np.array_equal(nearest_classes(mask, (8, 8))[0], np.arange(8))
     assert not np.array_equal(cv2.resize(mask, (8, 8), interpolation=cv2.INTER_NEAREST)[0], np.arange(8))
 
 
@@ -118,12 +108,12 @@ def test_nearest_is_not_shifted_as_opencvs_is() -> None:
 @pytest.mark.parametrize("classes", [2, 25])
 def test_majority_counts_shares_of_pixels(full: tuple[int, int], size: tuple[int, int], classes: int) -> None:
     mask = np.random.default_rng(2).integers(0, classes, full).astype(np.uint8)
-    assert np.array_equal(majority(mask, size), slow_majority(mask, size))
+    assert np.array_equal(majority_classes(mask, size), slow_majority(mask, size))
 
 
 def test_majority_gives_ties_to_the_lowest_id() -> None:
     mask = np.array([[3, 2, 9, 9], [2, 3, 4, 4], [7, 7, 7, 7], [7, 7, 7, 7]], np.uint8)
-    assert majority(mask, (2, 2)).tolist() == [[2, 4], [7, 7]]
+    assert majority_classes(mask, (2, 2)).tolist() == [[2, 4], [7, 7]]
 
 
 @pytest.mark.parametrize("k", [2, 4, 8])
@@ -133,7 +123,7 @@ def test_photo_is_the_mean_of_blocks(tmp_path: Path, k: int) -> None:
     Image.fromarray(smooth_photo(*full)).save(tmp_path / "photo.jpg", quality=95)
     decoded = decode(tmp_path / "photo.jpg").astype(np.float64)
     means = decoded.reshape(size[0], k, size[1], k, 3).mean(axis=(1, 3))
-    photo = read_photo(tmp_path / "photo.jpg", full, size)
+    photo = read_resized_photo(tmp_path / "photo.jpg", full, size)
     if k == 2:  # a full decode: only rounding differs
         assert np.abs(photo - means).max() <= 1
     else:
@@ -158,7 +148,7 @@ def test_photo_of_another_format_is_the_mean_of_blocks(
     image = Image.fromarray(pixels)
     (image.convert("RGBA") if alpha else image).save(tmp_path / name, **options)
     means = pixels.reshape(64, 8, 96, 8, 3).mean(axis=(1, 3))
-    assert np.abs(read_photo(tmp_path / name, pixels.shape[:2], (64, 96)) - means).max() <= 1
+    assert np.abs(read_resized_photo(tmp_path / name, pixels.shape[:2], (64, 96)) - means).max() <= 1
 
 
 def test_photo_keeps_red_red_and_ignores_an_orientation(tmp_path: Path) -> None:
@@ -167,7 +157,7 @@ def test_photo_keeps_red_red_and_ignores_an_orientation(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(photo).save(tmp_path / "photo.jpg", exif=exif)
-    read = read_photo(tmp_path / "photo.jpg", (64, 128), (32, 64))
+    read = read_resized_photo(tmp_path / "photo.jpg", (64, 128), (32, 64))
     assert read.shape == (32, 64, 3)
     assert np.abs(read.reshape(-1, 3).mean(axis=0) - (200, 0, 0)).max() < 3
 
@@ -176,7 +166,7 @@ def test_photo_of_odd_size_is_not_shifted(tmp_path: Path) -> None:
     """A ramp whose last columns would be off if the decoder's rounded-up size were taken for the photo's."""
     ramp = np.linspace(0, 255, 2055).astype(np.uint8)[None, :, None].repeat(520, axis=0).repeat(3, axis=2)
     Image.fromarray(ramp).save(tmp_path / "photo.jpg", quality=100, subsampling=0)
-    read = read_photo(tmp_path / "photo.jpg", (520, 2055), (64, 128))
+    read = read_resized_photo(tmp_path / "photo.jpg", (520, 2055), (64, 128))
     centres = (np.arange(128) + 0.5) / 128 * 255
     assert np.abs(read[:, :, 1].mean(axis=0) - centres).max() < 1
 
@@ -186,7 +176,7 @@ def test_photo_smaller_than_the_target_is_interpolated(tmp_path: Path) -> None:
     decoded = decode(tmp_path / "photo.jpg")
     columns = decoded.reshape(100, 4, 40, 3).mean(axis=1).round().astype(np.uint8)
     expected = cv2.resize(columns, (64, 100), interpolation=cv2.INTER_LINEAR)
-    assert np.abs(read_photo(tmp_path / "photo.jpg", (400, 40), (100, 64)).astype(int) - expected).max() <= 1
+    assert np.abs(read_resized_photo(tmp_path / "photo.jpg", (400, 40), (100, 64)).astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("method", ["nearest", "majority"])
@@ -201,15 +191,15 @@ def test_cache_of_a_small_set(raw: Path, tmp_path: Path, method: str) -> None:
     assert test.masks is None
     assert list(test.photos.columns) == ["id", "width", "height"]
     assert test.photos.to_numpy().tolist() == [["test0", 128, 96], ["test1", 80, 64]]
-    resized = nearest if method == "nearest" else majority
+    resize = nearest_classes if method == "nearest" else majority_classes
     for part, cached in (("train", train), ("test", test)):
         score_masks = load_score_masks(tmp_path / "cache/score", part)
         assert score_masks is not None
         for index, photo_id in enumerate(cached.ids):
             mask = np.asarray(Image.open(raw / f"{part}_masks/{photo_id}.png"))
-            assert np.array_equal(score_masks[index], nearest(mask, (1024, 1024)))
+            assert np.array_equal(score_masks[index], nearest_classes(mask, (1024, 1024)))
             if cached.masks is not None:
-                assert np.array_equal(cached.masks[index], resized(mask, (64, 96)))
+                assert np.array_equal(cached.masks[index], resize(mask, (64, 96)))
 
 
 def test_statistics_are_those_of_the_whole_arrays(raw: Path, tmp_path: Path) -> None:
@@ -259,14 +249,10 @@ def test_other_wrong_settings(values: dict[str, object]) -> None:
         ResizeParams.model_validate({"size": 256, **values})
 
 
-def test_scoring_size_is_that_of_the_score() -> None:
-    assert SCORE_SIZE == SCORED_AT  # two constants, since the cache must not be rebuilt when the score's code changes
-
-
 @needs_photos
 def test_real_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     start = time.perf_counter()
-    gather(DataParams(source="directory", path=str(REAL)), tmp_path, tmp_path / "raw")
+    download_source(DataParams(source="directory", path=str(REAL)), tmp_path, tmp_path / "raw")
     verified = time.perf_counter()
     build_cache(tmp_path / "raw", tmp_path / "cache", ResizeParams(size=256))
     cached = time.perf_counter()

@@ -9,7 +9,7 @@ import pytest
 
 from harveyseg.config.settings import parse
 from harveyseg.data.cache import COUNTS
-from harveyseg.data.split import SplitParams, group_labels, imbalance, make_folds, summary
+from harveyseg.data.split import SplitParams, fold_imbalance, group_labels, make_folds, summarise_folds
 from harveyseg.errors import HarveysegError
 
 ROOT = Path("absent")
@@ -75,7 +75,7 @@ def test_stratified_is_more_even_than_random() -> None:
     photos = random_table(150, 7)
     presence = photos[list(COUNTS[1:])].to_numpy() > 0
     scores = {
-        method: imbalance(split(photos, method=method)["fold"].to_numpy(), presence, 5)
+        method: fold_imbalance(split(photos, method=method)["fold"].to_numpy(), presence, 5)
         for method in ("stratified", "random")
     }
     assert scores["stratified"] < 0.8 * scores["random"]
@@ -83,8 +83,8 @@ def test_stratified_is_more_even_than_random() -> None:
 
 def test_imbalance_in_closed_form() -> None:
     presence = np.array([[1, 1], [1, 0], [1, 0], [1, 0]], bool)
-    assert imbalance(np.array([0, 0, 1, 1]), presence, 2) == pytest.approx(0 + (0 + 1) / 2)
-    assert imbalance(np.array([0, 0, 0, 1]), presence[:, :1], 2) == pytest.approx(0.5 + 0.5)
+    assert fold_imbalance(np.array([0, 0, 1, 1]), presence, 2) == pytest.approx(0 + (0 + 1) / 2)
+    assert fold_imbalance(np.array([0, 0, 0, 1]), presence[:, :1], 2) == pytest.approx(0.5 + 0.5)
 
 
 def test_random_without_groups_is_the_reports_single_split() -> None:
@@ -95,7 +95,7 @@ def test_random_without_groups_is_the_reports_single_split() -> None:
 def test_class_of_one_group_is_absent_elsewhere_and_that_is_normal() -> None:
     photos = table([str(i * 100) for i in range(10)], [[1, 24] if i == 3 else [1] for i in range(10)])
     folds = split(photos, folds=2)
-    rows = summary(folds, photos)
+    rows = summarise_folds(folds, photos)
     assert rows["photos"].tolist() == [5, 5]
     assert rows["groups"].tolist() == [5, 5]
     home = folds["fold"].tolist()[3]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
-from harveyseg.data.cache import CachedPart, read_photo
+from harveyseg.data.cache import CachedPart, read_resized_photo
 from harveyseg.data.manifest import COLUMNS
 from harveyseg.ensemble.external import add_runs, find_models
 from harveyseg.ensemble.members import Members, load_members
@@ -111,7 +111,7 @@ def part() -> CachedPart:
 def plain(weights: Path, photo: Path, size: int) -> npt.NDArray[np.uint8]:
     """One photo through the network, the long way."""
     trained = load_network(weights)
-    pixels = torch.from_numpy(read_photo(photo, PHOTO, (size, size))).permute(2, 0, 1).float() / 255
+    pixels = torch.from_numpy(read_resized_photo(photo, PHOTO, (size, size))).permute(2, 0, 1).float() / 255
     inputs = (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
     with torch.inference_mode():
         probabilities = trained.network(inputs[None]).softmax(1)[0]

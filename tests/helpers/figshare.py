@@ -12,7 +12,7 @@ from PIL import Image
 
 from harveyseg.config.settings import parse
 from harveyseg.data.manifest import read_manifest
-from harveyseg.data.sources import DataParams, gather
+from harveyseg.data.sources import DataParams, download_source
 from helpers.file_server import FileServer
 
 IMAGES, MASKS = 19961336, 19961426
@@ -103,8 +103,8 @@ def contents(raw: Path) -> dict[str, bytes]:
 
 
 def get(project: Path, **values: Any) -> dict[str, bytes]:
-    """Gather into a project's data/raw."""
-    gather(parse(DataParams, {"source": "figshare", **values}, "data"), project, project / "data/raw")
+    """Download into a project's data/raw."""
+    download_source(parse(DataParams, {"source": "figshare", **values}, "data"), project, project / "data/raw")
     return contents(project / "data/raw")
 
 

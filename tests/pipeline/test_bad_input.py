@@ -28,7 +28,7 @@ from safetensors.numpy import save_file
 from harveyseg import cli
 from harveyseg.config.settings import load
 from harveyseg.data.archives import unpack
-from harveyseg.data.sources import DataParams, gather, zenodo
+from harveyseg.data.sources import DataParams, download_source, zenodo
 from harveyseg.data.sources.kaggle import KaggleParams
 from harveyseg.errors import HarveysegError
 from harveyseg.training.checkpoint import Checkpoint
@@ -134,7 +134,7 @@ def wrong_file(name: str, text: str, command: Callable[[], object]) -> Action:
 
 
 def directory(**data: Any) -> Action:
-    return lambda folder: gather(DataParams(source="directory", **data), folder, folder / "data/raw")
+    return lambda folder: download_source(DataParams(source="directory", **data), folder, folder / "data/raw")
 
 
 def without_gcsfs(folder: Path) -> None:
@@ -150,7 +150,7 @@ def doi(url: str) -> Action:
             for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
                 os.environ.pop(name, None)
             server.files["/records/12"] = b'{"id": 12}'
-            gather(DataParams(source="figshare", url=url), folder, folder / "data/raw")
+            download_source(DataParams(source="figshare", url=url), folder, folder / "data/raw")
 
     return act
 
@@ -167,13 +167,13 @@ def kaggle(competition: str = COMPETITION, rules_accepted: bool = True, **enviro
             for name, value in environment.items():
                 patch.setenv(name, value)
             params = DataParams(source="kaggle", kaggle=KaggleParams(competition=competition))
-            gather(params, folder, folder / "data/raw")
+            download_source(params, folder, folder / "data/raw")
 
     return act
 
 
 def photos(damage: Action, **data: Any) -> Action:
-    """Damage a good folder of photos and gather it."""
+    """Damage a good folder of photos and verify it."""
 
     def act(folder: Path) -> None:
         for photo_id, seed in {"10": 0, "9": 1, "20": 2}.items():
@@ -310,7 +310,7 @@ def archive(content: dict[str, str], keep: int | None = None) -> Action:
     return act
 
 
-REMEDY = "\nMend or remove these files (or fetch them again), then run `dvc repro download`."
+REMEDY = "\nFix or remove these files (or fetch them again), then run `dvc repro download`."
 DOWNLOAD = "dvc repro download"
 CODE = "dvc repro code"
 SPLIT = "dvc repro split"
@@ -369,7 +369,7 @@ PARTS = [
             Case(
                 "a file is called data",
                 DOWNLOAD,
-                wrong_file("data", "", lambda: gather(DataParams(source="demo"), Path(), Path("data/raw"))),
+                wrong_file("data", "", lambda: download_source(DataParams(source="demo"), Path(), Path("data/raw"))),
             ),
             Case("an unknown preset", "harveyseg preset fast", lambda folder: harveyseg("preset", "fast")),
             Case(
@@ -503,7 +503,6 @@ PARTS = [
         [
             Case("cut off", DOWNLOAD, archive({"train_images/1.jpg": "x" * 1000}, 600)),
             Case("a path out of the folder", DOWNLOAD, archive({"../1.jpg": "x"})),
-            Case("folders that are too deep", DOWNLOAD, archive({"a/" * 65 + "1.jpg": "x"})),
             Case("no archive", DOWNLOAD, wrong_file("a.zip", "<html>", lambda: unpack(Path("a.zip"), Path("a")))),
         ],
     ),

@@ -1,281 +1,161 @@
-"""Unpacking zip and tar archives that someone else made: nothing lands outside the target, and all of it or nothing.
+"""Unpacking zip and tar archives that someone else made: nothing is written outside the target, and all or nothing.
 
-The standard library reads the formats; what it leaves to the caller is here. Every member is written by this module as
-an ordinary file, so no link, device, owner or mode of the archive reaches the disk.
+The standard library reads the formats. Every member is written here as an ordinary new file, so no link, device, owner
+or mode of the archive reaches the disk, and no member replaces another one.
 """
 
-import bz2
 import gzip
-import io
 import lzma
-import re
 import stat
 import tarfile
-import tempfile
-import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import IO, TypeVar
+from pathlib import Path, PurePath
+from typing import IO
 
 from rich.console import Console
 from rich.progress import track
 
 from harveyseg.errors import HarveysegError
+from harveyseg.files import replacing
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-"""What the names of archives end in; what a file really is, its first bytes tell."""
+"""File names of archives end in one of these; the kind of an archive is found by its first bytes."""
 
-MemberT = TypeVar("MemberT")
+Member = tuple[str, IO[bytes] | None]
+"""Name and contents; None for a folder."""
 
-_LONGEST_NAME = 1000  # bytes; photos have no such names, and each part becomes a folder and takes memory
-_LONGEST_PART = 255  # bytes; what common file systems take
-_DEEPEST = 64
+_ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 _BLOCK = 1 << 20
-_TAR_BLOCK = 512
-_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
-_DECOMPRESSORS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", lzma.open))
-_ENCRYPTED = 0x1 | 0x40 | 0x2000  # flag bits: traditional, strong, and an encrypted list of members
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an archive may grow to. The competition's is 1.8 GB of 634 files that barely shrink when packed."""
+    """How large an archive may be unpacked. The competition's holds 634 files of 1.8 GB, which barely shrink."""
 
     total_bytes: int = 50 * 10**9
-    """Of all members, unpacked."""
     files: int = 100_000
-    """Files and folders."""
     ratio: float = 100
-    """Unpacked to packed bytes, of each member and of the whole."""
+    """Unpacked to packed bytes of the whole archive."""
     ratio_from: int = 10**7
-    """Unpacked bytes below which no ratio is looked at: a small file of zeros harms nobody."""
+    """Unpacked bytes up to which any ratio is allowed."""
 
 
 class _RefusedError(Exception):
-    """Why an archive is not unpacked; becomes a ``HarveysegError`` that names the archive."""
+    """Why an archive is not unpacked."""
 
 
 def unpack(archive: Path, target: Path, limits: Limits | None = None) -> Path:
     """Unpack a zip or tar archive (also .tar.gz, .tar.bz2, .tar.xz) into the folder ``target``.
 
-    ``target`` appears only when all is there, and takes the place of an older folder of that name. Whatever goes wrong,
-    and when the process is killed, no half of it is seen under that name.
+    ``target`` appears only when it is complete, and then replaces an older folder of that name.
 
     Args:
-        archive: the file; its kind is told by its first bytes.
-        target: the folder to make; its parents are made too.
-        limits: what the archive may grow to; ``Limits()`` by default.
+        archive: the file.
+        target: the folder to make, with its parents.
+        limits: how large the archive may be; ``Limits()`` by default.
 
     Returns:
         ``target``.
 
     Raises:
-        HarveysegError: for an archive that is damaged, cut off, encrypted or of another kind, that grows beyond the
-            limits, or that holds a path out of the target, a name too long or too deep, a link, a device, or two
-            members of one name (also where only the case differs); and when the disk is full.
+        HarveysegError: when the archive is damaged, cut off, encrypted or of another kind, exceeds the limits, or holds
+            a path outside the target, a link, a device, or two members of one name; and when the disk is full.
     """
-    limits = limits or Limits()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
-        building = Path(temporary) / "new"
-        building.mkdir()
-        writer = _Writer(building, archive.stat().st_size, limits)
+    with replacing(target) as folder:
         try:
             with archive.open("rb") as opened:
-                _unpack(opened, archive.name, writer)
+                is_zip = opened.read(4) in _ZIP_MAGIC
+            with closing(_zip_members(archive) if is_zip else _tar_members(archive)) as members:
+                _write(members, folder, archive.stat().st_size, limits or Limits())
         except _RefusedError as error:
             raise HarveysegError(
                 f"{archive}: not unpacked: {error}. Remove the file, and get the archive from a source that you trust."
             ) from None
         except _DAMAGED as error:
-            raise _damaged(archive, writer, error) from None
+            raise _damaged(archive, error) from None
         except OSError as error:
-            if error.errno is None or isinstance(error, gzip.BadGzipFile):  # how gzip and bz2 say that data are invalid
-                raise _damaged(archive, writer, error) from None
+            if error.errno is None:  # how bz2 reports invalid data
+                raise _damaged(archive, error) from None
             raise HarveysegError(
-                f"{archive}: could not be unpacked to {target.parent} ({error.strerror}; member {writer.member!r}). "
-                "Make room there, or mend the folder's permissions, then run the command again."
+                f"{archive}: could not be unpacked to {target.parent} ({error.strerror}). "
+                "Free some disk space or fix the folder's permissions, then run the command again."
             ) from None
-        if target.exists():
-            target.rename(Path(temporary) / "old")
-        building.rename(target)
     return target
 
 
-class _Writer:
-    """Writes members below a folder, and refuses what may not be written."""
-
-    def __init__(self, folder: Path, packed: int, limits: Limits) -> None:
-        self._folder = folder
-        self._packed = packed
-        self._limits = limits
-        self._files: set[str] = set()
-        self._folders: set[str] = set()
-        self._written = 0
-        self.member = ""
-        """The member that is being written, for messages."""
-
-    def begin(self, name: str, is_folder: bool) -> Path | None:
-        """Check a member's name; the path to write it to, or None for a folder."""
-        self.member = name
-        parts = _safe_parts(name)
-        keys = ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
-        # On the file systems of macOS and Windows these would be one file, and the second would overwrite the first.
-        keys = [unicodedata.normalize("NFC", key).casefold() for key in keys]
-        above = keys if is_folder else keys[:-1]
-        if (not is_folder and (not parts or keys[-1] in self._files | self._folders)) or self._files & set(above):
-            raise _RefusedError(f"the member {name!r} occurs twice (perhaps in another case)")
-        self._folders.update(above)
-        if not is_folder:
-            self._files.add(keys[-1])
-        if len(self._files) + len(self._folders) > self._limits.files:
-            raise _RefusedError(f"it holds more than {self._limits.files} files and folders")
-        if is_folder:
-            return None
-        path = self._folder.joinpath(*parts)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def copy(self, source: IO[bytes], path: Path, packed: int) -> None:
-        """Write a member, counting what really comes, whatever its header claims.
-
-        Args:
-            source: the member's bytes.
-            path: the file to write.
-            packed: how many bytes it takes in the archive.
-        """
-        size = 0
-        with path.open("xb") as opened:
-            while block := source.read(_BLOCK):
-                size += len(block)
-                self._written += len(block)
-                self.check(self._written)
-                self._check_ratio(size, packed, f"the member {self.member!r}")
-                opened.write(block)
-
-    def check(self, unpacked: int) -> None:
-        """Refuse an archive of which so many bytes were unpacked, or are claimed to come."""
-        if unpacked > self._limits.total_bytes:
-            raise _RefusedError(f"unpacked it is larger than {self._limits.total_bytes:,} bytes")
-        self._check_ratio(unpacked, self._packed, "it")
-
-    def _check_ratio(self, unpacked: int, packed: int, what: str) -> None:
-        if unpacked > max(self._limits.ratio_from, self._limits.ratio * packed):
-            raise _RefusedError(
-                f"{what} grows to more than {self._limits.ratio:g} times its packed size, like a zip bomb"
-            )
+def _write(members: Iterator[Member], folder: Path, packed: int, limits: Limits) -> None:
+    """Write all members below ``folder``; counts the bytes that are read, whatever the headers claim."""
+    written = 0
+    for count, (name, source) in enumerate(members, start=1):
+        if count > limits.files:
+            raise _RefusedError(f"it holds more than {limits.files} files and folders")
+        path = PurePath(name)
+        if path.anchor or ".." in path.parts:
+            raise _RefusedError(f"the member {name!r} would be written outside the folder")
+        try:
+            if source is None:
+                (folder / path).mkdir(parents=True, exist_ok=True)
+                continue
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            with (folder / path).open("xb") as target:
+                while block := source.read(_BLOCK):
+                    written += len(block)
+                    if written > limits.total_bytes:
+                        raise _RefusedError(f"unpacked it is larger than {limits.total_bytes:,} bytes")
+                    if written > max(limits.ratio_from, limits.ratio * packed):
+                        raise _RefusedError(f"it grows to more than {limits.ratio:g} times its packed size")
+                    target.write(block)
+        except (FileExistsError, NotADirectoryError):
+            raise _RefusedError(f"the member {name!r} occurs twice") from None
 
 
-def _unpack(opened: io.BufferedReader, name: str, writer: _Writer) -> None:
-    start = opened.read(265)
-    opened.seek(0)
-    if start[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-        _unpack_zip(opened, name, writer)
-        return
-    for magic, decompress in _DECOMPRESSORS:
-        if start.startswith(magic):
-            with decompress(opened, "rb") as stream:
-                _unpack_tar(_Forward(stream, writer), name, writer)
-            return
-    if start[257:262] != b"ustar":
-        raise _RefusedError("it is no zip or tar archive")
-    _unpack_tar(_Forward(opened, writer), name, writer)
+def _zip_members(archive: Path) -> Generator[Member, None, None]:
+    with zipfile.ZipFile(archive) as opened:
+        for info in track(opened.infolist(), f"Unpacking {archive.name}", console=Console(stderr=True)):
+            if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise _RefusedError(f"the member {info.filename!r} is a link or a device")
+            if info.is_dir():
+                yield info.filename, None
+                continue
+            try:
+                source = opened.open(info)
+            except RuntimeError as error:  # encrypted, or compressed by an unknown method
+                raise _RefusedError(f"the member {info.filename!r} cannot be read ({error})") from None
+            with source:
+                yield info.filename, source
 
 
-def _unpack_zip(opened: io.BufferedReader, name: str, writer: _Writer) -> None:
-    with zipfile.ZipFile(opened) as members:
-        infos = members.infolist()
-        writer.check(sum(info.file_size for info in infos))  # before anything is written
-        for info in _shown(infos, name):
-            # ZipFile cuts a name off at a NUL; the original shows it.
-            path = writer.begin(info.orig_filename, info.is_dir())
-            kind = stat.S_IFMT(info.external_attr >> 16)
-            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise _RefusedError(f"the member {info.filename!r} is a link or a device, no file")
-            if info.flag_bits & _ENCRYPTED:
-                raise _RefusedError(f"the member {info.filename!r} is encrypted, and no password can be given here")
-            if path is not None:
-                try:
-                    with members.open(info) as source:
-                        writer.copy(source, path, info.compress_size)
-                except NotImplementedError as error:
-                    raise _RefusedError(f"the member {info.filename!r} is packed in an unknown way ({error})") from None
+class _StrictTarInfo(tarfile.TarInfo):
+    """A header; tarfile would take one that it cannot read for the end of the archive, and members would be lost."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "_StrictTarInfo":
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise  # a block of zeros, which is the end
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"the end is missing or a header is unreadable: {error}") from None
 
 
-def _unpack_tar(stream: "_Forward", name: str, writer: _Writer) -> None:
-    with tarfile.open(fileobj=stream, mode="r:") as members:
-        for info in _shown(members, name):
-            path = writer.begin(info.name, info.isdir())
-            if not (info.isdir() or info.isreg()) or info.issparse():
-                raise _RefusedError(f"the member {info.name!r} is a link, a device or sparse, no ordinary file")
-            source = members.extractfile(info)
-            if path is not None and source is not None:
-                writer.copy(source, path, info.size)
-    # tarfile takes a header that it cannot read for the end. The real end is a block of zeros.
-    if stream.last != bytes(_TAR_BLOCK):
-        raise EOFError("the end is missing or a header is unreadable")
-    while stream.read(_BLOCK):  # only at its end does a decompressor check the checksum
-        pass
-
-
-class _Forward(io.RawIOBase):
-    """A stream that tarfile reads from front to back; it counts what comes, and never holds much in memory."""
-
-    def __init__(self, stream: io.BufferedIOBase, writer: _Writer) -> None:
-        super().__init__()
-        self._stream = stream
-        self._writer = writer
-        self._position = 0
-        self.last = b""
-        """What the last read gave."""
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
-        """Skip forward to a position."""
-        if position < self._position:
-            raise tarfile.ReadError("a header points backwards")
-        while self._position < position and self.read(min(_BLOCK, position - self._position)):
+def _tar_members(archive: Path) -> Generator[Member, None, None]:
+    with tarfile.open(archive, tarinfo=_StrictTarInfo) as opened:
+        for info in track(opened, f"Unpacking {archive.name}", console=Console(stderr=True)):
+            if not (info.isdir() or info.isreg()):
+                raise _RefusedError(f"the member {info.name!r} is a link or a device")
+            yield info.name, None if info.isdir() else opened.extractfile(info)
+        while opened.fileobj is not None and opened.fileobj.read(_BLOCK):  # checksums are verified at the very end
             pass
-        return self._position
-
-    def read(self, size: int = -1) -> bytes:
-        """Read ``size`` bytes, or what is left."""
-        if size > 16 * _BLOCK:  # names and comments of a member are read at once
-            raise _RefusedError("a header claims more than 16 MiB")
-        self.last = self._stream.read(size)
-        self._position += len(self.last)
-        self._writer.check(self._position)
-        return self.last
 
 
-def _safe_parts(name: str) -> tuple[str, ...]:
-    """The parts of a member's path below the target."""
-    long = len(name.encode("utf-8", "surrogateescape")) > _LONGEST_NAME
-    if long or name.count("/") > _DEEPEST:
-        why = f"has a name of more than {_LONGEST_NAME} bytes" if long else f"lies in more than {_DEEPEST} folders"
-        raise _RefusedError(f"the member {name[:60]!r}... {why}")
-    if "\\" in name or not name.isprintable():
-        raise _RefusedError(f"the member {name!r} has a backslash or a control character in its name")
-    if name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in name.split("/"):
-        raise _RefusedError(f"the member {name!r} would be written outside the folder")
-    parts = PurePosixPath(name).parts
-    if any(len(part.encode()) > _LONGEST_PART for part in parts):
-        raise _RefusedError(f"the member {name!r} has a name of more than {_LONGEST_PART} bytes")
-    return parts
-
-
-def _shown(members: Iterable[MemberT], name: str) -> Iterator[MemberT]:
-    """The members, with a bar that shows how far one is."""
-    yield from track(members, f"Unpacking {name}", console=Console(stderr=True))
-
-
-def _damaged(archive: Path, writer: _Writer, error: Exception) -> HarveysegError:
-    where = f" at the member {writer.member!r}" if writer.member else ""
+def _damaged(archive: Path, error: Exception) -> HarveysegError:
+    cause = str(error).partition(":\n")[0]  # tarfile lists all formats that it tried
     return HarveysegError(
-        f"{archive}: the archive is damaged or cut off{where} ({error}). Remove the file and download it again."
+        f"{archive}: the archive is damaged, cut off, or no zip or tar archive ({cause}). "
+        "Remove the file and download it again."
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from harveyseg.data.cache import CachedPart, read_photo
+from harveyseg.data.cache import CachedPart, read_resized_photo
 from harveyseg.data.manifest import read_manifest
 from harveyseg.ensemble.members import Members
 from harveyseg.errors import HarveysegError, raise_problems
@@ -152,7 +152,7 @@ def _predict(
     """Probabilities of photos that are read at the network's size, a few at a time."""
 
     def read(photo: tuple[Path, tuple[int, int]]) -> npt.NDArray[np.uint8]:
-        return read_photo(*photo, trained.size)
+        return read_resized_photo(*photo, trained.size)
 
     def parts() -> Iterator[PredictedMaps]:
         with ThreadPoolExecutor(params.threads) as pool:

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from harveyseg.config.settings import parse
 from harveyseg.data.cache import load_part, load_score_masks
-from harveyseg.data.sources import DataParams, gather
+from harveyseg.data.sources import DataParams, download_source
 from harveyseg.errors import HarveysegError
 from harveyseg.pipeline.identity import new_record
 from harveyseg.tracking.client import Tracker
@@ -113,7 +113,7 @@ def test_bad_files_that_are_left_out_are_told_down_to_the_table(mixed: Path, tmp
     assert (part.ids, part.skipped) == (("2", "3"), 2)
     records = []
     for fold in (0, 1):
-        record = new_record(unet_config(), fold, part, "5" * 64, "key", torch.device("cpu"), tmp_path)
+        record = new_record(unet_config(), fold, part, "5" * 64, "key", torch.device("cpu"), torch.float32, tmp_path)
         with tracker.run(record) as tracked:
             record.run_id = tracked.id
         records.append(record)
@@ -126,7 +126,7 @@ def test_bad_files_that_are_left_out_are_told_down_to_the_table(mixed: Path, tmp
 def test_a_set_without_bad_files_is_the_same_with_skip(mixed: Path, tmp_path: Path) -> None:
     for on_bad in ("error", "skip"):
         values = {"source": "directory", "path": "photos", "classes": COLOURS, "on_bad": on_bad}
-        gather(parse(DataParams, values, "data"), tmp_path, tmp_path / on_bad)
+        download_source(parse(DataParams, values, "data"), tmp_path, tmp_path / on_bad)
     for path in (tmp_path / "error").rglob("*.*"):
         assert (tmp_path / "skip" / path.relative_to(tmp_path / "error")).read_bytes() == path.read_bytes()
     assert len(list((tmp_path / "skip").rglob("*.*"))) == 9
@@ -138,7 +138,7 @@ def test_a_folder_in_cloud_storage_is_the_same_as_one_on_a_disk(mixed: Path, tmp
     (tmp_path / "file.py").write_text("")
     for name, place in (("disk", {"path": "photos"}), ("cloud", {"path": "file.py", "url": "memory://bucket/mixed"})):
         values = {"source": "directory", "classes": COLOURS, **place}
-        gather(parse(DataParams, values, "data"), tmp_path, tmp_path / name)
+        download_source(parse(DataParams, values, "data"), tmp_path, tmp_path / name)
     assert (tmp_path / "cloud/manifest.csv").read_bytes() == (tmp_path / "disk/manifest.csv").read_bytes()
     assert (tmp_path / "cloud/train_images/3.tif").is_file()
     assert not (tmp_path / "cloud/train_images/3.tif").is_symlink()
@@ -146,7 +146,7 @@ def test_a_folder_in_cloud_storage_is_the_same_as_one_on_a_disk(mixed: Path, tmp
     assert source["detail"] == {"url": "memory://bucket/mixed"}
     storage.rm("/bucket/mixed/test_images/4.tif")
     with pytest.raises(HarveysegError, match=r"^the photos in memory://bucket/mixed: 1 problem\n  - test_images: the"):
-        gather(parse(DataParams, values, "data"), tmp_path, tmp_path / "cloud")
+        download_source(parse(DataParams, values, "data"), tmp_path, tmp_path / "cloud")
     storage.rm("/bucket", recursive=True)
 
 
@@ -156,4 +156,4 @@ def test_two_folders_are_one_too_many(mixed: Path, tmp_path: Path, path: str) ->
     with pytest.raises(
         HarveysegError, match=rf"^data\.url = s3://bucket/photos and data\.path = {path}: two folders. Empty data\.url"
     ):
-        gather(parse(DataParams, values, "data"), tmp_path, tmp_path / "raw")
+        download_source(parse(DataParams, values, "data"), tmp_path, tmp_path / "raw")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from harveyseg.config.settings import parse
 from harveyseg.data.manifest import read_manifest
-from harveyseg.data.sources import DataParams, gather
+from harveyseg.data.sources import DataParams, download_source
 from harveyseg.errors import HarveysegError
 from harveyseg.files import sha256
 from helpers.kaggle_server import COMPETITION, KEY, SIGNATURE, TOKEN, Answer, Kaggle
@@ -66,7 +66,7 @@ def service(kaggle: Kaggle, monkeypatch: pytest.MonkeyPatch) -> Kaggle:
 
 def test_the_competition_is_fetched_once(service: Kaggle, tmp_path: Path) -> None:
     raw = tmp_path / "data" / "raw"
-    gather(PARAMS, tmp_path, raw)
+    download_source(PARAMS, tmp_path, raw)
     manifest = read_manifest(raw / "manifest.csv")
     assert manifest["image"].tolist() == ["train_images/1.jpg", "train_images/2.jpg", "test_images/3.jpg"]
     for name, content in MEMBERS.items():
@@ -79,13 +79,13 @@ def test_the_competition_is_fetched_once(service: Kaggle, tmp_path: Path) -> Non
     archive = tmp_path / ".downloads" / "kaggle" / COMPETITION / f"{COMPETITION}.zip"
     assert archive.read_bytes() == service.archive
     asked = len(service.requests)
-    gather(PARAMS, tmp_path, raw)
+    download_source(PARAMS, tmp_path, raw)
     assert len(service.requests) == asked
 
 
 def test_a_download_that_breaks_off_goes_on(service: Kaggle, tmp_path: Path) -> None:
     service.broken_after = [WHOLE, 3000, 6000]
-    gather(PARAMS, tmp_path, tmp_path / "raw")
+    download_source(PARAMS, tmp_path, tmp_path / "raw")
     assert [wanted for name, wanted in service.requests if name == "GET"] == ["", "", "bytes=3000-", "bytes=6000-"]
 
 
@@ -95,11 +95,11 @@ def test_a_later_run_goes_on_at_another_signed_address(
     monkeypatch.setattr("harveyseg.data.download.TRIES", 1)
     service.broken_after = [WHOLE, 5000, 5000]
     with pytest.raises(HarveysegError, match=r"5,000 bytes are kept in .*run the command again") as caught:
-        gather(PARAMS, tmp_path, tmp_path / "raw")
+        download_source(PARAMS, tmp_path, tmp_path / "raw")
     assert SIGNATURE not in str(caught.value)
     assert not (tmp_path / "raw").exists()
     assert service.count("DownloadDataFiles") == 1
-    gather(PARAMS, tmp_path, tmp_path / "raw")
+    download_source(PARAMS, tmp_path, tmp_path / "raw")
     assert service.count("DownloadDataFiles") == 2  # signed anew
     assert service.requests[-1] == ("GET", "bytes=5000-")
     assert (tmp_path / "raw" / "manifest.csv").exists()
@@ -111,9 +111,9 @@ def test_an_archive_that_changed_meanwhile_is_fetched_anew(
     monkeypatch.setattr("harveyseg.data.download.TRIES", 1)
     service.broken_after = [WHOLE, 5000, 5000]
     with pytest.raises(HarveysegError, match="broke off"):
-        gather(PARAMS, tmp_path, tmp_path / "raw")
+        download_source(PARAMS, tmp_path, tmp_path / "raw")
     service.archive = zipped(MEMBERS | {"test_images/test_images/3.jpg": photo(4)})
-    gather(PARAMS, tmp_path, tmp_path / "raw")
+    download_source(PARAMS, tmp_path, tmp_path / "raw")
     assert (tmp_path / "raw" / "test_images" / "3.jpg").read_bytes() == photo(4)
 
 
@@ -122,7 +122,7 @@ def test_a_refusal_leaves_the_old_data(service: Kaggle, tmp_path: Path) -> None:
     (tmp_path / "raw" / "manifest.csv").write_text("old")
     service.rules_accepted = False
     with pytest.raises(HarveysegError, match=r"accept this competition's rules"):
-        gather(PARAMS, tmp_path, tmp_path / "raw")
+        download_source(PARAMS, tmp_path, tmp_path / "raw")
     assert (tmp_path / "raw" / "manifest.csv").read_text() == "old"
     assert not (tmp_path / ".downloads").exists()
 
@@ -130,7 +130,7 @@ def test_a_refusal_leaves_the_old_data(service: Kaggle, tmp_path: Path) -> None:
 def test_an_archive_without_photos_says_what_is_missing(service: Kaggle, tmp_path: Path) -> None:
     service.archive = zipped({"train.csv": b"a,b\n"})
     with pytest.raises(HarveysegError, match=r"train_images: the folder is missing"):
-        gather(PARAMS, tmp_path, tmp_path / "raw")
+        download_source(PARAMS, tmp_path, tmp_path / "raw")
 
 
 def test_a_damaged_archive_is_named(service: Kaggle, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_damaged_archive_is_named(service: Kaggle, tmp_path: Path) -> None:
     damaged[damaged.index(MEMBERS["train_images/train_images/2.jpg"]) + 100] ^= 1
     service.archive = bytes(damaged)
     with pytest.raises(HarveysegError, match=rf"{COMPETITION}\.zip: .*damaged.*2\.jpg.*download it again"):
-        gather(PARAMS, tmp_path, tmp_path / "raw")
+        download_source(PARAMS, tmp_path, tmp_path / "raw")
 
 
 @pytest.mark.parametrize("name", ["https://www.kaggle.com/competitions/flood-maps", "../x", ""])

@@ -17,7 +17,7 @@ from PIL import Image
 
 from harveyseg.config.settings import parse
 from harveyseg.data.manifest import read_manifest
-from harveyseg.data.sources import SOURCES, DataParams, gather
+from harveyseg.data.sources import SOURCES, DataParams, download_source
 from harveyseg.errors import HarveysegError
 from harveyseg.files import sha256
 
@@ -49,7 +49,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_directory_is_copied_flat(photos: Path, tmp_path: Path) -> None:
     raw = tmp_path / "data/raw"
-    gather(data_params(source="directory", path="photos"), tmp_path, raw)
+    download_source(data_params(source="directory", path="photos"), tmp_path, raw)
     copied = contents(raw)
     assert sorted(copied) == [
         "manifest.csv", "source.json", "test_images/3.jpg",
@@ -69,10 +69,10 @@ def test_directory_is_copied_flat(photos: Path, tmp_path: Path) -> None:
 
 def test_again_replaces_and_gives_the_same_bytes(photos: Path, tmp_path: Path) -> None:
     raw, params = tmp_path / "raw", data_params(source="directory", path=str(photos))
-    gather(params, tmp_path, raw)
+    download_source(params, tmp_path, raw)
     first = contents(raw)
     (raw / "train_images/old.jpg").write_bytes(b"of an older run")
-    gather(params, tmp_path, raw)
+    download_source(params, tmp_path, raw)
     assert contents(raw) == first
 
 
@@ -80,14 +80,14 @@ def test_failure_leaves_the_old_data_and_nothing_half_written(photos: Path, tmp_
     raw, params = tmp_path / "data/raw", data_params(source="directory", path="photos")
     (photos / "train_masks/1.png").rename(tmp_path / "1.png")
     with pytest.raises(HarveysegError, match=r"train_images/train_images/1\.JPG: has no mask"):
-        gather(params, tmp_path, raw)
+        download_source(params, tmp_path, raw)
     assert not list((tmp_path / "data").iterdir())
     (tmp_path / "1.png").rename(photos / "train_masks/1.png")
-    gather(params, tmp_path, raw)
+    download_source(params, tmp_path, raw)
     before = contents(raw)
     (photos / "test_images/3.jpg").write_bytes(b"")
     with pytest.raises(HarveysegError, match=r"test_images/3\.jpg"):
-        gather(params, tmp_path, raw)
+        download_source(params, tmp_path, raw)
     assert contents(raw) == before
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["raw"]
 
@@ -100,10 +100,10 @@ def test_no_room(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     params, raw = data_params(source="directory", path="photos"), tmp_path / "data/raw"
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(needed - 1))
     with pytest.raises(HarveysegError, match=rf"raw: the photos .* {needed:,} bytes, and only {needed - 1:,} are free"):
-        gather(params, tmp_path, raw)
+        download_source(params, tmp_path, raw)
     assert not list((tmp_path / "data").iterdir())
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(needed))
-    gather(params, tmp_path, raw)
+    download_source(params, tmp_path, raw)
 
 
 def test_a_file_system_that_takes_no_more(photos: Path, tmp_path: Path) -> None:
@@ -112,8 +112,10 @@ def test_a_file_system_that_takes_no_more(photos: Path, tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(HarveysegError, match=r"written \(File too large; [0-9,]+ bytes are free .*Make room"):
-            gather(data_params(source="directory", path="photos"), tmp_path, tmp_path / "data/raw")
+        with pytest.raises(
+            HarveysegError, match=r"written \(File too large; [0-9,]+ bytes are free .*Free some disk space"
+        ):
+            download_source(data_params(source="directory", path="photos"), tmp_path, tmp_path / "data/raw")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list((tmp_path / "data").iterdir())
@@ -130,18 +132,18 @@ def test_a_file_system_that_takes_no_more(photos: Path, tmp_path: Path) -> None:
 def test_a_file_where_a_folder_has_to_be(photos: Path, tmp_path: Path, name: str, values: dict[str, Any]) -> None:
     (tmp_path / name).write_text("mine")
     with pytest.raises(HarveysegError, match=rf"{name}.*: a file is where a folder has to be .* Move that file away"):
-        gather(data_params(**values), tmp_path, tmp_path / "data/raw")
+        download_source(data_params(**values), tmp_path, tmp_path / "data/raw")
     assert (tmp_path / name).read_text() == "mine"
 
 
 def test_killed_leaves_nothing_for_ever(photos: Path, tmp_path: Path) -> None:
     """What a process had built is removed by the next one, but not while the first one lives."""
     code = (
-        "import sys, time; from pathlib import Path; from harveyseg import sources\n"
+        "import sys, time; from pathlib import Path; from harveyseg.data import sources\n"
         "def copy(source, target):\n    Path(sys.argv[1], 'copying').touch()\n    time.sleep(60)\n"
         "sources._copy = copy\n"
         "params = sources.DataParams(source='directory', path='photos')\n"
-        "sources.gather(params, Path(sys.argv[1]), Path(sys.argv[1], 'data/raw'))"
+        "sources.download_source(params, Path(sys.argv[1]), Path(sys.argv[1], 'data/raw'))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
     deadline = time.monotonic() + 60
@@ -150,7 +152,7 @@ def test_killed_leaves_nothing_for_ever(photos: Path, tmp_path: Path) -> None:
         assert process.poll() is None
         time.sleep(0.01)
     params = data_params(source="directory", path="photos")
-    other = threading.Thread(target=gather, args=(params, tmp_path, tmp_path / "data/raw"))
+    other = threading.Thread(target=download_source, args=(params, tmp_path, tmp_path / "data/raw"))
     other.start()
     time.sleep(0.3)
     assert sorted(path.name[:5] for path in (tmp_path / "data").iterdir()) == [".raw-", ".sour"]  # it waits
@@ -162,7 +164,7 @@ def test_killed_leaves_nothing_for_ever(photos: Path, tmp_path: Path) -> None:
 
 def test_demo_is_drawn_with_test_masks(tmp_path: Path) -> None:
     demo = {"train": 8, "test": 1, "seed": 3, "width": 96}
-    gather(data_params(source="demo", demo=demo), tmp_path, tmp_path / "raw")
+    download_source(data_params(source="demo", demo=demo), tmp_path, tmp_path / "raw")
     manifest = read_manifest(tmp_path / "raw/manifest.csv")
     assert manifest["part"].tolist() == ["train"] * 8 + ["test"]
     assert (manifest["mask"] != "").all()
@@ -179,17 +181,20 @@ def test_every_allowed_source_has_its_function() -> None:
     [
         ({"source": "folder"}, r"data\.source = 'folder': Input should be 'demo', 'directory', 'kaggle' or 'figshare'"),
         ({"path": "photos"}, r"data\.source: missing"),
-        ({"source": "figshare", "url": "http://[::1/a.zip"}, r"data\.url = .*: no valid address \(Invalid IPv6 URL\)"),
+        (
+            {"source": "figshare", "url": "http://[::1/a.zip"},
+            r"data\.url = .*: not a valid address \(Invalid IPv6 URL\)",
+        ),
         ({"source": "directory"}, r"data\.path is empty"),
-        ({"source": "directory", "path": "absent"}, r"data\.path = absent: .* is no folder. Correct data\.path"),
-        ({"source": "directory", "path": "file"}, r"data\.path = file: .* is no folder"),
+        ({"source": "directory", "path": "absent"}, r"data\.path = absent: .* is not a folder. Correct data\.path"),
+        ({"source": "directory", "path": "file"}, r"data\.path = file: .* is not a folder"),
         ({"source": "directory", "path": "."}, r"3 problems\n  - train_images: the folder is missing\n"),
     ],
 )
 def test_wrong_settings(tmp_path: Path, values: dict[str, Any], message: str) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(HarveysegError, match=message):
-        gather(data_params(**values), tmp_path, tmp_path / "raw")
+        download_source(data_params(**values), tmp_path, tmp_path / "raw")
 
 
 def test_stage_prints_the_problems_and_exits_with_1(photos: Path, tmp_path: Path) -> None:

@@ -106,12 +106,15 @@ def test_what_is_wrong_is_said(service: Zenodo, tmp_path: Path) -> None:
             get(tmp_path, url=f"10.5281/zenodo.{number}")
         assert not (tmp_path / "data/raw").exists()
 
-    fails(r"/records/7: there is no such file \(404\)\. Correct the address, or the number or DOI that led to it", 7)
+    fails(
+        r"/records/7: the server answered with status 404 Not Found\. Check the address, or the number or DOI",
+        7,
+    )
     service.publish(FIRST, {})
-    fails(r"record 5001: it shows no files to everybody .* https://zenodo\.org/records/5001, download .* directory")
+    fails(r"record 5001: it has no public files .* https://zenodo\.org/records/5001, download .* directory")
     service.publish(FIRST, {"a.zip": b"x"}, checksum="md5:" + "0" * 32)
     fails(r"/records/5001/files/a\.zip/content: the file's md5 is 9dd4e461268c8034f5c8564e155c67a6, .*0 was expected")
     service.publish(FIRST, {"a.zip": b"x"}, checksum="crc32:1234")
-    fails(r"/records/5001: the answer is not what Zenodo's API promises \(String should match pattern")
+    fails(r"/records/5001: unexpected answer of Zenodo's API \(String should match pattern")
     service.publish(FIRST, {"../../a.zip": b"x"})
-    fails(r"Zenodo record 5001: '\.\./\.\./a\.zip' is no name of a file")
+    fails(r"Zenodo record 5001: '\.\./\.\./a\.zip' is not a file name")

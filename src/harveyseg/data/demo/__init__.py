@@ -37,8 +37,8 @@ class DemoParams(Section):
     seed: int = Field(default=0, ge=0)
     """The same seed gives the same files, byte for byte (with the same versions of numpy and OpenCV)."""
     width: int = Field(default=300, ge=96, le=600)
-    """Width in pixels of the first flight's photos, which are 3:4. Those of the second flight are 307:459 and wider by the
-    same ratio as in the real set. Objects scale with it."""
+    """Width in pixels of the first flight's photos, which are 3:4. Those of the second flight are 307:459 and wider by
+    the same ratio as in the real set. Objects scale with it."""
 
 
 def write_demo(folder: Path, params: DemoParams) -> None:

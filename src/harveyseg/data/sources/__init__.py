@@ -1,37 +1,39 @@
 """Where the data come from: ``data.source`` names a function that provides a folder in the Kaggle layout."""
 
-import fcntl
-import os
+import logging
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from filelock import FileLock
 from pydantic import Field, field_validator
 
 from harveyseg.config.settings import Section
 from harveyseg.data.demo import DemoParams
-from harveyseg.data.manifest import Pair, Problem, verify, write_manifest, write_skipped
-from harveyseg.data.masks import parse_colours, read_mask
-from harveyseg.data.sources import demo, directory, figshare, kaggle
-from harveyseg.data.sources.figshare import FigshareParams
-from harveyseg.data.sources.kaggle import KaggleParams
-from harveyseg.data.sources.provided import Provided
+from harveyseg.data.manifest import Pair, Problem, verify_photos, write_manifest, write_skipped
+from harveyseg.data.masks import parse_colours, read_mask_file
+from harveyseg.data.sources.demo import provide_demo
+from harveyseg.data.sources.directory import provide_directory
+from harveyseg.data.sources.figshare import FigshareParams, provide_figshare
+from harveyseg.data.sources.kaggle import KaggleParams, provide_kaggle
+from harveyseg.data.sources.source_data import SourceData
 from harveyseg.errors import HarveysegError
-from harveyseg.files import sha256, write_json
+from harveyseg.files import replacing, sha256, write_json
+
+logger = logging.getLogger(__name__)
 
 
 class DataParams(Section):
     """The section ``data``."""
 
     source: Literal["demo", "directory", "kaggle", "figshare"]
-    """Always explicit: no source ever stands in for another."""
+    """Always explicit: no source ever replaces another."""
     path: str = ""
-    """For ``directory``: a folder in the Kaggle layout; relative paths are below the project's root."""
+    """For ``directory``: a folder in the Kaggle layout; relative paths start at the project's root."""
     url: str = ""
     """For ``directory``: a folder in cloud storage instead, e.g. ``s3://bucket/folder``. For ``figshare``: the DOI of
     another article or of a record of Zenodo (or its page's address), or the address of an archive."""
@@ -40,11 +42,11 @@ class DataParams(Section):
     classes: dict[int, str] | None = None
     """Class id -> colour in the masks, ``"#rrggbb"``; null: values and palette indices are class ids."""
     kaggle: KaggleParams = Field(default_factory=KaggleParams)
-    """For ``kaggle``: which competition; `harveyseg upload` hands in to the same."""
+    """For ``kaggle``: which competition. `harveyseg upload` submits to the same one."""
     figshare: FigshareParams = Field(default_factory=FigshareParams)
-    """For ``figshare``: which articles, and what is held out as the test part."""
+    """For ``figshare``: which articles, and which photos are held out as the test part."""
     demo: DemoParams = Field(default_factory=DemoParams)
-    """For ``demo``: what is drawn."""
+    """For ``demo``: number and size of the photos."""
 
     @field_validator("url")
     @classmethod
@@ -52,7 +54,7 @@ class DataParams(Section):
         try:
             urlsplit(value)
         except ValueError as error:
-            raise ValueError(f"no valid address ({error})") from None
+            raise ValueError(f"not a valid address ({error})") from None
         return value.strip()
 
     @field_validator("classes", mode="plain")
@@ -61,94 +63,71 @@ class DataParams(Section):
         return None if value is None else parse_colours(value)
 
 
-SOURCES: Mapping[str, Callable[[DataParams, Path, Path], Provided]] = {
-    "demo": lambda params, root, scratch: demo.provide(params.demo, scratch),
-    "directory": lambda params, root, scratch: directory.provide(params.path, params.url, root, scratch),
-    "kaggle": lambda params, root, scratch: kaggle.provide(params.kaggle, root, scratch),
-    "figshare": lambda params, root, scratch: figshare.provide(params.figshare, params.url, root, scratch),
+SOURCES: Mapping[str, Callable[[DataParams, Path, Path], SourceData]] = {
+    "demo": lambda params, root, scratch: provide_demo(params.demo, scratch),
+    "directory": lambda params, root, scratch: provide_directory(params.path, params.url, root, scratch),
+    "kaggle": lambda params, root, scratch: provide_kaggle(params.kaggle, root, scratch),
+    "figshare": lambda params, root, scratch: provide_figshare(params.figshare, params.url, root, scratch),
 }
-"""By the value of ``data.source``; each is called with the settings, the project's root and an empty folder to fill."""
+"""By the value of ``data.source``; each gets the settings, the project's root and an empty folder to fill."""
 
 
-def gather(params: DataParams, root: Path, raw: Path) -> None:
+def download_source(params: DataParams, root: Path, raw: Path) -> None:
     """Verify the data of a source and put them into ``data/raw``: flat folders, ``manifest.csv`` and ``source.json``.
 
-    Files keep their bytes, photos also their format (as .jpg, .png or .tif); only masks that are no 8-bit grey PNG of
-    class ids are written anew as one. What ``data.on_bad: skip`` leaves out is told on stderr and in ``skipped.csv``.
+    Files keep their bytes, and photos their format (as .jpg, .png or .tif); only masks that are not an 8-bit grey PNG
+    of class ids are rewritten as one. Files that ``data.on_bad: skip`` leaves out are logged and listed in
+    ``skipped.csv``.
 
-    ``raw`` appears only when all is there; an older one is replaced, and stays as it is when anything fails. Two
-    processes that fill one folder wait for each other.
+    ``raw`` is replaced only when everything is complete. Two processes that fill it wait for each other.
 
     Args:
         params: the section ``data``.
-        root: the project's root, which a relative ``data.path`` is below.
+        root: the project's root, at which a relative ``data.path`` starts.
         raw: the folder to make.
 
     Raises:
-        HarveysegError: lists everything that is wrong with the photos and masks; or when there is no room for them, or
-            a folder cannot be written.
+        HarveysegError: lists everything that is wrong with the photos and masks; or when there is not enough disk
+            space, or a folder cannot be written.
     """
     with (
-        _clear_errors(raw),
-        _alone(raw.parent, (f".{raw.name}-*", ".source-*")),
-        _replacing(raw) as building,
+        _explain_os_errors(raw),
+        _exclusive(root, raw),
         tempfile.TemporaryDirectory(dir=raw.parent, prefix=".source-") as scratch,
     ):
-        provided = SOURCES[params.source](params, root, Path(scratch))
-        name = provided.name or f"data.source = {params.source}"
-        verified = verify(provided.folder, colours=params.classes, skip=params.on_bad == "skip", name=name)
-        manifest = verified.manifest
+        data = SOURCES[params.source](params, root, Path(scratch))
+        name = data.name or f"data.source = {params.source}"
+        verified = verify_photos(data.folder, colours=params.classes, skip=params.on_bad == "skip", name=name)
         _check_room(verified.pairs, raw)
-        for pair, row in zip(verified.pairs, manifest.to_dict("records"), strict=True):
-            _copy(pair.image, building / row["image"])
-            if pair.mask is not None:
-                _copy(pair.mask, building / row["mask"])
-                if sha256(pair.mask) != row["mask_sha256"]:  # its class ids were found otherwise than in grey values
-                    (building / row["mask"]).write_bytes(read_mask(pair.mask.read_bytes(), params.classes).stored)
-        write_manifest(building / "manifest.csv", manifest)
-        source: dict[str, Any] = {
-            "source": params.source,
-            "detail": dict(provided.detail),
-            "hash": sha256(building / "manifest.csv"),
-        }
-        if verified.skipped:
-            source["skipped"] = _report(verified.skipped)
-            write_skipped(building / "skipped.csv", verified.skipped)
-        write_json(building / "source.json", source)
+        with replacing(raw) as building:
+            for pair, row in zip(verified.pairs, verified.manifest.to_dict("records"), strict=True):
+                _copy(pair.image, building / row["image"])
+                if pair.mask is not None:
+                    _copy(pair.mask, building / row["mask"])
+                    if sha256(pair.mask) != row["mask_sha256"]:  # not a grey PNG of class ids
+                        mask = read_mask_file(pair.mask.read_bytes(), params.classes)
+                        (building / row["mask"]).write_bytes(mask.stored)
+            write_manifest(building / "manifest.csv", verified.manifest)
+            source: dict[str, Any] = {
+                "source": params.source,
+                "detail": dict(data.detail),
+                "hash": sha256(building / "manifest.csv"),
+            }
+            if verified.skipped:
+                source["skipped"] = _log_skipped(verified.skipped)
+                write_skipped(building / "skipped.csv", verified.skipped)
+            write_json(building / "source.json", source)
 
 
-def link_for_experiments(path: str, root: Path) -> None:
-    """Let queued and temporary experiments find a ``data.path`` such as ``../photos``, which leads out of the project.
-
-    It is a dep of the stage, and DVC looks for it from the folder in which the experiment runs before any code of ours
-    runs: ``.dvc/tmp/exps/<name>`` or ``.dvc/tmp/exps/standalone/<name>``. Links where those paths end lead to the real
-    folder. Only places inside ``.dvc/tmp`` are linked; a path that climbs higher has to be absolute.
-
-    Args:
-        path: the value of ``data.path``.
-        root: the project's root.
-    """
-    private = root / ".dvc" / "tmp"
-    target = Path(os.path.normpath(root / path))
-    if Path(path).is_absolute() or target.is_relative_to(root) or not (root / ".dvc").is_dir():
-        return
-    for folder in (private / "exps", private / "exps" / "standalone"):
-        link = Path(os.path.normpath(folder / "experiment" / path))
-        if link.is_relative_to(private) and not link.exists():
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.unlink(missing_ok=True)  # a link that leads nowhere
-            link.symlink_to(target, target_is_directory=True)
-
-
-def _report(skipped: Sequence[Problem]) -> int:
-    """Tell on stderr what was left out; returns how many files were bad."""
+def _log_skipped(skipped: Sequence[Problem]) -> int:
+    """Log what was left out; returns the number of bad files."""
     bad = len({problem.file for problem in skipped})
     for problem in skipped:
-        print(f"warning: left out: {problem}", file=sys.stderr)
-    print(f"warning: {bad} bad files left out (data.on_bad = skip), see skipped.csv in data/raw", file=sys.stderr)
+        logger.warning("left out: %s", problem)
+    logger.warning("%d bad files left out (data.on_bad = skip), see skipped.csv in data/raw", bad)
     tests = {problem.pair for problem in skipped if problem.pair is not None and problem.pair[0] == "test"}
     if tests:
-        print(f"warning: of them {len(tests)} test photos, so the submission lacks their rows", file=sys.stderr)
+        logger.warning("of them %d test photos, so the submission lacks their rows", len(tests))
     return bad
 
 
@@ -157,14 +136,14 @@ def _check_room(pairs: Sequence[Pair], raw: Path) -> None:
     free = shutil.disk_usage(raw.parent).free
     if needed > free:
         raise HarveysegError(
-            f"{raw}: the photos and masks take {needed:,} bytes, and only {free:,} are free there. Make room, then run "
-            "`dvc repro download` again."
+            f"{raw}: the photos and masks take {needed:,} bytes, and only {free:,} are free there. Free some disk "
+            "space, then run `dvc repro download` again."
         )
 
 
 @contextmanager
-def _clear_errors(raw: Path) -> Iterator[None]:
-    """Say what the file system's exceptions mean, wherever they come from: a full disk is met by any writer."""
+def _explain_os_errors(raw: Path) -> Iterator[None]:
+    """Translate errors of the file system, wherever they occur: any writer can meet a full disk."""
     try:
         yield
     except (FileExistsError, NotADirectoryError) as error:
@@ -178,42 +157,25 @@ def _clear_errors(raw: Path) -> Iterator[None]:
         free = shutil.disk_usage(raw.parent if raw.parent.exists() else Path.cwd()).free
         raise HarveysegError(
             f"{error.filename2 or error.filename or raw}: cannot be read or written ({error.strerror}; {free:,} bytes "
-            f"are free beside {raw}). Make room, or mend the folder's permissions, then run `dvc repro download` again."
+            f"are free next to {raw}). Free some disk space or fix the folder's permissions, then run `dvc repro "
+            "download` again."
         ) from None
 
 
 @contextmanager
-def _alone(folder: Path, leftovers: Sequence[str]) -> Iterator[None]:
-    """Wait until no other process fills this folder, and remove what one that was killed has left there.
-
-    The lock is on the folder itself, so no file of it lies beside the data. Where a network's file system knows no such
-    lock, nothing is removed.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            for path in [path for pattern in leftovers for path in folder.glob(pattern)]:
-                shutil.rmtree(path, ignore_errors=True)
+def _exclusive(root: Path, raw: Path) -> Iterator[None]:
+    """Wait until no other process downloads, and delete what killed ones have left."""
+    locks = root / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    raw.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / "download.lock"):
+        for pattern in (f".{raw.name}-*", ".source-*"):
+            for leftover in raw.parent.glob(pattern):
+                shutil.rmtree(leftover, ignore_errors=True)
         yield
-    finally:
-        os.close(handle)
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file's bytes alone: the mode of a read-only original would make ``data/raw`` hard to replace."""
+    """Copy the bytes without the mode: read-only files would make ``data/raw`` hard to replace."""
     target.parent.mkdir(exist_ok=True)
     shutil.copyfile(source, target)
-
-
-@contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """Yield a new folder beside ``folder`` that takes its place on success and vanishes on failure."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        building = Path(temporary) / "new"
-        building.mkdir()
-        yield building
-        if folder.exists():
-            folder.rename(Path(temporary) / "old")
-        building.rename(folder)

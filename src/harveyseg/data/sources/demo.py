@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from harveyseg.data.demo import DemoParams, write_demo
-from harveyseg.data.sources.provided import Provided
+from harveyseg.data.sources.source_data import SourceData
 
 
-def provide(params: DemoParams, scratch: Path) -> Provided:
+def provide_demo(params: DemoParams, scratch: Path) -> SourceData:
     """Draw the scenes into the empty folder ``scratch``."""
     write_demo(scratch, params)
-    return Provided(scratch, params.model_dump())
+    return SourceData(scratch, params.model_dump())

@@ -9,14 +9,14 @@ from harveyseg.config.settings import Section
 from harveyseg.data.archives import unpack
 from harveyseg.data.download import fetch
 from harveyseg.data.sources.kaggle_client import Competition
-from harveyseg.data.sources.provided import Provided
+from harveyseg.data.sources.source_data import SourceData
 
 
 class KaggleParams(Section):
     """The section ``data.kaggle``."""
 
     competition: str = "fdl21-fdl-dsba"
-    """The last part of the competition's address; also the one that `harveyseg upload` submits to."""
+    """The last part of the competition's address. `harveyseg upload` submits to the same competition."""
 
     @field_validator("competition")
     @classmethod
@@ -26,20 +26,20 @@ class KaggleParams(Section):
         return value
 
 
-def provide(params: KaggleParams, root: Path, scratch: Path) -> Provided:
-    """Fetch the competition's archive unless it is there, and unpack it.
+def provide_kaggle(params: KaggleParams, root: Path, scratch: Path) -> SourceData:
+    """Fetch the competition's archive, unless it is there, and unpack it.
 
     Args:
         params: which competition.
-        root: the project's root, below which the archive stays, in ``.downloads/kaggle/<competition>``. An
-            interrupted download continues there.
-        scratch: an empty folder, which the files are put into.
+        root: the project's root. The archive is kept in its ``.downloads/kaggle/<competition>``, and an interrupted
+            download is resumed there.
+        scratch: an empty folder for the files.
 
     Raises:
-        HarveysegError: when Kaggle does not give the archive, or it is damaged.
+        HarveysegError: when Kaggle refuses the archive, or it is damaged.
     """
     archive = root / ".downloads" / "kaggle" / params.competition / f"{params.competition}.zip"
     if not archive.exists():
         url, size = Competition(params.competition).archive()
         fetch(url, archive, size=size)
-    return Provided(unpack(archive, scratch / "files"), {"competition": params.competition})
+    return SourceData(unpack(archive, scratch / "files"), {"competition": params.competition})

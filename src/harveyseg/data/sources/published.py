@@ -1,10 +1,10 @@
-"""What services that publish research data have in common: an API that is asked, and files that are fetched once."""
+"""Repositories of research data (figshare, Zenodo): a web API that is queried, and files that are fetched once."""
 
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -16,7 +16,7 @@ from harveyseg.files import read_json, write_json
 
 AnswerT = TypeVar("AnswerT")
 
-_LONGEST_NAME = 200  # bytes; file systems take 255
+_MAX_NAME = 200  # bytes; file systems take 255, and downloads add a suffix
 
 logger = logging.getLogger(__name__)
 
@@ -28,38 +28,43 @@ class PublishedFile:
     name: str
     size: int
     checksum: str | None
-    """As :func:`harveyseg.data.download.fetch` takes it; None where the service states none."""
+    """As in :func:`harveyseg.data.download.fetch`; None if the repository states none."""
     url: str
     key: str
-    """A folder's name that no other file of this name gets, nor another version of it."""
+    """A folder name, different for each file of the same name and each version of it."""
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a file can be kept under a name that someone else chose, with room for the endings of a download."""
-    odd = name in ("", ".", "..") or "/" in name or "\\" in name or not name.isprintable()
-    return not odd and len(name.encode()) <= _LONGEST_NAME
+    """Whether a file can have a name that someone else chose, and does not lead to another folder.
+
+    >>> is_file_name("photos.zip"), is_file_name("../photos.zip"), is_file_name("..")
+    (True, False, False)
+    """
+    short = len(name.encode()) <= _MAX_NAME
+    return short and name.isprintable() and name == PurePath(name).name and name not in ("", "..")
 
 
-class Service:
-    """A service's API; its answers are kept, so that what was fetched once can be used without a network."""
+class RepositoryApi:
+    """The web API of a repository. Its answers are kept, so that fetched data can be used without a network."""
 
     def __init__(self, name: str, address: str, downloads: Path) -> None:
-        """Ask nothing yet.
+        """Describe the API without querying it.
 
         Args:
-            name: what messages call it.
+            name: of the repository, for messages.
             address: of the API.
-            downloads: where answers and files stay.
+            downloads: where answers and files are kept.
         """
         self.address = address.rstrip("/")
         self._name = name
         self._downloads = downloads
 
-    def ask(self, path: str, params: Mapping[str, str | int], model: type[AnswerT]) -> AnswerT:
-        """Ask for what is at a path below the address; checked to be as ``model`` says.
+    def query(self, path: str, params: Mapping[str, str | int], model: type[AnswerT]) -> AnswerT:
+        """Query the API, and validate the answer against ``model``.
 
         Raises:
-            HarveysegError: when the service gives no such answer, and gave none before where it cannot be reached.
+            HarveysegError: when there is no valid answer. If the repository cannot be reached, its last answer to the
+                same query is used.
         """
         url = f"{self.address}/{path}"
         key = hashlib.sha256(f"{url} {sorted(params.items())}".encode()).hexdigest()[:16]
@@ -69,7 +74,7 @@ class Service:
         except UnreachableError as error:
             if not kept.exists():
                 raise
-            logger.warning("%s What it answered last time is used.", error)
+            logger.warning("%s Its last answer is used.", error)
             answer = read_json(kept, "Remove it.")["answer"]
         else:
             write_json(kept, {"url": url, "params": dict(params), "answer": answer})
@@ -77,31 +82,30 @@ class Service:
             return TypeAdapter(model).validate_python(answer)
         except ValidationError as error:
             raise HarveysegError(
-                f"{url}: the answer is not what {self._name}'s API promises ({error.errors()[0]['msg']} at "
-                f"{error.errors()[0]['loc']}). Has it changed? Download the files by hand, for data.source: directory."
+                f"{url}: unexpected answer of {self._name}'s API ({error.errors()[0]['msg']} at "
+                f"{error.errors()[0]['loc']}). Has the API changed? Download the files by hand, and use data.source: "
+                "directory."
             ) from None
 
-    def provide(self, files: Sequence[PublishedFile], where: str, folder: Path) -> None:
-        """Fetch files unless they are there, and unpack archives among them.
+    def fetch_files(self, files: Sequence[PublishedFile], origin: str, folder: Path) -> None:
+        """Fetch files unless they are there, and unpack the archives among them.
 
         Args:
-            files: which.
-            where: of what they are, for messages.
-            folder: the folder to make; each file gets a folder of its own in it.
+            files: the files.
+            origin: the article or record that they belong to, for messages.
+            folder: the folder to make; each file gets a subfolder.
 
         Raises:
-            HarveysegError: when a file cannot be fetched or unpacked, or its name is none.
+            HarveysegError: when a file cannot be fetched or unpacked.
         """
         folder.mkdir(parents=True)
         for index, file in enumerate(files):
             if not is_file_name(file.name):
-                why = "is no name of a file, or a very long one"
-                raise HarveysegError(f"{where}: {file.name!r} {why}. Download the files by hand.")
-            kept = self._downloads / file.key / file.name
-            path = fetch(file.url, kept, size=file.size, checksum=file.checksum)
-            place = folder / f"file {index}"
+                raise HarveysegError(f"{origin}: {file.name!r} is not a file name. Download the files by hand.")
+            path = fetch(file.url, self._downloads / file.key / file.name, size=file.size, checksum=file.checksum)
+            target = folder / f"file {index}"
             if file.name.lower().endswith(ENDINGS):
-                unpack(path, place)
+                unpack(path, target)
             else:
-                place.mkdir()
-                (place / file.name).symlink_to(path)
+                target.mkdir()
+                (target / file.name).symlink_to(path)

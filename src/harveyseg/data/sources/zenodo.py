@@ -1,7 +1,7 @@
-"""Records of Zenodo, by DOI: part of ``data.source: figshare``, which takes photos and masks from other places, too.
+"""Records of Zenodo, by DOI; a part of ``data.source: figshare``.
 
-Asked as developers.zenodo.org describes it: a record's description lists all its files, with size and MD5. A DOI is
-that of one version or of all; the number of the latter leads to the latest version, whose own number is in the answer.
+The API (developers.zenodo.org) describes a record with all its files, their sizes and MD5s. A DOI belongs to one
+version or to all; the number of the latter leads to the latest version, whose own number is in the answer.
 """
 
 import os
@@ -12,19 +12,18 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, Field
 
-from harveyseg.data.sources.published import PublishedFile, Service
+from harveyseg.data.sources.published import PublishedFile, RepositoryApi
 from harveyseg.errors import HarveysegError
 
 API = "https://zenodo.org/api"
 API_VARIABLE = "HARVEYSEG_ZENODO_API"
 """Environment variable with another address of the API, for tests."""
 DOI = re.compile(r"10\.5281/zenodo\.(\d+)", re.IGNORECASE)
-
 PAGE = re.compile(r"https?://(?:www\.)?zenodo\.org/records?/(\d+)/?(?:[?#].*)?")
 
 
 class _File(BaseModel):
-    """What the API says of a file, as far as it is used."""
+    """The fields of a file that are used."""
 
     key: str
     size: int
@@ -32,32 +31,32 @@ class _File(BaseModel):
 
 
 class _Record(BaseModel):
-    """The same of a record."""
+    """The fields of a record that are used."""
 
     id: int
     files: list[_File] = []
 
 
 def provide_record(number: int, downloads: Path, unpacked: Path) -> dict[str, Any]:
-    """Fetch a record's files unless they are there, and unpack them.
+    """Fetch a record's files, unless they are there, and unpack them.
 
     Args:
         number: of the record, or of all its versions.
-        downloads: where fetched files stay.
+        downloads: where fetched files are kept.
         unpacked: gets a folder with the files.
 
     Returns:
         What identifies the record.
 
     Raises:
-        HarveysegError: when it has no files for everybody, or one cannot be fetched or unpacked.
+        HarveysegError: when it has no public files, or one cannot be fetched or unpacked.
     """
-    service = Service("Zenodo", os.environ.get(API_VARIABLE, API), downloads / "zenodo")
-    record = service.ask(f"records/{number}", {}, _Record)
-    where = f"Zenodo record {record.id}"
+    api = RepositoryApi("Zenodo", os.environ.get(API_VARIABLE, API), downloads / "zenodo")
+    record = api.query(f"records/{number}", {}, _Record)
+    origin = f"Zenodo record {record.id}"
     if not record.files:
         raise HarveysegError(
-            f"{where}: it shows no files to everybody (restricted or under embargo). Ask for access at "
+            f"{origin}: it has no public files (restricted or under embargo). Ask for access at "
             f"https://zenodo.org/records/{record.id}, download them, and use data.source: directory."
         )
     files = [
@@ -65,11 +64,11 @@ def provide_record(number: int, downloads: Path, unpacked: Path) -> dict[str, An
             name=file.key,
             size=file.size,
             checksum=file.checksum,
-            url=f"{service.address}/records/{record.id}/files/{quote(file.key, safe='')}/content",
+            url=f"{api.address}/records/{record.id}/files/{quote(file.key, safe='')}/content",
             key=str(record.id),
         )
         for file in record.files
     ]
-    service.provide(files, where, unpacked / str(record.id))
-    stated = [{"name": file.key, "size": file.size, "md5": file.checksum.removeprefix("md5:")} for file in record.files]
-    return {"id": record.id, "files": stated}
+    api.fetch_files(files, origin, unpacked / str(record.id))
+    listed = [{"name": file.key, "size": file.size, "md5": file.checksum.removeprefix("md5:")} for file in record.files]
+    return {"id": record.id, "files": listed}

@@ -1,4 +1,4 @@
-"""What a data source hands over to be verified and copied."""
+"""The result of a data source, before its files are verified and copied."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Provided:
+class SourceData:
     """A folder of photos and masks, and what identifies them."""
 
     folder: Path
     """In the Kaggle layout; it is verified and copied, never changed."""
     detail: Mapping[str, Any]
-    """For ``source.json``: what else identifies the data, without anything that differs between two clones."""
+    """What else identifies the data, for ``source.json``; the same in two clones."""
     name: str | None = None
-    """What messages call the folder, where the user knows it by another name than ``data.source``."""
+    """How messages refer to the folder, if the user knows it by another name than ``data.source``."""

@@ -485,7 +485,7 @@ PARTS = [
             Case("nothing is left", DOWNLOAD, photos(write("test_images/20.jpg", b""), on_bad="skip")),
         ],
         start="the photos in PROJECT/photos: ",
-        ends=(f"{REMEDY} To go on without them: data.on_bad = skip.", REMEDY),
+        ends=(f"{REMEDY} To continue without them: data.on_bad = skip.", REMEDY),
     ),
     Part(
         "Kaggle, figshare and Zenodo",

@@ -21,10 +21,10 @@ from harveyseg.config.settings import Section
 from harveyseg.data.cache import ResizeParams
 from harveyseg.data.sources import DataParams
 from harveyseg.data.split import SplitParams
-from harveyseg.ensemble.members import EnsembleParams
+from harveyseg.ensemble.weights import EnsembleParams
 from harveyseg.evaluation.submission import SubmitParams
 from harveyseg.inference.predictor import InferenceParams
-from harveyseg.postprocess.decision import PostprocessParams
+from harveyseg.postprocess.select import PostprocessParams
 from harveyseg.tracking.client import TrackingParams
 from harveyseg.training.params import TrainParams
 

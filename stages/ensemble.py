@@ -1,4 +1,4 @@
-"""Stage ``ensemble``: weight the models out of fold, average their test probabilities, log it as a run of its own."""
+"""Stage ``ensemble``: weight the models out of fold and average their test probabilities; an MLflow run of its own."""
 
 import time
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 from harveyseg.config.settings import listed_models, section
 from harveyseg.data.cache import load_part
 from harveyseg.data.split import read_folds
-from harveyseg.ensemble.diversity import compare_models, mixture_scores, write_diversity
-from harveyseg.ensemble.external import add_runs
-from harveyseg.ensemble.members import EnsembleParams, choose_weights, load_members, new_record, write_weights
-from harveyseg.evaluation.figures import overview, prediction_sheet
-from harveyseg.evaluation.metrics import nested_entry, sheet_of, true_masks, write_evaluation
+from harveyseg.ensemble.evaluation import evaluate_ensemble, write_ensemble_figures
+from harveyseg.ensemble.external import add_external_models
+from harveyseg.ensemble.members import load_fold_models
+from harveyseg.ensemble.record import new_ensemble_record
+from harveyseg.ensemble.weights import EnsembleParams, choose_weights, write_weights
+from harveyseg.evaluation.metrics import true_masks
 from harveyseg.inference.params import InferenceParams
-from harveyseg.inference.probabilities import count_confusions, read_probabilities, write_probabilities
 from harveyseg.pipeline.stage import (
     CacheDir,
     EnsembleDir,
@@ -23,7 +23,7 @@ from harveyseg.pipeline.stage import (
     RawDir,
     run,
 )
-from harveyseg.postprocess.decision import PostprocessParams
+from harveyseg.postprocess.select import PostprocessParams
 from harveyseg.record import write_run
 from harveyseg.tracking.client import TrackingParams, open_tracker
 
@@ -38,48 +38,30 @@ def main(
     out: EnsembleDir = Path("data/ensemble"),
 ) -> None:
     """Average the models with the weights that score best on photos that they were not trained on."""
-    settings, inference = section(params, "ensemble", EnsembleParams), section(params, "inference", InferenceParams)
-    train, truth, threads = load_part(cache / "train"), true_masks(cache / "score"), inference.threads
+    settings = section(params, "ensemble", EnsembleParams)
+    postprocess = section(params, "postprocess", PostprocessParams)
+    inference = section(params, "inference", InferenceParams)
     tracker = open_tracker(section(params, "tracking", TrackingParams))
-    own = load_members(*listed_models(params), models, predictions)
-    add_runs(settings.runs, tracker, own, train, truth["val"], raw, inference, out / "added")
-    members = load_members(*listed_models(params), models, predictions, out / "added")
+    names, held_out = listed_models(params)
+    train = load_part(cache / "train")
+    truth = true_masks(cache / "score")
     split = read_folds(folds)
     groups = dict(zip(split["id"], split["group"], strict=True))
-    weights = choose_weights(
-        members, train, groups, settings, section(params, "postprocess", PostprocessParams), threads
-    )
-    record = new_record(members, weights, settings, Path.cwd())
+
+    workspace_models = load_fold_models(names, held_out, models, predictions)
+    external = out / "added"
+    add_external_models(settings.runs, tracker, workspace_models, train, truth["val"], raw, inference, external)
+    fold_models = load_fold_models(names, held_out, models, predictions, external)
+    weights = choose_weights(fold_models, train, groups, settings, postprocess, inference.threads)
+    record = new_ensemble_record(fold_models, weights, settings, Path.cwd())
     tracker.close_abandoned(record.stage_key)
     with tracker.run(record) as tracked:
         record.run_id = tracked.id
-        averaged = (maps[None] for maps in members.test(weights.chosen))
-        size = members.test_size(weights.chosen)
-        write_probabilities(out / "test.npy", members.first.test_ids, size, averaged)
-        rows, ensemble, nested = members.rows(train.ids), members.predictor(weights.chosen), None
-        confusions = {"val": count_confusions(ensemble, truth["val"], rows, threads)}
-        if "test" in truth:
-            test = read_probabilities(out / "test.npy")[1]
-            confusions["test"] = count_confusions(test.__getitem__, truth["test"], range(len(test)), threads)
-        if weights.without:
-            without = members.predictor(weights.chosen, weights.without)
-            nested = count_confusions(without, truth["val"], rows, threads)
-        results, files = write_evaluation(out, record, confusions, nested_entry(nested))
-        write_weights(out / "weights.json", members, weights)
-        title = "Photos that the models were not trained on"
-        sheet = sheet_of(train, rows, truth["val"], {"ensemble": ensemble}, photos=4)
-        prediction_sheet(sheet, out / "sheet.png", title)
-        columns = {model: members.predictor({model: 1.0}) for model in members.models} | {"ensemble": ensemble}
-        scores = {model: members.mean_score(model) for model in members.models}
-        bars = scores | {"ensemble": results.get("val/nested_argmax_score", results["val/argmax_score"])}
-        sheet = sheet_of(train, rows, truth["val"], columns, photos=3)
-        overview(sheet, bars, results["val/all_empty_score"], out / "overview.png", title)
-        equal = members.predictor(dict.fromkeys(members.models, 1 / len(members.models)))
-        scores |= mixture_scores(count_confusions(equal, truth["val"], rows, threads), results)
-        files += write_diversity(out, compare_models(members, train, threads), scores)
+        write_weights(out / "weights.json", fold_models, weights)
+        results, files = evaluate_ensemble(out, record, fold_models, weights, train, truth, inference.threads)
+        files += write_ensemble_figures(out, results, fold_models, weights, train, truth["val"], inference.threads)
         tracked.log_metrics(results)
-        files += [out / name for name in ("weights.json", "sheet.png", "overview.png")]
-        tracked.log_artifacts(files, "evaluation")
+        tracked.log_artifacts([*files, out / "weights.json"], "evaluation")
         record.ended_ms = round(time.time() * 1000)
         write_run(out / "run.json", record)
     print("ensemble: " + ", ".join(f"{model} {weight:.2f}" for model, weight in weights.chosen.items()))

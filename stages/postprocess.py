@@ -1,13 +1,12 @@
-"""Stage ``postprocess``: a rule for what is handed in for each (image, class), chosen out of fold for each model."""
+"""Stage ``postprocess``: choose and fit a rule for each model and the ensemble, and estimate its score."""
 
-import sys
 from pathlib import Path
 
 from harveyseg.config.settings import listed_models, section
 from harveyseg.data.cache import load_part
 from harveyseg.data.split import read_folds
-from harveyseg.ensemble.members import Weights, load_members, read_weights
-from harveyseg.evaluation.figures import decision_figure
+from harveyseg.ensemble.members import load_fold_models
+from harveyseg.ensemble.weights import EnsembleWeights, read_weights
 from harveyseg.evaluation.metrics import true_masks
 from harveyseg.inference.params import InferenceParams
 from harveyseg.pipeline.stage import (
@@ -20,7 +19,10 @@ from harveyseg.pipeline.stage import (
     PredictionsDir,
     run,
 )
-from harveyseg.postprocess.decision import PostprocessParams, choose, decision_metrics, gather, write_decision
+from harveyseg.postprocess.figures import threshold_figure
+from harveyseg.postprocess.files import postprocess_metrics, write_rule
+from harveyseg.postprocess.select import PostprocessParams, select_rule, warn_of_single_group
+from harveyseg.postprocess.statistics import collect_statistics
 from harveyseg.record import RunRecord, read_run
 from harveyseg.tracking.client import TrackingParams, open_tracker
 
@@ -34,37 +36,41 @@ def main(
     ensemble: EnsembleDir = Path("data/ensemble"),
     out: PostprocessDir = Path("data/postprocess"),
 ) -> None:
-    """Choose and fit a rule for each model and the ensemble, say what it is worth on photos it has not seen, log it."""
-    settings, threads = (
-        section(params, "postprocess", PostprocessParams),
-        section(params, "inference", InferenceParams).threads,
-    )
-    own, kept = listed_models(params)
-    members = load_members(own, kept, models, predictions, ensemble / "added")
-    truth, rows = true_masks(cache / "score"), members.rows(load_part(cache / "train").ids)
-    photos = read_folds(folds).set_index("id").loc[members.ids]
+    """Choose and fit a rule for each model and the ensemble, and log its score on photos that it was not fitted on."""
+    method = section(params, "postprocess", PostprocessParams).method
+    threads = section(params, "inference", InferenceParams).threads
     tracker = open_tracker(section(params, "tracking", TrackingParams))
-    if settings.method != "argmax" and len(photos) > photos["group"].nunique() == 1:
-        warning = "all photos are of one group: neighbours have a say in each other's decision, the estimate is rosy"
-        print(f"warning: {warning}", file=sys.stderr)
-    for name in (*own, "ensemble"):
-        records: dict[int | None, RunRecord] = {None: read_run(ensemble / "run.json")}
-        if name == "ensemble":
+    names, held_out = listed_models(params)
+    fold_models = load_fold_models(names, held_out, models, predictions, ensemble / "added")
+    truth = true_masks(cache / "score")
+    rows = fold_models.rows(load_part(cache / "train").ids)
+    photos = read_folds(folds).set_index("id").loc[fold_models.ids]
+    groups = photos["group"].tolist()
+    warn_of_single_group(groups, method)
+
+    for source in (*names, "ensemble"):
+        records: dict[int | None, RunRecord]
+        if source == "ensemble":
             weights = read_weights(ensemble / "weights.json")
+            records = {None: read_run(ensemble / "run.json")}
         else:
-            weights, records = Weights({name: 1.0}, {}), {fold: members.of[name, fold].record for fold in kept}
-        # A photo is predicted with the weights that were chosen without its fold, as the test photos are.
-        predict = members.predictor(weights.chosen, weights.without)
-        evidence, test = gather(map(predict, range(len(rows))), truth["val"], rows, threads), None
+            weights = EnsembleWeights.of_single_model(source)
+            records = {fold: fold_models[source, fold].record for fold in held_out}
+        # Weights that were chosen without a photo's fold predict the photo, as no test photo has a say in its weights.
+        predict = fold_models.predictor(weights.chosen, weights.without_fold)
+        val = collect_statistics(map(predict, range(len(rows))), truth["val"], rows, threads)
+        test = None
         if "test" in truth:
-            test = gather(members.test(weights.chosen), truth["test"], range(len(truth["test"])), threads)
-        choice = choose(evidence, photos["group"].tolist(), settings.method)
-        rule, figure = out / "rules" / f"{name}.json", out / "figures" / f"{name}.png"
-        decision_figure(evidence.worth, evidence.present, choice.nested, figure, f"{name}: {choice.rule.name}")
-        for record, metrics in write_decision(out, name, records, evidence, photos, choice, test):
-            tracker.add_results(record, metrics, [rule, figure], "decision")
-        scores = decision_metrics(evidence, choice, test)
-        print(f"{name}: {choice.rule.name}, {scores['val/score']:.4f} ({scores['val/postprocess_gain']:+.4f})")
+            test_rows = range(len(truth["test"]))
+            test = collect_statistics(fold_models.test(weights.chosen), truth["test"], test_rows, threads)
+        selected = select_rule(val, groups, method)
+
+        figure = out / "figures" / f"{source}.png"
+        threshold_figure(val, selected.nested_thresholds, figure, f"{source}: {selected.rule.name}")
+        for record, run_metrics in write_rule(out, source, records, val, photos, selected, test):
+            tracker.add_results(record, run_metrics, [out / "rules" / f"{source}.json", figure], "postprocess")
+        scores = postprocess_metrics(val, selected, test)
+        print(f"{source}: {selected.rule.name}, {scores['val/score']:.4f} ({scores['val/postprocess_gain']:+.4f})")
 
 
 if __name__ == "__main__":

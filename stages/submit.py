@@ -1,9 +1,11 @@
-"""Stage ``submit``: the submission of the ensemble and of every model, and what made them."""
+"""Stage ``submit``: write the submission of the ensemble and of every model, and a description of what made them."""
 
 from pathlib import Path
 
 from harveyseg.config.settings import listed_models, section
-from harveyseg.ensemble.members import describe_members, load_members, read_weights
+from harveyseg.ensemble.members import load_fold_models
+from harveyseg.ensemble.record import describe_mixture
+from harveyseg.ensemble.weights import read_weights
 from harveyseg.evaluation.submission import SubmitParams, write_submission
 from harveyseg.files import sha256, write_json
 from harveyseg.inference.probabilities import read_probabilities
@@ -16,7 +18,7 @@ from harveyseg.pipeline.stage import (
     SubmissionDir,
     run,
 )
-from harveyseg.postprocess.decision import read_decision
+from harveyseg.postprocess.files import read_rule
 from harveyseg.project import git_state
 from harveyseg.record import read_run
 
@@ -29,25 +31,40 @@ def main(
     postprocess: PostprocessDir = Path("data/postprocess"),
     out: SubmissionDir = Path("data/submission"),
 ) -> None:
-    """Write submission.csv (the ensemble), one file per model, and submission.json, which says what made each."""
-    settings, (own, folds) = section(params, "submit", SubmitParams), listed_models(params)
-    members, record = load_members(own, folds, models, predictions, ensemble / "added"), read_run(ensemble / "run.json")
-    ids, averaged = read_probabilities(ensemble / "test.npy")
-    decision = read_decision(postprocess / "rules" / "ensemble.json", [record])
-    about = describe_members(members, read_weights(ensemble / "weights.json").chosen)
-    made = {"submission.csv": about | {"uid": record.uid, "run_id": record.run_id, **decision.summary()}}
-    write_submission(out / "submission.csv", ids, map(decision.handed_in, averaged), settings)
-    for model in own:
-        runs = [members.of[model, fold].record for fold in folds]
-        decision = read_decision(postprocess / "rules" / f"{model}.json", runs)
-        made[f"{model}.csv"] = describe_members(members, {model: 1.0}) | decision.summary()
-        write_submission(out / f"{model}.csv", ids, map(decision.handed_in, members.test({model: 1.0})), settings)
-    for name, about in made.items():
-        about["sha256"] = sha256(out / name)
+    """Write submission.csv (the ensemble), one file for each model, and submission.json, which says what made each."""
+    settings = section(params, "submit", SubmitParams)
+    names, held_out = listed_models(params)
+    fold_models = load_fold_models(names, held_out, models, predictions, ensemble / "added")
+    files: dict[str, dict[str, object]] = {}
+
+    record = read_run(ensemble / "run.json")
+    fitted = read_rule(postprocess / "rules" / "ensemble.json", [record])
+    ids, test = read_probabilities(ensemble / "test.npy")
+    write_submission(out / "submission.csv", ids, map(fitted.submitted_masks, test), settings)
+    mixture = describe_mixture(fold_models, read_weights(ensemble / "weights.json").chosen)
+    files["submission.csv"] = {**mixture, "uid": record.uid, "run_id": record.run_id, **fitted.summary()}
+
+    for model in names:
+        runs = [fold_models[model, fold].record for fold in held_out]
+        fitted = read_rule(postprocess / "rules" / f"{model}.json", runs)
+        masks = map(fitted.submitted_masks, fold_models.test({model: 1.0}))
+        write_submission(out / f"{model}.csv", ids, masks, settings)
+        files[f"{model}.csv"] = {**describe_mixture(fold_models, {model: 1.0}), **fitted.summary()}
+
+    for name, description in files.items():
+        description["sha256"] = sha256(out / name)
         print(f"{out / name}: {len(ids)} images x 24 classes")
     git = git_state(Path.cwd())
-    shared = {key: getattr(record, key) for key in ("data_source", "data_hash", "split_hash", "experiment")}
-    write_json(out / "submission.json", {**shared, "git_commit": git.commit, "git_dirty": git.dirty, "files": made})
+    content = {
+        "data_source": record.data_source,
+        "data_hash": record.data_hash,
+        "split_hash": record.split_hash,
+        "experiment": record.experiment,
+        "git_commit": git.commit,
+        "git_dirty": git.dirty,
+        "files": files,
+    }
+    write_json(out / "submission.json", content)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from harveyseg.classes import SCORE_SIZE
-from harveyseg.score import confusion, image_dice, image_scores, metrics, pair_dice, pair_metrics
+from harveyseg.score import argmax_metrics, confusion, image_dice, image_scores, pair_dice, pair_metrics
 
 TRUTH = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 5, 5], [0, 0, 5, 5]], np.uint8)
 PREDICTED = np.array([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 6, 5], [0, 0, 5, 5]], np.uint8)
@@ -20,14 +20,14 @@ def random_labels(seed: int, *shape: int, classes: int = 25) -> npt.NDArray[np.u
 
 
 def test_metrics_of_a_hand_made_mask() -> None:
-    found = metrics(confusion(TRUTH, PREDICTED)[None])
-    assert found == pytest.approx(
+    metrics = argmax_metrics(confusion(TRUTH, PREDICTED)[None])
+    assert metrics == pytest.approx(
         {
-            "score": (0.75 + 6 / 7 + 0 + 21) / 24,
+            "argmax_score": (0.75 + 6 / 7 + 0 + 21) / 24,
             "all_empty_score": 22 / 24,
-            "macro_dice": (0.75 + 6 / 7) / 2,
-            "dice/01_property_roof": 0.75,
-            "dice/05_grass": 6 / 7,
+            "argmax_macro_dice": (0.75 + 6 / 7) / 2,
+            "argmax_dice/01_property_roof": 0.75,
+            "argmax_dice/05_grass": 6 / 7,
             "miou": (7 / 9 + 3 / 5 + 3 / 4) / 3,  # classes 0, 1 and 5; class 6 does not occur in the truth
             "pixel_accuracy": 13 / 16,
         }
@@ -38,34 +38,39 @@ def test_dice_counts_only_photos_that_hold_the_class_and_the_score_counts_all() 
     empty = np.zeros((4, 4), np.uint8)
     wrong = np.full((4, 4), 1, np.uint8)
     counts = np.stack([confusion(TRUTH, PREDICTED), confusion(empty, empty), confusion(empty, wrong)])
-    found = metrics(counts)
-    assert found["dice/01_property_roof"] == pytest.approx(0.75)  # the third photo holds no roof
+    metrics = argmax_metrics(counts)
+    assert metrics["argmax_dice/01_property_roof"] == pytest.approx(0.75)  # the third photo holds no roof
     assert image_scores(counts) == pytest.approx([(0.75 + 6 / 7 + 21) / 24, 1, 23 / 24])
-    assert found["score"] == pytest.approx(image_scores(counts).mean())
+    assert metrics["argmax_score"] == pytest.approx(image_scores(counts).mean())
 
 
 def test_perfect_predictions_score_1() -> None:
     counts = np.stack([confusion(labels, labels) for labels in random_labels(0, 5, 9, 7, classes=6)])
-    found = metrics(counts)
-    assert {found[key] for key in ("score", "macro_dice", "miou", "pixel_accuracy")} == {1.0}
+    metrics = argmax_metrics(counts)
+    assert {metrics[key] for key in ("argmax_score", "argmax_macro_dice", "miou", "pixel_accuracy")} == {1.0}
 
 
 def test_nothing_at_all_scores_the_share_of_absent_pairs() -> None:
     truth = random_labels(1, 20, 3, 3)
     counts = np.stack([confusion(labels, np.zeros_like(labels)) for labels in truth])
     absent = sum(class_id not in labels for labels in truth for class_id in range(1, 25))
-    found = metrics(counts)
-    assert found["score"] == found["all_empty_score"] == pytest.approx(absent / (20 * 24))
+    metrics = argmax_metrics(counts)
+    assert metrics["argmax_score"] == metrics["all_empty_score"] == pytest.approx(absent / (20 * 24))
 
 
 def test_a_photo_without_any_class_leaves_the_class_metrics_out() -> None:
     empty = np.zeros((4, 4), np.uint8)
-    assert metrics(confusion(empty, empty)[None]) == {"score": 1, "all_empty_score": 1, "miou": 1, "pixel_accuracy": 1}
+    assert argmax_metrics(confusion(empty, empty)[None]) == {
+        "argmax_score": 1,
+        "all_empty_score": 1,
+        "miou": 1,
+        "pixel_accuracy": 1,
+    }
 
 
 def test_no_photo_is_refused() -> None:
     with pytest.raises(ValueError, match="no image"):
-        metrics(np.zeros((0, 25, 25), np.int64))
+        argmax_metrics(np.zeros((0, 25, 25), np.int64))
 
 
 def test_confusion_is_that_of_a_plain_loop() -> None:
@@ -108,8 +113,8 @@ def test_pair_dice_of_overlapping_masks_is_that_of_a_plain_loop() -> None:
     masks[20:] = False
     for class_id, dice in enumerate(pair_dice(truth, masks), start=1):
         true = {(int(y), int(x)) for y, x in np.argwhere(truth == class_id)}
-        said = {(int(y), int(x)) for y, x in np.argwhere(masks[class_id - 1])}
-        assert dice == (2 * len(true & said) / (len(true) + len(said)) if true or said else 1)
+        predicted = {(int(y), int(x)) for y, x in np.argwhere(masks[class_id - 1])}
+        assert dice == (2 * len(true & predicted) / (len(true) + len(predicted)) if true or predicted else 1)
 
 
 def test_pair_dice_refuses_other_shapes() -> None:
@@ -117,10 +122,11 @@ def test_pair_dice_refuses_other_shapes() -> None:
         pair_dice(TRUTH, np.zeros((25, 4, 4), np.bool_))
 
 
-def test_pair_metrics_are_the_shared_part_of_metrics() -> None:
+def test_pair_metrics_are_the_shared_part_of_argmax_metrics() -> None:
     counts = np.stack([confusion(TRUTH, PREDICTED), confusion(PREDICTED, TRUTH)])
-    found = pair_metrics(image_dice(counts)[:, 1:], counts.sum(2)[:, 1:] > 0)
-    assert found.items() <= metrics(counts).items()
+    pairs = pair_metrics(image_dice(counts)[:, 1:], counts.sum(2)[:, 1:] > 0)
+    expected = {name if name == "all_empty_score" else f"argmax_{name}": value for name, value in pairs.items()}
+    assert expected.items() <= argmax_metrics(counts).items()
 
 
 def test_nothing_at_all_on_the_real_masks(real_data: Path) -> None:
@@ -130,4 +136,4 @@ def test_nothing_at_all_on_the_real_masks(real_data: Path) -> None:
             labels = np.array(opened.resize((SCORE_SIZE, SCORE_SIZE), Image.Resampling.NEAREST))
         counts.append(confusion(labels, np.zeros_like(labels)))
         absent += sum(not (labels == class_id).any() for class_id in range(1, 25))
-    assert metrics(np.stack(counts))["score"] == pytest.approx(absent / (len(photos) * 24), abs=1e-12)
+    assert argmax_metrics(np.stack(counts))["argmax_score"] == pytest.approx(absent / (len(photos) * 24), abs=1e-12)

@@ -1,21 +1,25 @@
-"""The competition's score and the usual segmentation metrics, all from one 25 x 25 confusion count per image.
+"""The competition's score and the usual segmentation metrics, from one 25 x 25 confusion count for each image.
 
 Rows of a confusion are the truth, columns the prediction; the classes are those of :mod:`harveyseg.classes`. The
-score is taken at 1024 x 1024 pixels, the size at which the competition's own script encodes masks.
+score is computed at 1024 x 1024 pixels, the size at which the competition's own script encodes masks.
 """
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from harveyseg.arrays import BinaryMasks, BoolArray, ClassMap, Confusion, Confusions, FloatArray
 from harveyseg.classes import N_CLASSES, N_SCORED, slug
 
 _BLOCK = 2**24
-"""Most pixels that one float32 histogram bin of OpenCV counts exactly."""
+"""The largest number of pixels that a float32 histogram bin of OpenCV counts exactly."""
 
 
-def confusion(truth: npt.NDArray[np.uint8], predicted: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+def confusion(truth: ClassMap, predicted: ClassMap) -> Confusion:
     """Count the pixels of one image by true and predicted class.
+
+    >>> counts = confusion(np.array([[1, 1, 0]], np.uint8), np.array([[1, 2, 0]], np.uint8))
+    >>> int(counts[1, 1]), int(counts[1, 2]), int(counts[0, 0])
+    (1, 1, 1)
 
     Args:
         truth: class ids, uint8, any shape.
@@ -29,7 +33,8 @@ def confusion(truth: npt.NDArray[np.uint8], predicted: npt.NDArray[np.uint8]) ->
     """
     if truth.shape != predicted.shape:
         raise ValueError(f"truth has the shape {truth.shape}, the prediction {predicted.shape}")
-    rows, columns = np.ascontiguousarray(truth).reshape(-1), np.ascontiguousarray(predicted).reshape(-1)
+    rows = np.ascontiguousarray(truth).reshape(-1)
+    columns = np.ascontiguousarray(predicted).reshape(-1)
     counts = np.zeros((N_CLASSES, N_CLASSES), np.int64)
     for start in range(0, rows.size, _BLOCK):  # OpenCV counts in float32, 10 times faster than np.bincount
         block = [rows[start : start + _BLOCK, None], columns[start : start + _BLOCK, None]]
@@ -41,7 +46,7 @@ def confusion(truth: npt.NDArray[np.uint8], predicted: npt.NDArray[np.uint8]) ->
     return counts
 
 
-def image_dice(confusions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def image_dice(confusions: Confusions) -> FloatArray:
     """Dice of every (image, class): ``2 |X and Y| / (|X| + |Y|)``, and 1 where both are empty.
 
     Args:
@@ -55,10 +60,10 @@ def image_dice(confusions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     return np.where(total == 0, 1.0, 2 * both / np.maximum(total, 1))
 
 
-def image_scores(confusions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def image_scores(confusions: Confusions) -> FloatArray:
     """The score of each image: the mean of its Dice over the classes 1..24.
 
-    The score of a set of images is the mean of theirs, since every image has 24 pairs.
+    The score of a set of images is the mean of their scores, since every image has 24 pairs.
 
     Args:
         confusions: int64 (..., 25, 25), one per image.
@@ -66,36 +71,41 @@ def image_scores(confusions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     Returns:
         float64 (...).
     """
-    scores: npt.NDArray[np.float64] = image_dice(confusions)[..., 1:].mean(-1)
+    scores: FloatArray = image_dice(confusions)[..., 1:].mean(-1)
     return scores
 
 
-def pair_dice(truth: npt.NDArray[np.uint8], masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Dice of one image's classes 1..24 from one binary mask per class, which need not be disjoint.
+def pair_dice(truth: ClassMap, masks: BinaryMasks) -> FloatArray:
+    """Dice of one image's classes 1..24 from one binary mask for each class; masks may overlap.
 
     Args:
         truth: class ids, uint8 (H, W).
-        masks: bool (24, H, W): what is handed in for the classes 1..24.
+        masks: bool (24, H, W): the submitted masks of the classes 1..24.
 
     Returns:
         float64 (24,): as :func:`image_dice`.
 
     Raises:
-        ValueError: when the shapes do not fit.
+        ValueError: when the shapes do not match.
     """
     if masks.shape != (N_SCORED, *truth.shape):
         raise ValueError(f"masks have the shape {masks.shape}, expected {(N_SCORED, *truth.shape)}")
     dice = np.ones(N_SCORED)
     for index, mask in enumerate(masks):
-        true = truth == index + 1
-        total = np.count_nonzero(true) + np.count_nonzero(mask)
+        class_mask = truth == index + 1
+        total = np.count_nonzero(class_mask) + np.count_nonzero(mask)
         if total:
-            dice[index] = 2 * np.count_nonzero(true & mask) / total
+            dice[index] = 2 * np.count_nonzero(class_mask & mask) / total
     return dice
 
 
-def pair_metrics(dice: npt.NDArray[np.float64], present: npt.NDArray[np.bool_]) -> dict[str, float]:
+def pair_metrics(dice: FloatArray, present: BoolArray) -> dict[str, float]:
     """Metrics that need only the Dice of each (image, class).
+
+    >>> dice, present = np.ones((2, 24)), np.zeros((2, 24), bool)
+    >>> dice[0, 4], present[0, 4] = 0.5, True  # one image holds grass
+    >>> {name: round(value, 3) for name, value in pair_metrics(dice, present).items()}
+    {'score': 0.99, 'all_empty_score': 0.979, 'macro_dice': 0.5, 'dice/05_grass': 0.5}
 
     Args:
         dice: float64 (n, 24), see :func:`pair_dice`.
@@ -112,26 +122,26 @@ def pair_metrics(dice: npt.NDArray[np.float64], present: npt.NDArray[np.bool_]) 
     """
     if not len(dice):
         raise ValueError("there is no image to score")
-    found = {"score": float(dice.mean()), "all_empty_score": float(1 - present.mean())}
+    metrics = {"score": float(dice.mean()), "all_empty_score": float(1 - present.mean())}
     classes = {
         f"dice/{slug(index + 1)}": float(dice[holds, index].mean())
         for index, holds in enumerate(present.T)
         if holds.any()
     }
     if classes:
-        found["macro_dice"] = float(np.mean(list(classes.values())))
-    return found | classes
+        metrics["macro_dice"] = float(np.mean(list(classes.values())))
+    return metrics | classes
 
 
-def metrics(confusions: npt.NDArray[np.int64]) -> dict[str, float]:
-    """All metrics of the plain most-probable-class maps of a set of images.
+def argmax_metrics(confusions: Confusions) -> dict[str, float]:
+    """All metrics of the argmax maps of a set of images.
 
     Args:
         confusions: int64 (n, 25, 25), one per image.
 
     Returns:
         ``argmax_score``, ``argmax_macro_dice``, ``argmax_dice/<slug>`` and ``all_empty_score``, see
-        :func:`pair_metrics`; what post-processing makes of the probabilities has the names without ``argmax_``.
+        :func:`pair_metrics`. The names without ``argmax_`` are those of the submitted masks.
         ``miou``: intersection over union of pixels summed over the images, mean over the classes 0..24 (the
         background included) that occur in the truth;
         ``pixel_accuracy``: share of all pixels, background included, whose class is right.
@@ -140,10 +150,11 @@ def metrics(confusions: npt.NDArray[np.int64]) -> dict[str, float]:
         ValueError: when there is no image.
     """
     pairs = pair_metrics(image_dice(confusions)[:, 1:], confusions.sum(2)[:, 1:] > 0)
-    found = {name if name == "all_empty_score" else f"argmax_{name}": value for name, value in pairs.items()}
+    metrics = {name if name == "all_empty_score" else f"argmax_{name}": value for name, value in pairs.items()}
     summed = confusions.sum(0)
-    both, true = np.diagonal(summed), summed.sum(1)
-    union = true + summed.sum(0) - both
-    found["miou"] = float((both[true > 0] / union[true > 0]).mean())
-    found["pixel_accuracy"] = float(both.sum() / summed.sum())
-    return found
+    intersection = np.diagonal(summed)
+    true = summed.sum(1)
+    union = true + summed.sum(0) - intersection
+    metrics["miou"] = float((intersection[true > 0] / union[true > 0]).mean())
+    metrics["pixel_accuracy"] = float(intersection.sum() / summed.sum())
+    return metrics

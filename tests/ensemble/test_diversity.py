@@ -8,10 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
+from PIL import Image
 
 from harveyseg.data.cache import CachedPart
 from harveyseg.ensemble.diversity import compare_models, mixture_scores, write_diversity
-from harveyseg.ensemble.members import Member, Members
+from harveyseg.ensemble.figures import diversity_figure
+from harveyseg.ensemble.members import FoldModel, FoldModels
 from harveyseg.record import RunRecord
 from harveyseg.score import confusion
 
@@ -29,16 +31,16 @@ def halves(left: int, right: int) -> Labels:
     return np.array([[left, left, right, right]] * 4, np.uint8)
 
 
-def members_of(labels: Mapping[str, Labels]) -> Members:
+def members_of(labels: Mapping[str, Labels]) -> FoldModels:
     fields: dict[str, Any] = {"kind": "train", "fold": 0, "stage_key": "k", "parameters": {}, "git_commit": None}
     fields |= {"git_dirty": False, "data_source": "demo", "data_hash": "d", "split_hash": "s", "device": "cpu"}
     records = {model: RunRecord(model=model, environment={}, started_ms=0, **fields) for model in labels}
     empty = np.zeros((0, 25, 4, 4), np.uint8)
     ids = ("p0", "p1")
-    return Members(
+    return FoldModels(
         tuple(labels),
         (0,),
-        {(model, 0): Member(records[model], ids, sure(maps), (), empty, 0.5) for model, maps in labels.items()},
+        {(model, 0): FoldModel(records[model], ids, sure(maps), (), empty, 0.5) for model, maps in labels.items()},
     )
 
 
@@ -85,8 +87,23 @@ def test_table_has_a_row_for_each_score_and_each_pair(tmp_path: Path) -> None:
     assert [file.name for file in files] == ["diversity.csv", "diversity.png"]
     assert files[1].stat().st_size > 1000
     table = pd.read_csv(files[0]).set_index("what")
-    assert table["score"].dropna().to_dict() == {
+    assert table["argmax_score"].dropna().to_dict() == {
         "right": 1.0, "wrong": 0.5, "mean of all": 1.0, "chosen weights": 0.75, "chosen on other folds": 0.625
     }  # fmt: skip
     assert table["disagreement"].dropna().to_dict() == {"right + wrong": 0.5}
     assert "chosen on other folds" not in mixture_scores(equal, {"val/argmax_score": 0.75})
+
+
+def test_figure_grows_with_the_models(tmp_path: Path) -> None:
+    for count in (1, 6):
+        names = [f"model_{index}" for index in range(count)]
+        values = np.full((count, count), 0.25)
+        scores = {name: 0.5 + 0.01 * index for index, name in enumerate(names)} | {"mean of all": 0.6}
+        diversity_figure(names, values, np.where(values > 0, np.nan, 0), scores, tmp_path / f"{count}.png", "title")
+    with Image.open(tmp_path / "1.png") as single, Image.open(tmp_path / "6.png") as six:
+        assert six.width > 1.3 * single.width
+        # All pairs disagree alike, so they have one colour, off the diagonal only: 30 of 36 cells.
+        rgb = np.array(six.convert("RGB"))
+    colours, counts = np.unique(rgb.reshape(-1, 3), axis=0, return_counts=True)
+    blue = counts[(colours[:, 2] > colours[:, 0].astype(int) + 60) & (counts > 5000)]
+    assert len(blue) >= 1

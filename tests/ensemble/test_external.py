@@ -14,8 +14,8 @@ from mlflow.tracking import MlflowClient
 
 from harveyseg.data.cache import CachedPart, read_resized_photo
 from harveyseg.data.manifest import COLUMNS
-from harveyseg.ensemble.external import add_runs, find_models
-from harveyseg.ensemble.members import Members, load_members
+from harveyseg.ensemble.external import add_external_models, find_external_models
+from harveyseg.ensemble.members import FoldModels, load_fold_models
 from harveyseg.errors import HarveysegError
 from harveyseg.files import write_json
 from harveyseg.inference.network_file import load_network, save_network
@@ -90,7 +90,7 @@ def raw(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def members(tmp_path: Path) -> Members:
+def members(tmp_path: Path) -> FoldModels:
     """The workspace's own model."""
     for fold in FOLDS:
         record = a_record(fold=fold, uid=f"own-{fold}")
@@ -99,7 +99,7 @@ def members(tmp_path: Path) -> Members:
         for part, ids in (("val", VAL_IDS[fold]), ("test", TEST_IDS)):
             write_probabilities(folder / f"{part}.npy", ids, (64, 64), [np.zeros((len(ids), 25, 64, 64), np.uint8)])
         write_json(folder / "metrics.json", {"uid": record.uid, "val/argmax_score": 0.5})
-    return load_members(["unet"], FOLDS, tmp_path / "models", tmp_path / "predictions")
+    return load_fold_models(["unet"], FOLDS, tmp_path / "models", tmp_path / "predictions")
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def plain(weights: Path, photo: Path, size: int) -> npt.NDArray[np.uint8]:
 
 @pytest.mark.parametrize("size", [64, 96])
 def test_added_trainings_predict_what_their_network_says(
-    tmp_path: Path, tracker: Tracker, raw: Path, members: Members, part: CachedPart, size: int
+    tmp_path: Path, tracker: Tracker, raw: Path, members: FoldModels, part: CachedPart, size: int
 ) -> None:
     """Also at another size than that of the workspace's cache: the photos are read at the network's own."""
     parameters = {"train.lr": 0.1, "resize-cache.size": f"{size}x{size}"}
@@ -129,13 +129,13 @@ def test_added_trainings_predict_what_their_network_says(
         for fold in (1, 0)
     ]
     truth = np.random.default_rng(1).integers(0, 25, (5, 1024, 1024)).astype(np.uint8)
-    add_runs(ids, tracker, members, part, truth, raw, PARAMS, tmp_path / "added")
-    both = load_members(["unet"], FOLDS, tmp_path / "models", tmp_path / "predictions", tmp_path / "added")
+    add_external_models(ids, tracker, members, part, truth, raw, PARAMS, tmp_path / "added")
+    both = load_fold_models(["unet"], FOLDS, tmp_path / "models", tmp_path / "predictions", tmp_path / "added")
     name = f"unet@{ids[0][:8]}"
     assert both.models == ("unet", name)
     for fold in FOLDS:
         folder = tmp_path / "added" / f"{name}-{fold}"
-        assert both.of[name, fold].record.run_id == ids[1 - fold]
+        assert both[name, fold].record.run_id == ids[1 - fold]
         for file, source, photos in (("val", "train", VAL_IDS[fold]), ("test", "test", TEST_IDS)):
             found, maps = read_probabilities(folder / f"{file}.npy")
             assert found == photos
@@ -148,25 +148,25 @@ def test_added_trainings_predict_what_their_network_says(
                 assert np.mean(one == expected) > 0.99
         scores = [
             float(image_scores(confusion(truth[IDS.index(photo)], argmax_map(one))))
-            for photo, one in zip(VAL_IDS[fold], both.of[name, fold].val, strict=True)
+            for photo, one in zip(VAL_IDS[fold], both[name, fold].val, strict=True)
         ]
-        assert both.of[name, fold].score == pytest.approx(np.mean(scores))
+        assert both[name, fold].argmax_score == pytest.approx(np.mean(scores))
 
 
 def test_without_runs_mlflow_is_not_asked(
-    tmp_path: Path, members: Members, part: CachedPart, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, members: FoldModels, part: CachedPart, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     dead = open_tracker(TrackingParams(), tmp_path)
     truth = np.zeros((5, 1024, 1024), np.uint8)
-    add_runs([], dead, members, part, truth, tmp_path / "no raw folder", PARAMS, tmp_path / "added")
-    both = load_members(["unet"], FOLDS, tmp_path / "models", tmp_path / "predictions", tmp_path / "added")
+    add_external_models([], dead, members, part, truth, tmp_path / "no raw folder", PARAMS, tmp_path / "added")
+    both = load_fold_models(["unet"], FOLDS, tmp_path / "models", tmp_path / "predictions", tmp_path / "added")
     assert both.models == ("unet",)
     with pytest.raises(HarveysegError, match="cannot be used"):
-        find_models(["0" * 32], dead, members)
+        find_external_models(["0" * 32], dead, members)
 
 
-def test_seeds_are_models_and_machines_are_not(tmp_path: Path, tracker: Tracker, members: Members) -> None:
+def test_seeds_are_models_and_machines_are_not(tmp_path: Path, tracker: Tracker, members: FoldModels) -> None:
     ids = {
         (seed, fold): train(
             tracker, tmp_path / "w", a_record(fold=fold, parameters={"train.seed": seed, "train.threads": 1 + fold})
@@ -174,13 +174,13 @@ def test_seeds_are_models_and_machines_are_not(tmp_path: Path, tracker: Tracker,
         for fold in FOLDS
         for seed in (1, 2)
     }
-    models = find_models(list(ids.values()), tracker, members)
+    models = find_external_models(list(ids.values()), tracker, members)
     assert list(models) == [f"unet@{ids[1, 0][:8]}", f"unet@{ids[2, 0][:8]}"]
     for seed, folds in zip((1, 2), models.values(), strict=True):
         assert {fold: record.run_id for fold, record in folds.items()} == {fold: ids[seed, fold] for fold in FOLDS}
 
 
-def test_every_reason_to_refuse_is_listed_at_once(tmp_path: Path, tracker: Tracker, members: Members) -> None:
+def test_every_reason_to_refuse_is_listed_at_once(tmp_path: Path, tracker: Tracker, members: FoldModels) -> None:
     folder = tmp_path / "w"
     other = train(tracker, folder, a_record(model="other", data_hash="x", split_hash="x"))
     alone = train(tracker, folder, a_record(model="alone"))
@@ -196,7 +196,7 @@ def test_every_reason_to_refuse_is_listed_at_once(tmp_path: Path, tracker: Track
     parent = MlflowClient(tracking_uri=tracker.uri).get_run(alone).data.tags["mlflow.parentRunId"]
     named = ["f" * 32, other, alone, *twice, outside, own, str(ensemble.id), str(bare.id), str(failed.id), parent]
     with pytest.raises(HarveysegError) as caught:
-        find_models(named, tracker, members)
+        find_external_models(named, tracker, members)
     expected = {
         f"{'f' * 32}: no such run in MLflow at {tracker.uri}",
         f"{other} (other-f0): was trained on other data",
@@ -207,11 +207,11 @@ def test_every_reason_to_refuse_is_listed_at_once(tmp_path: Path, tracker: Track
         f"{outside} (outside-f4): holds out fold 4, which `folds` does not list",
         f"{outside} (outside-f4): fold 0 of the same model is not among the runs",
         f"{outside} (outside-f4): fold 1 of the same model is not among the runs",
-        f"{own} (own-f0): is unet-0 of this workspace anyway",
+        f"{own} (own-f0): is unet-0 of this workspace",
         f"{own} (own-f0): fold 1 of the same model is not among the runs",
-        f"{ensemble.id}: is no training, but ensemble",
-        f"{bare.id}: MLflow does not have its weights; `harveyseg sync` in the workspace that trained it brings them",
+        f"{ensemble.id}: is not a training, but ensemble",
+        f"{bare.id}: MLflow does not have its weights; run `harveyseg sync` in the workspace that trained it",
         f"{failed.id}: the training is FAILED, not FINISHED",
-        f"{parent}: is no training, but pipeline",
+        f"{parent}: is not a training, but pipeline",
     }
     assert set(caught.value.problems) == expected

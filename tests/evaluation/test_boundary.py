@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from harveyseg.evaluation.boundary import REACH, accuracies, boundary_band
+from harveyseg.evaluation.boundary import REACH, boundary_accuracies, boundary_band
 from harveyseg.inference.probabilities import SCORE_SHAPE
 
 
@@ -65,7 +65,7 @@ def test_the_share_of_right_pixels_near_borders_and_elsewhere(threads: int) -> N
     answers = [flat(5), flat(5, 6), flat(5)]
 
     def found(*positions: int) -> tuple[float | None, float | None]:
-        shares = accuracies([answers[place] for place in positions].__getitem__, truth, positions, threads)
+        shares = boundary_accuracies([answers[place] for place in positions].__getitem__, truth, positions, threads)
         return shares["boundary_accuracy"], shares["interior_accuracy"]
 
     assert found(1) == (1, 1)  # everything right
@@ -83,5 +83,5 @@ def test_right_near_the_border_alone() -> None:
     mask[:, width // 2 :] = 6
     answer = np.full(width, 7)
     answer[width // 2 - REACH - 1 : width // 2], answer[width // 2 : width // 2 + REACH + 1] = 5, 6
-    shares = accuracies([flat(*answer)].__getitem__, mask[None], [0], 1)
+    shares = boundary_accuracies([flat(*answer)].__getitem__, mask[None], [0], 1)
     assert shares == {"boundary_accuracy": 1, "interior_accuracy": 0}

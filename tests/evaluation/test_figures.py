@@ -11,14 +11,12 @@ from PIL import Image
 
 from harveyseg.classes import PALETTE
 from harveyseg.evaluation.figures import (
-    Sheet,
+    PredictionGrid,
     colourise,
     confusion_figure,
-    decision_figure,
-    diversity_figure,
     learning_curve,
-    overview,
-    prediction_sheet,
+    overview_figure,
+    prediction_figure,
 )
 
 
@@ -28,11 +26,13 @@ def history(epochs: int) -> pd.DataFrame:
     return pd.DataFrame({"epoch": epoch, **losses, "val_argmax_score": np.linspace(0.4, 0.7, epochs)})
 
 
-def a_sheet(classes: list[int], shape: tuple[int, int] = (300, 400)) -> Sheet:
+def a_grid(classes: list[int], shape: tuple[int, int] = (300, 400)) -> PredictionGrid:
     labels = np.array([classes], np.uint8).repeat(64, 0).repeat(16, 1)
     photos = [np.full((32, 32, 3), 127, np.uint8)] * 2
     columns = {"truth": [labels, labels], "prediction": [labels, np.zeros_like(labels)]}
-    return Sheet(["6411", "6412"], photos, [shape, shape], columns, {"prediction": ["score 1.000", "score 0.900"]})
+    return PredictionGrid(
+        ["6411", "6412"], photos, [shape, shape], columns, {"prediction": ["score 1.000", "score 0.900"]}
+    )
 
 
 def pixels_of(path: Path, class_id: int) -> int:
@@ -76,7 +76,7 @@ def test_confusion_figure_grows_with_the_classes_that_occur(tmp_path: Path) -> N
 
 
 def test_sheet_shows_the_maps_and_a_legend_of_the_classes_that_occur(tmp_path: Path) -> None:
-    prediction_sheet(a_sheet([3, 5]), tmp_path / "sheet.png", "title")
+    prediction_figure(a_grid([3, 5]), tmp_path / "sheet.png", "title")
     assert pixels_of(tmp_path / "sheet.png", 3) > 5000
     assert pixels_of(tmp_path / "sheet.png", 5) > 5000
     assert pixels_of(tmp_path / "sheet.png", 7) == 0
@@ -84,48 +84,15 @@ def test_sheet_shows_the_maps_and_a_legend_of_the_classes_that_occur(tmp_path: P
 
 def test_sheet_keeps_the_aspect_of_the_original(tmp_path: Path) -> None:
     for name, shape in {"wide": (400, 200), "tall": (200, 400)}.items():
-        prediction_sheet(a_sheet([3, 5], shape), tmp_path / f"{name}.png", name)
+        prediction_figure(a_grid([3, 5], shape), tmp_path / f"{name}.png", name)
     with Image.open(tmp_path / "wide.png") as wide, Image.open(tmp_path / "tall.png") as tall:
         assert tall.height > 2 * wide.height
 
 
 def test_overview(tmp_path: Path) -> None:
-    overview(a_sheet([3, 5]), {"unet": 0.62, "ensemble": 0.7}, 0.65, tmp_path / "overview.png", "title")
-    overview(a_sheet([3]), {"unet": 0.65}, 0.65, tmp_path / "equal.png", "no span")
+    overview_figure(a_grid([3, 5]), {"unet": 0.62, "ensemble": 0.7}, 0.65, tmp_path / "overview.png", "title")
+    overview_figure(a_grid([3]), {"unet": 0.65}, 0.65, tmp_path / "equal.png", "no span")
     assert pixels_of(tmp_path / "overview.png", 5) > 3000
-
-
-def test_diversity_figure_grows_with_the_models_and_stands_one_alone(tmp_path: Path) -> None:
-    for count in (1, 6):
-        names = [f"model_{index}" for index in range(count)]
-        values = np.full((count, count), 0.25)
-        scores = {name: 0.5 + 0.01 * index for index, name in enumerate(names)} | {"mean of all": 0.6}
-        diversity_figure(names, values, np.where(values > 0, np.nan, 0), scores, tmp_path / f"{count}.png", "title")
-    with Image.open(tmp_path / "1.png") as one, Image.open(tmp_path / "6.png") as six:
-        assert six.width > 1.3 * one.width
-        # All pairs disagree alike, so they have one colour, off the diagonal only: 30 of 36 cells.
-        rgb = np.array(six.convert("RGB"))
-    colours, counts = np.unique(rgb.reshape(-1, 3), axis=0, return_counts=True)
-    blue = counts[(colours[:, 2] > colours[:, 0].astype(int) + 60) & (counts > 5000)]
-    assert len(blue) >= 1
-
-
-def test_decision_figure_marks_what_was_decided(tmp_path: Path) -> None:
-    worth = np.linspace(0.2, 0.8, 257) * np.ones((3, 24, 1))
-    nothing, decided = np.full((3, 24), 256), np.full((3, 24), 256)
-    decided[:, 4], decided[:, 5] = (0, 80, 120), 200
-    for name, levels in {"nothing": nothing, "decided": decided}.items():
-        decision_figure(worth, np.ones((3, 24), np.bool_), levels, tmp_path / f"{name}.png", "unet")
-    images = []
-    for name in ("nothing", "decided"):
-        with Image.open(tmp_path / f"{name}.png") as opened:
-            images.append(np.array(opened.convert("RGB")).astype(int))
-    changed = np.argwhere(np.abs(images[0] - images[1]).max(2) > 30)
-    height, width = images[0].shape[:2]
-    # Grass and trees, the last two panels of the first row.
-    assert len(changed) > 50
-    assert (changed[:, 0] < 0.32 * height).all()
-    assert (changed[:, 1] > 0.65 * width).all()
 
 
 def test_the_same_figure_is_the_same_file(tmp_path: Path) -> None:

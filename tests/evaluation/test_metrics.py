@@ -10,18 +10,18 @@ import pytest
 from harveyseg.data.cache import CachedPart
 from harveyseg.errors import HarveysegError
 from harveyseg.evaluation.metrics import (
-    claims,
     confusion_table,
-    metrics_record,
+    evaluation_record,
+    logged_metrics,
     nested_entry,
-    per_class,
-    scores_of,
-    sheet_of,
+    per_class_table,
+    prediction_grid,
+    presence_errors,
     true_masks,
     write_evaluation,
 )
 from harveyseg.record import RunRecord
-from harveyseg.score import confusion, metrics
+from harveyseg.score import argmax_metrics, confusion
 
 TRUTH = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 5, 5], [0, 0, 5, 5]], np.uint8)
 PREDICTED = np.array([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 6, 5], [0, 0, 5, 5]], np.uint8)
@@ -50,46 +50,50 @@ def a_record() -> RunRecord:
 
 
 def test_metrics_record_names_its_run() -> None:
-    found = metrics_record(a_record(), {"val": COUNTS, "test": COUNTS[:1]})
-    assert {key: found[key] for key in ("run_id", "uid", "model", "fold")} == {
+    entries = evaluation_record(a_record(), {"val": COUNTS, "test": COUNTS[:1]})
+    assert {key: entries[key] for key in ("run_id", "uid", "model", "fold")} == {
         "run_id": "r1",
         "uid": "u1",
         "model": "unet",
         "fold": 2,
     }
-    assert scores_of(found) == {
+    assert logged_metrics(entries) == {
         f"{part}/{name}": value
         for part, counts in (("val", COUNTS), ("test", COUNTS[:1]))
-        for name, value in (metrics(counts) | claims(counts)).items()
+        for name, value in (argmax_metrics(counts) | presence_errors(counts)).items()
     }
 
 
-def test_claims_by_hand() -> None:
-    # Of two photos one is claimed to hold class 6, which it lacks; class 5 goes unseen once, class 1 never.
-    unseen = np.where(TRUTH == 5, 0, TRUTH).astype(np.uint8)
-    assert claims(COUNTS) == {"false_positive_classes": 0.5, "missed_classes": 0.0}
-    assert claims(np.stack([confusion(TRUTH, unseen)])) == {"false_positive_classes": 0.0, "missed_classes": 1.0}
+def test_presence_errors_by_hand() -> None:
+    # One of two photos has a false-positive class 6; class 5 is missed once, class 1 never.
+    without_grass = np.where(TRUTH == 5, 0, TRUTH).astype(np.uint8)
+    assert presence_errors(COUNTS) == {"false_positive_classes": 0.5, "missed_classes": 0.0}
+    assert presence_errors(np.stack([confusion(TRUTH, without_grass)])) == {
+        "false_positive_classes": 0.0,
+        "missed_classes": 1.0,
+    }
 
 
-def test_a_false_claim_costs_what_a_perfect_class_brings() -> None:
-    """The identity that RESULTS.md rests on: 24 (score - empty) = Dice summed over present classes - false claims."""
+def test_a_false_positive_class_costs_what_a_perfect_class_gains() -> None:
+    """24 (score - all-empty baseline) = Dice summed over present classes - false-positive classes, per photo."""
     rng = np.random.default_rng(0)
     masks = [rng.choice(25, (2, 8, 8), p=rng.dirichlet(np.full(25, 0.1))).astype(np.uint8) for _ in range(40)]
     counts = np.stack([confusion(truth, predicted) for truth, predicted in masks])
     summed = 0.0
     for truth, predicted in masks:
         for class_id in range(1, 25):
-            true, said = truth == class_id, predicted == class_id
-            if true.any():
-                summed += 2 * (true & said).sum() / (true.sum() + said.sum())
-    found = metrics(counts)
-    assert 24 * (found["score"] - found["all_empty_score"]) == pytest.approx(
-        summed / len(masks) - claims(counts)["false_positive_classes"]
+            true_mask = truth == class_id
+            predicted_mask = predicted == class_id
+            if true_mask.any():
+                summed += 2 * (true_mask & predicted_mask).sum() / (true_mask.sum() + predicted_mask.sum())
+    metrics = argmax_metrics(counts)
+    assert 24 * (metrics["argmax_score"] - metrics["all_empty_score"]) == pytest.approx(
+        summed / len(masks) - presence_errors(counts)["false_positive_classes"]
     )
 
 
 def test_per_class_by_hand() -> None:
-    table = per_class({"val": COUNTS}).set_index("class")
+    table = per_class_table({"val": COUNTS}).set_index("class")
     assert list(table.index) == list(range(1, 25))
     assert dict(table.loc[1].items()) == pytest.approx(
         {
@@ -97,23 +101,23 @@ def test_per_class_by_hand() -> None:
             "name": "Property Roof",
             "photos": 1,
             "predicted": 1,
-            "score": (0.75 + 1) / 2,
+            "argmax_score": (0.75 + 1) / 2,
             "all_empty_score": 0.5,
-            "dice": 0.75,
+            "argmax_dice": 0.75,
             "iou": 3 / 5,
             "precision": 3 / 4,
             "recall": 3 / 4,
         }
     )
     only_predicted = {
-        column: table.at[6, column] for column in ("photos", "predicted", "score", "all_empty_score", "iou")
+        column: table.at[6, column] for column in ("photos", "predicted", "argmax_score", "all_empty_score", "iou")
     }
-    assert only_predicted == {"photos": 0, "predicted": 1, "score": 0.5, "all_empty_score": 1, "iou": 0}
-    assert np.isnan(table[["dice", "recall"]].to_numpy(float)[5]).all()
-    assert np.isnan(table[["dice", "iou", "precision", "recall"]].to_numpy(float)[23]).all()
-    assert table["score"].mean() == pytest.approx(metrics(COUNTS)["score"])
-    assert table["all_empty_score"].mean() == pytest.approx(metrics(COUNTS)["all_empty_score"])
-    assert table["dice"].mean() == pytest.approx(metrics(COUNTS)["macro_dice"])
+    assert only_predicted == {"photos": 0, "predicted": 1, "argmax_score": 0.5, "all_empty_score": 1, "iou": 0}
+    assert np.isnan(table[["argmax_dice", "recall"]].to_numpy(float)[5]).all()
+    assert np.isnan(table[["argmax_dice", "iou", "precision", "recall"]].to_numpy(float)[23]).all()
+    assert table["argmax_score"].mean() == pytest.approx(argmax_metrics(COUNTS)["argmax_score"])
+    assert table["all_empty_score"].mean() == pytest.approx(argmax_metrics(COUNTS)["all_empty_score"])
+    assert table["argmax_dice"].mean() == pytest.approx(argmax_metrics(COUNTS)["argmax_macro_dice"])
 
 
 def test_a_row_of_the_confusion_table_is_one_percent() -> None:
@@ -135,18 +139,18 @@ def test_written_files(tmp_path: Path) -> None:
         tmp_path, a_record(), {"val": COUNTS}, {"note": "text", "val/nested_argmax_score": 0.5}
     )
     assert sorted(path.name for path in files) == sorted(path.name for path in tmp_path.iterdir())
-    found = json.loads((tmp_path / "metrics.json").read_text())
-    assert found["uid"] == "u1"
-    assert found["note"] == "text"
+    entries = json.loads((tmp_path / "metrics.json").read_text())
+    assert entries["uid"] == "u1"
+    assert entries["note"] == "text"
     assert "note" not in results
     assert results["val/nested_argmax_score"] == 0.5
-    assert not [name for name in found if name.startswith("test/")]
+    assert not [name for name in entries if name.startswith("test/")]
     assert len(pd.read_csv(tmp_path / "per_class.csv")) == 24
     assert len(pd.read_csv(tmp_path / "confusion.csv")) == 300
 
 
 def test_nested_entry() -> None:
-    assert nested_entry(COUNTS) == {"val/nested_argmax_score": pytest.approx(metrics(COUNTS)["score"])}
+    assert nested_entry(COUNTS) == {"val/nested_argmax_score": pytest.approx(argmax_metrics(COUNTS)["argmax_score"])}
     assert "not available" in str(nested_entry(None)["note"])
 
 
@@ -171,10 +175,10 @@ def test_sheet_takes_each_photos_own_mask_and_map(photos: int, expected: list[st
         maps[position + 1] = 255
         return maps
 
-    sheet = sheet_of(part, [1, 2, 3], truth, {"prediction": right}, photos)
+    sheet = prediction_grid(part, [1, 2, 3], truth, {"prediction": right}, photos)
     assert list(sheet.names) == expected
     assert [int(photo.max()) for photo in sheet.photos] == ["abcd".index(name) for name in expected]
     assert sheet.shapes[0] == (20, 2)
-    assert list(sheet.notes["prediction"]) == ["score 1.000"] * len(expected)
+    assert list(sheet.notes["prediction"]) == ["argmax score 1.000"] * len(expected)
     for true, predicted in zip(sheet.columns["truth"], sheet.columns["prediction"], strict=True):
         assert np.array_equal(true, predicted)

@@ -1,4 +1,4 @@
-"""Decisions against brute force over all sets and truths, slow loops, and photos that must have no say."""
+"""FittedRules against brute force over all sets and truths, slow loops, and photos that must have no say."""
 
 import itertools
 from pathlib import Path
@@ -12,23 +12,11 @@ import pytest
 from harveyseg.errors import HarveysegError
 from harveyseg.files import read_json, write_json
 from harveyseg.inference.probabilities import argmax_map, upsample
-from harveyseg.postprocess.decision import (
-    ARGMAX,
-    NOTHING,
-    Argmax,
-    Choice,
-    Decision,
-    Evidence,
-    Expected,
-    _logistic,
-    choose,
-    decision_metrics,
-    gather,
-    grouped_parts,
-    log_odds,
-    read_decision,
-    write_decision,
-)
+from harveyseg.postprocess.files import FittedRule, postprocess_metrics, read_rule, write_rule
+from harveyseg.postprocess.regression import clipped_log_odds, fit_logistic
+from harveyseg.postprocess.rules import ArgmaxRule, ExpectedDiceRule
+from harveyseg.postprocess.select import SelectedRule, group_folds, select_rule
+from harveyseg.postprocess.statistics import SpecialMask, ThresholdStatistics, collect_statistics
 from harveyseg.record import RunRecord
 from harveyseg.score import confusion, image_dice, pair_dice, pair_metrics
 from helpers.records import make_record
@@ -51,43 +39,48 @@ def photos(noise: float, seed: int = 0, count: int = PHOTOS) -> tuple[npt.NDArra
 
 
 @pytest.fixture(scope="module")
-def noisy() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], Evidence]:
+def noisy() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], ThresholdStatistics]:
     truth, maps = photos(noise=2.5)
-    return truth, maps, gather(maps, truth, range(PHOTOS), threads=2)
+    return truth, maps, collect_statistics(maps, truth, range(PHOTOS), threads=2)
 
 
 # What every decision is worth
 
 
-def test_evidence_is_that_of_slow_loops(noisy: Any) -> None:
+def test_statistics_is_that_of_slow_loops(noisy: Any) -> None:
     truth, maps, _ = noisy
     rows = [7, 2]
-    evidence = gather((maps[row] for row in rows), truth, rows, threads=2)
+    statistics = collect_statistics((maps[row] for row in rows), truth, rows, threads=2)
     for position, row in enumerate(rows):
         levels = np.rint(upsample(maps[row])).astype(int)
         for level in (1, 128):
-            assert np.allclose(evidence.worth[position, :, level], pair_dice(truth[row], levels[1:] >= level))
+            assert np.allclose(
+                statistics.dice_by_threshold[position, :, level], pair_dice(truth[row], levels[1:] >= level)
+            )
         argmax = image_dice(confusion(truth[row], argmax_map(maps[row])))
-        assert np.array_equal(evidence.worth[position, :, ARGMAX], argmax[1:])
-        assert np.array_equal(evidence.worth[position, :, NOTHING], [(truth[row] != c).all() for c in range(1, 25)])
+        assert np.array_equal(statistics.dice_by_threshold[position, :, SpecialMask.ARGMAX], argmax[1:])
+        assert np.array_equal(
+            statistics.dice_by_threshold[position, :, SpecialMask.EMPTY],
+            [(truth[row] != c).all() for c in range(1, 25)],
+        )
         for class_id in (1, 5, 24):
             inside = np.bincount(levels[class_id][truth[row] == class_id], minlength=256)
-            assert np.array_equal(evidence.pixels[position, class_id - 1, 1], inside)
+            assert np.array_equal(statistics.histograms[position, class_id - 1, 1], inside)
             everything = np.bincount(levels[class_id].ravel(), minlength=256)
-            assert np.array_equal(evidence.counts[position, class_id - 1], everything)
-    assert np.array_equal(evidence.present, [[(truth[row] == c).any() for c in range(1, 25)] for row in rows])
+            assert np.array_equal(statistics.level_counts[position, class_id - 1], everything)
+    assert np.array_equal(statistics.present, [[(truth[row] == c).any() for c in range(1, 25)] for row in rows])
 
 
-def test_evidence_needs_a_map_for_each_row(noisy: Any) -> None:
+def test_statistics_needs_a_map_for_each_row(noisy: Any) -> None:
     truth, maps, _ = noisy
     with pytest.raises(ValueError, match="longer"):
-        gather(maps[:1], truth, [0, 1], threads=1)
+        collect_statistics(maps[:1], truth, [0, 1], threads=1)
 
 
 # The set and whether to hand it in
 
 
-def calibrated(**changes: Any) -> Expected:
+def calibrated(**changes: Any) -> ExpectedDiceRule:
     """Takes the stored probabilities as they are, and every set that is expected to score more than 0.5."""
     fields: dict[str, Any] = {
         "calibration_slope": 1.0,
@@ -95,7 +88,7 @@ def calibrated(**changes: Any) -> Expected:
         "presence_slope": 1.0,
         "presence_intercept": (0.0,) * 24,
     }
-    return Expected(**(fields | changes))
+    return ExpectedDiceRule(**(fields | changes))
 
 
 def expected_dice(shares: npt.NDArray[np.floating[Any]], taken: npt.NDArray[np.bool_]) -> float:
@@ -122,7 +115,7 @@ def test_set_is_nearly_the_best_of_all_sets(seed: int) -> None:
         assert np.array_equal(np.flatnonzero(sets[best]), np.arange(len(levels) - size, len(levels)))
     counts = np.zeros((1, 24, 256), np.int64)
     counts[:, :, levels] = 1
-    found, dice = calibrated().best_sets(counts)
+    found, dice = calibrated().optimal_thresholds(counts)
     taken = levels >= found[0, 0]
     # The ratio of means is an approximation: with 7 pixels the truth's size is far from sure, and yet it errs little.
     assert expected_dice(shares, taken) > values.max() - 0.01
@@ -139,19 +132,19 @@ def test_the_approximation_is_exact_for_many_pixels() -> None:
     counts = np.zeros((1, 24, 256), np.int64)
     counts[0, :, 0] = 4000
     counts[0, 3] = np.bincount(levels, minlength=256)
-    found, dice = calibrated().best_sets(counts)
+    found, dice = calibrated().optimal_thresholds(counts)
     truths = rng.random((400, 4000)) < shares
     taken = levels >= found[0, 3]
     drawn = 2 * (truths & taken).sum(1) / (truths.sum(1) + taken.sum())
     assert dice[0, 3] == pytest.approx(drawn.mean(), abs=0.002)
-    assert (found[0, [2, 4]] == NOTHING).all()  # no pixel reaches level 1
+    assert (found[0, [2, 4]] == SpecialMask.EMPTY).all()  # no pixel reaches level 1
 
 
 def test_set_is_handed_in_where_that_is_worth_more() -> None:
     """Pairs of two kinds: the class is present with probability 0.2 or 0.6, then the set scores 0.5 or 0.9."""
     x, presence, dice = np.array([-1.0, 1.0]), np.array([0.2, 0.6]), np.array([0.5, 0.9])
     many = 1e6
-    slope, intercept = _logistic(
+    slope, intercept = fit_logistic(
         np.tile(x, (24, 1)), np.tile(many * presence * dice, (24, 1)), np.tile(many * (1 - presence), (24, 1))
     )
     odds = np.exp(slope * x + intercept[0])
@@ -168,7 +161,7 @@ def test_regression_is_at_its_minimum() -> None:
         penalty = 0.1 * (slope - 1) ** 2 + 0.01 * common**2 + 0.5 * (own**2).sum()
         return float(-(won * np.log(share) + lost * np.log(1 - share)).sum() + penalty / 2)
 
-    slope, intercept = _logistic(x, won, lost)
+    slope, intercept = fit_logistic(x, won, lost)
     # 0.01 common = 0.5 sum(own) at the minimum, which tells the two parts of the intercepts apart.
     common = intercept.sum() / (24 + 0.01 / 0.5)
     best = objective(slope, common, intercept - common)
@@ -182,7 +175,7 @@ def test_a_class_that_is_seldom_there_is_drawn_to_the_others() -> None:
     won, lost = np.full((24, 50), 0.8), np.full((24, 50), 0.2)
     won[5], lost[5] = 0, 0
     won[6, 1:], lost[6, 1:], won[6, 0], lost[6, 0] = 0, 0, 0, 1
-    _, intercept = _logistic(x, won, lost)
+    _, intercept = fit_logistic(x, won, lost)
     assert intercept[0] == pytest.approx(np.log(4), abs=0.05)
     assert intercept[5] == pytest.approx(intercept[0], abs=0.1)  # nothing known: as the others
     assert 0 < intercept[6] < intercept[5]  # one loss
@@ -192,83 +185,83 @@ def test_a_class_that_is_seldom_there_is_drawn_to_the_others() -> None:
 
 
 def test_expected_beats_the_label_map_of_a_noisy_network_on_new_photos(noisy: Any) -> None:
-    _, _, evidence = noisy
-    choice = choose(evidence, GROUPS, "auto")
-    assert isinstance(choice.rule, Expected)
+    _, _, statistics = noisy
+    choice = select_rule(statistics, GROUPS, "auto")
+    assert isinstance(choice.rule, ExpectedDiceRule)
     truth, maps = photos(noise=2.5, seed=1)
-    metrics = decision_metrics(evidence, choice, gather(maps, truth, range(PHOTOS), threads=2))
-    assert metrics["val/gain"] > 0.03
-    assert metrics["test/score"] - metrics["test/argmax_score"] > 0.03
+    metrics = postprocess_metrics(statistics, choice, collect_statistics(maps, truth, range(PHOTOS), threads=2))
+    assert metrics["val/postprocess_gain"] > 0.03
+    assert metrics["test/postprocess_gain"] > 0.03
 
 
 def test_a_perfect_label_map_stays() -> None:
     truth, maps = photos(noise=0, count=6)
-    evidence = gather(maps, truth, range(6), threads=2)
-    evidence.worth[..., ARGMAX] = 1
-    choice = choose(evidence, GROUPS[:6], "auto")
-    assert isinstance(choice.rule, Argmax)
-    assert (choice.nested == ARGMAX).all()
-    assert choice.cross_validated["argmax"] == 1
+    statistics = collect_statistics(maps, truth, range(6), threads=2)
+    statistics.dice_by_threshold[..., SpecialMask.ARGMAX] = 1
+    choice = select_rule(statistics, GROUPS[:6], "auto")
+    assert isinstance(choice.rule, ArgmaxRule)
+    assert (choice.nested_thresholds == SpecialMask.ARGMAX).all()
+    assert choice.cross_validated_scores["argmax"] == 1
 
 
 def test_a_label_map_that_chance_puts_ahead_does_not_stay(noisy: Any) -> None:
-    truth, maps, evidence = noisy
-    expected = choose(evidence, GROUPS, "auto").cross_validated["expected"]
-    chance = gather(maps, truth, range(PHOTOS), threads=2)
+    truth, maps, statistics = noisy
+    expected = select_rule(statistics, GROUPS, "auto").cross_validated_scores["expected"]
+    chance = collect_statistics(maps, truth, range(PHOTOS), threads=2)
     alternating = 0.1 * (-1.0) ** np.array([int(group) for group in GROUPS])
-    chance.worth[..., ARGMAX] = (expected + 0.005 + alternating)[:, None]
-    choice = choose(chance, GROUPS, "auto")
-    assert choice.cross_validated["argmax"] > choice.cross_validated["expected"] == expected
-    assert isinstance(choice.rule, Expected)
+    chance.dice_by_threshold[..., SpecialMask.ARGMAX] = (expected + 0.005 + alternating)[:, None]
+    choice = select_rule(chance, GROUPS, "auto")
+    assert choice.cross_validated_scores["argmax"] > choice.cross_validated_scores["expected"] == expected
+    assert isinstance(choice.rule, ExpectedDiceRule)
 
 
 def test_no_photo_of_a_group_has_a_say_in_its_decisions(noisy: Any) -> None:
-    truth, maps, evidence = noisy
-    before = choose(evidence, GROUPS, "auto")
+    truth, maps, statistics = noisy
+    before = select_rule(statistics, GROUPS, "auto")
     changed = False
     for group in ("0", "3"):
         own = np.array([one == group for one in GROUPS])
         other = truth.copy()
         other[own] = np.roll(truth[own], (300, 200), (1, 2))
-        after = choose(gather(maps, other, range(PHOTOS), threads=2), GROUPS, "auto")
-        assert np.array_equal(after.nested[own], before.nested[own])
+        after = select_rule(collect_statistics(maps, other, range(PHOTOS), threads=2), GROUPS, "auto")
+        assert np.array_equal(after.nested_thresholds[own], before.nested_thresholds[own])
         changed |= after.rule != before.rule
     assert changed
 
 
 def test_argmax_or_a_single_photo_give_the_label_map(noisy: Any) -> None:
-    _, _, evidence = noisy
+    _, _, statistics = noisy
     for choice, count in (
-        (choose(evidence, GROUPS, "argmax"), PHOTOS),
-        (choose(evidence.of(np.arange(1)), GROUPS[:1], "auto"), 1),
+        (select_rule(statistics, GROUPS, "argmax"), PHOTOS),
+        (select_rule(statistics.subset(np.arange(1)), GROUPS[:1], "auto"), 1),
     ):
-        assert isinstance(choice.rule, Argmax)
-        assert choice.nested.shape == (count, 24)
-        metrics = decision_metrics(evidence.of(np.arange(count)), choice, None)
-        assert metrics["val/gain"] == 0
+        assert isinstance(choice.rule, ArgmaxRule)
+        assert choice.nested_thresholds.shape == (count, 24)
+        metrics = postprocess_metrics(statistics.subset(np.arange(count)), choice, None)
+        assert metrics["val/postprocess_gain"] == 0
 
 
-def test_two_photos_are_enough_to_choose(noisy: Any) -> None:
-    _, _, evidence = noisy
-    choice = choose(evidence.of(np.arange(2)), ["a", "a"], "auto")
-    assert choice.part_rules == ["argmax", "argmax"]  # each was left with one photo
+def test_two_photos_are_enough_to_select_rule(noisy: Any) -> None:
+    _, _, statistics = noisy
+    choice = select_rule(statistics.subset(np.arange(2)), ["a", "a"], "auto")
+    assert choice.nested_rules == ["argmax", "argmax"]  # each was left with one photo
 
 
 def test_groups_stay_whole() -> None:
     groups = ["a"] * 5 + ["b", "c", "c", "d", "e", "f"]
-    parts = grouped_parts(groups, most=3, least_groups=2)
+    parts = group_folds(groups, max_folds=3, min_groups=2)
     assert all(len({part for part, group in zip(parts, groups, strict=True) if group == one}) == 1 for one in groups)
     assert sorted(np.bincount(parts).tolist()) == [3, 3, 5]
-    assert sorted(grouped_parts(groups, most=10, least_groups=6).tolist()) == [0, 0, 0, 0, 0, 1, 1, 2, 3, 4, 5]
-    assert np.bincount(grouped_parts(groups, most=5, least_groups=7)).tolist() == [3, 2, 2, 2, 2]
-    assert grouped_parts(["a"] * 3, most=5, least_groups=2).tolist() == [0, 1, 2]
+    assert sorted(group_folds(groups, max_folds=10, min_groups=6).tolist()) == [0, 0, 0, 0, 0, 1, 1, 2, 3, 4, 5]
+    assert np.bincount(group_folds(groups, max_folds=5, min_groups=7)).tolist() == [3, 2, 2, 2, 2]
+    assert group_folds(["a"] * 3, max_folds=5, min_groups=2).tolist() == [0, 1, 2]
 
 
 # What is handed in
 
 
-def a_decision(rule: Argmax | Expected) -> Decision:
-    return Decision(
+def a_fitted_rule(rule: ArgmaxRule | ExpectedDiceRule) -> FittedRule:
+    return FittedRule(
         source="a",
         uids={"a-f0": "u0"},
         photos=12,
@@ -276,29 +269,31 @@ def a_decision(rule: Argmax | Expected) -> Decision:
         argmax_score=0.5,
         nested_score=0.6,
         in_sample_score=0.7,
-        cross_validated={"argmax": 0.5, "expected": 0.6},
-        part_rules=["expected"],
+        cross_validated_scores={"argmax": 0.5, "expected": 0.6},
+        nested_rules=["expected"],
         rule=rule,
     )
 
 
-def test_masks_are_worth_what_the_evidence_says(noisy: Any) -> None:
-    truth, maps, evidence = noisy
-    rule = Expected.fit(evidence, GROUPS)
-    for decided in (rule, Argmax()):
-        dice = evidence.dice(decided.levels(evidence.counts))
+def test_masks_are_worth_what_the_statistics_says(noisy: Any) -> None:
+    truth, maps, statistics = noisy
+    rule = ExpectedDiceRule.fit(statistics, GROUPS)
+    for decided in (rule, ArgmaxRule()):
+        dice = statistics.dice(decided.thresholds(statistics.level_counts))
         for photo in (0, 5):
-            masks = a_decision(decided).handed_in(maps[photo])
+            masks = a_fitted_rule(decided).submitted_masks(maps[photo])
             assert pair_dice(truth[photo], masks) == pytest.approx(dice[photo])
-    assert not np.array_equal(rule.levels(evidence.counts), Argmax().levels(evidence.counts))
+    assert not np.array_equal(
+        rule.thresholds(statistics.level_counts), ArgmaxRule().thresholds(statistics.level_counts)
+    )
 
 
-def test_label_map_agrees_with_what_is_handed_in(noisy: Any) -> None:
-    _, maps, evidence = noisy
-    decision = a_decision(Expected.fit(evidence, GROUPS))
+def test_label_map_agrees_with_what_is_submitted_masks(noisy: Any) -> None:
+    _, maps, statistics = noisy
+    decision = a_fitted_rule(ExpectedDiceRule.fit(statistics, GROUPS))
     overlaps = 0
     for photo in range(4):
-        masks, labels = decision.handed_in(maps[photo]), decision.label_map(maps[photo])
+        masks, labels = decision.submitted_masks(maps[photo]), decision.class_map(maps[photo])
         covered = masks.sum(0)
         single = covered == 1
         assert np.array_equal(labels[single], masks.argmax(0)[single] + 1)
@@ -307,7 +302,7 @@ def test_label_map_agrees_with_what_is_handed_in(noisy: Any) -> None:
         assert set(np.unique(labels)) <= {0, *(np.flatnonzero(masks.any((1, 2))) + 1)}
         overlaps += len(rows)
     assert overlaps
-    assert decision.label_map(maps[0], (60, 80)).shape == (60, 80)
+    assert decision.class_map(maps[0], (60, 80)).shape == (60, 80)
 
 
 def test_label_map_weighs_overlapping_classes_by_their_thresholds() -> None:
@@ -316,8 +311,8 @@ def test_label_map_weighs_overlapping_classes_by_their_thresholds() -> None:
     # Class 1 is sure elsewhere, so its threshold is near 125; class 2 is nowhere more probable than here.
     maps[1, :2, :2], maps[2, :2, :2] = 160, 130
     maps[1, 3, 3], maps[3, 3, 3] = 0, 255
-    decision = a_decision(calibrated(presence_intercept=(9.0, 9.0, *(-9.0,) * 22)))  # class 3 is not handed in
-    masks, labels = decision.handed_in(maps), decision.label_map(maps, (4, 4))
+    decision = a_fitted_rule(calibrated(presence_intercept=(9.0, 9.0, *(-9.0,) * 22)))  # class 3 is not handed in
+    masks, labels = decision.submitted_masks(maps), decision.class_map(maps, (4, 4))
     assert masks.any((1, 2)).tolist() == [True, True] + [False] * 22
     assert masks[:2, 0, 0].all()
     assert [argmax_map(maps, (4, 4))[place] for place in ((0, 0), (3, 0), (3, 3))] == [1, 1, 3]
@@ -326,9 +321,9 @@ def test_label_map_weighs_overlapping_classes_by_their_thresholds() -> None:
 
 def test_label_map_of_argmax_is_the_label_map(noisy: Any) -> None:
     _, maps, _ = noisy
-    assert np.array_equal(a_decision(Argmax()).label_map(maps[1]), argmax_map(maps[1]))
+    assert np.array_equal(a_fitted_rule(ArgmaxRule()).class_map(maps[1]), argmax_map(maps[1]))
     labels = argmax_map(maps[1])
-    masks = a_decision(Argmax()).handed_in(maps[1])
+    masks = a_fitted_rule(ArgmaxRule()).submitted_masks(maps[1])
     assert all(np.array_equal(masks[class_id - 1], labels == class_id) for class_id in range(1, 25))
 
 
@@ -336,24 +331,28 @@ def test_label_map_of_argmax_is_the_label_map(noisy: Any) -> None:
 
 
 def test_written_decisions_come_back(noisy: Any, tmp_path: Path) -> None:
-    _, _, evidence = noisy
+    _, _, statistics = noisy
     records: dict[int | None, RunRecord] = {
         0: make_record(model="a", fold=0, uid="u0"),
         2: make_record(model="a", fold=2, uid="u2"),
     }
     table = pd.DataFrame({"group": GROUPS, "fold": [0] * 4 + [2] * 8})
-    choice = choose(evidence, GROUPS, "auto")
-    logged = write_decision(tmp_path, "a", records, evidence, table, choice, test=None)
-    decision = read_decision(tmp_path / "rules" / "a.json", list(records.values()))
+    choice = select_rule(statistics, GROUPS, "auto")
+    logged = write_rule(tmp_path, "a", records, statistics, table, choice, test=None)
+    decision = read_rule(tmp_path / "rules" / "a.json", list(records.values()))
     assert decision.rule == choice.rule
     assert (decision.photos, decision.groups, decision.uids) == (12, 6, {"a-f0": "u0", "a-f2": "u2"})
-    dice = evidence.dice(choice.nested)
+    dice = statistics.dice(choice.nested_thresholds)
     assert decision.nested_score == pytest.approx(dice.mean())
-    assert decision.in_sample_score == pytest.approx(evidence.dice(choice.rule.levels(evidence.counts)).mean())
+    assert decision.in_sample_score == pytest.approx(
+        statistics.dice(choice.rule.thresholds(statistics.level_counts)).mean()
+    )
     found = read_json(tmp_path / "metrics" / "a.json", "")
     assert found["val/score"] == pytest.approx(dice.mean())
-    assert found["val/gain"] == pytest.approx(dice.mean() - evidence.worth[..., ARGMAX].mean())
-    slow = pair_metrics(dice, evidence.present)
+    assert found["val/postprocess_gain"] == pytest.approx(
+        dice.mean() - statistics.dice_by_threshold[..., SpecialMask.ARGMAX].mean()
+    )
+    slow = pair_metrics(dice, statistics.present)
     assert found["val/macro_dice"] == slow["macro_dice"]
     assert found["val/dice/05_grass"] == slow["dice/05_grass"]
     assert [(run["uid"], run["val/score"]) for run in found["runs"]] == [
@@ -366,33 +365,33 @@ def test_written_decisions_come_back(noisy: Any, tmp_path: Path) -> None:
 
 
 def test_an_ensemble_has_one_run_for_all_photos(noisy: Any, tmp_path: Path) -> None:
-    _, _, evidence = noisy
+    _, _, statistics = noisy
     table = pd.DataFrame({"group": GROUPS, "fold": [0] * 4 + [2] * 8})
-    choice = Choice(Argmax(), {"argmax": 0.5}, ["argmax"], np.full((PHOTOS, 24), ARGMAX))
+    choice = SelectedRule(ArgmaxRule(), {"argmax": 0.5}, ["argmax"], np.full((PHOTOS, 24), SpecialMask.ARGMAX))
     record = make_record(kind="ensemble", model="ensemble", fold=None, uid="e")
-    ((_, metrics),) = write_decision(tmp_path, "ensemble", {None: record}, evidence, table, choice, evidence)
-    assert metrics["val/score"] == metrics["test/score"] == evidence.worth[..., ARGMAX].mean()
+    ((_, metrics),) = write_rule(tmp_path, "ensemble", {None: record}, statistics, table, choice, statistics)
+    assert metrics["val/score"] == metrics["test/score"] == statistics.dice_by_threshold[..., SpecialMask.ARGMAX].mean()
 
 
 def test_decisions_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     with pytest.raises(HarveysegError, match=r"a\.json: no such file.*dvc repro postprocess"):
-        read_decision(path, [])
-    content = a_decision(calibrated()).model_dump()
+        read_rule(path, [])
+    content = a_fitted_rule(calibrated()).model_dump()
     write_json(path, content)
-    assert read_decision(path, [make_record(model="a", uid="u0")]).rule == calibrated()
+    assert read_rule(path, [make_record(model="a", uid="u0")]).rule == calibrated()
     with pytest.raises(HarveysegError, match=r"fitted on other runs \(a-f0\)"):
-        read_decision(path, [make_record(model="a", uid="newer")])
-    write_json(path, content | {"version": 2})
+        read_rule(path, [make_record(model="a", uid="newer")])
+    write_json(path, content | {"version": 1})
     with pytest.raises(HarveysegError, match="wrong or missing: version"):
-        read_decision(path, [make_record(model="a", uid="u0")])
+        read_rule(path, [make_record(model="a", uid="u0")])
     del content["rule"]["presence_intercept"]["01_property_roof"]
     write_json(path, content)
     with pytest.raises(HarveysegError, match=r"wrong or missing: rule\.expected"):
-        read_decision(path, [make_record(model="a", uid="u0")])
+        read_rule(path, [make_record(model="a", uid="u0")])
 
 
 def test_classes_stand_by_name_in_the_file() -> None:
-    content = a_decision(calibrated(presence_intercept=tuple(map(float, range(24))))).model_dump()
+    content = a_fitted_rule(calibrated(presence_intercept=tuple(map(float, range(24))))).model_dump()
     assert content["rule"]["presence_intercept"]["24_boat"] == 23
-    assert log_odds(np.array([0.5]))[0] == 0
+    assert clipped_log_odds(np.array([0.5]))[0] == 0

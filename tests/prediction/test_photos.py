@@ -21,7 +21,8 @@ from harveyseg.inference.network_file import TrainedNetwork, save_network
 from harveyseg.inference.params import InferenceParams
 from harveyseg.inference.probabilities import argmax_map, upsample
 from harveyseg.models import build
-from harveyseg.postprocess.decision import Decision, Expected
+from harveyseg.postprocess.files import FittedRule
+from harveyseg.postprocess.rules import ExpectedDiceRule
 from harveyseg.prediction.photos import (
     area_percentages,
     argmax_map_in_stripes,
@@ -176,19 +177,19 @@ def test_without_a_photo_size_the_photo_is_like_a_training_photo() -> None:
     assert (labels[:40] == 0).all()
 
 
-def decision(uids: dict[str, str], flooded: float = -100.0) -> Decision:
+def fitted_rule(uids: dict[str, str], flooded: float = -100.0) -> FittedRule:
     """Every class is claimed, but flooded only if ``flooded``, its intercept, is high."""
     presence = [100.0] * 24
     presence[FLOODED - 1] = flooded
-    rule = Expected(
+    rule = ExpectedDiceRule(
         calibration_slope=1.0,
         calibration_intercept=(0.0,) * 24,
         presence_slope=1.0,
         presence_intercept=tuple(presence),
     )
-    return Decision(
+    return FittedRule(
         source="unet", uids=uids, photos=9, groups=3, argmax_score=0.6, nested_score=0.7, in_sample_score=0.7,
-        cross_validated={"expected": 0.7}, part_rules=["expected"], rule=rule,
+        cross_validated_scores={"expected": 0.7}, nested_rules=["expected"], rule=rule,
     )  # fmt: skip
 
 
@@ -196,7 +197,7 @@ def test_post_processing_is_for_one_photo(tmp_path: Path) -> None:
     half_red(tmp_path / "photo.png", 64, 128)
     photo = read_bgr(tmp_path / "photo.png")
     trained = sure(FLOODED, 0.5)
-    refused, claimed = (TrainedEnsemble((trained,), (1.0,), decision({}, flooded)) for flooded in (-100.0, 100.0))
+    refused, claimed = (TrainedEnsemble((trained,), (1.0,), fitted_rule({}, flooded)) for flooded in (-100.0, 100.0))
     assert (predict_photo(photo, single(trained), PARAMS) == FLOODED).mean() == pytest.approx(0.5, abs=0.02)
     assert (predict_photo(photo, claimed, PARAMS) == FLOODED).mean() == pytest.approx(0.5, abs=0.02)
     assert (predict_photo(photo, refused, PARAMS) != FLOODED).all()
@@ -210,28 +211,28 @@ def test_a_mosaic_is_post_processed_in_tiles(size: tuple[int, int], photo_size: 
     probabilities[0], probabilities[FLOODED] = 95, 160
     probabilities[:, -12:, -8:] = 0
     probabilities[FLOODED, -12:, -8:] = 255
-    rule = decision({}, -3.0)  # so that only the sure tile is worth claiming
+    rule = fitted_rule({}, -3.0)  # so that only the sure tile is worth claiming
     labels = class_map_in_tiles(rule, probabilities, size, photo_size)
     sure_tile = np.zeros(size, bool)
     sure_tile[size[0] - size[0] // rows :, size[1] - size[1] // columns :] = True
     assert np.array_equal(labels == FLOODED, sure_tile)
-    if rows * columns > 1:  # decided as one photograph the whole mosaic is claimed, or nothing
-        assert not np.array_equal(rule.label_map(probabilities, size), labels)
+    if rows * columns > 1:  # as one photograph the whole mosaic is flooded, or nothing
+        assert not np.array_equal(rule.class_map(probabilities, size), labels)
 
 
 def test_a_mosaic_of_photos_is_post_processed_as_they_are() -> None:
     probabilities = np.random.default_rng(0).integers(0, 256, (25, 24, 40)).astype(np.uint8)
-    rule, photographs = decision({}, 100.0), np.empty((96, 160), np.uint8)
+    rule, photographs = fitted_rule({}, 100.0), np.empty((96, 160), np.uint8)
     for row, column in np.ndindex(2, 5):
         part = probabilities[:, 12 * row : 12 * row + 12, 8 * column : 8 * column + 8]
-        photographs[48 * row : 48 * row + 48, 32 * column : 32 * column + 32] = rule.label_map(part, (48, 32))
+        photographs[48 * row : 48 * row + 48, 32 * column : 32 * column + 32] = rule.class_map(part, (48, 32))
     assert np.array_equal(class_map_in_tiles(rule, probabilities, (96, 160), (48, 32)), photographs)
 
 
 def test_post_processing_goes_with_a_photo_size() -> None:
     trained = sure(FLOODED, 0.5)
     for flooded in (-100.0, 100.0):
-        ensemble = TrainedEnsemble((trained,), (1.0,), decision({}, flooded))
+        ensemble = TrainedEnsemble((trained,), (1.0,), fitted_rule({}, flooded))
         found = (predict_photo(two_photos(), ensemble, PARAMS, (64, 64)) == FLOODED).mean()
         assert found == (pytest.approx(7 / 15, abs=0.05) if flooded > 0 else 0)
 
@@ -249,7 +250,8 @@ CHILD = """
 import resource, sys
 import numpy as np, torch
 from torch import nn
-from harveyseg.postprocess.decision import Decision, Expected
+from harveyseg.postprocess.files import FittedRule
+from harveyseg.postprocess.rules import ExpectedDiceRule
 from harveyseg.inference.params import InferenceParams
 from harveyseg.prediction.photos import area_percentages, draw_overlay, predict_photo
 from harveyseg.prediction.trained_ensemble import TrainedEnsemble
@@ -257,18 +259,20 @@ from harveyseg.inference.network_file import TrainedNetwork
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 trained = TrainedNetwork(nn.Conv2d(3, 25, 1), {}, (0.5,) * 3, (0.2,) * 3, (64, 64))
 params = InferenceParams(threads=1, device="cpu", batch_size=4)
-photo_size, decision = (512, 512), None
-if sys.argv[1] == "decided":
-    everything = Expected(
+photo_size = (512, 512)
+rule = None
+if sys.argv[1] == "photograph":
+    everything = ExpectedDiceRule(
         calibration_slope=1, calibration_intercept=[0] * 24, presence_slope=1, presence_intercept=[100] * 24
     )
-    photo_size, decision = None, Decision(
+    photo_size = None
+    rule = FittedRule(
         source="unet", uids={}, photos=9, groups=3, argmax_score=0, nested_score=0, in_sample_score=0,
-        cross_validated={}, part_rules=[], rule=everything,
+        cross_validated_scores={}, nested_rules=[], rule=everything,
     )
 def predict(height):
     photo = np.full((height, 4096, 3), 90, np.uint8)
-    labels = predict_photo(photo, TrainedEnsemble((trained,), (1.0,), decision), params, photo_size)
+    labels = predict_photo(photo, TrainedEnsemble((trained,), (1.0,), rule), params, photo_size)
     draw_overlay(photo, labels)
     assert sum(area_percentages(labels).values()) > 99.9
 predict(256)
@@ -278,7 +282,7 @@ print(peak() - before)
 """
 
 
-@pytest.mark.parametrize("kind", ["mosaic", "decided"])
+@pytest.mark.parametrize("kind", ["mosaic", "photograph"])
 def test_memory_is_little_more_than_the_photo_and_its_labels(kind: str) -> None:
     source = Path(__file__).parents[2] / "src"
     done = subprocess.run([sys.executable, "-c", CHILD, kind], cwd=source, capture_output=True, text=True, check=True)
@@ -431,7 +435,7 @@ def test_runs_that_were_added_to_the_ensemble(workspace: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["unet", None])
-def test_the_decision_of_the_same_runs_is_used(workspace: Path, model: str | None) -> None:
+def test_the_rule_of_the_same_runs_is_used(workspace: Path, model: str | None) -> None:
     data, source = workspace / "data", model or "ensemble"
     folders = [data / "ensemble"] if model is None else [data / "models" / f"unet-{fold}" for fold in (0, 2)]
     records = [
@@ -445,12 +449,12 @@ def test_the_decision_of_the_same_runs_is_used(workspace: Path, model: str | Non
     for folder, record in zip(folders, records, strict=True):
         write_run(folder / "run.json", record)
     path = data / "postprocess" / "rules" / f"{source}.json"
-    assert load_trained_ensemble(workspace / "params.yaml", data, model).rule is None  # nothing was decided yet
-    written = decision({record.name: record.uid for record in records})
+    assert load_trained_ensemble(workspace / "params.yaml", data, model).rule is None  # no rule was fitted yet
+    written = fitted_rule({record.name: record.uid for record in records})
     write_json(path, written.model_dump())
     assert load_trained_ensemble(workspace / "params.yaml", data, model).rule == written
     assert load_trained_ensemble(workspace / "params.yaml", data, model, argmax=True).rule is None
-    write_json(path, decision({"unet-f0": "another"}).model_dump())
+    write_json(path, fitted_rule({"unet-f0": "another"}).model_dump())
     with pytest.raises(HarveysegError, match=r"\.json: was fitted on other runs \(unet-f0\)\. .*dvc repro"):
         load_trained_ensemble(workspace / "params.yaml", data, model)
 

@@ -14,7 +14,7 @@ from harveyseg.data.cache import CachedPart
 from harveyseg.errors import HarveysegError
 from harveyseg.models import build
 from harveyseg.models.networks.unet import Unet
-from harveyseg.score import confusion, metrics
+from harveyseg.score import argmax_metrics, confusion
 from harveyseg.training.checkpoint import Checkpoint
 from harveyseg.training.trainer import Result, Training
 from helpers.training import SPEC, make_training, train, train_params
@@ -223,7 +223,7 @@ def test_coarse_logits_are_learnt_and_validated_at_the_photos_size(tiny_part: Ca
         losses.append(float(torch.nn.functional.cross_entropy(enlarged, truth)))
         counts.append(confusion(tiny_part.masks[row], enlarged[0].argmax(0).to(torch.uint8).numpy()))
     assert result.results["final/val_argmax_score"] == pytest.approx(
-        metrics(np.stack(counts))["argmax_score"], abs=1e-3
+        argmax_metrics(np.stack(counts))["argmax_score"], abs=1e-3
     )
     assert result.results["final/val_loss"] == pytest.approx(np.mean(losses), rel=1e-3)
     assert result.results["final/val_argmax_score"] > 22 / 24  # more than all empty

@@ -1,4 +1,4 @@
-"""How much the ensemble's models differ: a mean gains by models that are good, and wrong in different places."""
+"""How much the ensemble's models differ: a mean gains from models that are good and wrong in different places."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from harveyseg.arrays import Confusions
+from harveyseg.arrays import Confusions, FloatArray
 from harveyseg.data.cache import CachedPart
-from harveyseg.ensemble.members import Members, cached_masks
-from harveyseg.evaluation.figures import diversity_figure
+from harveyseg.ensemble.figures import diversity_figure
+from harveyseg.ensemble.members import FoldModels
 from harveyseg.files import write_text
 from harveyseg.inference.probabilities import argmax_map
 from harveyseg.score import confusion, image_dice, image_scores
@@ -23,45 +22,50 @@ class Diversity:
     """Pairwise comparison of models on the photos that they were not trained on."""
 
     models: tuple[str, ...]
-    disagreement: npt.NDArray[np.float64]
-    """(m, m): share of the pixels that two models label differently."""
-    error_correlation: npt.NDArray[np.float64]
-    """(m, m): Pearson correlation of two models' 1 - Dice over those (photo, class) that the truth or any model holds:
-    1 where they fail alike, near 0 where they fail independently. NaN where a model has the same Dice everywhere."""
+    disagreement: FloatArray
+    """(m, m): share of the pixels to which two models give different classes."""
+    error_correlation: FloatArray
+    """(m, m): Pearson correlation of two models' 1 - Dice over the (photo, class) that the truth or any model holds.
+
+    1 where they fail alike, near 0 where they fail independently, NaN where a model has the same Dice everywhere.
+    """
 
 
-def compare_models(members: Members, part: CachedPart, threads: int) -> Diversity:
-    """Compare the models' most probable classes, at the cache's size, with each other and with the truth.
+def compare_models(fold_models: FoldModels, part: CachedPart, threads: int) -> Diversity:
+    """Compare the models' argmax maps, at the cache's size, with each other and with the truth.
 
     Args:
-        members: the models.
+        fold_models: the models.
         part: the training part.
-        threads: photos compared side by side; does not change the result.
+        threads: photos processed at the same time; does not change the result.
 
     Raises:
         HarveysegError: when the part holds no masks.
     """
-    models, positions, truth = members.models, members.positions, cached_masks(members, part)
+    models = fold_models.models
+    positions = fold_models.positions
+    masks = fold_models.masks(part)
 
-    def photo(position: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def compare_on_photo(position: int) -> tuple[FloatArray, FloatArray]:
+        """Disagreement (m, m), and 1 - Dice (m, classes) of the classes that the truth or any model holds."""
         fold, row = positions[position]
-        true = truth[position]
-        labels = [argmax_map(members.of[model, fold].val[row], (true.shape[0], true.shape[1])) for model in models]
-        differ = np.array([[np.count_nonzero(one != other) / true.size for other in labels] for one in labels])
-        counts = np.stack([confusion(true, one) for one in labels])
-        held = (counts.sum(2) + counts.sum(1)).any(0)
-        held[0] = False  # the background is not scored
-        return differ, 1 - image_dice(counts)[:, held]
+        mask = masks[position]
+        maps = [argmax_map(fold_models[model, fold].val[row], (mask.shape[0], mask.shape[1])) for model in models]
+        disagreement = np.array([[np.count_nonzero(a != b) / mask.size for b in maps] for a in maps])
+        confusions = np.stack([confusion(mask, predicted) for predicted in maps])
+        occurs = (confusions.sum(2) + confusions.sum(1)).any(0)
+        occurs[0] = False  # the background is not scored
+        return disagreement, 1 - image_dice(confusions)[:, occurs]
 
     with ThreadPoolExecutor(threads) as pool:
-        differ, errors = zip(*pool.map(photo, range(len(positions))), strict=True)
+        disagreements, errors = zip(*pool.map(compare_on_photo, range(len(positions))), strict=True)
     with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 is NaN
         correlation = np.corrcoef(np.concatenate(errors, axis=1)).reshape(len(models), len(models))
-    return Diversity(models, np.mean(differ, axis=0), correlation)
+    return Diversity(models, np.mean(disagreements, axis=0), correlation)
 
 
 def mixture_scores(equal: Confusions, results: Mapping[str, float]) -> dict[str, float]:
-    """The out-of-fold scores of mixtures, named for the reader.
+    """The out-of-fold argmax scores of mixtures, named for the reader.
 
     Args:
         equal: the confusions of the mean of all models.
@@ -72,32 +76,36 @@ def mixture_scores(equal: Confusions, results: Mapping[str, float]) -> dict[str,
     return scores if nested is None else scores | {"chosen on other folds": nested}
 
 
-def write_diversity(folder: Path, found: Diversity, scores: Mapping[str, float]) -> list[Path]:
+def write_diversity(folder: Path, diversity: Diversity, argmax_scores: Mapping[str, float]) -> list[Path]:
     """Write ``diversity.csv`` and ``diversity.png``.
 
-    The table has one row for each score, then one for each pair of models, with those of its columns filled that
-    apply: what ("unet", "unet + attention_unet"), score, disagreement, error_correlation.
+    The table has one row for each score, then one for each pair of models. Its columns, filled where they apply, are
+    what ("unet", "unet + attention_unet"), argmax_score, disagreement and error_correlation.
 
     Args:
-        folder: where to.
-        found: the comparison.
-        scores: of each model and of mixtures of them, out of fold.
+        folder: where to write.
+        diversity: the comparison.
+        argmax_scores: of each model and of mixtures of them, out of fold.
 
     Returns:
         The two files.
     """
-    rows: list[dict[str, str | float]] = [{"what": name, "score": score} for name, score in scores.items()]
-    for one, other in zip(*np.triu_indices(len(found.models), 1), strict=True):
+    rows: list[dict[str, str | float]] = [
+        {"what": name, "argmax_score": score} for name, score in argmax_scores.items()
+    ]
+    for first, second in zip(*np.triu_indices(len(diversity.models), 1), strict=True):
         rows.append(
             {
-                "what": f"{found.models[one]} + {found.models[other]}",
-                "disagreement": float(found.disagreement[one, other]),
-                "error_correlation": float(found.error_correlation[one, other]),
+                "what": f"{diversity.models[first]} + {diversity.models[second]}",
+                "disagreement": float(diversity.disagreement[first, second]),
+                "error_correlation": float(diversity.error_correlation[first, second]),
             }
         )
-    table = pd.DataFrame(rows, columns=["what", "score", "disagreement", "error_correlation"])
+    table = pd.DataFrame(rows, columns=["what", "argmax_score", "disagreement", "error_correlation"])
     write_text(folder / "diversity.csv", table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
-    title = "How much the models differ on photos that they were not trained on"
     figure = folder / "diversity.png"
-    diversity_figure(found.models, found.disagreement, found.error_correlation, scores, figure, title)
+    title = "How much the models differ on photos that they were not trained on"
+    diversity_figure(
+        diversity.models, diversity.disagreement, diversity.error_correlation, argmax_scores, figure, title
+    )
     return [folder / "diversity.csv", figure]

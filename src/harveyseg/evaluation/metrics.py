@@ -1,4 +1,4 @@
-"""From probabilities and true masks to ``metrics.json``, tables and figures of one run."""
+"""From probabilities and true masks to ``metrics.json``, tables and figures of one run, all of its argmax maps."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -7,18 +7,21 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from harveyseg.arrays import Confusions
+from harveyseg.arrays import ClassMaps, Confusions, ProbabilityMaps
 from harveyseg.classes import CLASS_NAMES, N_CLASSES
 from harveyseg.data.cache import CachedPart, load_score_masks
 from harveyseg.errors import HarveysegError
-from harveyseg.evaluation.figures import Sheet, confusion_figure
+from harveyseg.evaluation.figures import PredictionGrid, confusion_figure
 from harveyseg.files import write_json, write_text
 from harveyseg.inference.probabilities import argmax_map
 from harveyseg.record import RunRecord
-from harveyseg.score import confusion, image_dice, image_scores, metrics
+from harveyseg.score import argmax_metrics, confusion, image_dice, image_scores
+
+MetricsFile = Mapping[str, float | int | str | None]
+"""The content of ``metrics.json``."""
 
 
-def true_masks(folder: Path) -> dict[str, npt.NDArray[np.uint8]]:
+def true_masks(folder: Path) -> dict[str, ClassMaps]:
     """The masks at the scoring size, uint8 (N, 1024, 1024).
 
     Args:
@@ -30,85 +33,91 @@ def true_masks(folder: Path) -> dict[str, npt.NDArray[np.uint8]]:
     Raises:
         HarveysegError: when those of the training photos are absent or damaged.
     """
-    val, test = load_score_masks(folder, "train"), load_score_masks(folder, "test")
+    val = load_score_masks(folder, "train")
+    test = load_score_masks(folder, "test")
     if val is None:
         raise HarveysegError(f"{folder}: holds no masks of the training photos. Run `dvc repro resize-cache`.")
     return {"val": val} if test is None else {"val": val, "test": test}
 
 
-def metrics_record(record: RunRecord, confusions: Mapping[str, Confusions]) -> dict[str, float | int | str | None]:
+def evaluation_record(record: RunRecord, confusions: Mapping[str, Confusions]) -> MetricsFile:
     """The content of ``metrics.json``.
 
     Args:
         record: the run that is evaluated.
-        confusions: per part, ``val`` and, where test masks are known, ``test``.
+        confusions: of the argmax maps of each part, ``val`` and, where test masks are known, ``test``.
 
     Returns:
-        run_id, uid, model and fold, then ``<part>/<metric>``, see :func:`harveyseg.score.metrics` and
-        :func:`claims`.
+        run_id, uid, model and fold, then ``<part>/<metric>``, see :func:`harveyseg.score.argmax_metrics` and
+        :func:`presence_errors`.
     """
     identity = {"run_id": record.run_id, "uid": record.uid, "model": record.model, "fold": record.fold}
     return identity | {
         f"{part}/{name}": value
         for part, counts in confusions.items()
-        for name, value in (metrics(counts) | claims(counts)).items()
+        for name, value in (argmax_metrics(counts) | presence_errors(counts)).items()
     }
 
 
-def claims(confusions: Confusions) -> dict[str, float]:
-    """How often presence is wrong, which costs a whole (image, class) each time.
+def presence_errors(confusions: Confusions) -> dict[str, float]:
+    """Count the classes whose presence is wrong. A false-positive class costs its whole (photo, class).
 
     Returns:
-        ``false_positive_classes``: classes 1..24 that a photo lacks and the prediction has, mean number per photo;
-        ``missed_classes``: classes that a photo holds and of which the prediction has nothing.
+        ``false_positive_classes``: classes 1..24 that are predicted but absent, mean number per photo;
+        ``missed_classes``: classes 1..24 that are present but not predicted at all, mean number per photo.
     """
-    present, claimed = (confusions.sum(axis)[:, 1:] > 0 for axis in (2, 1))
+    present = confusions.sum(2)[:, 1:] > 0
+    predicted = confusions.sum(1)[:, 1:] > 0
     return {
-        "false_positive_classes": float((claimed & ~present).sum(1).mean()),
-        "missed_classes": float((present & ~claimed).sum(1).mean()),
+        "false_positive_classes": float((predicted & ~present).sum(1).mean()),
+        "missed_classes": float((present & ~predicted).sum(1).mean()),
     }
 
 
-def scores_of(found: Mapping[str, float | int | str | None]) -> dict[str, float]:
+def logged_metrics(entries: MetricsFile) -> dict[str, float]:
     """The metrics alone, as they are logged: the entries of ``metrics.json`` named ``<part>/<metric>``."""
-    return {name: float(value) for name, value in found.items() if "/" in name and isinstance(value, float)}
+    return {name: float(value) for name, value in entries.items() if "/" in name and isinstance(value, float)}
 
 
-def per_class(confusions: Mapping[str, Confusions]) -> pd.DataFrame:
-    """What each class contributes to the score.
+def per_class_table(confusions: Mapping[str, Confusions]) -> pd.DataFrame:
+    """What the argmax maps of each class contribute to the argmax score.
 
     Returns:
         One row per part and class 1..24, with the columns
-        ``photos``, ``predicted``: photos that hold the class, in truth and in the prediction;
-        ``score``, ``all_empty_score``: mean Dice over all photos, and what leaving the class empty would give;
-        ``dice``: mean Dice over the photos that hold the class;
-        ``iou``, ``precision``, ``recall``: of the pixels summed over the photos. Empty where undefined.
+        ``photos``, ``predicted``: photos that hold the class, in the truth and in the argmax map;
+        ``argmax_score``, ``all_empty_score``: mean Dice over all photos, and that of leaving the class empty;
+        ``argmax_dice``: mean Dice over the photos that hold the class;
+        ``iou``, ``precision``, ``recall``: of the argmax maps' pixels, summed over the photos. Empty where undefined.
     """
     tables = []
     for part, counts in confusions.items():
-        dice, present, claimed = image_dice(counts), counts.sum(2) > 0, counts.sum(1) > 0
-        summed = counts.sum(0)
-        both, true, said = (values.astype(np.float64) for values in (np.diagonal(summed), summed.sum(1), summed.sum(0)))
+        dice = image_dice(counts)
+        present = counts.sum(2) > 0
+        predicted = counts.sum(1) > 0
+        summed = counts.sum(0).astype(np.float64)
+        both = np.diagonal(summed)
+        true_pixels = summed.sum(1)
+        predicted_pixels = summed.sum(0)
         with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: undefined
             columns = {
                 "part": part,
                 "class": np.arange(N_CLASSES),
                 "name": CLASS_NAMES,
                 "photos": present.sum(0),
-                "predicted": claimed.sum(0),
-                "score": dice.mean(0),
+                "predicted": predicted.sum(0),
+                "argmax_score": dice.mean(0),
                 "all_empty_score": 1 - present.mean(0),
-                "dice": np.where(present, dice, 0).sum(0) / present.sum(0),
-                "iou": both / (true + said - both),
-                "precision": both / said,
-                "recall": both / true,
+                "argmax_dice": np.where(present, dice, 0).sum(0) / present.sum(0),
+                "iou": both / (true_pixels + predicted_pixels - both),
+                "precision": both / predicted_pixels,
+                "recall": both / true_pixels,
             }
         tables.append(pd.DataFrame(columns).iloc[1:])
     return pd.concat(tables, ignore_index=True)
 
 
 def confusion_table(confusions: Confusions) -> pd.DataFrame:
-    """The confusion of the summed pixels as DVC's plot template ``confusion`` takes it: it counts rows.
+    """The confusion of all pixels in the form of DVC's plot template ``confusion``, which counts rows.
 
     Returns:
         The columns actual and predicted, e.g. "05 Grass"; 100 rows for each class that occurs in the truth, so that
@@ -125,8 +134,8 @@ def confusion_table(confusions: Confusions) -> pd.DataFrame:
     return pd.DataFrame(np.concatenate(rows), columns=["actual", "predicted"])
 
 
-def nested_entry(confusions: Confusions | None) -> dict[str, float | int | str | None]:
-    """The entry of ``metrics.json`` for an estimate whose weights had no say of the scored photos.
+def nested_entry(confusions: Confusions | None) -> MetricsFile:
+    """The entry of ``metrics.json`` for the nested estimate of the ensemble's argmax score.
 
     Args:
         confusions: of the photos, each with the weights chosen without its fold; None when there is only one fold.
@@ -137,62 +146,62 @@ def nested_entry(confusions: Confusions | None) -> dict[str, float | int | str |
 
 
 def write_evaluation(
-    folder: Path,
-    record: RunRecord,
-    confusions: Mapping[str, Confusions],
-    more: Mapping[str, float | int | str | None],
+    folder: Path, record: RunRecord, confusions: Mapping[str, Confusions], more: MetricsFile
 ) -> tuple[dict[str, float], list[Path]]:
     """Write metrics.json, per_class.csv, confusion.csv and confusion.png.
 
     Args:
-        folder: where to.
+        folder: where to write.
         record: the run that is evaluated.
-        confusions: per part; the confusion matrix is that of ``val``.
+        confusions: of the argmax maps of each part; the confusion matrix is that of ``val``.
         more: further entries of metrics.json.
 
     Returns:
-        The metrics to log, and the files to keep beside them.
+        The metrics to log, and the files to log with them.
     """
-    found = metrics_record(record, confusions) | dict(more)
-    tables = {"per_class.csv": per_class(confusions), "confusion.csv": confusion_table(confusions["val"])}
+    entries = {**evaluation_record(record, confusions), **more}
+    tables = {"per_class.csv": per_class_table(confusions), "confusion.csv": confusion_table(confusions["val"])}
     for name, table in tables.items():
         write_text(folder / name, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
-    title = f"{record.name}: validation, score {found['val/argmax_score']:.3f}"
+    title = f"{record.name}: argmax maps of the held-out photos, argmax score {entries['val/argmax_score']:.3f}"
     confusion_figure(confusions["val"].sum(0), folder / "confusion.png", title)
-    write_json(folder / "metrics.json", found)
-    return scores_of(found), [folder / name for name in ("metrics.json", *tables, "confusion.png")]
+    write_json(folder / "metrics.json", entries)
+    return logged_metrics(entries), [folder / name for name in ("metrics.json", *tables, "confusion.png")]
 
 
-def sheet_of(
+def prediction_grid(
     part: CachedPart,
     rows: Sequence[int],
-    truth: npt.NDArray[np.uint8],
-    columns: Mapping[str, Callable[[int], npt.NDArray[np.uint8]]],
+    truth: ClassMaps,
+    columns: Mapping[str, Callable[[int], ProbabilityMaps]],
     photos: int,
-) -> Sheet:
-    """Some photos, evenly spaced, with truth and predictions: the same ones for every model of a fold.
+) -> PredictionGrid:
+    """Some photos, evenly spaced, with true and argmax maps: the same ones for every model of a fold.
 
     Args:
         part: the cached photos.
         rows: the photos to choose from, as rows of ``part``.
         truth: masks at the scoring size, uint8 (N, 1024, 1024), rows as in ``part``.
         columns: per column, from a position in ``rows`` to the photo's probabilities, uint8 (25, H, W).
-        photos: at most so many.
+        photos: the largest number of photos.
     """
-    chosen = np.unique(np.linspace(0, len(rows) - 1, photos).round().astype(int)).tolist()
-    masks = [np.array(truth[rows[position]]) for position in chosen]
-    maps = {name: [argmax_map(column(position)) for position in chosen] for name, column in columns.items()}
-    table = part.photos.iloc[[rows[position] for position in chosen]]
-    return Sheet(
+    positions = np.unique(np.linspace(0, len(rows) - 1, photos).round().astype(int)).tolist()
+    masks = [np.array(truth[rows[position]]) for position in positions]
+    predictions = {name: [argmax_map(column(position)) for position in positions] for name, column in columns.items()}
+    table = part.photos.iloc[[rows[position] for position in positions]]
+    return PredictionGrid(
         names=list(table["id"]),
-        photos=[np.array(part.images[rows[position]]) for position in chosen],
+        photos=[np.array(part.images[rows[position]]) for position in positions],
         shapes=list(zip(table["width"], table["height"], strict=True)),
         # Scored at full size; a panel shows no more than every second pixel.
-        columns={name: [labels[::2, ::2] for labels in drawn] for name, drawn in {"truth": masks, **maps}.items()},
+        columns={
+            name: [classes[::2, ::2] for classes in maps] for name, maps in {"truth": masks, **predictions}.items()
+        },
         notes={
             name: [
-                f"score {image_scores(confusion(mask, labels)):.3f}" for mask, labels in zip(masks, drawn, strict=True)
+                f"argmax score {image_scores(confusion(mask, classes)):.3f}"
+                for mask, classes in zip(masks, maps, strict=True)
             ]
-            for name, drawn in maps.items()
+            for name, maps in predictions.items()
         },
     )

@@ -21,7 +21,7 @@ from harveyseg.inference.predictor import Predictor, weighted_predictor
 from harveyseg.inference.probabilities import STRIPE, average, update_argmax, upsample_rows
 from harveyseg.inference.sizes import MULTIPLE
 from harveyseg.inference.sliding_window import sliding_window, window_size
-from harveyseg.postprocess.decision import Decision
+from harveyseg.postprocess.files import FittedRule
 from harveyseg.prediction.trained_ensemble import TrainedEnsemble
 
 
@@ -156,7 +156,7 @@ def argmax_map_in_stripes(probabilities: ProbabilityMaps, size: tuple[int, int])
 
 
 def class_map_in_tiles(
-    rule: Decision, probabilities: ProbabilityMaps, size: tuple[int, int], tile_size: tuple[int, int]
+    rule: FittedRule, probabilities: ProbabilityMaps, size: tuple[int, int], tile_size: tuple[int, int]
 ) -> ClassMap:
     """Post-process a photo in tiles, each as if it were one photo; a class may begin or end where two tiles meet.
 
@@ -175,7 +175,7 @@ def class_map_in_tiles(
     for rows, columns in itertools.product(row_tiles, column_tiles):
         tile = class_map[rows.in_map, columns.in_map]
         tile_probabilities = probabilities[:, rows.in_probabilities, columns.in_probabilities]
-        tile[:] = rule.label_map(tile_probabilities, (tile.shape[0], tile.shape[1]))
+        tile[:] = rule.class_map(tile_probabilities, (tile.shape[0], tile.shape[1]))
     return class_map
 
 

@@ -8,7 +8,7 @@ from harveyseg.config.settings import listed_models
 from harveyseg.errors import HarveysegError
 from harveyseg.files import read_json
 from harveyseg.inference.network_file import TrainedNetwork, load_network
-from harveyseg.postprocess.decision import Decision, read_decision
+from harveyseg.postprocess.files import FittedRule, read_rule
 from harveyseg.record import read_run
 
 
@@ -19,7 +19,7 @@ class TrainedEnsemble:
     networks: tuple[TrainedNetwork, ...]
     weights: tuple[float, ...]
     """One for each network, summing to 1."""
-    rule: Decision | None = None
+    rule: FittedRule | None = None
     """The post-processing of one photo; None for the argmax map."""
 
 
@@ -63,9 +63,9 @@ def _run_folder(data: Path, model: str, fold: int) -> Path:
     return (data / "ensemble" / "added" if "@" in model else data / "models") / f"{model}-{fold}"
 
 
-def _read_rule(data: Path, model: str | None, folds: Sequence[int]) -> Decision | None:
+def _read_rule(data: Path, model: str | None, folds: Sequence[int]) -> FittedRule | None:
     path = data / "postprocess" / "rules" / f"{model or 'ensemble'}.json"
     if not path.exists():
         return None
     runs = [data / "ensemble"] if model is None else [_run_folder(data, model, fold) for fold in folds]
-    return read_decision(path, [read_run(run / "run.json") for run in runs])
+    return read_rule(path, [read_run(run / "run.json") for run in runs])

@@ -57,7 +57,7 @@ _SCORES = (
     *(_score(f"test_{name}") for name in ("score", "argmax_score", "argmax_macro_dice", "miou", "pixel_accuracy")),
 )
 """``val_nested_argmax_score``: the ensemble's, its weights chosen without the fold that is scored; empty with one fold.
-``decided_score``: of what is handed in, see :mod:`harveyseg.postprocess.decision`; of validation photos nested, of test photos that
+``decided_score``: of what is handed in, see :mod:`harveyseg.postprocess.rules`; of validation photos nested, of test photos that
 of the model's submission file, which is made by the mean of its folds."""
 _COMPARED = (
     *_SCORES,

@@ -17,7 +17,7 @@ from harveyseg.data.cache import channel_statistics, class_frequencies
 from harveyseg.data.normalisation import normalise
 from harveyseg.device import autocast, resolve_device, resolve_precision
 from harveyseg.models import build, locate_encoder_weights
-from harveyseg.score import confusion, metrics
+from harveyseg.score import argmax_metrics, confusion
 from harveyseg.training.dataset import Batch
 from harveyseg.training.losses import SegmentationLoss, class_weights
 from harveyseg.training.optimisation import ExponentialMovingAverage, make_optimiser, make_schedule, parameter_groups
@@ -132,7 +132,7 @@ class Learner:
             total += float(self.loss(logits, target)) * len(batch)
             predicted = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
             confusions.extend(confusion(*maps) for maps in zip(truth, predicted, strict=True))
-        return {"val_loss": total / len(rows), "val_argmax_score": metrics(np.stack(confusions))["argmax_score"]}
+        return {"val_loss": total / len(rows), "val_argmax_score": argmax_metrics(np.stack(confusions))["argmax_score"]}
 
     def _predict(self, network: nn.Module, images: torch.Tensor) -> torch.Tensor:
         """Logits (B, C, H / stride, W / stride) of photos (B, H, W, 3), uint8."""

@@ -1,0 +1,96 @@
+"""The ensemble's predictions, their evaluation out of fold and on the test photos, and its figures."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from harveyseg.arrays import ClassMaps
+from harveyseg.data.cache import CachedPart
+from harveyseg.ensemble.diversity import compare_models, mixture_scores, write_diversity
+from harveyseg.ensemble.members import FoldModels
+from harveyseg.ensemble.weights import EnsembleWeights
+from harveyseg.evaluation.figures import overview_figure, prediction_figure
+from harveyseg.evaluation.metrics import nested_entry, prediction_grid, write_evaluation
+from harveyseg.inference.probabilities import count_confusions, read_probabilities, write_probabilities
+from harveyseg.record import RunRecord
+
+
+def evaluate_ensemble(
+    folder: Path,
+    record: RunRecord,
+    fold_models: FoldModels,
+    weights: EnsembleWeights,
+    train: CachedPart,
+    truth: Mapping[str, ClassMaps],
+    threads: int,
+) -> tuple[dict[str, float], list[Path]]:
+    """Write the test probabilities, and the metrics and tables of the argmax maps.
+
+    Args:
+        folder: where to write.
+        record: the ensemble's run.
+        fold_models: its members.
+        weights: their weights.
+        train: the training part.
+        truth: the true masks, see :func:`harveyseg.evaluation.metrics.true_masks`.
+        threads: photos processed at the same time; does not change the result.
+
+    Returns:
+        The metrics to log, and the files to log with them.
+    """
+    test_maps = (maps[None] for maps in fold_models.test(weights.chosen))
+    test_size = fold_models.test_size(weights.chosen)
+    write_probabilities(folder / "test.npy", fold_models.first.test_ids, test_size, test_maps)
+    rows = fold_models.rows(train.ids)
+    confusions = {"val": count_confusions(fold_models.predictor(weights.chosen), truth["val"], rows, threads)}
+    if "test" in truth:
+        _, test = read_probabilities(folder / "test.npy")
+        confusions["test"] = count_confusions(test.__getitem__, truth["test"], range(len(test)), threads)
+    nested = None
+    if weights.without_fold:
+        predictor = fold_models.predictor(weights.chosen, weights.without_fold)
+        nested = count_confusions(predictor, truth["val"], rows, threads)
+    return write_evaluation(folder, record, confusions, nested_entry(nested))
+
+
+def write_ensemble_figures(
+    folder: Path,
+    results: Mapping[str, float],
+    fold_models: FoldModels,
+    weights: EnsembleWeights,
+    train: CachedPart,
+    masks: ClassMaps,
+    threads: int,
+) -> list[Path]:
+    """Write sheet.png, overview.png, diversity.png and diversity.csv.
+
+    Args:
+        folder: where to write.
+        results: the ensemble's metrics, from :func:`evaluate_ensemble`.
+        fold_models: its members.
+        weights: their weights.
+        train: the training part.
+        masks: its masks at the scoring size, uint8 (N, 1024, 1024).
+        threads: photos processed at the same time; does not change the result.
+
+    Returns:
+        The files.
+    """
+    rows = fold_models.rows(train.ids)
+    ensemble = fold_models.predictor(weights.chosen)
+    scores = {model: fold_models.argmax_score(model) for model in fold_models.models}
+    title = "Photos that the models were not trained on"
+
+    grid = prediction_grid(train, rows, masks, {"ensemble": ensemble}, photos=4)
+    prediction_figure(grid, folder / "sheet.png", title)
+
+    columns = {model: fold_models.predictor({model: 1.0}) for model in fold_models.models} | {"ensemble": ensemble}
+    grid = prediction_grid(train, rows, masks, columns, photos=3)
+    ensemble_score = results.get("val/nested_argmax_score", results["val/argmax_score"])
+    bars = scores | {"ensemble": ensemble_score}
+    overview_figure(grid, bars, results["val/all_empty_score"], folder / "overview.png", title)
+
+    equal_weights = dict.fromkeys(fold_models.models, 1 / len(fold_models.models))
+    equal = count_confusions(fold_models.predictor(equal_weights), masks, rows, threads)
+    diversity = compare_models(fold_models, train, threads)
+    files = write_diversity(folder, diversity, scores | mixture_scores(equal, results))
+    return [folder / "sheet.png", folder / "overview.png", *files]

@@ -1,0 +1,211 @@
+"""Fitted rules as files: what a rule was fitted on, what it scores, and the masks that it makes of a photo."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harveyseg.arrays import BinaryMasks, ClassMap, ProbabilityMap, ProbabilityMaps
+from harveyseg.classes import N_SCORED
+from harveyseg.errors import HarveysegError
+from harveyseg.files import read_json, write_json
+from harveyseg.inference.probabilities import SCORE_SHAPE, STRIPE, argmax_map, update_argmax, upsample_rows
+from harveyseg.postprocess.rules import Rule
+from harveyseg.postprocess.select import SelectedRule
+from harveyseg.postprocess.statistics import (
+    SpecialMask,
+    Thresholds,
+    ThresholdStatistics,
+    count_levels,
+    round_to_levels,
+    upsample_levels,
+)
+from harveyseg.record import RunRecord
+from harveyseg.score import pair_metrics
+
+_REMEDY = "Run `dvc repro postprocess`."
+
+
+class FittedRule(BaseModel):
+    """The rule of one model or of the ensemble, what it was fitted on, and what it scores."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[2] = 2
+    source: str
+    """A model of params.yaml, or ``"ensemble"``."""
+    uids: dict[str, str]
+    """Of the runs whose out-of-fold predictions the rule was fitted on, by their names."""
+    photos: int
+    groups: int
+    argmax_score: float
+    """Of the argmax maps of these photos."""
+    nested_score: float
+    """Of these photos, each post-processed by a rule that was chosen and fitted without its group fold."""
+    in_sample_score: float
+    """Of these photos, post-processed by ``rule``, which was fitted on them: optimistically biased."""
+    cross_validated_scores: dict[str, float]
+    """Cross-validated score of each rule, on which the choice rests."""
+    nested_rules: Sequence[str]
+    """The rule that was chosen without each group fold of the nested estimate."""
+    rule: Rule = Field(discriminator="name")
+
+    def summary(self) -> dict[str, object]:
+        """The entries of ``submission.json`` about the rule."""
+        return {"rule": self.rule.name, "val_score": self.nested_score}
+
+    def submitted_masks(self, probabilities: ProbabilityMaps) -> BinaryMasks:
+        """The masks to submit for one photo.
+
+        Args:
+            probabilities: uint8 (25, H, W), of any size.
+
+        Returns:
+            bool (24, 1024, 1024): a mask for each class 1..24; they may overlap and need not cover the photo.
+        """
+        most_probable = argmax_map(probabilities)
+        upsampled = [upsample_levels(channel, SCORE_SHAPE) for channel in probabilities[1:]]
+        masks = np.zeros((N_SCORED, *SCORE_SHAPE), np.bool_)
+        for index, threshold in enumerate(self._thresholds(upsampled)):
+            if threshold == SpecialMask.ARGMAX:
+                masks[index] = most_probable == index + 1
+            elif threshold != SpecialMask.EMPTY:
+                masks[index] = upsampled[index] >= threshold
+        return masks
+
+    def class_map(self, probabilities: ProbabilityMaps, size: tuple[int, int] = SCORE_SHAPE) -> ClassMap:
+        """A map with one class for each pixel that agrees with :meth:`submitted_masks`, for pictures.
+
+        Where masks overlap, a pixel gets the class whose probability is the highest in relation to its threshold. Where
+        there is no mask, it gets the most probable one of the background and the classes that have a mask elsewhere in
+        the photo. The map is made in stripes, so it may have any size.
+
+        Args:
+            probabilities: uint8 (25, H, W).
+            size: (height, width) of the map in pixels.
+
+        Returns:
+            class ids, uint8 (height, width).
+        """
+        thresholds = self._thresholds(upsample_levels(channel, SCORE_SHAPE) for channel in probabilities[1:])
+        submitted_classes = (np.flatnonzero(thresholds != SpecialMask.EMPTY) + 1).tolist()
+        classes = np.zeros(size, np.uint8)
+        for top in range(0, size[0], STRIPE):
+            rows = slice(top, top + STRIPE)
+            stripe = classes[rows]
+            highest = upsample_rows(probabilities[0], size, rows)
+            masked_class = np.zeros_like(stripe)
+            highest_ratio = np.ones(stripe.shape, np.float32)
+            for class_id in submitted_classes:
+                channel = upsample_rows(probabilities[class_id], size, rows)
+                update_argmax(channel, class_id, highest, stripe)
+                threshold = thresholds[class_id - 1]
+                if threshold != SpecialMask.ARGMAX:
+                    ratio = round_to_levels(channel) / np.float32(threshold)
+                    better = ratio >= highest_ratio
+                    masked_class[better] = class_id
+                    highest_ratio[better] = ratio[better]
+            np.copyto(stripe, masked_class, where=masked_class > 0)
+        return classes
+
+    def _thresholds(self, upsampled: Iterable[ProbabilityMap]) -> Thresholds:
+        """(24,): for one photo, given the levels of the classes 1..24 at the size of the score."""
+        level_counts = np.stack([count_levels(channel) for channel in upsampled])
+        thresholds: Thresholds = self.rule.thresholds(level_counts[None])[0]
+        return thresholds
+
+
+def read_rule(path: Path, records: Sequence[RunRecord]) -> FittedRule:
+    """Read a :class:`FittedRule`.
+
+    Args:
+        path: the file.
+        records: the runs that it must have been fitted on.
+
+    Raises:
+        HarveysegError: when it is absent, damaged, of another version, or fitted on other runs.
+    """
+    try:
+        fitted = FittedRule.model_validate(read_json(path, _REMEDY))
+    except ValidationError as error:
+        keys = ", ".join(".".join(map(str, item["loc"])) for item in error.errors())
+        raise HarveysegError(f"{path}: not a rule of this version (wrong or missing: {keys}). {_REMEDY}") from None
+    if set(fitted.uids.values()) != {record.uid for record in records}:
+        raise HarveysegError(f"{path}: was fitted on other runs ({', '.join(fitted.uids)}). {_REMEDY}")
+    return fitted
+
+
+def postprocess_metrics(
+    val: ThresholdStatistics, selected: SelectedRule, test: ThresholdStatistics | None
+) -> dict[str, float]:
+    """Compute the scores of a selected rule.
+
+    Args:
+        val: of the out-of-fold photos, which are post-processed by ``selected.nested_thresholds``.
+        selected: the rule, selected on these photos.
+        test: of the test photos, which are post-processed by ``selected.rule``; None where their masks are unknown.
+
+    Returns:
+        ``<part>/score`` of what is submitted, for ``val`` (nested) and ``test``; ``<part>/postprocess_gain``, the score
+        minus that of the argmax maps of the same predictions; ``val/macro_dice`` and ``val/dice/<slug>`` of the nested
+        masks, see :func:`harveyseg.score.pair_metrics`.
+    """
+    pairs = pair_metrics(val.dice(selected.nested_thresholds), val.present)
+    metrics = {f"val/{name}": value for name, value in pairs.items() if name != "all_empty_score"}
+    metrics["val/postprocess_gain"] = pairs["score"] - float(val.argmax_dice.mean())
+    if test is not None:
+        test_score = float(test.dice(selected.rule.thresholds(test.level_counts)).mean())
+        metrics["test/score"] = test_score
+        metrics["test/postprocess_gain"] = test_score - float(test.argmax_dice.mean())
+    return metrics
+
+
+def write_rule(
+    folder: Path,
+    source: str,
+    records: Mapping[int | None, RunRecord],
+    val: ThresholdStatistics,
+    photos: pd.DataFrame,
+    selected: SelectedRule,
+    test: ThresholdStatistics | None,
+) -> list[tuple[RunRecord, dict[str, float]]]:
+    """Write ``rules/<source>.json``, a :class:`FittedRule`, and ``metrics/<source>.json``.
+
+    Args:
+        folder: e.g. ``data/postprocess``.
+        source: a model, or ``"ensemble"``.
+        records: the source's runs by fold; an ensemble's only one under None.
+        val: of the out-of-fold photos.
+        photos: the same photos, with the columns group and fold.
+        selected: the rule, selected on these photos.
+        test: see :func:`postprocess_metrics`.
+
+    Returns:
+        The metrics to log to each run: to a training those of the photos of its fold, and the test score of the source
+        as a whole.
+    """
+    fitted = FittedRule(
+        source=source,
+        uids={record.name: record.uid for record in records.values()},
+        photos=len(photos),
+        groups=photos["group"].nunique(),
+        argmax_score=float(val.argmax_dice.mean()),
+        nested_score=float(val.dice(selected.nested_thresholds).mean()),
+        in_sample_score=float(val.dice(selected.rule.thresholds(val.level_counts)).mean()),
+        cross_validated_scores=selected.cross_validated_scores,
+        nested_rules=selected.nested_rules,
+        rule=selected.rule,
+    )
+    write_json(folder / "rules" / f"{source}.json", fitted.model_dump())
+    run_metrics = []
+    for fold, record in records.items():
+        in_run = np.array([fold in (None, photo_fold) for photo_fold in photos["fold"]])
+        selected_in_run = replace(selected, nested_thresholds=selected.nested_thresholds[in_run])
+        run_metrics.append((record, postprocess_metrics(val.subset(in_run), selected_in_run, test)))
+    runs = [{"uid": record.uid, **metrics} for record, metrics in run_metrics]
+    write_json(folder / "metrics" / f"{source}.json", {**postprocess_metrics(val, selected, test), "runs": runs})
+    return run_metrics

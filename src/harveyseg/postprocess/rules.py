@@ -1,0 +1,143 @@
+"""The rules of post-processing: from histograms of a photo's probabilities to a threshold, or no mask, for each class.
+
+``argmax`` submits for each class the pixels whose most probable class it is. ``expected`` is made for the score, the
+mean Dice over (photo, class) with 1 where both masks are empty. For each class it takes the set of pixels S with the
+highest expected Dice, D(S) = 2 sum_S r / (|S| + sum r) for calibrated probabilities r, which is the set of the pixels
+with r > D / 2. It submits S where that is expected to score more than an empty mask, which a logistic regression on D
+predicts. ``docs/post-processing.md`` derives both steps and names the sources.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+from harveyseg.arrays import FloatArray, IntArray
+from harveyseg.classes import N_SCORED, slug
+from harveyseg.postprocess.regression import clipped_log_odds, fit_logistic, sigmoid
+from harveyseg.postprocess.statistics import N_LEVELS, SpecialMask, Thresholds, ThresholdStatistics, tail_sums
+
+_LEVEL_LOG_ODDS = clipped_log_odds((np.arange(N_LEVELS) + 0.25) / (N_LEVELS - 0.5))
+"""(256,): finite and symmetric at both ends."""
+_CALIBRATION_PIXELS = 100
+"""A photo's pixels are not independent observations; together they weigh as much as this many."""
+_MIN_CALIBRATION_SLOPE = 0.05
+"""Above 0, so that a fit on few photos cannot reverse the order of the pixels."""
+
+
+def _by_slug(values: tuple[float, ...]) -> dict[str, float]:
+    return {slug(index + 1): value for index, value in enumerate(values)}
+
+
+def _from_slug(values: object) -> object:
+    return tuple(values.get(slug(index + 1)) for index in range(N_SCORED)) if isinstance(values, Mapping) else values
+
+
+PerClass = Annotated[
+    tuple[float, ...],
+    Field(min_length=N_SCORED, max_length=N_SCORED),
+    BeforeValidator(_from_slug),
+    PlainSerializer(_by_slug),
+]
+"""24 numbers, for the classes 1..24; in JSON by the class's slug."""
+
+
+class ArgmaxRule(BaseModel):
+    """Submit the argmax map: each pixel for its most probable class."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["argmax"] = "argmax"
+
+    def thresholds(self, level_counts: IntArray) -> Thresholds:
+        """Choose masks from the histograms of n photos, int64 (n, 24, 256)."""
+        return np.full(level_counts.shape[:2], SpecialMask.ARGMAX)
+
+
+class ExpectedDiceRule(BaseModel):
+    """Submit the set of pixels with the highest expected Dice, where that is expected to beat an empty mask."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["expected"] = "expected"
+    calibration_slope: float
+    calibration_intercept: PerClass
+    presence_slope: float
+    presence_intercept: PerClass
+
+    @classmethod
+    def fit(cls, statistics: ThresholdStatistics, groups: Sequence[str]) -> "ExpectedDiceRule":
+        """Calibrate on the photos that hold the class, then fit the presence model on all.
+
+        Args:
+            statistics: of n photos.
+            groups: the photos' groups, n.
+        """
+        weight = _photo_weights(groups)
+        share = _CALIBRATION_PIXELS / statistics.histograms[0, 0].sum()
+        pixels = share * (statistics.histograms * (weight * statistics.present)[..., None, None]).sum(0)
+        slope, intercept = fit_logistic(np.tile(_LEVEL_LOG_ODDS, (N_SCORED, 1)), pixels[:, 1], pixels[:, 0])
+        calibrated = cls(
+            calibration_slope=max(slope, _MIN_CALIBRATION_SLOPE),
+            calibration_intercept=tuple(intercept.tolist()),
+            presence_slope=1.0,
+            presence_intercept=(0.0,) * N_SCORED,
+        )
+        thresholds, dice = calibrated.optimal_thresholds(statistics.level_counts)
+        slope, intercept = fit_presence_model(statistics, groups, thresholds, clipped_log_odds(dice))
+        return calibrated.model_copy(update={"presence_slope": slope, "presence_intercept": tuple(intercept.tolist())})
+
+    def optimal_thresholds(self, level_counts: IntArray) -> tuple[Thresholds, FloatArray]:
+        """Find the sets with the highest expected Dice, given that the class is present.
+
+        Args:
+            level_counts: histograms of n photos, int64 (n, 24, 256).
+
+        Returns:
+            The thresholds and the expected Dice, both (n, 24); an empty mask and 0 where no pixel reaches level 1.
+        """
+        intercept = np.array(self.calibration_intercept)[:, None]
+        mass = tail_sums(level_counts * sigmoid(self.calibration_slope * _LEVEL_LOG_ODDS + intercept))
+        dice = 2 * mass / (tail_sums(level_counts) + mass[..., :1])
+        dice[..., 0] = 0  # the set of all pixels, however improbable, is not a candidate
+        best = dice.argmax(-1)
+        return np.where(best == 0, SpecialMask.EMPTY, best), dice.max(-1)
+
+    def thresholds(self, level_counts: IntArray) -> Thresholds:
+        """Choose masks from the histograms of n photos, int64 (n, 24, 256)."""
+        thresholds, dice = self.optimal_thresholds(level_counts)
+        odds = self.presence_slope * clipped_log_odds(dice) + np.array(self.presence_intercept)
+        return np.where(odds > 0, thresholds, SpecialMask.EMPTY)
+
+
+Rule = ArgmaxRule | ExpectedDiceRule
+
+
+def fit_presence_model(
+    statistics: ThresholdStatistics, groups: Sequence[str], thresholds: Thresholds, feature: FloatArray
+) -> tuple[float, FloatArray]:
+    """Learn from a feature where a mask scores more than an empty one.
+
+    A mask gains its Dice where the class is present and loses 1 where it is absent.
+
+    Args:
+        statistics: of n photos.
+        groups: the photos' groups, n.
+        thresholds: the masks, (n, 24).
+        feature: (n, 24), on the scale of log odds; the larger, the more promising the mask.
+
+    Returns:
+        Slope, and intercept of each class (24,): a mask is submitted where ``slope * feature + intercept > 0``.
+    """
+    weight = np.where(thresholds == SpecialMask.EMPTY, 0, _photo_weights(groups))  # an empty mask teaches nothing
+    gain = weight * statistics.present * statistics.dice(thresholds)
+    loss = weight * ~statistics.present
+    return fit_logistic(feature.T, gain.T, loss.T)
+
+
+def _photo_weights(groups: Sequence[str]) -> FloatArray:
+    """(n, 1): a group of m photos weighs as much as sqrt(m) photos."""
+    _, group_of, sizes = np.unique(np.array(groups), return_inverse=True, return_counts=True)
+    weights: FloatArray = 1 / np.sqrt(sizes[group_of])[:, None]
+    return weights

@@ -1,0 +1,192 @@
+"""Threshold statistics: everything that choosing masks needs to know of the photos' probabilities and true masks.
+
+Probabilities are stored in 256 levels, so two histograms for each (photo, class), of the pixels outside and inside the
+true mask, give the Dice of every threshold exactly. Masks are made only at the end.
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from harveyseg.arrays import (
+    BinaryMask,
+    BoolArray,
+    ClassMap,
+    ClassMaps,
+    Confusion,
+    Confusions,
+    FloatArray,
+    IntArray,
+    ProbabilityMap,
+    ProbabilityMaps,
+    Rows,
+)
+from harveyseg.classes import N_CLASSES, N_SCORED
+from harveyseg.inference.probabilities import SCORE_SHAPE, argmax_map, upsample_channel
+from harveyseg.score import confusion, image_dice
+
+N_LEVELS = 256
+
+
+class SpecialMask(IntEnum):
+    """What an array of thresholds holds where the submitted mask is not "all pixels of at least this level"."""
+
+    ARGMAX = 0
+    """The pixels whose most probable class this is."""
+    EMPTY = N_LEVELS
+    """No pixel."""
+
+
+Thresholds = IntArray
+"""int64 (n, 24): the mask of each (photo, scored class).
+
+A level 1..255 stands for the pixels of at least that level, a :class:`SpecialMask` for itself.
+"""
+
+
+@dataclass(frozen=True)
+class ThresholdStatistics:
+    """For each of n photos and each scored class, histograms of its probability and the Dice of every threshold.
+
+    >>> inside, outside = np.zeros((2, 1, 24, 256), np.int64)
+    >>> inside[0, 0, [100, 200]] = 1, 3  # class 1 has four pixels, three of them at level 200
+    >>> outside[0, 0, 150] = 1
+    >>> confusions = np.zeros((1, 25, 25), np.int64)
+    >>> confusions[0, 1, 1] = 4
+    >>> statistics = ThresholdStatistics.from_histograms(np.stack([outside, inside], axis=2), confusions)
+    >>> statistics.dice_by_threshold[0, 0, [100, 151, SpecialMask.ARGMAX, SpecialMask.EMPTY]].round(3).tolist()
+    [0.889, 0.857, 1.0, 0.0]
+    """
+
+    histograms: IntArray
+    """(n, 24, 2, 256): pixels of each level outside [0] and inside [1] the true mask."""
+    dice_by_threshold: FloatArray
+    """(n, 24, 257): Dice of each threshold; the columns are the values of :data:`Thresholds`."""
+
+    @classmethod
+    def from_histograms(cls, histograms: IntArray, confusions: Confusions) -> "ThresholdStatistics":
+        """Compute the Dice of every threshold.
+
+        Args:
+            histograms: int64 (n, 24, 2, 256).
+            confusions: of the argmax maps, int64 (n, 25, 25).
+        """
+        outside = tail_sums(histograms[:, :, 0])
+        inside = tail_sums(histograms[:, :, 1])
+        total = inside + outside + inside[..., :1]
+        dice = np.ones((*total.shape[:2], N_LEVELS + 1))
+        dice[..., :N_LEVELS] = np.where(total == 0, 1, 2 * inside / np.maximum(total, 1))
+        dice[..., SpecialMask.EMPTY] = inside[..., 0] == 0
+        # Level 0 is no threshold, since all pixels reach it: its column is that of the argmax maps.
+        dice[..., SpecialMask.ARGMAX] = image_dice(confusions)[:, 1:]
+        return cls(histograms, dice)
+
+    @property
+    def level_counts(self) -> IntArray:
+        """(n, 24, 256): pixels of each level."""
+        counts: IntArray = self.histograms.sum(2)
+        return counts
+
+    @property
+    def present(self) -> BoolArray:
+        """(n, 24): whether the true mask holds the class."""
+        present: BoolArray = self.histograms[:, :, 1].sum(-1) > 0
+        return present
+
+    @property
+    def argmax_dice(self) -> FloatArray:
+        """(n, 24): Dice of the argmax maps."""
+        return self.dice_by_threshold[..., SpecialMask.ARGMAX]
+
+    def subset(self, photos: Rows | BoolArray) -> "ThresholdStatistics":
+        """Select photos by their positions or by a boolean array (n,)."""
+        return ThresholdStatistics(self.histograms[photos], self.dice_by_threshold[photos])
+
+    def dice(self, thresholds: Thresholds) -> FloatArray:
+        """Look up the Dice of one threshold for each (photo, class): float64 (n, 24)."""
+        dice: FloatArray = np.take_along_axis(self.dice_by_threshold, thresholds[..., None], -1)[..., 0]
+        return dice
+
+
+def collect_statistics(
+    maps: Iterable[ProbabilityMaps], truth: ClassMaps, rows: Sequence[int], threads: int
+) -> ThresholdStatistics:
+    """Compare photos' probabilities with their true masks, at the size of the score.
+
+    Args:
+        maps: the photos' probabilities, uint8 (25, H, W) each; only a few are held in memory at a time.
+        truth: masks at the scoring size, uint8 (N, 1024, 1024).
+        rows: the photos' rows in ``truth``.
+        threads: photos processed at the same time; does not change the result.
+    """
+    photos = ((probabilities, np.ascontiguousarray(truth[row])) for probabilities, row in zip(maps, rows, strict=True))
+    histograms: list[IntArray] = []
+    confusions: list[Confusion] = []
+    with ThreadPoolExecutor(threads) as pool:  # OpenCV releases the lock
+        while batch := list(itertools.islice(photos, 2 * threads)):
+            for photo_histograms, photo_confusion in pool.map(_photo_statistics, *zip(*batch, strict=True)):
+                histograms.append(photo_histograms)
+                confusions.append(photo_confusion)
+    return ThresholdStatistics.from_histograms(np.stack(histograms), np.stack(confusions))
+
+
+def _photo_statistics(probabilities: ProbabilityMaps, mask: ClassMap) -> tuple[IntArray, Confusion]:
+    """One photo's histograms (24, 2, 256), and the confusion of its argmax map."""
+    counts = confusion(mask, argmax_map(probabilities))
+    histograms = np.zeros((N_SCORED, 2, N_LEVELS), np.int64)
+    for class_id in range(1, N_CLASSES):
+        class_mask = mask == class_id if counts[class_id].any() else None
+        histograms[class_id - 1] = class_histograms(upsample_levels(probabilities[class_id], SCORE_SHAPE), class_mask)
+    return histograms, counts
+
+
+def class_histograms(levels: ProbabilityMap, mask: BinaryMask | None) -> IntArray:
+    """Pixels of each level outside [0] and inside [1] a class's true mask.
+
+    Args:
+        levels: one class's probabilities, uint8 (H, W).
+        mask: bool (H, W); None where it is empty.
+
+    Returns:
+        int64 (2, 256).
+    """
+    histograms = np.zeros((2, N_LEVELS), np.int64)
+    histograms[0] = count_levels(levels)
+    if mask is not None:
+        histograms[1] = count_levels(levels, mask)
+        histograms[0] -= histograms[1]
+    return histograms
+
+
+def count_levels(levels: ProbabilityMap, mask: BinaryMask | None = None) -> IntArray:
+    """Pixels of each level, int64 (256,); with a mask, only those inside it."""
+    inside = None if mask is None else mask.view(np.uint8)
+    counts = cv2.calcHist([levels], [0], inside, [N_LEVELS], [0, N_LEVELS])  # float32, exact: 2**20 pixels
+    return np.asarray(counts, np.int64).reshape(-1)
+
+
+def upsample_levels(channel: ProbabilityMap, size: tuple[int, int]) -> ProbabilityMap:
+    """One class's probabilities enlarged to (height, width) and rounded to levels."""
+    return round_to_levels(upsample_channel(channel, size))
+
+
+def round_to_levels(channel: npt.NDArray[np.float32]) -> ProbabilityMap:
+    """Probabilities on the scale 0..255, float32 (H, W), rounded to levels."""
+    return np.asarray(cv2.convertScaleAbs(channel), np.uint8)
+
+
+def tail_sums(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Sums over the last axis from each place to the end: from pixels of each level to pixels of at least that level.
+
+    >>> tail_sums(np.array([5, 2, 1])).tolist()
+    [8, 3, 1]
+    """
+    sums: npt.NDArray[Any] = values[..., ::-1].cumsum(-1)[..., ::-1]
+    return sums

@@ -24,11 +24,11 @@ from harveyseg.project import library_versions
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = {
     "model": "model",
-    "val_argmax_score": "label map, held-out fold",
-    "val_score": "decided, held-out fold",
-    "test_argmax_score": "label map, test",
-    "test_score": "decided, test",
-    "test_argmax_macro_dice": "macro Dice, test",
+    "val_argmax_score": "argmax score, held-out fold",
+    "val_score": "score, held-out fold",
+    "test_argmax_score": "argmax score, test",
+    "test_score": "score, test",
+    "test_argmax_macro_dice": "argmax macro Dice, test",
     "test_miou": "mIoU, test",
     "epochs": "epochs",
     "parameters": "parameters",
@@ -38,14 +38,16 @@ COLUMNS = {
 def _time_stages(folder: Path) -> dict[str, float]:
     environment = {**os.environ, "VIRTUAL_ENV": sys.prefix, "PATH": f"{sys.prefix}/bin{os.pathsep}{os.environ['PATH']}"}
     seconds: dict[str, float] = {}
-    stage, started = "dvc starts", time.perf_counter()
+    stage = "dvc starts"
+    started = time.perf_counter()
     with subprocess.Popen(["dvc", "repro"], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="", file=sys.stderr)
-            if found := re.match(r"Running stage '(.+)':", line):
+            if running := re.match(r"Running stage '(.+)':", line):
                 seconds[stage] = time.perf_counter() - started
-                stage, started = found[1], time.perf_counter()
+                stage = running[1]
+                started = time.perf_counter()
     seconds[stage] = time.perf_counter() - started
     if process.returncode:
         raise SystemExit(f"dvc repro ended with {process.returncode}")
@@ -55,8 +57,7 @@ def _time_stages(folder: Path) -> dict[str, float]:
 def _readme_table(reports: Path) -> str:
     table = pd.read_csv(reports / "comparison.csv", dtype=str, keep_default_na=False)
     rows = table[table["fold"].isin(["mean", ""])][list(COLUMNS)].rename(columns=COLUMNS)
-    lines = [list(rows.columns), ["---"] + ["---:"] * (len(COLUMNS) - 1), *rows.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return str(rows.to_markdown(index=False, disable_numparse=True, colalign=["left", *["right"] * (len(COLUMNS) - 1)]))
 
 
 def main() -> None:

@@ -1,22 +1,22 @@
-"""Recipes side by side on the same folds of the same photos, in a fresh clone: what they score out of fold.
+"""Compare recipes out of fold, on the same folds of the same photos, in a fresh clone.
 
     .venv/bin/python benchmarks/score.py FOLDER_OF_PHOTOS [--groups FILE.csv:COLUMN] [--recipes report,best]
         [--seeds 1] [--folds 3] [--jobs 1] [--weights FILE] [--keep FOLDER] [-S KEY=VALUE ...]
 
-A recipe is a preset with changes, see RECIPES. Its line tells, over all photos, each predicted by the networks that
-were not trained on its fold:
+A recipe is a preset with changes, see RECIPES. Its line covers all photos, each predicted by the networks that were not
+trained on its fold:
 
-* argmax: the score of the label maps of the (weighted) mean of its networks;
-* score: the same after the decision layer, each photo decided by a rule that was fitted without its group of frames;
-  for the recipes of others, who had no such layer, the score of the label maps;
-* lift: score minus all empty, and how many times the lift of the report's recipe that is;
-* macro Dice (of what is scored, mean over classes of the mean over the photos that hold the class); mIoU of the label
-  maps.
+* argmax score: of the argmax maps of the (weighted) mean of its networks, each photo with the weights that were chosen
+  without its fold;
+* score: of what is submitted, each photo post-processed by a rule that was fitted without its group; for the recipes
+  of others, who submitted argmax maps, the argmax score;
+* gain over empty: score minus the all-empty baseline, and as a multiple of that of the report's recipe;
+* macro Dice and the Dice of two small classes, of what is submitted; mIoU of the argmax maps.
 
-With --seeds N each recipe is run N times; the spread is the sample standard deviation of its scores. Minutes are those
-from the first training's begin to the last one's end, from the seconds that MLflow has of each. A run that was
-interrupted goes on with --keep: DVC restores the trainings that are done. On a CPU as many trainings of one thread each
-as it has cores (--jobs 2 -S train.threads=1) take less time than one after another that use all of them.
+With --seeds N each recipe runs N times; the spread is the sample standard deviation of its scores. Minutes are counted
+from the start of the first training to the end of the last one. With --keep an interrupted run continues: DVC restores
+the trainings that are done. On a CPU, as many trainings of one thread each as it has cores (--jobs 2
+-S train.threads=1) take less time than one training after another that uses all of them.
 """
 
 import argparse
@@ -44,28 +44,28 @@ from harveyseg.reproduction.studies import TABLE_1
 
 ROOT = Path(__file__).resolve().parents[1]
 UPDATES = 435
-"""The recipes of others get as many updates as 25 epochs of their 261 photos in batches of 15."""
+"""The recipes of others get as many updates as 25 epochs of the report's 261 photos in batches of 15."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A preset and what is changed in it."""
+    """A preset and changes of it."""
 
     preset: str
     changes: tuple[str, ...] = ()
-    decided: bool = True
-    """Whether its score is that of the decision layer; else that of the label maps."""
+    postprocessed: bool = True
+    """Whether it submits post-processed masks; else argmax maps."""
     batch_size: int | None = None
-    """Set where the epochs are to make ``UPDATES`` updates in batches of that size."""
+    """If set, the number of epochs is that of ``UPDATES`` updates in batches of this size."""
 
 
 def _only(*kept: str) -> tuple[str, ...]:
-    """Takes all other networks of Table 1 out of the preset."""
+    """Remove all other networks of Table 1 from the preset."""
     return tuple(f"~models.{name}" for name in TABLE_1 if name not in kept)
 
 
 _PLAIN = ("train.schedule.name=cosine", "train.loss.presence=0.0")
-"""``best`` as it was until 2026-11-26, before it took two steps of the ablation, whose lines all start from it."""
+"""``best`` without the two steps that the ablation found; all lines of the ablation start from it."""
 
 
 def _short(*changes: str) -> Recipe:
@@ -89,11 +89,11 @@ _FIRST_PLACE = (
 """The competition's winner as far as it is known, without its crops of rare classes and its rates set by hand."""
 
 RECIPES = {
-    "report": Recipe("report", _REPORT, decided=False, batch_size=15),
-    # ": decided" is the same networks: after the one without it in one call nothing is trained anew.
-    "report: decided": Recipe("report", (*_REPORT, "postprocess.method=auto"), batch_size=15),
-    "first-place": Recipe("report", _FIRST_PLACE, decided=False, batch_size=10),
-    "first-place: decided": Recipe("report", (*_FIRST_PLACE, "postprocess.method=auto"), batch_size=10),
+    "report": Recipe("report", _REPORT, postprocessed=False, batch_size=15),
+    # ": post-processed" has the same networks: run after the one without it, it trains nothing.
+    "report: post-processed": Recipe("report", (*_REPORT, "postprocess.method=auto"), batch_size=15),
+    "first-place": Recipe("report", _FIRST_PLACE, postprocessed=False, batch_size=10),
+    "first-place: post-processed": Recipe("report", (*_FIRST_PLACE, "postprocess.method=auto"), batch_size=10),
     "best": Recipe("best"),
     "best: plain": Recipe("best", _PLAIN),
     # The best network that was found without ImageNet, with the updates and the learning rate that it needs.
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--weights", type=Path, help="ImageNet weights of ResNet-101 for first-place")
-    parser.add_argument("--keep", type=Path, help="clone to this folder, or go on in it, and leave it there")
+    parser.add_argument("--keep", type=Path, help="clone to this folder, or continue in it, and leave it there")
     parser.add_argument("-S", dest="changes", action="append", default=[], help="further changes of params.yaml")
     arguments = parser.parse_args()
     names = arguments.recipes.split(",")
@@ -187,7 +187,7 @@ def main() -> None:
                 _run(folder, recipe, [*changes, f"train.seed={seed}"], arguments.jobs)
                 for seed in range(arguments.seeds)
             ]
-            lines.append({"recipe": name, **_summary(runs, recipe.decided)})
+            lines.append({"recipe": name, **_summary(runs, recipe.postprocessed)})
             print(json.dumps(lines[-1]), file=sys.stderr, flush=True)
         describe = ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"]
         commit = subprocess.run(describe, check=True, capture_output=True, text=True).stdout.strip()
@@ -211,7 +211,7 @@ def _run(folder: Path, recipe: Recipe, changes: Sequence[str], jobs: int) -> dic
 
     call("harveyseg", "preset", recipe.preset)
     settings = [part for change in changes for part in ("-S", change)]
-    call("dvc", "exp", "run", *settings, "configure", "resize-cache", "split")
+    call("dvc", "exp", "run", *settings, "code", "resize-cache", "split")
     params = YAML(typ="safe", pure=True).load(folder / "params.yaml")
     trainings = [f"{model}-{fold}" for model, fold in itertools.product(params["models"], params["folds"])]
     # DVC runs the stages of one call one after another, but several calls at a time lock what they read and write. With
@@ -221,26 +221,28 @@ def _run(folder: Path, recipe: Recipe, changes: Sequence[str], jobs: int) -> dic
             lambda training: call("dvc", "--wait-for-lock", "repro", "-s", f"train@{training}"), trainings, chunksize=1
         )
     call("dvc", "repro")
-    evaluated = json.loads((folder / "data" / "ensemble" / "metrics.json").read_text())
-    decided = json.loads((folder / "data" / "postprocess" / "metrics" / "ensemble.json").read_text())
+    of_argmax_maps = json.loads((folder / "data" / "ensemble" / "metrics.json").read_text())
+    of_submitted = json.loads((folder / "data" / "postprocess" / "metrics" / "ensemble.json").read_text())
     runs = [read_run(folder / "data" / "models" / training / "run.json") for training in trainings]
     busy = [0.0] * jobs
-    for run in runs:  # each was begun by the first that was free
+    for run in runs:  # each was started by the first job that was free
         busy[busy.index(min(busy))] += run.results["seconds"]
-    return {**evaluated, **decided, "minutes": max(busy) / 60}
+    return {**of_argmax_maps, **of_submitted, "minutes": max(busy) / 60}
 
 
-def _summary(runs: Sequence[dict[str, Any]], decided: bool) -> dict[str, float]:
-    prefix = "val/decided_" if decided else "val/"
+def _summary(runs: Sequence[dict[str, Any]], postprocessed: bool) -> dict[str, float]:
+    # postprocess_gain is relative to the argmax maps of the same (nested) predictions.
+    argmax_scores = [run["val/score"] - run["val/postprocess_gain"] for run in runs]
+    scores = [run["val/score"] for run in runs] if postprocessed else argmax_scores
+    prefix = "val/" if postprocessed else "val/argmax_"
 
     def mean(key: str) -> float:
         return float(np.mean([run.get(key, np.nan) for run in runs]))
 
-    scores = [run[f"{prefix}score"] for run in runs]
     small = {CLASS_NAMES[class_id]: f"{prefix}dice/{slug(class_id)}" for class_id in (3, 4)}
     return {
-        "empty": mean("val/all_empty_score"),
-        "argmax": mean("val/argmax_score"),
+        "all empty": mean("val/all_empty_score"),
+        "argmax score": float(np.mean(argmax_scores)),
         "score": float(np.mean(scores)),
         "spread": float(np.std(scores, ddof=1)) if len(scores) > 1 else np.nan,
         "macro Dice": mean(f"{prefix}macro_dice"),
@@ -252,16 +254,19 @@ def _summary(runs: Sequence[dict[str, Any]], decided: bool) -> dict[str, float]:
 
 def _table(lines: Sequence[dict[str, Any]]) -> str:
     table = pd.DataFrame(lines)
-    lift = table["score"] - table["empty"]
-    table.insert(4, "lift", lift)
-    of_report = lift[table["recipe"] == "report"]
-    table.insert(5, "times the report's", lift / of_report.iloc[0] if len(of_report) else np.nan)
+    gain = table["score"] - table["all empty"]
+    report_gain = gain[table["recipe"] == "report"]
+    table.insert(4, "gain over empty", gain)
+    table.insert(5, "times the report's", gain / report_gain.iloc[0] if len(report_gain) else np.nan)
     texts: dict[str, list[str]] = {"recipe": table["recipe"].tolist()}
     for column in table.columns[1:]:
         digits = 1 if column in ("minutes", "times the report's") else 4
         texts[column] = [f"{value:.{digits}f}" for value in table[column]]
-    rows = [list(texts), ["---"] + ["---:"] * (len(texts) - 1), *map(list, zip(*texts.values(), strict=True))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows).replace("nan", "")
+    return (
+        pd.DataFrame(texts)
+        .replace("nan", "")
+        .to_markdown(index=False, disable_numparse=True, colalign=["left", *["right"] * (len(texts) - 1)])
+    )
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from harveyseg.classes import SCORE_SIZE
 from harveyseg.errors import HarveysegError
 from harveyseg.evaluation.submission import (
     SubmitParams,
-    decode,
-    encode_labels,
+    decode_mask,
+    encode_class_map,
     encode_mask,
     read_submission,
     score_submission,
@@ -38,29 +38,29 @@ def blobs(seed: int, size: int = SCORE_SIZE) -> npt.NDArray[np.uint8]:
 
 
 def test_rows_of_a_hand_made_mask() -> None:
-    rows = encode_labels(LABELS)
+    rows = encode_class_map(LABELS)
     # Row by row from 1: the first row's roof is 2..3, the last row's 13..16; class 2 is 8..9, over the line's end.
     assert rows[:2] == ["2 2 13 4", "8 2"]
     assert rows[2:] == [""] * 22
     assert encode_mask(LABELS == 1) == "2 2 13 4"
-    assert np.array_equal(decode("2 2 13 4", size=4), LABELS == 1)
-    assert np.array_equal(decode("8 2", size=4), LABELS == 2)
-    assert not decode("", size=4).any()
+    assert np.array_equal(decode_mask("2 2 13 4", size=4), LABELS == 1)
+    assert np.array_equal(decode_mask("8 2", size=4), LABELS == 2)
+    assert not decode_mask("", size=4).any()
 
 
 @pytest.mark.parametrize("classes", [2, 5, 25])
 def test_rows_are_those_of_the_notebooks(classes: int) -> None:
     labels = np.random.default_rng(classes).integers(0, classes, (16, 16)).astype(np.uint8)
-    rows = encode_labels(labels)
+    rows = encode_class_map(labels)
     for class_id in range(1, 25):
         mask = labels == class_id
         assert rows[class_id - 1] == encode_mask(mask) == notebook_encode(mask)
-        assert np.array_equal(decode(rows[class_id - 1], size=16), mask)
+        assert np.array_equal(decode_mask(rows[class_id - 1], size=16), mask)
 
 
 @pytest.mark.parametrize("value", [0, 7])
 def test_rows_of_one_class_everywhere(value: int) -> None:
-    rows = encode_labels(np.full((4, 4), value, np.uint8))
+    rows = encode_class_map(np.full((4, 4), value, np.uint8))
     assert [row for row in rows if row] == (["1 16"] if value else [])
 
 
@@ -69,12 +69,12 @@ def test_rows_of_one_class_everywhere(value: int) -> None:
     [
         ("1", "odd count"),
         ("1 2 3", "odd count"),
-        ("a 2", "no whole number"),
-        ("1.5 2", "no whole number"),
-        ("0 2", "leaves the pixels"),
-        ("16 2", "leaves the pixels"),
-        ("-3 2", "leaves the pixels"),
-        ("99999999999999999999 1", "no whole number"),
+        ("a 2", "not a whole number"),
+        ("1.5 2", "not a whole number"),
+        ("0 2", "is outside the pixels"),
+        ("16 2", "is outside the pixels"),
+        ("-3 2", "is outside the pixels"),
+        ("99999999999999999999 1", "not a whole number"),
         ("1 0", "length 0"),
         ("1 -4", "length -4"),
         ("1 3 2 2", "overlap"),
@@ -83,7 +83,7 @@ def test_rows_of_one_class_everywhere(value: int) -> None:
 )
 def test_bad_rows_are_refused_with_their_cause(row: str, cause: str) -> None:
     with pytest.raises(ValueError, match=cause):
-        decode(row, size=4)
+        decode_mask(row, size=4)
 
 
 def test_a_written_submission(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_written_submission(tmp_path: Path) -> None:
     rows = read_submission(path, ["3", "20"])
     for photo, seed in (("20", 1), ("3", 2)):
         for class_id, row in enumerate(rows[photo], start=1):
-            assert np.array_equal(decode(row), blobs(seed) == class_id)
+            assert np.array_equal(decode_mask(row), blobs(seed) == class_id)
 
 
 def test_classes_may_overlap(tmp_path: Path) -> None:
@@ -104,12 +104,12 @@ def test_classes_may_overlap(tmp_path: Path) -> None:
     masks = np.kron(masks, np.ones((1, 128, 128), np.bool_))
     write_submission(tmp_path / "submission.csv", ["a"], [masks], SubmitParams(row_id="{id}_{class}"))
     rows = read_submission(tmp_path / "submission.csv", ["a"])["a"]
-    assert np.array_equal(np.stack([decode(row) for row in rows]), masks)
+    assert np.array_equal(np.stack([decode_mask(row) for row in rows]), masks)
 
 
 @pytest.mark.parametrize("labels", [np.zeros((4, 4), np.uint8), np.zeros((25, 1024, 1024), np.bool_)])
 def test_predictions_of_another_shape_are_refused(tmp_path: Path, labels: npt.NDArray[np.uint8]) -> None:
-    with pytest.raises(ValueError, match="a label map or 24 masks"):
+    with pytest.raises(ValueError, match="a class map or 24 masks"):
         write_submission(tmp_path / "submission.csv", ["a"], [labels], SubmitParams())
     assert not list(tmp_path.iterdir())
 
@@ -117,7 +117,7 @@ def test_predictions_of_another_shape_are_refused(tmp_path: Path, labels: npt.ND
 def test_too_few_predictions_and_double_ids_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="shorter"):
         write_submission(tmp_path / "submission.csv", ["a", "b"], [blobs(1)], SubmitParams())
-    with pytest.raises(HarveysegError, match="there twice"):
+    with pytest.raises(HarveysegError, match="duplicate row"):
         write_submission(tmp_path / "submission.csv", ["a", "a"], [blobs(1), blobs(2)], SubmitParams())
     assert not list(tmp_path.iterdir())
 
@@ -134,12 +134,12 @@ def test_every_bad_row_is_listed_with_line_and_cause(tmp_path: Path) -> None:
         read_submission(write_rows(tmp_path / "bad.csv", rows), ["10", "11"])
     text = str(caught.value)
     for expected in (
-        "line 4, '10.png_3': holds 3 numbers, an odd count",
-        "line 6, '10.png_5': a run leaves the pixels 1..1048576",
+        "line 4, '10.png_3': contains 3 numbers, an odd count",
+        "line 6, '10.png_5': a run is outside the pixels 1..1048576",
         "line 25, '99.png_1': unknown image",
         "line 26, '10.png_25': no class 1..24",
         "line 27, '10.png_x': no class 1..24",
-        "line 28, '10_1': the row is there twice",
+        "line 28, '10_1': duplicate row",
         "image '10': no row for class 24",
         "image '11': no row for class 1, 2, 3",
     ):
@@ -161,7 +161,7 @@ def test_a_long_list_of_problems_is_cut(tmp_path: Path) -> None:
         ("ImageClassId,rle_mask\na_1,1 2\na_2,1 2,3\n", "not a CSV file .*line 3"),
     ],
 )
-def test_what_is_no_submission_is_refused(tmp_path: Path, content: str | None, cause: str) -> None:
+def test_files_that_are_not_submissions_are_refused(tmp_path: Path, content: str | None, cause: str) -> None:
     path = tmp_path / "submission.csv"
     if content is not None:
         path.write_text(content)
@@ -185,20 +185,20 @@ def test_a_perfect_submission_scores_1(tmp_path: Path, masks_dir: Path, row_id: 
     maps = [blobs(1), blobs(2), blobs(3)]
     write_submission(path, ["20", "3", "x_7"], maps, SubmitParams.model_validate({"row_id": row_id}))
     path.write_text(path.read_text().replace("ImageClassId,rle_mask", header))
-    found = score_submission(path, masks_dir)
-    assert found["score"] == found["macro_dice"] == 1
+    metrics = score_submission(path, masks_dir)
+    assert metrics["score"] == metrics["macro_dice"] == 1
 
 
 def test_the_score_of_a_file_is_that_of_its_maps(tmp_path: Path, masks_dir: Path) -> None:
     predictions = [blobs(11), blobs(12), blobs(13)]
     write_submission(tmp_path / "submission.csv", ["20", "3", "x_7"], predictions, SubmitParams())
-    found = score_submission(tmp_path / "submission.csv", masks_dir)
+    metrics = score_submission(tmp_path / "submission.csv", masks_dir)
     expected = argmax_metrics(
         np.stack([confusion(blobs(seed), maps) for seed, maps in zip((1, 2, 3), predictions, strict=True)])
     )
     renamed = {name.removeprefix("argmax_"): value for name, value in expected.items()}
-    assert found == pytest.approx({name: renamed[name] for name in found})
-    assert {"score", "all_empty_score", "macro_dice"} < found.keys()
+    assert metrics == pytest.approx({name: renamed[name] for name in metrics})
+    assert {"score", "all_empty_score", "macro_dice"} < metrics.keys()
 
 
 def test_masks_that_cannot_be_used_are_named(tmp_path: Path, masks_dir: Path) -> None:
@@ -220,7 +220,7 @@ def test_masks_that_cannot_be_used_are_named(tmp_path: Path, masks_dir: Path) ->
         score_submission(path, masks_dir)
 
 
-def test_the_real_masks_handed_in_score_1(tmp_path: Path, real_data: Path) -> None:
+def test_submitting_the_real_masks_scores_1(tmp_path: Path, real_data: Path) -> None:
     files = sorted((real_data / "train_masks").rglob("*.png"))[:6]
     folder = tmp_path / "masks"
     folder.mkdir()

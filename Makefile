@@ -26,7 +26,7 @@ demo: $(VENV)  ## fresh clone -> finished pipeline on the embedded data
 	@echo "submission:  data/submission/submission.csv"
 	@echo "every run:   $(BIN)/harveyseg ui"
 
-test: $(VENV)  ## all tests, a module on each core, at most four at a time
+test: $(VENV)  ## all tests and the examples in docstrings, a module on each core, at most four at a time
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 check: $(VENV)  ## style, types, and which room may import which

@@ -28,7 +28,7 @@ class SplitParams(Section):
     """The section ``split``."""
 
     folds: int = Field(ge=2)
-    """Number of parts that the training photos are divided into."""
+    """Number of folds that the training photos are divided into."""
     method: Literal["stratified", "random"] = "stratified"
     """What is spread evenly: ``stratified``, the photos of each of the 24 classes; ``random``, only all photos."""
     groups: str = "ids"
@@ -254,7 +254,8 @@ def _groups_by_distance(ids: list[str], distance: int) -> list[str]:
 
 
 def _groups_from_file(ids: list[str], setting: str, root: Path) -> list[str]:
-    name, column = setting, ""
+    name = setting
+    column = ""
     if not setting.endswith(".csv"):
         name, _, column = setting.rpartition(":")
     if not name.endswith(".csv"):

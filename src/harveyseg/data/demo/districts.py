@@ -113,7 +113,8 @@ class _Lot:
 
 def _pave(lot: _Lot) -> None:
     """Draw drive, walk, patio, the ground between the houses, and the fences."""
-    world, rng = lot.world, lot.world.rng
+    world = lot.world
+    rng = world.rng
     drive = lot.box(lot.garage - 2.4, lot.garage + 2.4, -1.5, lot.centre - 3)
     world.area(drive, rng.uniform(0.8, 1.1) * CONCRETE, Label.BACKGROUND, (0.04, 0.04, 0.06))
     door = lot.middle - lot.garage_side * 2
@@ -139,7 +140,8 @@ def _add_pool(lot: _Lot, garden: Garden) -> None:
 
 def _build_house(lot: _Lot) -> None:
     """Raise the ground, so that houses are a little above a flood, and draw the roof of house and garage."""
-    world, rng = lot.world, lot.world.rng
+    world = lot.world
+    rng = world.rng
     side, front = lot.garage_side, lot.front
     width, depth = lot.house_width, lot.house_depth
     window, u, v = world.axes(lot.middle, lot.y(lot.centre), 12)
@@ -157,7 +159,8 @@ def _build_house(lot: _Lot) -> None:
 
 
 def _furnish_roof(lot: _Lot, garden: Garden) -> None:
-    world, rng = lot.world, lot.world.rng
+    world = lot.world
+    rng = world.rng
     if world.chance(garden.chimney):
         x = lot.middle + rng.uniform(-0.3, 0.3) * lot.house_width
         y = lot.y(lot.centre + rng.uniform(-2, 2.5))
@@ -173,7 +176,8 @@ def _furnish_roof(lot: _Lot, garden: Garden) -> None:
 
 
 def _furnish_yard(lot: _Lot, garden: Garden) -> None:
-    world, rng = lot.world, lot.world.rng
+    world = lot.world
+    rng = world.rng
     side = lot.garage_side
     if world.chance(garden.shed):
         colour = rng.uniform(0.6, 1.5) * rgb(150, 140, 128)
@@ -191,7 +195,8 @@ def _furnish_yard(lot: _Lot, garden: Garden) -> None:
 
 def _plant(lot: _Lot, garden: Garden) -> None:
     """Add trees, and shrubs along the walls and fences."""
-    world, rng = lot.world, lot.world.rng
+    world = lot.world
+    rng = world.rng
     for distance, probability in (
         (0.8, 0.6), (2.5, 0.5), (5.0, 0.4), (19.5, 0.6), (22.5, 0.6), (25.0, 0.8), (26.5, 0.8),
     ):  # fmt: skip

@@ -47,13 +47,13 @@ def mirror_folder(url: str, downloads: Path, folder: Path) -> None:
     Raises:
         HarveysegError: when the protocol is unknown or its package missing, and when the storage cannot be read.
     """
-    kept = downloads / "cloud" / hashlib.sha256(url.encode()).hexdigest()[:16]
-    kept.mkdir(parents=True, exist_ok=True)
-    with FileLock(kept.with_suffix(".lock")):
+    store = downloads / "cloud" / hashlib.sha256(url.encode()).hexdigest()[:16]
+    store.mkdir(parents=True, exist_ok=True)
+    with FileLock(store.with_suffix(".lock")):
         try:
             filesystem, base = _connect(url)
             files = _list_files(filesystem, base, url)
-            targets = {name: kept / _version_key(name, info) for name, info in files.items()}
+            targets = {name: store / _version_key(name, info) for name, info in files.items()}
             missing = [(files[name]["name"], path) for name, path in targets.items() if not path.exists()]
 
             def download(item: tuple[str, Path]) -> None:
@@ -70,7 +70,7 @@ def mirror_folder(url: str, downloads: Path, folder: Path) -> None:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise  # of the local disk
             raise HarveysegError(_unreadable(url, error)) from error
-        for outdated in set(kept.iterdir()) - set(targets.values()):
+        for outdated in set(store.iterdir()) - set(targets.values()):
             outdated.unlink()
     for name, path in targets.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

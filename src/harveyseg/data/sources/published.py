@@ -68,16 +68,16 @@ class RepositoryApi:
         """
         url = f"{self.address}/{path}"
         key = hashlib.sha256(f"{url} {sorted(params.items())}".encode()).hexdigest()[:16]
-        kept = self._downloads / "answers" / f"{key}.json"
+        saved = self._downloads / "answers" / f"{key}.json"
         try:
             answer = fetch_json(url, params)
         except UnreachableError as error:
-            if not kept.exists():
+            if not saved.exists():
                 raise
             logger.warning("%s Its last answer is used.", error)
-            answer = read_json(kept, "Remove it.")["answer"]
+            answer = read_json(saved, "Remove it.")["answer"]
         else:
-            write_json(kept, {"url": url, "params": dict(params), "answer": answer})
+            write_json(saved, {"url": url, "params": dict(params), "answer": answer})
         try:
             return TypeAdapter(model).validate_python(answer)
         except ValidationError as error:

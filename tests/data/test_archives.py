@@ -55,13 +55,13 @@ def refused(archive: Path, message: str, limits: Limits | None = None) -> None:
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.bz2", "a.tar.xz"])
 def test_every_kind_is_unpacked_whatever_its_name(tmp_path: Path, name: str) -> None:
     mode = {"tar": "w:"}.get(name.split(".", 1)[1], f"w:{name.rsplit('.')[-1]}")
-    made = make_zip(tmp_path / name, FILES) if name == "a.zip" else make_tar(tmp_path / name, FILES, mode)
-    archive = made.rename(tmp_path / "download")
+    packed = make_zip(tmp_path / name, FILES) if name == "a.zip" else make_tar(tmp_path / name, FILES, mode)
+    archive = packed.rename(tmp_path / "download")
     (tmp_path / "out").mkdir()
     (tmp_path / "out/of an older one").touch()
     assert unpack(archive, tmp_path / "out") == tmp_path / "out"
-    found = {path.relative_to(tmp_path / "out").as_posix(): path for path in (tmp_path / "out").rglob("*")}
-    assert {key: path.read_bytes() for key, path in found.items() if path.is_file()} == FILES
+    unpacked = {path.relative_to(tmp_path / "out").as_posix(): path for path in (tmp_path / "out").rglob("*")}
+    assert {key: path.read_bytes() for key, path in unpacked.items() if path.is_file()} == FILES
     assert sorted(path.name for path in tmp_path.iterdir()) == ["download", "out"]
 
 

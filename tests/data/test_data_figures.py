@@ -97,20 +97,20 @@ def test_the_reports_claim_holds_for_the_real_masks(real_data: Path) -> None:
 
 def test_sizes_are_counted_commonest_first() -> None:
     tall, wide, only_test = (3000, 4000), (4592, 3072), (10, 20)
-    found = photo_sizes(sizes_of(wide, tall, tall), sizes_of(tall, only_test))
-    assert found.to_dict("list") == {
+    sizes = photo_sizes(sizes_of(wide, tall, tall), sizes_of(tall, only_test))
+    assert sizes.to_dict("list") == {
         "width": [3000, 10, 4592], "height": [4000, 20, 3072], "train": [2, 0, 1], "test": [1, 1, 0]
     }  # fmt: skip
 
 
 def test_samples_are_transformed_as_the_settings_say(tiny_part: CachedPart) -> None:
     assert tiny_part.masks is not None
-    for one in training_samples(tiny_part, sample_params(flip=1)):
-        image, mask = (np.array(values[int(one.name)]) for values in (tiny_part.images, tiny_part.masks))
-        assert [len(one.images), len(one.masks)] == [6, 6]
-        assert np.array_equal(one.images[0], image)
-        assert np.array_equal(one.masks[0], mask)
-        for turned, labels in zip(one.images[1:], one.masks[1:], strict=True):
+    for photo in training_samples(tiny_part, sample_params(flip=1)):
+        image, mask = (np.array(values[int(photo.name)]) for values in (tiny_part.images, tiny_part.masks))
+        assert [len(photo.images), len(photo.masks)] == [6, 6]
+        assert np.array_equal(photo.images[0], image)
+        assert np.array_equal(photo.masks[0], mask)
+        for turned, labels in zip(photo.images[1:], photo.masks[1:], strict=True):
             assert np.array_equal(turned, image[::-1, ::-1])
             assert np.array_equal(labels, mask[::-1, ::-1])
 
@@ -132,16 +132,16 @@ def test_samples_are_the_ones_that_training_sees(
     spec = {"network": "unet", "width": 1}
     train = parse(TrainParams, values, "train")
     list(Training(spec, train, tiny_part, np.arange(11), np.arange(11, 12), Checkpoint(tmp_path, "k")).run())
-    for one in training_samples(tiny_part, parse(SampleParams, values, "train")):
-        image, mask = seen[0, int(one.name), 0]
-        assert np.array_equal(one.images[1], image)
-        assert np.array_equal(one.masks[1], mask)
+    for photo in training_samples(tiny_part, parse(SampleParams, values, "train")):
+        image, mask = seen[0, int(photo.name), 0]
+        assert np.array_equal(photo.images[1], image)
+        assert np.array_equal(photo.masks[1], mask)
 
 
 def test_photos_come_from_each_third_and_are_the_richest_of_it(tiny_part: CachedPart) -> None:
     for row in (1, 6, 11):  # thirds 0..3, 4..7, 8..11
         tiny_part.photos.loc[row, [COUNTS[1], COUNTS[2]]] = 1
-    assert [one.name for one in training_samples(tiny_part, sample_params())] == ["1", "6", "11"]
+    assert [photo.name for photo in training_samples(tiny_part, sample_params())] == ["1", "6", "11"]
 
 
 def test_a_part_without_masks_is_refused(tiny_part: CachedPart) -> None:
@@ -165,8 +165,8 @@ def test_size_figure_shows_each_size_or_the_commonest(tmp_path: Path, count: int
     size_figure(table, (64, 64), tmp_path / "sizes.png")
     image = rgb(tmp_path / "sizes.png")
     # The first colours of matplotlib's Dark2, as published by ColorBrewer.
-    shown = [(np.abs(image - colour).max(2) <= 1).sum() > 300 for colour in ((27, 158, 119), (217, 95, 2))]
-    assert shown == [True, count > 1]
+    visible = [(np.abs(image - colour).max(2) <= 1).sum() > 300 for colour in ((27, 158, 119), (217, 95, 2))]
+    assert visible == [True, count > 1]
 
 
 def test_augmented_figure_shows_photo_and_mask_of_every_sample(tiny_part: CachedPart, tmp_path: Path) -> None:

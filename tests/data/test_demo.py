@@ -72,7 +72,7 @@ def test_ids_come_in_strips_with_gaps_and_test_frames_lie_among_train_frames(dem
     assert set(steps[steps <= 2]) == {1, 2}
     assert (steps > 2).sum() == 6  # seven strips
     assert steps[steps > 2].min() >= 20
-    assert np.mean([min(abs(one - other) for other in train) <= 3 for one in test]) > 0.7
+    assert np.mean([min(abs(test_id - train_id) for train_id in train) <= 3 for test_id in test]) > 0.7
 
 
 def test_neighbours_show_the_same_ground(demo: Path) -> None:
@@ -84,8 +84,8 @@ def test_neighbours_show_the_same_ground(demo: Path) -> None:
         piece = photos[one][0][int(0.6 * height) : int(0.85 * height), int(0.3 * width) : int(0.7 * width)]
         return float(cv2.matchTemplate(photos[other][0], piece, cv2.TM_CCOEFF_NORMED).max())
 
-    consecutive = [(one, one + 1) for one in sorted(photos) if one + 1 in photos]
-    strange = [(one, other) for one, other in zip(sorted(photos), sorted(photos)[12:], strict=False)]
+    consecutive = [(photo_id, photo_id + 1) for photo_id in sorted(photos) if photo_id + 1 in photos]
+    strange = list(zip(sorted(photos), sorted(photos)[12:], strict=False))
     assert np.median([similarity(*pair) for pair in consecutive]) > 0.6
     assert np.median([similarity(*pair) for pair in strange]) < 0.45
 
@@ -147,10 +147,10 @@ def test_masks_are_registered_with_the_photos(demo: Path) -> None:
 def test_same_seed_same_bytes_other_seed_other_photos(tmp_path: Path) -> None:
     for name, params in (("a", SMALL), ("b", SMALL), ("c", SMALL.model_copy(update={"seed": 6}))):
         write_demo(tmp_path / name, params)
-    first, again, other = (digests(tmp_path / name) for name in "abc")
+    first, again, another_seed = (digests(tmp_path / name) for name in "abc")
     assert first == again
     assert len(first) == 2 * (SMALL.train + SMALL.test)
-    photos = [{digest for name, digest in files.items() if "_images" in name} for files in (first, other)]
+    photos = [{digest for name, digest in files.items() if "_images" in name} for files in (first, another_seed)]
     assert not photos[0] & photos[1]
 
 

@@ -1,5 +1,6 @@
-"""Folds of hand-made and random photo tables."""
+"""Folds of hand-made and random photo tables, groups of neighbouring frames, and folds.csv."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,18 @@ import pytest
 
 from harveyseg.config.settings import parse
 from harveyseg.data.cache import COUNTS
-from harveyseg.data.split import SplitParams, fold_imbalance, group_labels, make_folds, summarise_folds
+from harveyseg.data.split import (
+    SplitParams,
+    fold_imbalance,
+    fold_rows,
+    group_labels,
+    make_folds,
+    neighbour_groups,
+    read_folds,
+    split_hash,
+    summarise_folds,
+    without_number,
+)
 from harveyseg.errors import HarveysegError
 
 ROOT = Path("absent")
@@ -26,10 +38,10 @@ def table(ids: list[str], classes: list[list[int]]) -> pd.DataFrame:
 
 def random_table(count: int, seed: int) -> pd.DataFrame:
     """Photos in runs of close ids, with classes as rare as in the real set."""
-    random = np.random.default_rng(seed)
-    ids = np.cumsum(random.choice([1, 2, 3, 40], size=count, p=[0.4, 0.2, 0.1, 0.3])) + 6411
+    rng = np.random.default_rng(seed)
+    ids = np.cumsum(rng.choice([1, 2, 3, 40], size=count, p=[0.4, 0.2, 0.1, 0.3])) + 6411
     rates = np.geomspace(0.95, 0.02, 24)
-    return table([str(i) for i in ids], [[c + 1 for c in range(24) if random.random() < rates[c]] for _ in ids])
+    return table([str(i) for i in ids], [[c + 1 for c in range(24) if rng.random() < rates[c]] for _ in ids])
 
 
 def split(photos: pd.DataFrame, root: Path = ROOT, **values: Any) -> pd.DataFrame:
@@ -45,9 +57,9 @@ def test_groups_never_straddle_folds(method: str, seed: int) -> None:
     assert (folds.groupby("group")["fold"].nunique() == 1).all()
     assert sorted(folds["fold"].unique()) == [0, 1, 2, 3, 4]
     fold_of = dict(zip(map(int, photos["id"]), folds["fold"], strict=True))
-    for one in fold_of:  # the slow obvious statement of the same
-        for other in fold_of:
-            assert abs(one - other) > 3 or fold_of[one] == fold_of[other]
+    for first in fold_of:  # the slow obvious form of the same
+        for second in fold_of:
+            assert abs(first - second) > 3 or fold_of[first] == fold_of[second]
 
 
 def test_same_seed_same_folds_and_another_seed_others() -> None:
@@ -147,3 +159,81 @@ def test_what_cannot_be_split(tmp_path: Path, ids: list[str], values: dict[str, 
     (tmp_path / "twice.csv").write_text("id,group\n1,p\n1,q\n")
     with pytest.raises(HarveysegError, match=message):
         split(table(ids, [[1]] * len(ids)), root=tmp_path, **values)
+
+
+def test_neighbours_are_the_connected_components_of_the_links() -> None:
+    generator = random.Random(0)
+    ids = [str(number) for number in generator.sample(range(6000, 7000), 120)]
+    component = {photo_id: photo_id for photo_id in ids}
+    for _ in ids:  # the smallest name spreads along the links
+        for first in ids:
+            linked = [component[second] for second in ids if abs(int(first) - int(second)) <= 4]
+            component[first] = min(linked)
+    groups = neighbour_groups(ids, 4)
+    pairs = {(component[photo_id], group) for photo_id, group in zip(ids, groups, strict=True)}
+    assert len(pairs) == len(set(component.values())) == len(set(groups)) > 20
+    smallest = min(ids, key=int)
+    assert groups[ids.index(smallest)] == "0"
+
+
+def test_ids_that_are_no_numbers() -> None:
+    assert without_number(["12", "a1", "0012", "1.5", "", "-3", "²"]) == ["a1", "1.5", "", "-3", "²"]
+
+
+FOLDS = "id,group,fold\n0041,a,1\nNA,a,1\n7,b,0\n8,c,2\n"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "folds.csv").write_text(FOLDS)
+    return tmp_path / "folds.csv"
+
+
+def test_rows_follow_the_order_of_the_ids(path: Path) -> None:
+    train, held_out = fold_rows(read_folds(path), ["8", "NA", "7", "0041"], 1)
+    assert train.tolist() == [0, 2]
+    assert held_out.tolist() == [1, 3]
+
+
+def test_every_photo_is_held_out_once(path: Path) -> None:
+    folds, ids = read_folds(path), ["0041", "NA", "7", "8"]
+    held_out = [index for fold in range(3) for index in fold_rows(folds, ids, fold)[1]]
+    assert sorted(held_out) == [0, 1, 2, 3]
+
+
+def test_unknown_fold_names_the_allowed_ones(path: Path) -> None:
+    with pytest.raises(HarveysegError, match=r"fold 3: .*Allowed in `folds` are: 0, 1, 2"):
+        fold_rows(read_folds(path), ["0041", "NA", "7", "8"], 3)
+
+
+@pytest.mark.parametrize("ids", [["0041", "NA", "7"], ["0041", "NA", "7", "8", "9"]])
+def test_folds_of_other_photos(path: Path, ids: list[str]) -> None:
+    with pytest.raises(HarveysegError, match=r"other photos.*dvc repro split"):
+        fold_rows(read_folds(path), ids, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not a table of the expected kind"),
+        ("id,group,fold\n1,a,x\n", "not a table of the expected kind"),
+        ("id,fold\n1,0\n", "lacks the columns group"),
+        ("id,group,fold\n1,a,0\n1,a,1\n", "lists photos twice: 1"),
+    ],
+)
+def test_damaged_file(path: Path, text: str, message: str) -> None:
+    path.write_text(text)
+    with pytest.raises(HarveysegError, match=rf"{message}.*dvc repro split"):
+        read_folds(path)
+
+
+def test_absent_file(tmp_path: Path) -> None:
+    with pytest.raises(HarveysegError, match=r"no such file.*dvc repro split"):
+        read_folds(tmp_path / "folds.csv")
+
+
+def test_split_hash_changes_with_the_file(path: Path) -> None:
+    before = split_hash(path)
+    assert before == split_hash(path)
+    path.write_text(FOLDS.replace("8,c,2", "8,c,0"))
+    assert split_hash(path) != before

@@ -83,9 +83,9 @@ def test_mixed_files_reach_the_cache(mixed: Path, tmp_path: Path) -> None:
         "manifest.csv", "source.json", "test_images/4.tif", "train_images/1.jpg", "train_images/2.png",
         "train_images/3.tif", "train_masks/1.png", "train_masks/2.png", "train_masks/3.png",
     ]  # fmt: skip
-    for kept, original in (("1.jpg", "1.JPG"), ("3.tif", "3.TIFF")):
-        found = (raw / "train_images" / kept).read_bytes()
-        assert found == (mixed / "archive/Train_Images/train_images" / original).read_bytes()
+    for name, original in (("1.jpg", "1.JPG"), ("3.tif", "3.TIFF")):
+        copy = (raw / "train_images" / name).read_bytes()
+        assert copy == (mixed / "archive/Train_Images/train_images" / original).read_bytes()
     stage("resize_cache", tmp_path)
     train, test = load_part(tmp_path / "data/cache/train"), load_part(tmp_path / "data/cache/test")
     assert (train.ids, test.ids, train.skipped) == (("1", "2", "3"), ("4",), 0)
@@ -103,9 +103,9 @@ def test_bad_files_that_are_left_out_are_told_down_to_the_table(mixed: Path, tmp
     (mixed / "archive/Train_Images/train_images/1.JPG").write_bytes(b"\xff\xd8\xff")
     save(Image.fromarray(IDS), mixed / "archive/train_masks/9.png")
     settings(tmp_path, classes=COLOURS, on_bad="skip")
-    told = stage("download", tmp_path)
-    assert "warning: left out: archive/train_masks/9.png: has no photo 9 in train_images" in told
-    assert "warning: 2 bad files left out (data.on_bad = skip), see skipped.csv in data/raw" in told
+    stderr = stage("download", tmp_path)
+    assert "warning: left out: archive/train_masks/9.png: has no photo 9 in train_images" in stderr
+    assert "warning: 2 bad files left out (data.on_bad = skip), see skipped.csv in data/raw" in stderr
     skipped = pd.read_csv(tmp_path / "data/raw/skipped.csv")
     assert skipped["file"].tolist() == ["archive/train_masks/9.png", "archive/Train_Images/train_images/1.JPG"]
     stage("resize_cache", tmp_path)

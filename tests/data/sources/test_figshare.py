@@ -38,11 +38,11 @@ from helpers.paths import ROOT
 
 @pytest.fixture
 def service(local_service: FileServer, monkeypatch: pytest.MonkeyPatch) -> Figshare:
-    made = Figshare(local_service)
-    monkeypatch.setenv(figshare.API_VARIABLE, made.api)
-    made.publish(IMAGES, {"train_images.zip": packed(below("train_images", PHOTOS))})
-    made.publish(MASKS, {"train_masks.zip": packed({**below("train_masks", LABELS), "__MACOSX/._1.png": b"x"})})
-    return made
+    published = Figshare(local_service)
+    monkeypatch.setenv(figshare.API_VARIABLE, published.api)
+    published.publish(IMAGES, {"train_images.zip": packed(below("train_images", PHOTOS))})
+    published.publish(MASKS, {"train_masks.zip": packed({**below("train_masks", LABELS), "__MACOSX/._1.png": b"x"})})
+    return published
 
 
 def wait_for_part(folder: Path, process: subprocess.Popen[str]) -> None:
@@ -126,8 +126,8 @@ def test_no_test_photo_is_a_neighbour_of_a_training_photo(service: Figshare, tmp
         get(tmp_path, figshare={"seed": seed})
         division = parts(tmp_path)
         assert len(division["test"]) == 4  # 20% of 32 photos, in whole flights of four
-        for one in division["test"]:
-            assert min(abs(int(one) - int(other)) for other in division["train"]) > 10
+        for test_id in division["test"]:
+            assert min(abs(int(test_id) - int(train_id)) for train_id in division["train"]) > 10
         divisions.add(tuple(division["test"]))
     assert len(divisions) > 1
     assert len(service.stored()) == 2
@@ -146,10 +146,10 @@ def test_loose_files_page_by_page(service: Figshare, tmp_path: Path, monkeypatch
 def test_offline_after_the_first_time(
     service: Figshare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with serving() as other:
-        service.server.address, service.api = other.address, f"{other.address}/v2"
-        other.files.update(service.server.files)
-        other.redirections.update(service.server.redirections)
+    with serving() as second_server:
+        service.server.address, service.api = second_server.address, f"{second_server.address}/v2"
+        second_server.files.update(service.server.files)
+        second_server.redirections.update(service.server.redirections)
         monkeypatch.setenv(figshare.API_VARIABLE, service.api)
         first = get(tmp_path)
     with caplog.at_level(logging.WARNING):
@@ -235,8 +235,8 @@ def test_an_archive_keeps_only_a_usable_name(service: Figshare, tmp_path: Path, 
     address = quote(name, safe="%")
     service.server.files[f"/{address}"] = data
     get(tmp_path, url=f"{service.server.address}/{name}")
-    kept = [path for path in (tmp_path / ".downloads/archives").glob("*/*") if not path.name.startswith(".")]
-    assert [(path.name, path.read_bytes() == data) for path in kept] == [("archive", True)]
+    archives = [path for path in (tmp_path / ".downloads/archives").glob("*/*") if not path.name.startswith(".")]
+    assert [(path.name, path.read_bytes() == data) for path in archives] == [("archive", True)]
 
 
 def test_all_files_of_one_name_are_listed(service: Figshare, tmp_path: Path) -> None:

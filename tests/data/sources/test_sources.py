@@ -152,13 +152,13 @@ def test_killed_leaves_nothing_for_ever(photos: Path, tmp_path: Path) -> None:
         assert process.poll() is None
         time.sleep(0.01)
     params = data_params(source="directory", path="photos")
-    other = threading.Thread(target=download_source, args=(params, tmp_path, tmp_path / "data/raw"))
-    other.start()
+    second = threading.Thread(target=download_source, args=(params, tmp_path, tmp_path / "data/raw"))
+    second.start()
     time.sleep(0.3)
     assert sorted(path.name[:5] for path in (tmp_path / "data").iterdir()) == [".raw-", ".sour"]  # it waits
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    other.join()
+    second.join()
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["raw"]
 
 

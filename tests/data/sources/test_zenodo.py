@@ -50,10 +50,10 @@ class Zenodo:
 @pytest.fixture
 def service(local_service: FileServer, monkeypatch: pytest.MonkeyPatch) -> Zenodo:
     monkeypatch.setenv(zenodo.API_VARIABLE, f"{local_service.address}/api")
-    made = Zenodo(local_service)
+    published = Zenodo(local_service)
     both = {**below("flood/train_images", PHOTOS), **below("flood/train_masks", LABELS)}
-    made.publish(FIRST, {"flood photos #1.zip": packed(both), "readme.txt": b"Photos"})
-    return made
+    published.publish(FIRST, {"flood photos #1.zip": packed(both), "readme.txt": b"Photos"})
+    return published
 
 
 def test_a_record_that_breaks_off_goes_on_and_is_fetched_once(service: Zenodo, tmp_path: Path) -> None:

@@ -328,6 +328,11 @@ PARTS = [
             Case("a section is missing", DOWNLOAD, removed("data")),
             Case("a key that does not exist", CODE, settings({"train.learning_rate": 0.1}, "code")),
             Case(
+                "keys of `train` from before it had groups",
+                CODE,
+                settings({"train.dice": 0.5, "train.schedule": "cosine", "models.unet.train": {"ema": 0.99}}, "code"),
+            ),
+            Case(
                 "several values out of range",
                 CODE,
                 settings({"train.batch_size": 0, "train.lr": -1, "resize-cache.size": 250}, "code"),

@@ -61,7 +61,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
     for start, reason in [
         ("resize-cache.size = 100", "a multiple of 32"),
         ("split.folds = 1", "greater than or equal to 2"),
-        ("folds = ['a']", "a list of fold numbers"),
+        ("folds = ['a']", "must be a list of fold numbers"),
         ("train.lr = -0.1", "greater than 0"),
         ("models.unet.train.batch_size = 0", "greater than or equal to 1"),
         ("models.unet.network = 'unett'", "allowed: attention_unet, fcn, segnet, smp, unet, unetplusplus"),
@@ -83,12 +83,12 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
     [
         ([0, 3], ["folds: 3 is not in 0..2 (split.folds = 3)"]),
         ([-1], ["folds: -1 is not in 0..2 (split.folds = 3)"]),
-        ([1, 0, 1], ["folds: 1 stands there twice"]),
-        ([7, 7], ["folds: 7 stands there twice", "folds: 7 is not in 0..2 (split.folds = 3)"]),
-        ([], ["folds = []: a list of fold numbers is needed, e.g. `- 0`"]),
-        (0, ["folds = 0: a list of fold numbers is needed, e.g. `- 0`"]),
-        ([True], ["folds = [True]: a list of fold numbers is needed, e.g. `- 0`"]),
-        (None, ["folds = None: a list of fold numbers is needed, e.g. `- 0`"]),
+        ([1, 0, 1], ["folds: 1 is listed twice"]),
+        ([7, 7], ["folds: 7 is listed twice", "folds: 7 is not in 0..2 (split.folds = 3)"]),
+        ([], ["folds = []: must be a list of fold numbers, e.g. `- 0`"]),
+        (0, ["folds = 0: must be a list of fold numbers, e.g. `- 0`"]),
+        ([True], ["folds = [True]: must be a list of fold numbers, e.g. `- 0`"]),
+        (None, ["folds = None: must be a list of fold numbers, e.g. `- 0`"]),
     ],
 )
 def test_folds(tmp_path: Path, folds: Any, expected: list[str]) -> None:
@@ -127,7 +127,7 @@ def test_a_size_that_a_network_cannot_take(tmp_path: Path) -> None:
         (96, {"d4": 0.5}, []),
         ([64, 96], {"crop": 96}, ["augmentation.crop = 96: larger than the photos, 64x96 pixels (resize-cache.size)"]),
         (64, {"crop": 40}, ["augmentation.crop = 40: Input should be a multiple of 32"]),
-        (64, {"zoom": 0.1}, ["augmentation.zoom = 0.1: says how"]),
+        (64, {"zoom": 0.1}, ["augmentation.zoom = 0.1: only crops"]),
     ],
 )
 def test_samples_that_cannot_be_made(tmp_path: Path, size: Any, augmentation: Any, expected: list[str]) -> None:

@@ -101,7 +101,7 @@ def test_a_damaged_file_is_named_and_changes_no_generator(
     with pytest.raises(HarveysegError) as caught:
         checkpoint.load()
     assert str(path) in str(caught.value)
-    assert "Delete the folder to start this training anew" in str(caught.value)
+    assert "Delete the folder to train from the first epoch" in str(caught.value)
     assert torch.equal(torch.rand(2), expected)
     assert capsys.readouterr().out == ""
 
@@ -170,6 +170,6 @@ def test_a_second_process_is_kept_from_the_same_training(tmp_path: Path) -> None
     with checkpoint.owned():
         refused = other("key")
         assert refused.returncode == 1
-        assert "another process is in this very training" in refused.stderr
+        assert "another process runs this very training" in refused.stderr
         assert other("another").stdout == "in\n"
     assert other("key").stdout == "in\n"

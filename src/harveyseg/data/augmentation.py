@@ -1,4 +1,4 @@
-"""Online augmentation with Albumentations, seeded for each sample: results don't depend on the number of workers."""
+"""Online augmentation with Albumentations, seeded per sample, so that results do not depend on the workers."""
 
 import hashlib
 import math
@@ -7,12 +7,12 @@ import random
 import albumentations as A
 import cv2
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, ValidationInfo, field_validator
 
+from harveyseg.arrays import ClassMap, Photo
 from harveyseg.config.settings import Section
 
-# Albumentations runs inside worker processes and beside torch's own threads; more threads here only stall both.
+# Albumentations runs inside worker processes and next to torch's own threads; more threads here only slow both down.
 cv2.setNumThreads(1)
 
 
@@ -20,9 +20,9 @@ class AugmentationParams(Section):
     """Probability or strength of each transform (0 leaves it out). The report names four and gives no numbers."""
 
     flip: float = Field(default=0.5, ge=0, le=1)
-    """Horizontal flip and, drawn apart, vertical flip."""
+    """Horizontal flip and, drawn independently, vertical flip."""
     rotate: float = Field(default=0.5, ge=0, le=1)
-    """Rotation by any angle up to ``rotate_limit``; the corners that it lays bare are mirrored."""
+    """Rotation by any angle up to ``rotate_limit``; the empty corners are filled with the mirrored photo."""
     rotate_limit: float = Field(default=45.0, ge=0, le=180)
     """Degrees."""
     sharpen: float = Field(default=0.2, ge=0, le=1)
@@ -34,24 +34,24 @@ class AugmentationParams(Section):
     d4: float = Field(default=0.0, ge=0, le=1)
     """One of the eight symmetries of the square (quarter turns, mirrored or not), for samples that are square."""
     crop: int | None = Field(default=None, ge=32, multiple_of=32)
-    """Side in the cache's pixels of a square sample, cut out at random; null takes whole photos."""
+    """Side of a square sample in the cache's pixels, cut out at random; null takes whole photos."""
     zoom: float = Field(default=0.0, ge=0, le=2)
     """The side of what a crop shows is ``crop * exp(U(-zoom, zoom))`` pixels of the photo."""
     contrast: float = Field(default=0.0, ge=0, le=2)
     """Differences from mid-grey are multiplied by ``exp(U(-contrast, contrast))``."""
     colour: float = Field(default=0.0, ge=0, le=2)
-    """The same for each channel by itself, which is also shifted by up to ``64 * colour`` grey levels."""
+    """The same for each channel separately, which is also shifted by up to ``64 * colour`` grey levels."""
 
     @field_validator("zoom")
     @classmethod
     def _crop_needed(cls, value: float, info: ValidationInfo) -> float:
         if value and info.data.get("crop", 0) is None:
-            raise ValueError("says how crops are cut out: set `crop`, or this to 0")
+            raise ValueError("only crops can be zoomed: set `crop`, or this to 0")
         return value
 
 
 class Augmentation:
-    """Photo and mask of one sample, transformed together; masks by nearest neighbour.
+    """Transform photo and class map of a sample together, class maps by nearest neighbour.
 
     Args:
         params: which transforms.
@@ -80,25 +80,25 @@ class Augmentation:
                 p=params.brightness,
             ),
         ]
-        # Even at probability 0 a transform takes a draw: those above must stay what they are without it.
+        # Even at probability 0 a transform takes a random draw, which would change the other transforms.
         symmetries = [A.D4(p=params.d4)] if params.d4 else []
         self._compose = A.Compose([*geometric, *photometric, *symmetries])
         self._photometric = A.Compose(photometric)
 
     def __call__(
         self,
-        image: npt.NDArray[np.uint8],
-        mask: npt.NDArray[np.uint8],
+        image: Photo,
+        mask: ClassMap,
         epoch: int,
         index: int,
         repetition: int = 0,
         target_class: int | None = None,
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        """Transform one sample as (seed, epoch, index, repetition) says.
+    ) -> tuple[Photo, ClassMap]:
+        """Transform one sample; the draws depend on seed, epoch, index and repetition alone.
 
         Without a seed for each sample, Albumentations 2.0.8 repeats the same draws in every epoch and in every worker.
-        Its ``set_random_seed`` would give each transform the same seed, so that both flips always come together; one
-        random state for all of them keeps the draws independent.
+        Its ``set_random_seed`` would give each transform the same seed, so that both flips would always come together;
+        one random state for all of them keeps the draws independent.
 
         Args:
             image: (H, W, 3) uint8.
@@ -119,12 +119,10 @@ class Augmentation:
         result = self._compose(image=image, mask=mask)
         return self._recolour(result["image"], generator), result["mask"]
 
-    def views(
-        self, image: npt.NDArray[np.uint8], epoch: int, index: int, repetition: int
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        """Two views of the same pixels of a photo without a mask: as it is, and in other colours.
+    def views(self, image: Photo, epoch: int, index: int, repetition: int) -> tuple[Photo, Photo]:
+        """Two views of the same pixels of an unlabelled photo: as it is, and in other colours.
 
-        It is cropped and zoomed, and its second view sharpened, brightened and recoloured, as a sample is.
+        Both are cropped and zoomed, and the second is sharpened, brightened and recoloured, as a sample is.
 
         Args:
             image: (H, W, 3) uint8.
@@ -143,9 +141,10 @@ class Augmentation:
         self._photometric.set_random_state(np.random.default_rng(seed), random.Random(seed))
         return image, self._recolour(self._photometric(image=image)["image"], generator)
 
-    def _recolour(self, image: npt.NDArray[np.uint8], generator: np.random.Generator) -> npt.NDArray[np.uint8]:
-        """Another contrast, and another gain and offset of each channel, by a look-up table."""
-        contrast, colour = self._params.contrast, self._params.colour
+    def _recolour(self, image: Photo, generator: np.random.Generator) -> Photo:
+        """Change the contrast, and the gain and offset of each channel, by a look-up table."""
+        contrast = self._params.contrast
+        colour = self._params.colour
         if not (contrast or colour):
             return image
         gains = np.exp(generator.uniform(-contrast, contrast) + generator.uniform(-colour, colour, size=3))
@@ -156,20 +155,20 @@ class Augmentation:
 
 
 def sample_seed(purpose: str, seed: int, epoch: int, index: int, repetition: int) -> int:
-    """A seed of 32 bits; a photo's first sample and its further ones, and each purpose, draw apart."""
+    """A seed of 32 bits, different for each sample of a photo and for each purpose."""
     key = f"{seed}/{epoch}/{index}" + (f"/{repetition}" if repetition else "") + (f"/{purpose}" if purpose else "")
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "little")
 
 
 def _crop(
-    image: npt.NDArray[np.uint8],
-    mask: npt.NDArray[np.uint8],
+    image: Photo,
+    mask: ClassMap,
     side: int,
     zoom: float,
     target_class: int | None,
     generator: np.random.Generator,
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Cut a square out and bring it to ``side`` pixels, the photo by area or linearly, the mask by nearest neighbour.
+) -> tuple[Photo, ClassMap]:
+    """Cut out a square and resize it to ``side`` pixels, the photo by area or linearly, the mask by nearest neighbour.
 
     A square larger than the photo is completed with the mirrored photo.
     """
@@ -184,16 +183,18 @@ def _crop(
     else:
         pixels = np.flatnonzero(mask == target_class)
         pixel = divmod(int(pixels[generator.integers(len(pixels))]), mask.shape[1])
-        # Up to a third off the centre, so that a class is not learnt to be in the middle.
+        # Up to a third off the centre, so that the network does not learn that a class is in the middle.
         jitter = generator.uniform(-span / 3, span / 3, size=2)
         top, left = (
             min(max(0, round(centre + shift - span / 2)), length - span)
             for centre, shift, length in zip(pixel, jitter, mask.shape, strict=True)
         )
-    image, mask = image[top : top + span, left : left + span], mask[top : top + span, left : left + span]
+    square = np.s_[top : top + span, left : left + span]
+    image = image[square]
+    mask = mask[square]
     if span != side:
         interpolation = cv2.INTER_AREA if span > side else cv2.INTER_LINEAR
         image = np.asarray(cv2.resize(image, (side, side), interpolation=interpolation), np.uint8)
-        nearest = (2 * np.arange(side) + 1) * span // (2 * side)  # the pixel at the centre of each one wanted
+        nearest = (2 * np.arange(side) + 1) * span // (2 * side)  # the source pixel at each target pixel's centre
         mask = mask[np.ix_(nearest, nearest)]
     return image, mask

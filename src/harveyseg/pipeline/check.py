@@ -1,8 +1,8 @@
 """Checking ``params.yaml`` before any data is read, and one file of settings and code for each model.
 
-DVC's matrix cannot look a model's entry up by its name in ``deps``. So the stage ``code`` writes what a training depends
-on, apart from data and folds, to ``data/code/train/<model>.json``, and a training has no other model's settings among
-its deps.
+DVC's matrix cannot look up a model's entry by its name in ``deps``. So the stage ``code`` writes all that a training
+depends on, apart from data and folds, to ``data/code/train/<model>.json``: no training depends on another model's
+settings.
 """
 
 import re
@@ -39,7 +39,7 @@ class ModelConfig:
     code: dict[str, str]
     """SHA-256 of each source file that decides the training, see :func:`harveyseg.pipeline.code.stage_files`."""
     files: dict[str, str]
-    """SHA-256 of each file that the training reads beside the data: ``encoder_weights``, if a local file."""
+    """SHA-256 of each file that the training reads, apart from the data: ``encoder_weights``, if a local file."""
 
     def require_unchanged(self, scripts: Path) -> None:
         """Make sure that the code and the files on disk are those that were digested.
@@ -62,7 +62,11 @@ class ModelConfig:
 
 
 def merge(defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """``defaults`` with the keys of ``overrides`` laid over them, mappings merged key by key."""
+    """``defaults`` updated with ``overrides``, mappings merged key by key.
+
+    >>> merge({"lr": 0.001, "loss": {"dice": 0.0, "presence": 0.0}}, {"loss": {"dice": 0.5}})
+    {'lr': 0.001, 'loss': {'dice': 0.5, 'presence': 0.0}}
+    """
     merged = dict(defaults)
     for key, value in overrides.items():
         inner = merged.get(key)
@@ -78,7 +82,7 @@ def check_params(params: Path, scripts: Path = Path("stages")) -> list[ModelConf
         scripts: the folder ``stages``.
 
     Raises:
-        HarveysegError: with one line for each thing that cannot work, naming the allowed values.
+        HarveysegError: with one line for each impossible setting, naming the allowed values.
     """
     values = load(params)
     for name in ("models", "train", "split", "resize-cache"):
@@ -96,12 +100,14 @@ def check_params(params: Path, scripts: Path = Path("stages")) -> list[ModelConf
         problems += _sample_problems(train, resize.shape, "train")
     configs = []
     for name, entry in values["models"].items():
-        own: list[str] = []
+        model_problems: list[str] = []
         config = _gather(
-            own, _check_model, str(name), entry, values["train"], resize.shape if resize else None, scripts
+            model_problems, _check_model, str(name), entry, values["train"], resize.shape if resize else None, scripts
         )
-        # A mistake in the defaults is every model's, but one mistake to the user.
-        problems += [line for line in own if line.replace(f"models.{name}.train.", "train.", 1) not in problems]
+        # A mistake in the defaults is in every model, but it is one mistake to the user.
+        problems += [
+            line for line in model_problems if line.replace(f"models.{name}.train.", "train.", 1) not in problems
+        ]
         if config is not None:
             configs.append(config)
     raise_problems(problems, str(params), "Correct params.yaml, or the -S option that set it.")
@@ -135,8 +141,8 @@ def _gather(problems: list[str], check: Callable[P, T], *args: P.args, **kwargs:
 
 def _fold_problems(folds: object, count: int | None) -> list[str]:
     if not isinstance(folds, list) or not folds or not all(type(fold) is int for fold in folds):
-        return [f"folds = {folds!r}: a list of fold numbers is needed, e.g. `- 0`"]
-    problems = [f"folds: {fold} stands there twice" for fold in sorted({f for f in folds if folds.count(f) > 1})]
+        return [f"folds = {folds!r}: must be a list of fold numbers, e.g. `- 0`"]
+    problems = [f"folds: {fold} is listed twice" for fold in sorted({f for f in folds if folds.count(f) > 1})]
     if count is not None:
         outside = [fold for fold in folds if not 0 <= fold < count]
         problems += [
@@ -146,8 +152,9 @@ def _fold_problems(folds: object, count: int | None) -> list[str]:
 
 
 def _sample_problems(train: TrainParams, size: tuple[int, int], where: str) -> list[str]:
-    """What cannot be cut out of photos of this size (height, width), or not be turned."""
-    augmentation, shape = train.augmentation, f"{size[0]}x{size[1]}"
+    """Samples that photos of this size (height, width) cannot give."""
+    augmentation = train.augmentation
+    shape = f"{size[0]}x{size[1]}"
     key = f"{where}.augmentation"
     problems = []
     if augmentation.crop is not None and augmentation.crop > min(size):
@@ -173,7 +180,7 @@ def _check_model(
             f"{', '.join(sorted(_RESERVED))}"
         )
     if not isinstance(entry, dict) or not isinstance(entry.get("train", {}), dict):
-        raise HarveysegError(f"{where}: must be a mapping like `network: unet`, its `train` one, too")
+        raise HarveysegError(f"{where}: must be a mapping like `network: unet`, and so must its `train`")
     spec = {key: value for key, value in entry.items() if key != "train"}
     overrides = entry.get("train", {})
     problems: list[str] = []

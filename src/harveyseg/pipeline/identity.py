@@ -19,22 +19,22 @@ from harveyseg.training.checkpoint import Checkpoint
 def stage_key(
     config: ModelConfig, cache: Path, split_hash: str, fold: int, test: Path, device: torch.device, dtype: torch.dtype
 ) -> str:
-    """SHA-256 of all that decides the weights: photos and masks, class list, split and fold, settings,
-    code, files read, device and precision.
+    """SHA-256 of all that decides the weights of a training.
 
-    The model's name is in it, too: two models of the same settings must not go on from each other's checkpoints.
+    That is photos and masks, class list, split and fold, settings, code, files read, device and precision. It includes
+    the model's name: two models of the same settings must not resume from each other's checkpoints.
 
     Args:
         config: the model's checked settings; they hold the digests of code and of files that are read.
         cache: folder of the cached training part.
         split_hash: SHA-256 of the folds.
         fold: the fold that is held out.
-        test: folder of the cached test part; its photos decide the weights of a self-training and of no other.
-        device: the device that ``train.device`` came to on this machine.
-        dtype: the precision that ``train.precision`` came to.
+        test: folder of the cached test part; its photos count for self-training only.
+        device: ``train.device``, resolved on this machine.
+        dtype: ``train.precision``, resolved on this machine.
     """
     parameters = flat_parameters(config)
-    del parameters["train.workers"]  # who augments does not change the result
+    del parameters["train.workers"]  # the processes that augment do not change the result
     data = {name: sha256(cache / name) for name in ("images.npy", "masks.npy", "photos.csv")}
     if config.train.self_training is not None:
         data["test/images.npy"] = sha256(test / "images.npy")
@@ -55,9 +55,9 @@ def stage_key(
 
 
 def killed_record(checkpoint: Checkpoint) -> RunRecord | None:
-    """The record of this very training, if it was killed; it goes on under the name of the experiment that resumes it.
+    """The record of this very training, if it was killed, under the name of the experiment that resumes it.
 
-    A record that cannot be understood, as one of another version, counts as none: the weights can still be resumed.
+    A record that cannot be read, such as one of another version, counts as none: the weights can still be resumed.
     """
     try:
         record = RunRecord.model_validate(checkpoint.load_record())
@@ -99,6 +99,6 @@ def new_record(
             **library_versions(),
             **compute_environment(device),
             "precision": precision_name(dtype),
-        },  # torch.__version__ names the build, too
+        },  # torch.__version__ also names the build
         started_ms=round(time.time() * 1000),
     )

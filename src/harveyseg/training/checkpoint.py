@@ -1,4 +1,4 @@
-"""Checkpoints for resuming: outside DVC's outs, which DVC deletes before a stage runs, just when they are needed."""
+"""Checkpoints for resuming. They are kept outside DVC's outs, which DVC deletes before a stage runs."""
 
 import json
 import random
@@ -19,7 +19,8 @@ from harveyseg.files import atomic, write_json
 class Checkpoint:
     """The resumable state of one training, in a folder named by its stage key.
 
-    Another parameter, split or line of code gives another key, so a training never goes on from what does not fit.
+    Another parameter, split or line of code gives another key, so a training never resumes from a state that does not
+    fit.
 
     Args:
         root: folder of all checkpoints, e.g. ``<project>/.checkpoints``.
@@ -33,10 +34,10 @@ class Checkpoint:
 
     @contextmanager
     def owned(self) -> Iterator[None]:
-        """Keep a second process from the same training, e.g. a queued experiment beside ``dvc repro``.
+        """Keep a second process from the same training, e.g. a queued experiment during ``dvc repro``.
 
         Raises:
-            HarveysegError: when another process is at it.
+            HarveysegError: when another process holds it.
         """
         locks = self.folder.parent.parent / ".locks"  # removing the folder must not remove the lock
         locks.mkdir(parents=True, exist_ok=True)
@@ -45,7 +46,7 @@ class Checkpoint:
             lock.acquire()
         except Timeout:
             raise HarveysegError(
-                f"{self.folder}: another process is in this very training. Wait for it; its result is then reused."
+                f"{self.folder}: another process runs this very training. Wait for it; its result is then reused."
             ) from None
         try:
             yield
@@ -53,11 +54,11 @@ class Checkpoint:
             lock.release()
 
     def save_record(self, record: dict[str, Any]) -> None:
-        """Keep who is training, before the first epoch: a killed training goes on under the same identity."""
+        """Keep the run's record before the first epoch, so that a killed training resumes under the same identity."""
         write_json(self._record, record)
 
     def load_record(self) -> dict[str, Any] | None:
-        """What :meth:`save_record` kept, or None when there is nothing to go on from."""
+        """The record of :meth:`save_record`, or None when there is none to resume."""
         try:
             value = json.loads(self._record.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):  # no such file, no JSON, no text
@@ -90,7 +91,7 @@ class Checkpoint:
             training, generators = dict(loaded["training"]), loaded["generators"]
         except Exception as error:  # torch raises whatever its unpickler met
             raise HarveysegError(
-                f"{self._state}: cannot be read ({error}). Delete the folder to start this training anew."
+                f"{self._state}: cannot be read ({error}). Delete the folder to train from the first epoch."
             ) from None
         torch.set_rng_state(generators["torch"])
         if torch.cuda.is_available() and generators["cuda"]:

@@ -1,4 +1,4 @@
-"""``history.csv``: one row an epoch, in full precision, so that a tracker that missed them can be given the same."""
+"""``history.csv``: one row per epoch, in full precision, so that a tracker that missed some can be given the same."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ COLUMNS = ("epoch", "time_ms", "train_loss", "val_loss", "val_argmax_score", "lr
 
 
 def write_history(path: Path, rows: Sequence[dict[str, float]]) -> None:
-    """Write the rows, atomically; floats with all their digits, an empty cell for what a row lacks."""
+    """Write the rows, atomically; floats with all their digits, an empty cell for a missing value."""
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"epoch": int, "time_ms": int})
     with atomic(path) as temporary:
         frame.to_csv(temporary, index=False)

@@ -1,4 +1,4 @@
-"""The training loss: cross-entropy, weighted and smoothed if wanted, plus a Dice term, plus an image-level term."""
+"""The training loss: cross-entropy, optionally weighted and smoothed, a Dice term, and an image-level term."""
 
 import math
 from typing import Literal
@@ -38,13 +38,12 @@ def class_weights(scheme: ClassWeights, frequencies: FloatArray) -> FloatArray |
 
     * ``report``: 1 / ln(percentage of occurrences), the report's trial 2 taken literally. **It is defective**: the
       logarithm is 0 at 1%, so the weight is infinite there, negative below it, and positive above it. A class of
-      0.9% thus gets about -9.5 and one of 1.1% about +10.5, and among the frequent classes the rarest weighs most
-      while among the rare ones the rarest weighs least (in size): the order is turned round. A negative weight
-      rewards mistakes. It is here so that the report's trial can be repeated, and its finding that weights "didn't
-      really help" tested.
+      0.9% thus gets about -9.5 and one of 1.1% about +10.5. Among the frequent classes the rarest weighs most, but
+      among the rare ones it weighs least (in size): the order is reversed. A negative weight rewards mistakes. The
+      scheme exists to repeat the report's trial and to test its finding that weights "didn't really help".
     * ``enet``: 1 / ln(1.02 + frequency), Paszke et al. 2016 (ENet), bounded in [1.4, 50.5].
     * ``sqrt``: sqrt(median frequency / frequency), the square root of median frequency balancing (Eigen & Fergus
-      2015), cut to [0.2, 5]. Frequencies here span four orders of magnitude: balancing in full would give a street
+      2015), clipped to [0.2, 5]. Frequencies here span four orders of magnitude: full balancing would give a street
       light the weight of a thousand lawns, while without weights a short training finds no small class at all.
 
     Args:
@@ -52,7 +51,10 @@ def class_weights(scheme: ClassWeights, frequencies: FloatArray) -> FloatArray |
         frequencies: share of each class in the training pixels, shape (25,), sum 1.
 
     Returns:
-        float64 (25,), weight 0 for a class without a pixel; None for ``none``.
+        Shape (25,), weight 0 for a class without a pixel; None for ``none``.
+
+    >>> class_weights("sqrt", np.array([0.64, 0.16, 0.2, 0.0])).round(2)
+    array([0.56, 1.12, 1.  , 0.  ])
     """
     if scheme == "none":
         return None
@@ -64,17 +66,20 @@ def class_weights(scheme: ClassWeights, frequencies: FloatArray) -> FloatArray |
         weights[present] = np.clip(np.sqrt(np.median(frequencies[present]) / frequencies[present]), *_SQRT_BOUNDS)
     else:
         logarithm = np.log(100 * frequencies[present])
-        # Exactly 1% has no finite weight; float noise rarely hits it, and the largest finite one says the same.
+        # Exactly 1% has no finite weight; rounding rarely hits it, and a huge finite weight does the same.
         logarithm[logarithm == 0] = np.finfo(np.float32).eps
         weights[present] = 1 / logarithm
     return weights
 
 
 def double_softmax_floor(classes: int) -> float:
-    """Least value that cross-entropy can take when it is fed probabilities instead of logits.
+    """Lowest value of the cross-entropy when it is fed probabilities instead of logits.
 
-    The best that the network can hand over is 1 for the right class and 0 for the others. Cross-entropy applies its
-    own softmax to that, so the loss is ln(e + classes - 1) - 1: 2.285 for 25 classes, however good the network is.
+    The best that the network can output is 1 for the right class and 0 for the others. Cross-entropy applies its own
+    softmax to that, so the loss is ln(e + classes - 1) - 1, however good the network is.
+
+    >>> round(double_softmax_floor(25), 3)
+    2.285
     """
     return math.log(math.e + classes - 1) - 1
 
@@ -118,43 +123,40 @@ class SegmentationLoss(nn.Module):
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Compute the loss in float32, whatever the network computed in."""
+        params = self.params
         # Classes last: a view of what a channels_last network returns, and twice as fast to run a softmax over.
-        scores, target = logits.float().permute(0, 2, 3, 1).flatten(1, 2), target.flatten(1)  # (B, P, C), (B, P)
-        if self.pixel_weights is None and not (self.params.dice or self.params.label_smoothing or self.params.presence):
+        scores = logits.float().permute(0, 2, 3, 1).flatten(1, 2)  # (B, P, C)
+        target = target.flatten(1)  # (B, P)
+        if self.pixel_weights is None and not (params.dice or params.label_smoothing or params.presence):
             pixels = scores.flatten(0, 1)
-            return F.cross_entropy(
-                pixels.softmax(dim=1) if self.params.softmax_before_loss else pixels, target.flatten()
-            )
+            return F.cross_entropy(pixels.softmax(dim=1) if params.softmax_before_loss else pixels, target.flatten())
         log_probabilities = scores.log_softmax(dim=2)
         true = _of_true_class(log_probabilities, target)
         loss = logits.new_zeros(())
-        if self.params.dice < 1:
-            if self.params.softmax_before_loss:
-                again = scores.softmax(dim=2).log_softmax(dim=2)
-                loss = (1 - self.params.dice) * self._cross_entropy(again, _of_true_class(again, target), target)
+        if params.dice < 1:
+            if params.softmax_before_loss:
+                doubled = scores.softmax(dim=2).log_softmax(dim=2)
+                loss = (1 - params.dice) * self._cross_entropy(doubled, _of_true_class(doubled, target), target)
             else:
-                loss = (1 - self.params.dice) * self._cross_entropy(log_probabilities, true, target)
-        if self.params.dice or self.params.presence:
+                loss = (1 - params.dice) * self._cross_entropy(log_probabilities, true, target)
+        if params.dice or params.presence:
             probabilities = log_probabilities.exp()
-            if self.params.dice:
-                loss = loss + self.params.dice * _dice_loss(
-                    probabilities, true.exp(), target, self.params.background_weight
-                )
-            if self.params.presence:
-                loss = loss + self.params.presence * _presence_loss(probabilities, target)
+            if params.dice:
+                loss = loss + params.dice * _dice_loss(probabilities, true.exp(), target, params.background_weight)
+            if params.presence:
+                loss = loss + params.presence * _presence_loss(probabilities, target)
         return loss
 
     def _cross_entropy(self, log_probabilities: torch.Tensor, true: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Weighted mean over the pixels; ``true`` is the log-probability of each pixel's true class."""
         pixels = -true
-        if self.params.label_smoothing:
-            pixels = (1 - self.params.label_smoothing) * pixels - self.params.label_smoothing * log_probabilities.mean(
-                dim=2
-            )
+        smoothing = self.params.label_smoothing
+        if smoothing:
+            pixels = (1 - smoothing) * pixels - smoothing * log_probabilities.mean(dim=2)
         if self.pixel_weights is None:
             return pixels.mean()
         # torch divides by the sum of the pixels' weights. With weights of mixed sign (`report`) that sum can be zero
-        # or negative and would blow the loss up or turn it round once more, hence the sum of their sizes.
+        # or negative, which would blow the loss up or change its sign again, hence the sum of their absolute values.
         weights = self.pixel_weights[target]
         return (pixels * weights).sum() / weights.abs().sum().clamp_min(torch.finfo(torch.float32).tiny)
 
@@ -191,7 +193,7 @@ def _dice_loss(
 
 
 _SHARPNESS = 50.0
-"""r of :func:`_presence_loss`. Of 65536 pixels a single one of probability 1 makes 0.78, a hundred make 0.87."""
+"""r of :func:`_presence_loss`. Of 65536 pixels a single one of probability 1 gives 0.78, a hundred give 0.87."""
 
 
 def _presence_loss(probabilities: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -202,7 +204,7 @@ def _presence_loss(probabilities: torch.Tensor, target: torch.Tensor) -> torch.T
 
         1 / r * ln(mean over pixels of exp(r * p[b, pixel, c]))
 
-    which lies between their mean and their maximum, and nearer the maximum the larger r is.
+    which is between their mean and their maximum, and the closer to the maximum the larger r is.
 
     Args:
         probabilities: (B, P, C).
@@ -211,5 +213,5 @@ def _presence_loss(probabilities: torch.Tensor, target: torch.Tensor) -> torch.T
     # No shift against overflow is needed: probabilities end at 1, and e^50 is far from float32's limit.
     pooled = (_SHARPNESS * probabilities).exp().mean(dim=1).log() / _SHARPNESS
     present = (_count(target, probabilities.shape[2]) > 0).float()
-    # Rounding may leave the pooled value a trifle outside of 0..1, where the cross-entropy is not defined.
+    # Rounding may leave the pooled value slightly outside 0..1, where the cross-entropy is not defined.
     return F.binary_cross_entropy(pooled.clamp(0, 1)[:, 1:], present[:, 1:])

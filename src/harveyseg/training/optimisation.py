@@ -50,6 +50,10 @@ def parameter_groups(
         depth_groups: parameters of the network, shallow to deep.
         lr: learning rate of the deepest group.
         depth_factor: 1 switches the method off.
+
+    >>> shallow, deep = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+    >>> [group["lr"] for group in parameter_groups([[shallow], [deep]], lr=0.001, depth_factor=0.5)]
+    [0.0005, 0.001]
     """
     last = len(depth_groups) - 1
     return [
@@ -59,9 +63,9 @@ def parameter_groups(
 
 def make_optimiser(name: OptimiserName, groups: list[dict[str, object]], weight_decay: float) -> torch.optim.Optimizer:
     """Adam (L2 penalty in the gradient, as the report used it) or AdamW (decoupled; Loshchilov and Hutter 2019)."""
-    kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
+    optimiser = torch.optim.Adam if name == "adam" else torch.optim.AdamW
     # One kernel for all tensors: EfficientNets have hundreds, and a loop over them takes longer than their arithmetic.
-    return kind(groups, weight_decay=weight_decay, fused=True)
+    return optimiser(groups, weight_decay=weight_decay, fused=True)
 
 
 def make_schedule(
@@ -70,8 +74,9 @@ def make_schedule(
     """Learning rate over time, as a factor on each group's own rate.
 
     * ``constant``.
-    * ``plateau``: a tenth after ``patience`` epochs without a lower validation loss. This is how "adaptive learning
-      rate" is read here: the report's sentence lowers it when validation *improves*, which would stop learning.
+    * ``plateau``: a tenth after more than ``patience`` epochs without a lower validation loss. This is the report's
+      "adaptive learning rate", although its sentence lowers the rate when validation *improves*, which would stop
+      learning.
     * ``cosine``: 5% linear warm-up, then half a cosine to 0.
     * ``one_cycle``: 30% rising from a 25th, then down to 0, both as half cosines (Smith and Topin 2018).
 

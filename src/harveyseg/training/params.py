@@ -1,4 +1,4 @@
-"""The section ``train`` of ``params.yaml``: what a training needs beside data and network, in groups by component."""
+"""The section ``train`` of ``params.yaml``: how a network is trained, in groups by component."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal

@@ -1,11 +1,13 @@
-"""Stage ``compare``: bring MLflow up to the workspace, then make the comparison table from MLflow."""
+"""Stage ``compare``: mirror the workspace into MLflow, then make the comparison table from MLflow."""
 
 from pathlib import Path
 
 from harveyseg.config.settings import section
 from harveyseg.pipeline.stage import DataDir, ParamsFile, ReportsDir, run
-from harveyseg.tracking.client import TrackingParams, open_tracker, sync
-from harveyseg.tracking.table import comparison, workspace, write_table
+from harveyseg.tracking.client import TrackingParams, open_tracker
+from harveyseg.tracking.mirror import mirror_all
+from harveyseg.tracking.outputs import list_workspace
+from harveyseg.tracking.table import comparison_table, write_table
 
 
 def main(
@@ -14,12 +16,11 @@ def main(
     reports: ReportsDir = Path("data/reports"),
 ) -> None:
     """Write REPORTS/comparison.csv, comparison.md and costs.csv, and print the table."""
-    outputs = workspace(params, data)
+    outputs = list_workspace(params, data)
     tracker = open_tracker(section(params, "tracking", TrackingParams), required=True)
-    for line in sync(tracker, outputs):
+    for line in mirror_all(tracker, [output.state() for output in outputs]):
         print(f"sync: {line}")
-    table = comparison(tracker, [output.record for output in outputs])
-    write_table(table, reports)
+    write_table(comparison_table(tracker, outputs), reports)
     print((reports / "comparison.md").read_text(encoding="utf-8"), end="")
 
 

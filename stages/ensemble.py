@@ -24,8 +24,10 @@ from harveyseg.pipeline.stage import (
     run,
 )
 from harveyseg.postprocess.select import PostprocessParams
-from harveyseg.record import write_run
+from harveyseg.record import identify_evaluation, write_run
 from harveyseg.tracking.client import TrackingParams, open_tracker
+from harveyseg.tracking.mirror import close_abandoned, mirror, show_running
+from harveyseg.tracking.outputs import RunOutputs
 
 
 def main(
@@ -54,16 +56,16 @@ def main(
     fold_models = load_fold_models(names, held_out, models, predictions, external)
     weights = choose_weights(fold_models, train, groups, settings, postprocess, inference.threads)
     record = new_ensemble_record(fold_models, weights, settings, Path.cwd())
-    tracker.close_abandoned(record.stage_key)
-    with tracker.run(record) as tracked:
-        record.run_id = tracked.id
+    close_abandoned(tracker, record.stage_key)
+    with show_running(tracker, record) as run_id:
+        record.run_id = run_id
         write_weights(out / "weights.json", fold_models, weights)
-        results, files = evaluate_ensemble(out, record, fold_models, weights, train, truth, inference.threads)
-        files += write_ensemble_figures(out, results, fold_models, weights, train, truth["val"], inference.threads)
-        tracked.log_metrics(results)
-        tracked.log_artifacts([*files, out / "weights.json"], "evaluation")
+        identity = identify_evaluation(record.uid, inference.deciding(), train.data_hash)
+        results = evaluate_ensemble(out, record, fold_models, weights, train, truth, inference.threads, identity)
+        write_ensemble_figures(out, results, fold_models, weights, train, truth["val"], inference.threads)
         record.ended_ms = round(time.time() * 1000)
         write_run(out / "run.json", record)
+        mirror(tracker, RunOutputs(record, out, out).state())
     print("ensemble: " + ", ".join(f"{model} {weight:.2f}" for model, weight in weights.chosen.items()))
 
 

@@ -23,8 +23,10 @@ from harveyseg.pipeline.stage import (
     PredictionsDir,
     run,
 )
-from harveyseg.record import read_run
+from harveyseg.record import identify_evaluation, read_run
 from harveyseg.tracking.client import TrackingParams, open_tracker
+from harveyseg.tracking.mirror import mirror
+from harveyseg.tracking.outputs import RunOutputs
 from harveyseg.training.history import read_history
 
 
@@ -61,12 +63,13 @@ def main(
     val_rows = held_out.tolist()
     boundary = boundary_accuracies(stored_val.__getitem__, truth["val"], val_rows, inference.threads)
     boundary_entries = {f"val/{name}": accuracy for name, accuracy in boundary.items()}
-    results, files = write_evaluation(folder, record, confusions, boundary_entries)
+    identity = identify_evaluation(record.uid, inference.deciding(), train.data_hash)
+    results = write_evaluation(folder, record, confusions, {**identity, **boundary_entries})
 
     grid = prediction_grid(train, val_rows, truth["val"], {"prediction": stored_val.__getitem__}, photos=4)
     prediction_figure(grid, folder / "sheet.png", f"{record.name}: photos that it was not trained on")
     learning_curve(read_history(model_folder / "history.csv"), folder / "learning_curve.png", record.name)
-    tracker.add_results(record, results, [*files, folder / "sheet.png", folder / "learning_curve.png"])
+    mirror(tracker, RunOutputs(record, model_folder, folder).state())
     argmax_score = results["val/argmax_score"]
     print(f"{model}-{fold}: argmax score {argmax_score:.4f} (all empty {results['val/all_empty_score']:.4f})")
 

@@ -23,8 +23,10 @@ from harveyseg.postprocess.figures import threshold_figure
 from harveyseg.postprocess.files import postprocess_metrics, write_rule
 from harveyseg.postprocess.select import PostprocessParams, select_rule, warn_of_single_group
 from harveyseg.postprocess.statistics import collect_statistics
-from harveyseg.record import RunRecord, read_run
+from harveyseg.record import read_evaluation_id, read_run
 from harveyseg.tracking.client import TrackingParams, open_tracker
+from harveyseg.tracking.mirror import mirror
+from harveyseg.tracking.outputs import RunOutputs
 
 
 def main(
@@ -37,7 +39,7 @@ def main(
     out: PostprocessDir = Path("data/postprocess"),
 ) -> None:
     """Choose and fit a rule for each model and the ensemble, and log its score on photos that it was not fitted on."""
-    method = section(params, "postprocess", PostprocessParams).method
+    settings = section(params, "postprocess", PostprocessParams)
     threads = section(params, "inference", InferenceParams).threads
     tracker = open_tracker(section(params, "tracking", TrackingParams))
     names, held_out = listed_models(params)
@@ -46,16 +48,17 @@ def main(
     rows = fold_models.rows(load_part(cache / "train").ids)
     photos = read_folds(folds).set_index("id").loc[fold_models.ids]
     groups = photos["group"].tolist()
-    warn_of_single_group(groups, method)
+    warn_of_single_group(groups, settings.method)
 
     for source in (*names, "ensemble"):
-        records: dict[int | None, RunRecord]
+        outputs: dict[int | None, RunOutputs]
         if source == "ensemble":
             weights = read_weights(ensemble / "weights.json")
-            records = {None: read_run(ensemble / "run.json")}
+            outputs = {None: RunOutputs(read_run(ensemble / "run.json"), ensemble, ensemble, out)}
         else:
             weights = EnsembleWeights.of_single_model(source)
-            records = {fold: fold_models[source, fold].record for fold in held_out}
+            folders = {fold: (models / f"{source}-{fold}", predictions / f"{source}-{fold}") for fold in held_out}
+            outputs = {fold: RunOutputs(fold_models[source, fold].record, *folders[fold], out) for fold in held_out}
         # Weights that were chosen without a photo's fold predict the photo, as no test photo has a say in its weights.
         predict = fold_models.predictor(weights.chosen, weights.without_fold)
         val = collect_statistics(map(predict, range(len(rows))), truth["val"], rows, threads)
@@ -63,12 +66,16 @@ def main(
         if "test" in truth:
             test_rows = range(len(truth["test"]))
             test = collect_statistics(fold_models.test(weights.chosen), truth["test"], test_rows, threads)
-        selected = select_rule(val, groups, method)
+        selected = select_rule(val, groups, settings.method)
 
         figure = out / "figures" / f"{source}.png"
         threshold_figure(val, selected.nested_thresholds, figure, f"{source}: {selected.rule.name}")
-        for record, run_metrics in write_rule(out, source, records, val, photos, selected, test):
-            tracker.add_results(record, run_metrics, [out / "rules" / f"{source}.json", figure], "postprocess")
+        records = {fold: files.record for fold, files in outputs.items()}
+        evaluations = {fold: read_evaluation_id(files.metrics) for fold, files in outputs.items()}
+        recorded = {f"postprocess.{name}": value for name, value in settings.model_dump().items()}
+        write_rule(out, source, records, val, photos, selected, test, evaluations, recorded)
+        for files in outputs.values():
+            mirror(tracker, files.state())
         scores = postprocess_metrics(val, selected, test)
         print(f"{source}: {selected.rule.name}, {scores['val/score']:.4f} ({scores['val/postprocess_gain']:+.4f})")
 

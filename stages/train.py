@@ -1,4 +1,4 @@
-"""Stage ``train``: train one model on one fold, from the last finished epoch if it was killed; MLflow hears of it."""
+"""Stage ``train``: train one model on one fold, from the last finished epoch if it was killed; logged to MLflow."""
 
 import time
 from pathlib import Path
@@ -23,7 +23,9 @@ from harveyseg.pipeline.stage import (
 )
 from harveyseg.project import project_root
 from harveyseg.record import write_run
-from harveyseg.tracking.client import MODEL_FOLDER, WEIGHTS_FILE, TrackingParams, open_tracker
+from harveyseg.tracking.client import TrackingParams, open_tracker
+from harveyseg.tracking.mirror import close_abandoned, mirror, show_running
+from harveyseg.tracking.outputs import WEIGHTS_FILE, RunOutputs, RunState
 from harveyseg.training.checkpoint import Checkpoint
 from harveyseg.training.history import write_history
 from harveyseg.training.trainer import Training
@@ -55,26 +57,22 @@ def main(
     with checkpoint.owned():
         record = killed_record(checkpoint)
         if record is None:
-            tracker.close_abandoned(key)
+            close_abandoned(tracker, key)
             record = new_record(config, fold, part, split, key, device, dtype, Path.cwd())
-        with tracker.run(record, resume=record.run_id) as tracked:
-            record.run_id = tracked.id
+        with show_running(tracker, record) as run_id:
+            record.run_id = run_id
             checkpoint.save_record(record.model_dump())
-            tracked.log_dataset(
-                f"{part.source}, fold {fold} held out", "data/cache/train", part.data_hash[:32], "training"
-            )
             for epoch in training.run():
-                tracked.log_history(epoch.history)
+                mirror(tracker, RunState(record, "RUNNING", epoch.history))
                 print(f"{model}-{fold} {epoch}", flush=True)
             result = training.result()
-            tracked.log_history(result.history)
-            tracked.log_metrics(result.results)
-            record.results, record.ended_ms = result.results, round(time.time() * 1000)
+            record.results = result.results
+            record.ended_ms = round(time.time() * 1000)
             folder = out / f"{model}-{fold}"
             save_network(folder / WEIGHTS_FILE, result.state, config.spec, result.mean, result.std, part.size)
             write_history(folder / "history.csv", result.history)
             write_run(folder / "run.json", record)
-            tracked.log_artifacts([folder / WEIGHTS_FILE], MODEL_FOLDER)
+            mirror(tracker, RunOutputs(record, folder).state())
         checkpoint.remove()
 
 

@@ -42,7 +42,8 @@ def table(
     """Recreate data/reports/comparison.csv and .md from MLflow alone, and print the table."""
     from harveyseg.config.settings import section
     from harveyseg.tracking.client import TrackingParams, open_tracker
-    from harveyseg.tracking.table import all_runs, comparison, markdown, workspace, write_table
+    from harveyseg.tracking.outputs import list_workspace
+    from harveyseg.tracking.table import all_runs_table, comparison_table, table_markdown, write_table
 
     tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
     if study_name is not None:
@@ -54,11 +55,11 @@ def table(
         print(write_study(study_name, runs, DATA / "reports"), end="")
         return
     if every:
-        frame = all_runs(tracker)
+        frame = all_runs_table(tracker)
     else:
-        frame = comparison(tracker, [output.record for output in workspace(PARAMS, DATA)])
+        frame = comparison_table(tracker, list_workspace(PARAMS, DATA))
         write_table(frame, DATA / "reports")
-    print(markdown(frame), end="")
+    print(table_markdown(frame), end="")
 
 
 @_commands.command()
@@ -128,29 +129,31 @@ def results(
 
 @_commands.command()
 def sync() -> None:
-    """Import the workspace's runs and results, and the scores in uploads.json, that MLflow misses."""
+    """Send MLflow what it lacks of the workspace's runs and of the scores in uploads.json."""
     from harveyseg.config.settings import section
-    from harveyseg.kaggle.upload import log_missing_scores, read_uploads
+    from harveyseg.kaggle.upload import kaggle_scores, read_uploads
     from harveyseg.tracking.client import TrackingParams, open_tracker
-    from harveyseg.tracking.client import sync as synchronise
-    from harveyseg.tracking.table import workspace
+    from harveyseg.tracking.mirror import mirror_all
+    from harveyseg.tracking.outputs import list_workspace
 
     tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
-    outputs = workspace(PARAMS, DATA)
-    lines = synchronise(tracker, outputs)
-    lines += log_missing_scores(tracker, [output.record for output in outputs], read_uploads(UPLOADS))
+    uploads = read_uploads(UPLOADS)
+    states = [
+        output.state(further_metrics=kaggle_scores(uploads, output.record)) for output in list_workspace(PARAMS, DATA)
+    ]
+    lines = mirror_all(tracker, states)
     print("\n".join(lines) if lines else "MLflow has everything.")
 
 
 @_commands.command()
 def check() -> None:
     """Exit with 1 if the comparison table and the stages' own files differ."""
-    from harveyseg.tracking.table import check as differences
-    from harveyseg.tracking.table import workspace
+    from harveyseg.tracking.outputs import list_workspace
+    from harveyseg.tracking.table import verify_table
 
-    found = differences(DATA / "reports" / "comparison.csv", workspace(PARAMS, DATA))
-    if found:
-        print("\n".join(found), file=sys.stderr)
+    differences = verify_table(DATA / "reports" / "comparison.csv", list_workspace(PARAMS, DATA))
+    if differences:
+        print("\n".join(differences), file=sys.stderr)
         raise typer.Exit(1)
     print("The table and the stages' files agree.")
 
@@ -214,6 +217,8 @@ def upload(
     from harveyseg.data.sources import DataParams
     from harveyseg.kaggle.upload import prepare, submit
     from harveyseg.tracking.client import TrackingParams, open_tracker
+    from harveyseg.tracking.mirror import mirror
+    from harveyseg.tracking.outputs import RunState, locate_outputs
 
     tracking = section(PARAMS, "tracking", TrackingParams)  # before anything is sent
     file = prepare(section(PARAMS, "data", DataParams).kaggle.competition, DATA, UPLOADS, model, message)
@@ -224,22 +229,22 @@ def upload(
     print(f"submission {submitted.ref}: {submitted.outcome}", flush=True)
     tracker = open_tracker(tracking)
     for record in file.records:
-        tracker.add_results(record, submitted.metrics)
+        mirror(tracker, RunState(record, metrics=submitted.metrics, evaluation=locate_outputs(record, DATA).evaluation))
 
 
 @_commands.command()
 def ui(port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000) -> None:
     """The MLflow UI, with the settings that let it start fastest: one worker, no job runners."""
     from harveyseg.project import project_root
-    from harveyseg.tracking.client import tracking_uri, without_password
+    from harveyseg.tracking.client import public_address, tracking_uri
 
     uri = tracking_uri(project_root())
     if uri.startswith(("http://", "https://")):
-        print(f"MLflow's UI is where its server is: {without_password(uri)}")
+        print(f"MLflow's UI is where its server is: {public_address(uri)}")
         return
     command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--port", str(port), "--backend-store-uri", uri]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    print(f"{without_password(uri)} at http://127.0.0.1:{port} (Ctrl-C ends it)")
+    print(f"{public_address(uri)} at http://127.0.0.1:{port} (Ctrl-C ends it)")
     raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)
 
 

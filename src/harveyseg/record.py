@@ -1,15 +1,30 @@
-"""``run.json``: what identifies a run. It travels with the model as a DVC out (run cache, pull, checkout, apply)."""
+"""What identifies a run and an evaluation of it.
 
+``run.json`` is a DVC out next to the weights, so the identity travels with the model through run cache, pull, checkout
+and apply. ``metrics.json`` names the evaluation: the same weights may be evaluated with different settings.
+"""
+
+import re
 import uuid
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from harveyseg.classes import CLASS_NAMES, N_SCORED, SCORE_SIZE
 from harveyseg.errors import HarveysegError
-from harveyseg.files import read_json, write_json
+from harveyseg.files import digest, read_json, write_json
 
 Value = str | int | float | bool | None
+
+MODEL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+"""What a key of ``models`` may look like: it becomes part of file names."""
+
+EVALUATION = "evaluation"
+"""The key of ``metrics.json`` that holds the evaluation's id."""
+
+_ID_LENGTH = 16
 
 SKIPPED = "data.skipped"
 """The parameter of a training that says how many bad files were left out of its data; absent where none were."""
@@ -18,8 +33,8 @@ SKIPPED = "data.skipped"
 class RunRecord(BaseModel):
     """One training of one model on one fold, or one ensemble.
 
-    ``uid`` is made here and never changes; ``run_id`` is MLflow's. They differ in life: a tracker that was down gave
-    no ``run_id``, and a run imported into another tracker gets a new one there but keeps its ``uid`` as a tag.
+    ``uid`` is made here and never changes; ``run_id`` is MLflow's. A tracker that was down gave no ``run_id``, and a
+    run that is imported into another tracker gets a new one there but keeps its ``uid`` as a tag.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -51,7 +66,7 @@ class RunRecord(BaseModel):
     """Unix time in milliseconds."""
     ended_ms: int | None = None
     results: dict[str, float] = Field(default_factory=dict)
-    """Named as in MLflow: ``best/val_argmax_score``, ``final/train_loss``, ``best/epoch``, ``images_per_second``, ..."""
+    """Named as in MLflow: ``best/val_argmax_score``, ``final/train_loss``, ``images_per_second``, ..."""
 
     @property
     def name(self) -> str:
@@ -73,9 +88,74 @@ def read_run(path: Path) -> RunRecord:
         HarveysegError: when it is absent, no JSON, or lacks what identifies a run.
     """
     stage = path.parent.name
-    remedy = f"Make it anew: `dvc repro -f` on the stage that writes {stage}, or `dvc checkout {path} --force`."
+    remedy = f"Run `dvc repro -f` on the stage that writes {stage}, or `dvc checkout {path} --force`."
     try:
         return RunRecord.model_validate(read_json(path, remedy))
     except ValidationError as error:
         keys = ", ".join(".".join(map(str, item["loc"])) for item in error.errors())
         raise HarveysegError(f"{path}: not a run record (wrong or missing: {keys}). {remedy}") from None
+
+
+def identify_evaluation(uid: str, settings: Mapping[str, Value], data_hash: str) -> dict[str, Value]:
+    """The entries of ``metrics.json`` that tell one evaluation of a run from another.
+
+    Args:
+        uid: the run that is evaluated.
+        settings: all that decides the predictions, e.g. ``inference.tta`` -> "flips".
+        data_hash: SHA-256 of the photos' manifest.
+
+    Returns:
+        ``evaluation``, a digest of the arguments and the class list, and the settings.
+
+    >>> plain = identify_evaluation("1f", {"inference.tta": "none"}, "d0")
+    >>> plain == identify_evaluation("1f", {"inference.tta": "none"}, "d0")
+    True
+    >>> plain["evaluation"] == identify_evaluation("1f", {"inference.tta": "flips"}, "d0")["evaluation"]
+    False
+    """
+    classes = {"names": CLASS_NAMES, "scored": N_SCORED, "score_size": SCORE_SIZE}
+    identity = digest({"uid": uid, "settings": dict(settings), "data": data_hash, "classes": classes})
+    return {EVALUATION: identity[:_ID_LENGTH], **settings}
+
+
+def identify_postprocessing(
+    evaluation: str, settings: Mapping[str, Value], fitted_on: Iterable[str]
+) -> dict[str, Value]:
+    """The entries that tell the post-processing of an evaluation from others.
+
+    Args:
+        evaluation: the id of the evaluation that is post-processed.
+        settings: of the post-processing, e.g. ``postprocess.method`` -> "auto".
+        fitted_on: the ids of all evaluations that the rule was fitted on, which are those of all folds.
+
+    Returns:
+        ``evaluation``, the id of before, a hyphen and a digest of the other arguments, and the settings.
+    """
+    identity = digest({"settings": dict(settings), "fitted_on": sorted(fitted_on)})
+    return {EVALUATION: f"{evaluation}-{identity[:_ID_LENGTH]}", **settings}
+
+
+def read_evaluation_id(path: Path) -> str:
+    """The evaluation's id in a ``metrics.json``.
+
+    Raises:
+        HarveysegError: when the file is absent, damaged or names no evaluation.
+    """
+    remedy = f"Run `dvc repro` to evaluate {path.parent.name} again."
+    identity = read_json(path, remedy).get(EVALUATION)
+    if not isinstance(identity, str):
+        raise HarveysegError(f"{path}: names no evaluation. {remedy}")
+    return identity
+
+
+def format_value(value: Value) -> str:
+    """A parameter as MLflow holds it, spelt as in YAML.
+
+    >>> format_value(None), format_value(True), format_value(1e-05)
+    ('null', 'true', '1e-05')
+    """
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)

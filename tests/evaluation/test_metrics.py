@@ -135,10 +135,9 @@ def test_a_row_of_the_confusion_table_is_one_percent() -> None:
 
 
 def test_written_files(tmp_path: Path) -> None:
-    results, files = write_evaluation(
-        tmp_path, a_record(), {"val": COUNTS}, {"note": "text", "val/nested_argmax_score": 0.5}
-    )
-    assert sorted(path.name for path in files) == sorted(path.name for path in tmp_path.iterdir())
+    results = write_evaluation(tmp_path, a_record(), {"val": COUNTS}, {"note": "text", "val/nested_argmax_score": 0.5})
+    names = ["confusion.csv", "confusion.png", "metrics.json", "per_class.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
     entries = json.loads((tmp_path / "metrics.json").read_text())
     assert entries["uid"] == "u1"
     assert entries["note"] == "text"

@@ -7,7 +7,7 @@ from typing import Any
 
 from harveyseg.files import write_json
 from harveyseg.record import RunRecord, write_run
-from harveyseg.tracking.client import RunOutputs
+from harveyseg.tracking.outputs import RunOutputs
 
 START_MS = 1_790_000_000_000
 
@@ -71,7 +71,7 @@ def make_results(history: list[dict[str, float]]) -> dict[str, float]:
     }
 
 
-def write_outputs(root: Path, record: RunRecord, scores: Mapping[str, float], epochs: int = 3) -> RunOutputs:
+def write_outputs(root: Path, record: RunRecord, scores: Mapping[str, float | str], epochs: int = 3) -> RunOutputs:
     """A finished and evaluated run's files, as the stages write them; returns where they are."""
     name = "ensemble" if record.fold is None else f"{record.model}-{record.fold}"
     folder = root / "ensemble" if record.fold is None else root / "models" / name
@@ -87,5 +87,5 @@ def write_outputs(root: Path, record: RunRecord, scores: Mapping[str, float], ep
     write_run(folder / "run.json", record)
     identity = {"run_id": record.run_id, "uid": record.uid, "model": record.model, "fold": record.fold}
     write_json(predictions / "metrics.json", identity | dict(scores))
-    (folder / "learning_curve.png").write_bytes(b"curve")
+    (predictions / "sheet.png").write_bytes(b"sheet")
     return RunOutputs(record, folder, predictions)

@@ -338,7 +338,9 @@ def test_written_decisions_come_back(noisy: Any, tmp_path: Path) -> None:
     }
     table = pd.DataFrame({"group": GROUPS, "fold": [0] * 4 + [2] * 8})
     choice = select_rule(statistics, GROUPS, "auto")
-    logged = write_rule(tmp_path, "a", records, statistics, table, choice, test=None)
+    evaluations: dict[int | None, str] = {0: "e0", 2: "e2"}
+    settings = {"postprocess.method": "auto"}
+    write_rule(tmp_path, "a", records, statistics, table, choice, None, evaluations, settings)
     decision = read_rule(tmp_path / "rules" / "a.json", list(records.values()))
     assert decision.rule == choice.rule
     assert (decision.photos, decision.groups, decision.uids) == (12, 6, {"a-f0": "u0", "a-f2": "u2"})
@@ -359,9 +361,8 @@ def test_written_decisions_come_back(noisy: Any, tmp_path: Path) -> None:
         ("u0", pytest.approx(dice[:4].mean())),
         ("u2", pytest.approx(dice[4:].mean())),
     ]
-    assert [(record.uid, metrics["val/score"]) for record, metrics in logged] == [
-        (run["uid"], run["val/score"]) for run in found["runs"]
-    ]
+    assert [run["evaluation"].partition("-")[0] for run in found["runs"]] == ["e0", "e2"]
+    assert [run["postprocess.method"] for run in found["runs"]] == ["auto", "auto"]
 
 
 def test_an_ensemble_has_one_run_for_all_photos(noisy: Any, tmp_path: Path) -> None:
@@ -369,7 +370,8 @@ def test_an_ensemble_has_one_run_for_all_photos(noisy: Any, tmp_path: Path) -> N
     table = pd.DataFrame({"group": GROUPS, "fold": [0] * 4 + [2] * 8})
     choice = SelectedRule(ArgmaxRule(), {"argmax": 0.5}, ["argmax"], np.full((PHOTOS, 24), SpecialMask.ARGMAX))
     record = make_record(kind="ensemble", model="ensemble", fold=None, uid="e")
-    ((_, metrics),) = write_rule(tmp_path, "ensemble", {None: record}, statistics, table, choice, statistics)
+    write_rule(tmp_path, "ensemble", {None: record}, statistics, table, choice, statistics, {None: "e1"}, {})
+    (metrics,) = read_json(tmp_path / "metrics" / "ensemble.json", "")["runs"]
     assert metrics["val/score"] == metrics["test/score"] == statistics.dice_by_threshold[..., SpecialMask.ARGMAX].mean()
 
 

@@ -76,7 +76,7 @@ def mixture_scores(equal: Confusions, results: Mapping[str, float]) -> dict[str,
     return scores if nested is None else scores | {"chosen on other folds": nested}
 
 
-def write_diversity(folder: Path, diversity: Diversity, argmax_scores: Mapping[str, float]) -> list[Path]:
+def write_diversity(folder: Path, diversity: Diversity, argmax_scores: Mapping[str, float]) -> None:
     """Write ``diversity.csv`` and ``diversity.png``.
 
     The table has one row for each score, then one for each pair of models. Its columns, filled where they apply, are
@@ -86,9 +86,6 @@ def write_diversity(folder: Path, diversity: Diversity, argmax_scores: Mapping[s
         folder: where to write.
         diversity: the comparison.
         argmax_scores: of each model and of mixtures of them, out of fold.
-
-    Returns:
-        The two files.
     """
     rows: list[dict[str, str | float]] = [
         {"what": name, "argmax_score": score} for name, score in argmax_scores.items()
@@ -108,4 +105,3 @@ def write_diversity(folder: Path, diversity: Diversity, argmax_scores: Mapping[s
     diversity_figure(
         diversity.models, diversity.disagreement, diversity.error_correlation, argmax_scores, figure, title
     )
-    return [folder / "diversity.csv", figure]

@@ -9,7 +9,7 @@ from harveyseg.ensemble.diversity import compare_models, mixture_scores, write_d
 from harveyseg.ensemble.members import FoldModels
 from harveyseg.ensemble.weights import EnsembleWeights
 from harveyseg.evaluation.figures import overview_figure, prediction_figure
-from harveyseg.evaluation.metrics import nested_entry, prediction_grid, write_evaluation
+from harveyseg.evaluation.metrics import MetricsFile, nested_entry, prediction_grid, write_evaluation
 from harveyseg.inference.probabilities import count_confusions, read_probabilities, write_probabilities
 from harveyseg.record import RunRecord
 
@@ -22,7 +22,8 @@ def evaluate_ensemble(
     train: CachedPart,
     truth: Mapping[str, ClassMaps],
     threads: int,
-) -> tuple[dict[str, float], list[Path]]:
+    identity: MetricsFile,
+) -> dict[str, float]:
     """Write the test probabilities, and the metrics and tables of the argmax maps.
 
     Args:
@@ -33,9 +34,10 @@ def evaluate_ensemble(
         train: the training part.
         truth: the true masks, see :func:`harveyseg.evaluation.metrics.true_masks`.
         threads: photos processed at the same time; does not change the result.
+        identity: of the evaluation, see :func:`harveyseg.record.identify_evaluation`.
 
     Returns:
-        The metrics to log, and the files to log with them.
+        The metrics.
     """
     test_maps = (maps[None] for maps in fold_models.test(weights.chosen))
     test_size = fold_models.test_size(weights.chosen)
@@ -49,7 +51,7 @@ def evaluate_ensemble(
     if weights.without_fold:
         predictor = fold_models.predictor(weights.chosen, weights.without_fold)
         nested = count_confusions(predictor, truth["val"], rows, threads)
-    return write_evaluation(folder, record, confusions, nested_entry(nested))
+    return write_evaluation(folder, record, confusions, {**identity, **nested_entry(nested)})
 
 
 def write_ensemble_figures(
@@ -60,7 +62,7 @@ def write_ensemble_figures(
     train: CachedPart,
     masks: ClassMaps,
     threads: int,
-) -> list[Path]:
+) -> None:
     """Write sheet.png, overview.png, diversity.png and diversity.csv.
 
     Args:
@@ -71,9 +73,6 @@ def write_ensemble_figures(
         train: the training part.
         masks: its masks at the scoring size, uint8 (N, 1024, 1024).
         threads: photos processed at the same time; does not change the result.
-
-    Returns:
-        The files.
     """
     rows = fold_models.rows(train.ids)
     ensemble = fold_models.predictor(weights.chosen)
@@ -92,5 +91,4 @@ def write_ensemble_figures(
     equal_weights = dict.fromkeys(fold_models.models, 1 / len(fold_models.models))
     equal = count_confusions(fold_models.predictor(equal_weights), masks, rows, threads)
     diversity = compare_models(fold_models, train, threads)
-    files = write_diversity(folder, diversity, scores | mixture_scores(equal, results))
-    return [folder / "sheet.png", folder / "overview.png", *files]
+    write_diversity(folder, diversity, scores | mixture_scores(equal, results))

@@ -24,7 +24,8 @@ from harveyseg.inference.params import InferenceParams
 from harveyseg.inference.predictor import PredictedMaps, predict_maps
 from harveyseg.inference.probabilities import count_confusions, read_probabilities, write_probabilities
 from harveyseg.record import RunRecord, write_run
-from harveyseg.tracking.client import KIND, TrackedRun, Tracker, record_of, without_password
+from harveyseg.tracking.client import Tracker, public_address
+from harveyseg.tracking.query import KIND, TrackedRun, download_weights, get_runs, has_weights, record_of
 
 _MACHINE_PARAMETERS = {"train.threads", "train.workers", "train.device", "train.precision"}
 """Parameters that say how a training was computed, not what was trained: folds of one model may differ in them."""
@@ -52,7 +53,7 @@ def find_external_models(
     problems: list[str] = []
     folds_of: dict[str, dict[int | None, RunRecord]] = {}
     workspace_names = {member.record.uid: f"{model}-{fold}" for (model, fold), member in fold_models.members.items()}
-    for run_id, run in zip(run_ids, tracker.get(run_ids), strict=True):
+    for run_id, run in zip(run_ids, get_runs(tracker, run_ids), strict=True):
         try:
             record = _training(run_id, run, tracker)
         except HarveysegError as error:
@@ -85,12 +86,12 @@ def find_external_models(
 def _training(run_id: str, run: TrackedRun | None, tracker: Tracker) -> RunRecord:
     """The record of a run that is a finished training with weights."""
     if run is None:
-        raise HarveysegError(f"{run_id}: no such run in MLflow at {without_password(tracker.uri)}")
+        raise HarveysegError(f"{run_id}: no such run in MLflow at {public_address(tracker.uri)}")
     if run.tags.get(KIND) != "train":
         raise HarveysegError(f"{run_id}: is not a training, but {run.tags.get(KIND, 'not of this project')}")
     if run.status != "FINISHED":
         raise HarveysegError(f"{run_id}: the training is {run.status}, not FINISHED")
-    if not tracker.has_weights(run_id):
+    if not has_weights(tracker, run_id):
         raise HarveysegError(
             f"{run_id}: MLflow does not have its weights; run `harveyseg sync` in the workspace that trained it"
         )
@@ -130,7 +131,7 @@ def add_external_models(
         for fold, record in records.items():
             target = folder / f"{model}-{fold}"
             held_out = fold_models[fold_models.models[0], fold].val_ids
-            trained = load_network(tracker.download_weights(str(record.run_id), target))
+            trained = load_network(download_weights(tracker, str(record.run_id), target))
             for name, part, ids in (("val", "train", held_out), ("test", "test", fold_models.first.test_ids)):
                 maps = _predict_files(trained, _photo_files(raw, part, ids), params)
                 write_probabilities(target / f"{name}.npy", ids, maps.size, maps.batches)

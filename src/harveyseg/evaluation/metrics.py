@@ -147,7 +147,7 @@ def nested_entry(confusions: Confusions | None) -> MetricsFile:
 
 def write_evaluation(
     folder: Path, record: RunRecord, confusions: Mapping[str, Confusions], more: MetricsFile
-) -> tuple[dict[str, float], list[Path]]:
+) -> dict[str, float]:
     """Write metrics.json, per_class.csv, confusion.csv and confusion.png.
 
     Args:
@@ -157,7 +157,7 @@ def write_evaluation(
         more: further entries of metrics.json.
 
     Returns:
-        The metrics to log, and the files to log with them.
+        The metrics, named ``<part>/<metric>``.
     """
     entries = {**evaluation_record(record, confusions), **more}
     tables = {"per_class.csv": per_class_table(confusions), "confusion.csv": confusion_table(confusions["val"])}
@@ -166,7 +166,7 @@ def write_evaluation(
     title = f"{record.name}: argmax maps of the held-out photos, argmax score {entries['val/argmax_score']:.3f}"
     confusion_figure(confusions["val"].sum(0), folder / "confusion.png", title)
     write_json(folder / "metrics.json", entries)
-    return logged_metrics(entries), [folder / name for name in ("metrics.json", *tables, "confusion.png")]
+    return logged_metrics(entries)
 
 
 def prediction_grid(

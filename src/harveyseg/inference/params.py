@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from harveyseg.config.settings import Section
-from harveyseg.device import DeviceName, PrecisionName
+from harveyseg.device import DeviceName, PrecisionName, precision_name, resolve_device, resolve_precision
 from harveyseg.inference.sizes import MULTIPLE
 
 
@@ -43,3 +43,12 @@ class InferenceParams(Section):
         if value is not None and (value < 2 * MULTIPLE or value % MULTIPLE):
             raise ValueError(f"must be null or a multiple of {MULTIPLE} from {2 * MULTIPLE}: networks halve the photo")
         return value
+
+    def deciding(self) -> dict[str, str | int | float | None]:
+        """All settings that decide the predictions on this machine, by their full names, ``auto`` resolved."""
+        device = resolve_device(self.device)
+        values = self.model_dump(exclude={"batch_size"})
+        values["device"] = device.type
+        values["precision"] = precision_name(resolve_precision(self.precision, device))
+        values["scales"] = ", ".join(map(str, self.scales))
+        return {f"inference.{name}": value for name, value in values.items()}

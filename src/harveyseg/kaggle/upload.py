@@ -20,7 +20,6 @@ from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.evaluation.submission import read_submission
 from harveyseg.files import read_json, sha256, write_json
 from harveyseg.record import RunRecord, read_run
-from harveyseg.tracking.client import Tracker
 
 ENSEMBLE = "ensemble"
 WAIT_SECONDS = 900.0
@@ -223,24 +222,9 @@ def read_uploads(path: Path) -> list[Upload]:
         raise HarveysegError(f"{path}: is no record of uploads ({error}). {remedy}") from None
 
 
-def log_missing_scores(tracker: Tracker, records: Sequence[RunRecord], uploads: Sequence[Upload]) -> list[str]:
-    """Log to MLflow the scores that its runs lack, as when it could not be reached or a colleague uploaded.
-
-    Returns:
-        One line for each run that lacked some.
-
-    Raises:
-        HarveysegError: when MLflow cannot be used.
-    """
-    lines = []
-    for record, run in zip(records, tracker.find(records), strict=True):
-        scores = {
-            name: score for upload in uploads if record.uid in upload.runs for name, score in upload.metrics.items()
-        }
-        if scores and (run is None or not scores.items() <= run.metrics.items()):
-            tracker.add_results(record, scores)
-            lines.append(f"{record.name}: {', '.join(sorted(scores))}")
-    return lines
+def kaggle_scores(uploads: Sequence[Upload], record: RunRecord) -> dict[str, float]:
+    """The scores that Kaggle gave to a run's latest scored submission, named as in MLflow."""
+    return {name: score for upload in uploads if record.uid in upload.runs for name, score in upload.metrics.items()}
 
 
 def _send(file: SubmissionFile, competition: Competition, uploads: Path) -> Upload:

@@ -5,7 +5,6 @@ depends on, apart from data and folds, to ``data/code/train/<model>.json``: no t
 settings.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,12 @@ from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import read_json, sha256, write_json
 from harveyseg.models import locate_encoder_weights, takes_encoder_weights, validate
 from harveyseg.pipeline.code import code_digests, stage_files
+from harveyseg.record import MODEL_NAME
 from harveyseg.training.params import TrainParams, moved_keys
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _RESERVED = {"ensemble", "all_empty", "mean", "submission"}
 
 
@@ -174,7 +173,7 @@ def _check_model(
     name: str, entry: object, train: Mapping[str, Any], size: tuple[int, int] | None, scripts: Path
 ) -> ModelConfig:
     where = f"models.{name}"
-    if not _NAME.fullmatch(name) or name in _RESERVED:
+    if not MODEL_NAME.fullmatch(name) or name in _RESERVED:
         raise HarveysegError(
             f"{where}: not a usable name: letters, digits and underscores, a letter first, and none of "
             f"{', '.join(sorted(_RESERVED))}"

@@ -24,7 +24,7 @@ from harveyseg.postprocess.statistics import (
     round_to_levels,
     upsample_levels,
 )
-from harveyseg.record import RunRecord
+from harveyseg.record import RunRecord, Value, identify_postprocessing
 from harveyseg.score import pair_metrics
 
 _REMEDY = "Run `dvc repro postprocess`."
@@ -172,7 +172,9 @@ def write_rule(
     photos: pd.DataFrame,
     selected: SelectedRule,
     test: ThresholdStatistics | None,
-) -> list[tuple[RunRecord, dict[str, float]]]:
+    evaluations: Mapping[int | None, str],
+    settings: Mapping[str, Value],
+) -> None:
     """Write ``rules/<source>.json``, a :class:`FittedRule`, and ``metrics/<source>.json``.
 
     Args:
@@ -183,10 +185,11 @@ def write_rule(
         photos: the same photos, with the columns group and fold.
         selected: the rule, selected on these photos.
         test: see :func:`postprocess_metrics`.
+        evaluations: by fold, the id of the evaluation whose predictions are post-processed.
+        settings: of the post-processing, by their full names.
 
-    Returns:
-        The metrics to log to each run: to a training those of the photos of its fold, and the test score of the source
-        as a whole.
+    The file of metrics has an entry for each run: for a training the metrics of the photos of its fold, and the test
+    score of the source as a whole.
     """
     fitted = FittedRule(
         source=source,
@@ -201,11 +204,11 @@ def write_rule(
         rule=selected.rule,
     )
     write_json(folder / "rules" / f"{source}.json", fitted.model_dump())
-    run_metrics = []
+    runs: list[dict[str, Value]] = []
     for fold, record in records.items():
         in_run = np.array([fold in (None, photo_fold) for photo_fold in photos["fold"]])
         selected_in_run = replace(selected, nested_thresholds=selected.nested_thresholds[in_run])
-        run_metrics.append((record, postprocess_metrics(val.subset(in_run), selected_in_run, test)))
-    runs = [{"uid": record.uid, **metrics} for record, metrics in run_metrics]
+        identity = identify_postprocessing(evaluations[fold], settings, evaluations.values())
+        run_metrics = postprocess_metrics(val.subset(in_run), selected_in_run, test)
+        runs.append({"uid": record.uid, **identity, **run_metrics})
     write_json(folder / "metrics" / f"{source}.json", {**postprocess_metrics(val, selected, test), "runs": runs})
-    return run_metrics

@@ -1,11 +1,9 @@
-"""The comparison table, made from MLflow alone, and its check against the stages' own files.
+"""The comparison table, made from MLflow alone, and its verification against the stages' own files.
 
 Scores and parameters go to ``comparison.csv`` and ``comparison.md``, the same bytes in every clone; run ids and costs,
 which differ between machines, go to ``costs.csv``.
 """
 
-import csv
-import io
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +13,12 @@ from typing import Literal
 
 import pandas as pd
 
-from harveyseg.config.settings import listed_models
-from harveyseg.errors import HarveysegError, raise_problems
-from harveyseg.files import write_text
-from harveyseg.record import SKIPPED, RunRecord, read_run
-from harveyseg.tracking.client import EXPERIMENT, RunOutputs, TrackedRun, Tracker, text
+from harveyseg.errors import HarveysegError
+from harveyseg.files import read_table, write_text
+from harveyseg.record import SKIPPED, RunRecord, format_value
+from harveyseg.tracking.client import Tracker
+from harveyseg.tracking.outputs import RunOutputs
+from harveyseg.tracking.query import EXPERIMENT, TrackedRun, find_all_runs, find_runs
 
 EMPTY = "all_empty"
 """The row of a submission without a single pixel; a model can have no such name."""
@@ -30,12 +29,12 @@ Cell = str | float | None
 @dataclass(frozen=True)
 class _Column:
     name: str
-    source: Literal["metrics", "parameters", "tags"]
+    source: Literal["metrics", "parameters", "tags", "computed"]
     key: str
     format: Callable[[float], str] | None = None
     """None for text."""
     averaged: bool = False
-    """Whether the folds' values are averaged; the others stand in the mean's row where all folds agree."""
+    """Whether the row of means averages the folds' values; other columns show the value that all folds share."""
 
 
 def _five_decimals(value: float) -> str:
@@ -47,22 +46,21 @@ def _whole(value: float) -> str:
 
 
 def _score(name: str) -> _Column:
-    part, _, rest = name.partition("_")
-    return _Column(name, "metrics", f"{part}/{rest}", _five_decimals, averaged=True)
+    split, _, metric = name.partition("_")
+    return _Column(name, "metrics", f"{split}/{metric}", _five_decimals, averaged=True)
 
 
-_SCORES = (
-    *(_score(f"val_{name}") for name in ("score", "argmax_score", "nested_argmax_score")),
-    *(_score(f"val_{name}") for name in ("macro_dice", "argmax_macro_dice", "miou", "pixel_accuracy")),
-    *(_score(f"test_{name}") for name in ("score", "argmax_score", "argmax_macro_dice", "miou", "pixel_accuracy")),
-)
-"""``val_nested_argmax_score``: the ensemble's, its weights chosen without the fold that is scored; empty with one fold.
-``decided_score``: of what is handed in, see :mod:`harveyseg.postprocess.rules`; of validation photos nested, of test photos that
-of the model's submission file, which is made by the mean of its folds."""
+_LOSSES = {"train_loss": "final/train_loss", "val_loss": "best/val_loss"}
+"""Which epoch's losses a row shows."""
 _COMPARED = (
-    *_SCORES,
-    _Column("train_loss", "metrics", "final/train_loss", _five_decimals, averaged=True),
-    _Column("val_loss", "metrics", "best/val_loss", _five_decimals, averaged=True),
+    _score("val_score"),  # nested
+    _score("val_argmax_score"),
+    _Column("gain_over_empty", "computed", "", _five_decimals, averaged=True),
+    _score("val_nested_argmax_score"),  # of the ensemble; empty with one fold
+    *(_score(f"val_{name}") for name in ("macro_dice", "argmax_macro_dice", "miou", "pixel_accuracy")),
+    _score("test_score"),  # of the model's submission, which the mean of its folds makes
+    *(_score(f"test_{name}") for name in ("argmax_score", "argmax_macro_dice", "miou", "pixel_accuracy")),
+    *(_Column(name, "metrics", key, _five_decimals, averaged=True) for name, key in _LOSSES.items()),
     _Column("best_epoch", "metrics", "best/epoch", _whole),
     _Column("epochs", "metrics", "epochs", _whole),
     _Column("lr", "parameters", "train.lr", repr),
@@ -70,6 +68,8 @@ _COMPARED = (
     _Column("size", "parameters", "resize-cache.size"),
     _Column("parameters", "metrics", "parameters", _whole),
     _Column("encoder_weights", "parameters", "train.encoder_weights"),
+    _Column("tta", "parameters", "inference.tta"),
+    _Column("postprocess", "parameters", "postprocess.method"),
     _Column("data_source", "tags", "harveyseg.data_source"),
 )
 _COSTS = (
@@ -84,50 +84,12 @@ _COMPARISON = ["model", "fold", *(column.name for column in _COMPARED), "note"]
 _COST_TABLE = ["model", "fold", "run_id", *(column.name for column in _COSTS)]
 
 
-def workspace(params: Path, data: Path) -> list[RunOutputs]:
-    """The runs that belong to ``params.yaml``: every listed model and fold, then the ensemble.
-
-    A model that was taken from the list is not among them, although DVC leaves its folder.
-
-    Args:
-        params: params.yaml, with the mapping ``models`` and the list ``folds``.
-        data: the folder of what stages write.
-
-    Raises:
-        HarveysegError: listing every run.json that is absent, damaged or of another model.
-    """
-    models, folds = listed_models(params)
-    expected: list[tuple[str, int | None, Path, Path]] = [
-        (model, fold, data / "models" / f"{model}-{fold}", data / "predictions" / f"{model}-{fold}")
-        for model in models
-        for fold in sorted(folds)
-    ]
-    expected.append(("ensemble", None, data / "ensemble", data / "ensemble"))
-    outputs, problems = [], []
-    for model, fold, folder, predictions in expected:
-        path = folder / "run.json"
-        try:
-            record = read_run(path)
-        except HarveysegError as error:
-            problems.append(str(error))
-            continue
-        if (record.model, record.fold) != (model, fold):
-            problems.append(f"{path}: is of {record.name}")
-        outputs.append(RunOutputs(record, folder, predictions, data / "postprocess"))
-    raise_problems(
-        problems,
-        "the runs that params.yaml lists",
-        "`dvc repro` makes what is missing, `dvc pull` brings what others made.",
-    )
-    return outputs
-
-
-def comparison(tracker: Tracker, records: Sequence[RunRecord]) -> pd.DataFrame:
-    """The table of these runs, from MLflow alone: by their ids, never by "latest".
+def comparison_table(tracker: Tracker, outputs: Sequence[RunOutputs]) -> pd.DataFrame:
+    """The table of these runs and evaluations, from MLflow alone: by their ids, never the latest runs.
 
     Args:
         tracker: where to read.
-        records: which runs, models in the order in which they shall stand.
+        outputs: which runs, in the order of the table's rows.
 
     Returns:
         One row per model and fold, then per model the mean over its folds and, of several, their spread (sample
@@ -137,17 +99,18 @@ def comparison(tracker: Tracker, records: Sequence[RunRecord]) -> pd.DataFrame:
     Raises:
         HarveysegError: when MLflow cannot be read.
     """
-    return _frame([_Source(record, run) for record, run in zip(records, tracker.find(records), strict=True)])
+    runs = find_runs(tracker, outputs)
+    return _frame([_Source(output.record, run) for output, run in zip(outputs, runs, strict=True)])
 
 
-def all_runs(tracker: Tracker) -> pd.DataFrame:
-    """Every training and ensemble in MLflow, whatever became of it, sorted by the name ``dvc exp show`` prints.
+def all_runs_table(tracker: Tracker) -> pd.DataFrame:
+    """Every training and ensemble in MLflow, finished or not, sorted by the name that ``dvc exp show`` prints.
 
     Raises:
         HarveysegError: when MLflow cannot be read.
     """
     rows = []
-    for run in tracker.find_all():
+    for run in find_all_runs(tracker):
         cells = _cells(run)
         identity = {"experiment": cells.pop("experiment"), "status": run.status}
         fold = run.tags.get("harveyseg.fold", "")
@@ -162,44 +125,40 @@ def write_table(frame: pd.DataFrame, folder: Path) -> None:
     """Write ``comparison.csv``, ``comparison.md`` and ``costs.csv``, each atomically.
 
     Args:
-        frame: from :func:`comparison`.
+        frame: from :func:`comparison_table`.
         folder: e.g. ``data/reports``.
     """
-    write_text(folder / "comparison.csv", _csv(_rendered(frame, _COMPARISON)))
-    write_text(folder / "comparison.md", markdown(frame[_COMPARISON]))
+    write_text(folder / "comparison.csv", _csv(_rendered(frame[_COMPARISON])))
+    write_text(folder / "comparison.md", table_markdown(frame[_COMPARISON]))
     trained = frame[~frame["fold"].isin(["mean", "spread"]) & (frame["model"] != EMPTY)]
-    write_text(folder / "costs.csv", _csv(_rendered(trained, _COST_TABLE)))
+    write_text(folder / "costs.csv", _csv(_rendered(trained[_COST_TABLE])))
 
 
-def markdown(frame: pd.DataFrame) -> str:
-    """A frame as a Markdown table without its empty columns; notes stand below it, the same of several rows once."""
-    shown = [name for name in frame.columns if name != "note"]
-    header, *rows = _rendered(frame, shown)
-    kept = [index for index in range(len(header)) if any(row[index] for row in rows)]
-    lines = [[header[index] for index in kept]]
-    lines.append(["---:" if header[index] in _COLUMNS and _COLUMNS[header[index]].format else "---" for index in kept])
-    lines += [[row[index].replace("|", "\\|") for index in kept] for row in rows]
-    result = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def table_markdown(frame: pd.DataFrame) -> str:
+    """A table as Markdown without its empty columns; the notes follow as a list, equal notes of several rows once."""
+    cells = _rendered(frame.drop(columns="note", errors="ignore")).replace(r"\|", r"\\|", regex=True)
+    cells = cells.loc[:, (cells != "").any()]
+    alignment = ["right" if name in _COLUMNS and _COLUMNS[name].format else "left" for name in cells]
+    text = cells.to_markdown(index=False, disable_numparse=True, colalign=alignment) + "\n"
+    rows_of: dict[str, list[str]] = {}
     if "note" in frame:
-        rows_of: dict[str, list[str]] = {}
         for model, fold, note in zip(frame["model"], frame["fold"], frame["note"], strict=True):
             if note:
                 name = f"{model}{f' fold {fold}' if fold.isdigit() else f' {fold}' if fold else ''}"
                 rows_of.setdefault(note, []).append(name)
-        notes = [f"- {', '.join(names)}: {note}\n" for note, names in rows_of.items()]
-        result += "\n" + "".join(notes) if notes else ""
-    return result
+    notes = [f"- {', '.join(names)}: {note}\n" for note, names in rows_of.items()]
+    return text + ("\n" + "".join(notes) if notes else "")
 
 
-def check(table: Path, outputs: Sequence[RunOutputs]) -> list[str]:
-    """Compare ``comparison.csv`` with what the stages themselves wrote.
+def verify_table(table: Path, outputs: Sequence[RunOutputs]) -> list[str]:
+    """Compare ``comparison.csv`` with the files that the stages wrote.
 
     Args:
         table: comparison.csv.
-        outputs: the workspace's runs, see :func:`workspace`.
+        outputs: the workspace's runs, see :func:`harveyseg.tracking.outputs.list_workspace`.
 
     Returns:
-        One line for each difference; a score that is absent or NaN, there or here, is one, too.
+        One line for each difference. A score that is absent or NaN, there or here, is one as well.
 
     Raises:
         HarveysegError: when the table is absent or not such a table.
@@ -209,17 +168,19 @@ def check(table: Path, outputs: Sequence[RunOutputs]) -> list[str]:
     for output in outputs:
         record = output.record
         metrics = dict(record.results)
+        parameters = record.parameters
         try:
             metrics |= output.scores()
+            parameters = output.parameters
         except HarveysegError as error:
             problems.append(str(error))
-        parameters = {name: text(value) for name, value in record.parameters.items()}
+        texts = {name: format_value(value) for name, value in parameters.items()}
         tags = {"harveyseg.data_source": record.data_source}
-        sources.append(_Source(record, TrackedRun(None, "FINISHED", record.started_ms, parameters, metrics, tags)))
+        sources.append(_Source(record, TrackedRun(None, "FINISHED", record.started_ms, texts, metrics, tags)))
         if "val/argmax_score" not in metrics:
-            problems.append(f"{output.predictions / 'metrics.json'}: val/argmax_score is absent")
-    expected = _keyed(_rendered(_frame(sources), _COMPARISON))
-    actual = _keyed(_read_csv(table))
+            problems.append(f"{output.metrics}: val/argmax_score is absent")
+    expected = _keyed(_rendered(_frame(sources)[_COMPARISON]))
+    actual = _keyed(_read_comparison(table))
     for key in expected.keys() | actual.keys():
         where = f"{table}: {' '.join(key).strip()}"
         if key not in actual:
@@ -237,7 +198,7 @@ def check(table: Path, outputs: Sequence[RunOutputs]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Source:
-    """One row's origin: MLflow's view of a run, or for a check the stages' own."""
+    """One row's origin: a run as MLflow holds it or, to verify a table, as the stages' files say."""
 
     record: RunRecord
     run: TrackedRun | None
@@ -250,7 +211,7 @@ def _frame(sources: Sequence[_Source]) -> pd.DataFrame:
     for model in dict.fromkeys(source.record.model for source in trained):
         folds = sorted((s for s in trained if s.record.model == model), key=lambda source: source.record.fold or 0)
         fold_rows = [_row(source, str(source.record.fold)) for source in folds]
-        rows += [*fold_rows, _mean(fold_rows) | _left_out([source.run for source in folds])]
+        rows += [*fold_rows, _mean(fold_rows) | _skipped_note([source.run for source in folds])]
         if len(fold_rows) > 1:
             rows.append(_spread(fold_rows))
         if empty is None:
@@ -278,11 +239,14 @@ def _cells(run: TrackedRun) -> dict[str, Cell]:
         "metrics": run.metrics,
         "parameters": run.parameters,
         "tags": run.tags,
+        "computed": {},
     }
     cells: dict[str, Cell] = {}
     for name, column in _COLUMNS.items():
         value = origin[column.source].get(column.key)
         cells[name] = value if value is None or column.format is None else float(value)
+    if {"val/score", "val/all_empty_score"} <= run.metrics.keys():
+        cells["gain_over_empty"] = run.metrics["val/score"] - run.metrics["val/all_empty_score"]
     return cells
 
 
@@ -298,7 +262,7 @@ def _mean(folds: Sequence[dict[str, Cell]]) -> dict[str, Cell]:
     return row
 
 
-def _left_out(runs: Sequence[TrackedRun | None]) -> dict[str, Cell]:
+def _skipped_note(runs: Sequence[TrackedRun | None]) -> dict[str, Cell]:
     """A note of how many bad files the runs' data lack."""
     counts = {run.parameters[SKIPPED] for run in runs if run is not None and SKIPPED in run.parameters}
     files = " or ".join(sorted(counts, key=int))
@@ -315,15 +279,15 @@ def _spread(folds: Sequence[dict[str, Cell]]) -> dict[str, Cell]:
 
 
 def _empty_row(runs: Sequence[TrackedRun | None]) -> dict[str, Cell] | None:
-    """Scores of predicting nothing, as logged with one model's folds (it is the same for every model)."""
+    """Scores of submitting nothing, as logged with one model's folds (they are the same for every model)."""
     row: dict[str, Cell] = {"model": EMPTY, "fold": ""}
-    for part in ("val", "test"):
-        numbers = [
-            run.metrics[key] for run in runs if run is not None and (key := f"{part}/all_empty_score") in run.metrics
-        ]
-        if len(numbers) == len(runs):
-            row[f"{part}_score"] = math.fsum(numbers) / len(numbers)
-    return row if "val_argmax_score" in row else None
+    for split in ("val", "test"):
+        key = f"{split}/all_empty_score"
+        scores = [run.metrics[key] for run in runs if run is not None and key in run.metrics]
+        if len(scores) == len(runs):
+            baseline = math.fsum(scores) / len(scores)
+            row |= {f"{split}_score": baseline, f"{split}_argmax_score": baseline}
+    return row | {"gain_over_empty": 0.0} if "val_score" in row else None
 
 
 def _typed(rows: Sequence[Mapping[str, Cell]], columns: Sequence[str]) -> pd.DataFrame:
@@ -338,36 +302,31 @@ def _typed(rows: Sequence[Mapping[str, Cell]], columns: Sequence[str]) -> pd.Dat
     return pd.DataFrame(data, columns=list(columns))
 
 
-def _rendered(frame: pd.DataFrame, columns: Sequence[str]) -> list[list[str]]:
-    """Header and rows as text with fixed decimals."""
-    cells = []
-    for name in columns:
-        column = _COLUMNS.get(name)
+def _rendered(frame: pd.DataFrame) -> pd.DataFrame:
+    """All cells as text with fixed decimals."""
+    cells = {}
+    for name in frame.columns:
+        formatted = _COLUMNS[name].format if name in _COLUMNS else None
         values = frame[name].tolist()
-        if column is not None and (form := column.format) is not None:
-            cells.append(["" if math.isnan(value) else form(float(value)) for value in values])
+        if formatted is None:
+            cells[name] = [str(value) for value in values]
         else:
-            cells.append([str(value) for value in values])
-    return [list(columns), *(list(row) for row in zip(*cells, strict=True))]
+            cells[name] = ["" if math.isnan(value) else formatted(float(value)) for value in values]
+    return pd.DataFrame(cells, dtype="str")
 
 
-def _csv(rows: Sequence[Sequence[str]]) -> str:
-    text_file = io.StringIO()
-    csv.writer(text_file, lineterminator="\n").writerows(rows)
-    return text_file.getvalue()
+def _csv(cells: pd.DataFrame) -> str:
+    return cells.to_csv(index=False, lineterminator="\n")
 
 
-def _read_csv(path: Path) -> list[list[str]]:
+def _read_comparison(path: Path) -> pd.DataFrame:
     remedy = "Run `harveyseg table`."
-    try:
-        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
-    except FileNotFoundError:
-        raise HarveysegError(f"{path}: no such file. {remedy}") from None
-    if not rows or rows[0] != _COMPARISON or any(len(row) != len(_COMPARISON) for row in rows):
+    cells = read_table(path, dict.fromkeys(_COMPARISON, str), remedy)
+    if list(cells.columns) != _COMPARISON:
         raise HarveysegError(f"{path}: not a comparison table of this version. {remedy}")
-    return rows
+    return cells
 
 
-def _keyed(rows: Sequence[Sequence[str]]) -> dict[tuple[str, str], dict[str, str]]:
-    header, *body = rows
-    return {(row[0], row[1]): dict(zip(header, row, strict=True)) for row in body}
+def _keyed(cells: pd.DataFrame) -> dict[tuple[str, str], dict[str, str]]:
+    rows = [{str(name): str(cell) for name, cell in row.items()} for row in cells.to_dict("records")]
+    return {(row["model"], row["fold"]): row for row in rows}

@@ -1,0 +1,440 @@
+"""Making a run in MLflow equal to the files that the stages write.
+
+The files are the truth, MLflow is a copy to look at and to make tables from. One function, :func:`mirror`, sends what
+the copy lacks: after each epoch, after each stage, and by ``harveyseg sync`` where a tracker missed something. Doing it
+twice sends nothing more.
+"""
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil  # type: ignore[import-untyped]
+
+from harveyseg.errors import raise_problems
+from harveyseg.files import sha256
+from harveyseg.record import RunRecord, format_value
+from harveyseg.tracking.client import Tracker
+from harveyseg.tracking.outputs import MAX_NAME, MODEL_FOLDER, WEIGHTS_FILE, Artifact, RunState, check_metrics
+from harveyseg.tracking.query import (
+    ENVIRONMENT_PREFIX,
+    EPOCH_PREFIX,
+    EVALUATION_TAG,
+    EXPERIMENT,
+    KIND,
+    STAGE_KEY,
+    UID,
+    list_artifacts,
+    runs_of_training,
+    select_run,
+)
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+    from mlflow.entities import Run as MlflowRun
+    from mlflow.tracking import MlflowClient
+
+RESTORED = "restored"
+"""The tag of a run that was made from files, not while it was computed."""
+PIPELINE = "harveyseg.pipeline"
+"""The tag to group runs by: the same for all runs of one ``dvc repro`` or ``dvc exp run``."""
+_PROCESS = "harveyseg.process"
+_ARTIFACTS = "harveyseg.artifacts"
+"""A tag with the start of each sent file's SHA-256, so that a changed file is found without a download."""
+_DIGEST_LENGTH = 16
+
+_EPOCH_MARK = EPOCH_PREFIX + "train_loss"
+"""Every epoch has it, and it is sent last of an epoch: its steps tell which epochs are complete."""
+
+_MAX_PARAMETER = 6000
+_MAX_TAG = 8000
+_MAX_DATASET_DIGEST = 32
+_CLOCK_TOLERANCE_SECONDS = 5.0
+"""A process's start time is computed from the boot time, which a clock adjustment moves."""
+
+
+@dataclass
+class _Copy:
+    """A run as MLflow holds it."""
+
+    run: "MlflowRun"
+    news: list[str] = field(default_factory=list)
+    """Why the run was created, if it was, except by the training itself."""
+    epochs: set[int] = field(default_factory=set)
+    others: list[str] = field(default_factory=list)
+    """The ids of the training's runs for other evaluations."""
+
+
+def mirror(tracker: Tracker, state: RunState) -> str | None:
+    """Make a run in MLflow equal to ``state``: parameters, tags, metrics, curves, artifacts, data set and status.
+
+    A run that is unknown by id and by uid is imported with its own times and the tag ``restored``. A run that holds
+    another evaluation is left as it is, and this evaluation gets a run of its own. Metrics that differ are logged
+    again; files that are absent or have changed are sent.
+
+    Args:
+        tracker: where to.
+        state: all that the run shall hold. What it does not name is left as it is.
+
+    Returns:
+        One line that says what was sent; None when nothing was, or when the tracker has failed.
+
+    Raises:
+        HarveysegError: before anything is sent, for NaN, infinity and what MLflow would cut; and when a required
+            tracker fails.
+        FileNotFoundError: when an artifact is absent.
+    """
+    record = state.record
+    _check_lengths(state)
+    metrics = check_metrics({**record.results, **state.metrics}, f"the results of {record.name}")
+    epochs = _epoch_values(state.history)
+    digests = {artifact: sha256(artifact.path)[:_DIGEST_LENGTH] for artifact in state.artifacts}
+
+    def send(client: "MlflowClient") -> str | None:
+        copy = tracker.running.get(record.uid) if state.status == "RUNNING" else None
+        if copy is None:
+            copy = _claim(tracker, client, state)
+        news = list(copy.news)
+        missing = {step: values for step, values in epochs.items() if step not in copy.epochs}
+        changed = _changed_metrics(client, copy.run, metrics, record.ended_ms or record.started_ms)
+        _send_batch(client, copy.run, state, [*changed, *(value for values in missing.values() for value in values)])
+        news += [f"{len(missing)} epochs"] if missing else []
+        news += [f"{len(changed)} values"] if changed else []
+        _send_dataset(client, copy.run, record)
+        sent = _send_artifacts(client, copy, digests)
+        news += [f"{sent} files"] if sent else []
+        news += _send_status(client, copy, state)
+        if state.status == "RUNNING":
+            run = copy.run if record.uid in tracker.running else client.get_run(copy.run.info.run_id)
+            tracker.running[record.uid] = _Copy(run, epochs=copy.epochs | missing.keys())
+        return f"{record.name}: {', '.join(news)}" if news else None
+
+    return tracker.attempt(send)
+
+
+def mirror_all(tracker: Tracker, states: Sequence[RunState]) -> list[str]:
+    """Mirror finished runs, and close runs whose process died.
+
+    Returns:
+        One line for each run that lacked something.
+
+    Raises:
+        HarveysegError: see :func:`mirror`.
+    """
+    closed = close_abandoned(tracker)
+    lines = [mirror(tracker, state) for state in states]
+    return [*(f"{name}: RUNNING -> KILLED" for name in closed), *(line for line in lines if line)]
+
+
+@contextmanager
+def show_running(tracker: Tracker, record: RunRecord) -> Iterator[str | None]:
+    """Show a run as RUNNING in MLflow while the ``with`` block computes it.
+
+    The block's last :func:`mirror` makes it FINISHED. A block that is left early makes it KILLED (Ctrl-C, SIGTERM,
+    ``SystemExit``) or FAILED (any other exception).
+
+    Args:
+        tracker: where to.
+        record: the run; a training that continues has the ``run_id`` of before, which is used again where it is known.
+
+    Yields:
+        MLflow's id of the run; the record's ``run_id`` when the tracker cannot be reached.
+
+    Raises:
+        HarveysegError: see :func:`mirror`.
+    """
+    mirror(tracker, RunState(record, "RUNNING"))
+    copy = tracker.running.get(record.uid)
+    run_id = record.run_id if copy is None else str(copy.run.info.run_id)
+    monitor = _start_monitor(tracker, run_id) if tracker.params.system_metrics and tracker.alive else None
+    status: Any = None
+    try:
+        yield run_id
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
+        raise
+    except BaseException:
+        status = "FAILED"
+        raise
+    finally:
+        tracker.running.pop(record.uid, None)
+        if monitor is not None:
+            tracker.attempt(lambda _: monitor.finish())
+        if status is not None:
+            mirror(tracker, RunState(record.model_copy(update={"run_id": run_id, "results": {}}), status))
+
+
+def close_abandoned(tracker: Tracker, stage_key: str | None = None) -> list[str]:
+    """Close, as KILLED, the runs whose process died without closing them.
+
+    Only processes of this machine can be known to be dead. A training that continues from its checkpoint takes its run
+    up again.
+
+    Args:
+        tracker: where to.
+        stage_key: only runs of this key.
+
+    Returns:
+        The names of the closed runs.
+
+    Raises:
+        HarveysegError: when a required tracker fails.
+    """
+    condition = "attributes.status = 'RUNNING'"
+    if stage_key is not None:
+        condition += f" AND tags.`{STAGE_KEY}` = '{stage_key}'"
+
+    def close(client: "MlflowClient") -> list[str]:
+        dead = [run for run in tracker.search(client, condition) if _is_dead(run.data.tags.get(_PROCESS, ""))]
+        for run in dead:
+            epochs = client.get_metric_history(run.info.run_id, _EPOCH_MARK)
+            last_sign = max((epoch.timestamp for epoch in epochs), default=run.info.start_time)
+            client.set_terminated(run.info.run_id, "KILLED", last_sign)
+        return [str(run.info.run_name) for run in dead]
+
+    return tracker.attempt(close) or []
+
+
+def _claim(tracker: Tracker, client: "MlflowClient", state: RunState) -> _Copy:
+    """Find the run of this record and evaluation, or create it. The only part that needs the lock."""
+    record = state.record
+    with tracker.locked():
+        runs = runs_of_training(tracker, client, record)
+        run = select_run(runs, record.run_id, state.evaluation)
+        copy = _Copy(_create(tracker, client, state, runs) if run is None else run)
+        if run is not None and len(state.evaluation) > len(run.data.tags.get(EVALUATION_TAG, "")):
+            client.set_tag(run.info.run_id, EVALUATION_TAG, state.evaluation)
+    copy.others = [other.info.run_id for other in runs if other is not run]
+    if run is not None:
+        copy.epochs = {metric.step for metric in client.get_metric_history(run.info.run_id, _EPOCH_MARK)}
+    elif state.status != "RUNNING":
+        copy.news = ["a run of its own for this evaluation" if runs else "imported"]
+    return copy
+
+
+def _create(tracker: Tracker, client: "MlflowClient", state: RunState, others: Sequence["MlflowRun"]) -> "MlflowRun":
+    tags = _tags(state) | {"mlflow.source.name": Path(sys.argv[0]).name}
+    if state.status == "RUNNING":
+        tags["mlflow.user"] = psutil.Process().username()  # for a team's server; an import does not know it
+    elif not others:
+        tags[RESTORED] = "true"
+    record = state.record
+    return client.create_run(tracker.experiment_id, start_time=record.started_ms, tags=tags, run_name=record.name)
+
+
+def _tags(state: RunState) -> dict[str, str]:
+    record = state.record
+    tags = {
+        UID: record.uid,
+        KIND: record.kind,
+        STAGE_KEY: record.stage_key,
+        EVALUATION_TAG: state.evaluation or None,
+        EXPERIMENT: record.experiment,
+        "harveyseg.model": record.model,
+        "harveyseg.fold": record.fold,
+        "harveyseg.data_source": record.data_source,
+        "harveyseg.data_hash": record.data_hash,
+        "harveyseg.split_hash": record.split_hash,
+        "harveyseg.git_commit": record.git_commit,
+        "harveyseg.git_dirty": record.git_dirty,
+        "harveyseg.device": record.device,
+        "mlflow.source.git.commit": record.git_commit,
+        **{f"{ENVIRONMENT_PREFIX}{name}": value for name, value in record.environment.items()},
+    }
+    if state.status == "RUNNING":
+        tags |= {_PROCESS: _this_process(), PIPELINE: _pipeline(record.experiment)}
+    return {name: format_value(value) for name, value in tags.items() if value is not None}
+
+
+def _parameters(state: RunState) -> dict[str, str]:
+    return {name: format_value(value) for name, value in {**state.record.parameters, **state.settings}.items()}
+
+
+def _send_batch(client: "MlflowClient", run: "MlflowRun", state: RunState, metrics: Sequence["Metric"]) -> None:
+    """Send metrics, missing parameters and differing tags in one request (MLflow splits it above 1000 values)."""
+    from mlflow.entities import Param, RunTag
+
+    tags = {name: value for name, value in _tags(state).items() if run.data.tags.get(name) != value}
+    if state.evaluation != "" and len(state.evaluation) <= len(run.data.tags.get(EVALUATION_TAG, "")):
+        tags.pop(EVALUATION_TAG, None)  # an evaluation whose post-processing MLflow already has
+    parameters = {name: value for name, value in _parameters(state).items() if name not in run.data.params}
+    if metrics or tags or parameters:
+        client.log_batch(
+            run.info.run_id,
+            metrics=metrics,
+            params=[Param(*item) for item in parameters.items()],
+            tags=[RunTag(*item) for item in tags.items()],
+        )
+
+
+def _changed_metrics(
+    client: "MlflowClient", run: "MlflowRun", metrics: Mapping[str, float], at_ms: int
+) -> list["Metric"]:
+    """The metrics that the run lacks or holds otherwise."""
+    from mlflow.entities import Metric
+
+    stored = run.data.metrics
+    changed = []
+    for name, value in metrics.items():
+        if stored.get(name) == value:
+            continue
+        time_ms = at_ms
+        if name in stored:
+            # Of several values at one step MLflow shows the one with the latest time.
+            history = client.get_metric_history(run.info.run_id, name)
+            time_ms = max(at_ms, *(metric.timestamp + 1 for metric in history))
+        changed.append(Metric(name, value, time_ms, 0))
+    return changed
+
+
+def _epoch_values(rows: Sequence[Mapping[str, float]]) -> dict[int, list["Metric"]]:
+    """The curves' values of each epoch.
+
+    Raises:
+        HarveysegError: for NaN and infinity.
+    """
+    from mlflow.entities import Metric
+
+    epochs = {}
+    for row in rows:
+        epoch = round(row["epoch"])
+        curves = {f"{EPOCH_PREFIX}{name}": value for name, value in row.items() if name not in ("epoch", "time_ms")}
+        values = check_metrics(curves, f"epoch {epoch}")
+        values[_EPOCH_MARK] = values.pop(_EPOCH_MARK)  # to the end
+        epochs[epoch] = [Metric(name, value, round(row["time_ms"]), epoch) for name, value in values.items()]
+    return epochs
+
+
+def _send_dataset(client: "MlflowClient", run: "MlflowRun", record: RunRecord) -> None:
+    """Name the data of a training, as an MLflow dataset."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    if record.kind != "train" or (run.inputs is not None and run.inputs.dataset_inputs):
+        return
+    dataset = Dataset(
+        name=f"{record.data_source}, fold {record.fold} held out",
+        digest=record.data_hash[:_MAX_DATASET_DIGEST],
+        source_type="harveyseg",
+        source=json.dumps({"source": "data/cache/train"}),
+    )
+    client.log_inputs(run.info.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+
+
+def _send_artifacts(client: "MlflowClient", copy: _Copy, digests: Mapping[Artifact, str]) -> int:
+    """Send the files that are absent or have changed; returns how many. Weights are stored once per training."""
+    run_id = copy.run.info.run_id
+    sent = _sent_digests(copy.run)
+    present = list_artifacts(client, run_id, {artifact.folder for artifact in digests})
+    weights = f"{MODEL_FOLDER}/{WEIGHTS_FILE}"
+    count = 0
+    for artifact, digest in digests.items():
+        if artifact.name in present and sent.get(artifact.name) == digest:
+            continue
+        if artifact.name == weights and any(
+            weights in list_artifacts(client, other, {MODEL_FOLDER}) for other in copy.others
+        ):
+            continue
+        client.log_artifact(run_id, str(artifact.path), artifact.folder)
+        sent[artifact.name] = digest
+        client.set_tag(run_id, _ARTIFACTS, json.dumps(sent, sort_keys=True))  # each time: the next upload may fail
+        count += 1
+    return count
+
+
+def _sent_digests(run: "MlflowRun") -> dict[str, str]:
+    try:
+        return dict(json.loads(run.data.tags.get(_ARTIFACTS, "{}")))
+    except ValueError:  # cut or edited: everything is sent again
+        return {}
+
+
+def _send_status(client: "MlflowClient", copy: _Copy, state: RunState) -> list[str]:
+    """Set the status, last of all, so that a run that is FINISHED is complete."""
+    run_id = copy.run.info.run_id
+    before = copy.run.info.status
+    if before == state.status:
+        return []
+    if state.status == "RUNNING":
+        client.update_run(run_id, status="RUNNING")
+    elif state.status == "FINISHED":
+        client.set_terminated(run_id, "FINISHED", state.record.ended_ms or state.record.started_ms)
+    else:
+        client.set_terminated(run_id, state.status, time.time_ns() // 1_000_000)
+    return [] if copy.news else [f"{before} -> {state.status}"]
+
+
+def _check_lengths(state: RunState) -> None:
+    """MLflow cuts a long parameter or tag silently."""
+    parameters = _parameters(state)
+    tags = _tags(state)
+    problems = [
+        f"{kind} {name}: {len(value)} characters, MLflow keeps {limit}"
+        for kind, limit, values in (("parameter", _MAX_PARAMETER, parameters), ("tag", _MAX_TAG, tags))
+        for name, value in values.items()
+        if len(value) > limit
+    ]
+    problems += [
+        f"{name[:40]}...: a name of {len(name)} characters, MLflow takes {MAX_NAME}"
+        for name in (*parameters, *tags)
+        if len(name) > MAX_NAME
+    ]
+    raise_problems(problems, f"the run {state.record.name}", "Shorten that setting in params.yaml.")
+
+
+def _start_monitor(tracker: Tracker, run_id: str | None) -> Any:
+    def start(_: "MlflowClient") -> Any:
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+        from mlflow.tracking import set_tracking_uri
+
+        set_tracking_uri(tracker.uri)  # the monitor makes a client of its own
+        monitor = SystemMetricsMonitor(run_id, resume_logging=True)  # type: ignore[no-untyped-call]
+        monitor.start()  # type: ignore[no-untyped-call]
+        return monitor
+
+    return tracker.attempt(start)
+
+
+def _pipeline(experiment: str | None) -> str:
+    """Which pipeline invocation this is: ``HARVEYSEG_PIPELINE``, else named by the ``dvc`` process above this one.
+
+    A queue's worker runs several experiments, hence the experiment's name in it.
+    """
+    if named := os.environ.get("HARVEYSEG_PIPELINE"):
+        return named
+    process = psutil.Process()
+    process = next((ancestor for ancestor in process.parents() if _is_dvc(ancestor)), process)
+    started = time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime(process.create_time()))
+    return f"{experiment or 'repro'} {started} {socket.gethostname()} {process.pid}"
+
+
+def _is_dvc(process: psutil.Process) -> bool:
+    try:
+        command = process.cmdline()
+    except psutil.Error:  # another user's process, or one that has just ended
+        return False
+    return any(Path(part).name in ("dvc", "dvc.exe") for part in command[:2]) or command[1:3] == ["-m", "dvc"]
+
+
+def _this_process() -> str:
+    process = psutil.Process()
+    return f"{socket.gethostname()} {process.pid} {process.create_time()}"
+
+
+def _is_dead(process: str) -> bool:
+    """Whether a process, named as by :func:`_this_process`, is known to have ended."""
+    try:
+        host, pid, started = process.split(" ")
+        if host != socket.gethostname():
+            return False
+        return bool(abs(psutil.Process(int(pid)).create_time() - float(started)) > _CLOCK_TOLERANCE_SECONDS)
+    except psutil.NoSuchProcess:
+        return True
+    except ValueError:  # a run without the tag was not made here
+        return False

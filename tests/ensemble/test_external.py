@@ -24,7 +24,9 @@ from harveyseg.inference.probabilities import argmax_map, read_probabilities, wr
 from harveyseg.models import build
 from harveyseg.record import RunRecord, write_run
 from harveyseg.score import confusion, image_scores
-from harveyseg.tracking.client import MODEL_FOLDER, Tracker, TrackingParams, open_tracker
+from harveyseg.tracking.client import Tracker, TrackingParams, open_tracker
+from harveyseg.tracking.mirror import mirror, show_running
+from harveyseg.tracking.outputs import RunOutputs, RunState
 
 PARAMS = InferenceParams(batch_size=2, threads=1, device="cpu", precision="fp32")
 FOLDS = (0, 1)
@@ -70,10 +72,14 @@ def train(tracker: Tracker, folder: Path, record: RunRecord, size: int = 64, see
     state = build(SPEC, None).state_dict()
     state = {name: value * 4 for name, value in state.items()}  # so that it is sure of something
     save_network(folder / "weights.safetensors", state, SPEC, MEAN, STD, (size, size))
-    with tracker.run(record) as run:
-        run.log_artifacts([folder / "weights.safetensors"], MODEL_FOLDER)
-    assert run.id is not None
-    return run.id
+    return finish(tracker, RunOutputs(record, folder).state())
+
+
+def finish(tracker: Tracker, state: RunState) -> str:
+    with show_running(tracker, state.record) as run_id:
+        mirror(tracker, state)
+    assert run_id is not None
+    return run_id
 
 
 @pytest.fixture
@@ -187,14 +193,13 @@ def test_every_reason_to_refuse_is_listed_at_once(tmp_path: Path, tracker: Track
     twice = [train(tracker, folder, a_record(model="twice", fold=fold)) for fold in (0, 1, 1)]
     outside = train(tracker, folder, a_record(model="outside", fold=4))
     own = train(tracker, folder, a_record(model="own", uid="own-0"))
-    with tracker.run(a_record(kind="ensemble", model="ensemble", fold=None)) as ensemble:
-        pass
-    with tracker.run(a_record(model="bare")) as bare:
-        pass
-    with pytest.raises(RuntimeError), tracker.run(a_record(model="failed")) as failed:
+    ensemble = finish(tracker, RunState(a_record(kind="ensemble", model="ensemble", fold=None)))
+    bare = finish(tracker, RunState(a_record(model="bare")))
+    with pytest.raises(RuntimeError), show_running(tracker, a_record(model="failed")) as failed:
         raise RuntimeError
-    parent = MlflowClient(tracking_uri=tracker.uri).get_run(alone).data.tags["mlflow.parentRunId"]
-    named = ["f" * 32, other, alone, *twice, outside, own, str(ensemble.id), str(bare.id), str(failed.id), parent]
+    path = train(tracker, folder, a_record(model="../../outside"))
+    foreign = MlflowClient(tracking_uri=tracker.uri).create_run("0").info.run_id
+    named = ["f" * 32, other, alone, *twice, outside, own, ensemble, bare, str(failed), path, foreign]
     with pytest.raises(HarveysegError) as caught:
         find_external_models(named, tracker, members)
     expected = {
@@ -209,9 +214,10 @@ def test_every_reason_to_refuse_is_listed_at_once(tmp_path: Path, tracker: Track
         f"{outside} (outside-f4): fold 1 of the same model is not among the runs",
         f"{own} (own-f0): is unet-0 of this workspace",
         f"{own} (own-f0): fold 1 of the same model is not among the runs",
-        f"{ensemble.id}: is not a training, but ensemble",
-        f"{bare.id}: MLflow does not have its weights; run `harveyseg sync` in the workspace that trained it",
-        f"{failed.id}: the training is FAILED, not FINISHED",
-        f"{parent}: is not a training, but pipeline",
+        f"{ensemble}: is not a training, but ensemble",
+        f"{bare}: MLflow does not have its weights; run `harveyseg sync` in the workspace that trained it",
+        f"{failed}: the training is FAILED, not FINISHED",
+        f"{path}: the tag harveyseg.model is '../../outside', which is not a model's name",
+        f"{foreign}: is not a training, but not of this project",
     }
     assert set(caught.value.problems) == expected

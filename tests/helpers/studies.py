@@ -5,7 +5,9 @@ from pathlib import Path
 from harveyseg.reproduction.export import StudyRun
 from harveyseg.reproduction.studies import StudyRecipe, study_tags
 from harveyseg.reproduction.tables import Variant
-from harveyseg.tracking.client import Tracker, sync
+from harveyseg.tracking.client import Tracker
+from harveyseg.tracking.mirror import mirror
+from harveyseg.tracking.query import tag_runs
 from helpers.records import START_MS, make_record, write_outputs
 
 
@@ -20,7 +22,7 @@ def log_trial(
     at: int = 0,
 ) -> None:
     """A finished trial in MLflow: a training on each fold with that score, tagged."""
-    records = []
+    outputs = []
     for fold, score in enumerate(scores):
         parameters = {
             "train.seed": seed,
@@ -32,9 +34,9 @@ def log_trial(
         # Of 9.6 classes per photo none is claimed where the score is that of an empty file.
         values |= {"val/false_positive_classes": 1.0, "val/missed_classes": 9.6 if score == 0.6 else 6.0}
         folder = root / f"{study}-{variant.replace(' ', '')}-{seed}-{at}-{fold}"
-        sync(tracker, [write_outputs(folder, record, values)])
-        records.append(record)
-    tracker.tag(records, study_tags(study, recipe, variant))
+        outputs.append(write_outputs(folder, record, values))
+        mirror(tracker, outputs[fold].state())
+    tag_runs(tracker, outputs, study_tags(study, recipe, variant))
 
 
 def make_variant(label: str, *scores: float, **metrics: float) -> Variant:

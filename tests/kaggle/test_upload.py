@@ -18,6 +18,8 @@ from harveyseg.files import sha256, write_json
 from harveyseg.kaggle.upload import SubmissionFile, prepare, submit
 from harveyseg.record import RunRecord, write_run
 from harveyseg.tracking.client import TrackingParams, open_tracker
+from harveyseg.tracking.outputs import RunState, locate_outputs
+from harveyseg.tracking.query import find_runs
 from helpers.kaggle_server import COMPETITION, LIMIT, SIGNATURE, TOKEN, Answer, Kaggle
 
 
@@ -71,11 +73,11 @@ def untracked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, floa
     """What would be logged to MLflow, which takes seconds to start."""
     logged: list[tuple[str, dict[str, float]]] = []
 
-    class Tracker:
-        def add_results(self, record: RunRecord, metrics: dict[str, float]) -> None:
-            logged.append((record.uid, dict(metrics)))
+    def mirror(tracker: None, state: RunState) -> None:
+        logged.append((state.record.uid, dict(state.metrics)))
 
-    monkeypatch.setattr("harveyseg.tracking.client.open_tracker", lambda params: Tracker())
+    monkeypatch.setattr("harveyseg.tracking.client.open_tracker", lambda params: None)
+    monkeypatch.setattr("harveyseg.tracking.mirror.mirror", mirror)
     return logged
 
 
@@ -114,7 +116,8 @@ def test_the_score_gets_to_the_run_of_the_ensemble_and_of_the_model(
     assert upload(monkeypatch, capsys, "--model", "unet", "--message", "plain")[0] == 0
     assert kaggle.submissions[0]["description"].startswith("plain [")
     records = [record("ensemble", None), record("unet", 0), record("other", 0)]
-    ensemble, unet, other = open_tracker(TrackingParams(), project).find(records)
+    outputs = [locate_outputs(each, project / "data") for each in records]
+    ensemble, unet, other = find_runs(open_tracker(TrackingParams(), project), outputs)
     assert other is None
     for run in (ensemble, unet):
         assert run is not None
@@ -141,8 +144,9 @@ def test_sync_logs_the_scores_that_mlflow_misses(
     monkeypatch.chdir(project)
     status, out, _ = upload(monkeypatch, capsys, command="sync")
     assert status == 0
-    assert "ensemble: kaggle/private_score, kaggle/public_score" in out
-    (run,) = open_tracker(TrackingParams(), project).find([record("ensemble", None)])
+    assert "ensemble: imported, 2 values" in out
+    outputs = [locate_outputs(record("ensemble", None), project / "data")]
+    (run,) = find_runs(open_tracker(TrackingParams(), project), outputs)
     assert run is not None
     assert run.metrics == SCORES
     assert upload(monkeypatch, capsys, command="sync")[1] == "MLflow has everything.\n"

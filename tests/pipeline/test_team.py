@@ -246,7 +246,7 @@ def only_bobs_new_model_is_trained_although_the_server_is_away(team: Team, bob: 
     printed = bob.block("share", ok=False, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
     after_training = {"evaluate@narrow_unet-0", "ensemble", "postprocess", "compare"}
     assert stages_run(printed) == {"code", "train@narrow_unet-0"} | after_training
-    assert documented("going on WITHOUT tracking") in printed
+    assert documented("Continuing WITHOUT tracking") in printed
     assert re.search(
         r"^error: MLflow at \S+ cannot be used: .*Connection refused\n.*MLFLOW_TRACKING_URI", printed, re.M
     )

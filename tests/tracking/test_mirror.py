@@ -369,7 +369,7 @@ def test_absent_and_changed_files_are_sent_and_no_others(
 
 
 def evaluated(folder: Path, record: RunRecord, evaluation: str, score: float) -> RunOutputs:
-    values = {"evaluation": evaluation, "inference.tta": evaluation, "val/argmax_score": score}
+    values: dict[str, float | str] = {"evaluation": evaluation, "inference.tta": evaluation, "val/argmax_score": score}
     output = write_outputs(folder, record, values)
     (output.folder / "weights.safetensors").write_bytes(b"weights")
     return replace(output, postprocess=folder / "postprocess")

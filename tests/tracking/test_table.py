@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,18 @@ from mlflow.tracking import MlflowClient
 
 from harveyseg.errors import HarveysegError
 from harveyseg.files import write_json
-from harveyseg.record import RunRecord
-from harveyseg.tracking.client import RunOutputs, Tracker, TrackingParams, open_tracker, sync
-from harveyseg.tracking.table import EMPTY, all_runs, check, comparison, markdown, workspace, write_table
+from harveyseg.tracking.client import Tracker, TrackingParams, open_tracker
+from harveyseg.tracking.mirror import mirror, mirror_all, show_running
+from harveyseg.tracking.outputs import RunOutputs, RunState, list_workspace
+from harveyseg.tracking.query import find_all_runs
+from harveyseg.tracking.table import (
+    EMPTY,
+    all_runs_table,
+    comparison_table,
+    table_markdown,
+    verify_table,
+    write_table,
+)
 from helpers.paths import ROOT
 from helpers.records import make_record, write_outputs
 
@@ -52,22 +62,22 @@ def write_workspace(root: Path) -> list[RunOutputs]:
     write_outputs(
         root / "data", ensemble, {"val/argmax_score": 0.8, "val/all_empty_score": 0.6, "test/argmax_score": 0.79}
     )
-    return workspace(root / "params.yaml", root / "data")
+    return list_workspace(root / "params.yaml", root / "data")
 
 
-def records(outputs: list[RunOutputs]) -> list[RunRecord]:
-    return [output.record for output in outputs]
+def log(tracker: Tracker, outputs: list[RunOutputs]) -> None:
+    mirror_all(tracker, [output.state() for output in outputs])
 
 
 def make_table(tracker: Tracker, outputs: list[RunOutputs], folder: Path) -> list[dict[str, str]]:
-    write_table(comparison(tracker, records(outputs)), folder)
+    write_table(comparison_table(tracker, outputs), folder)
     with (folder / "comparison.csv").open(newline="") as opened:
         return list(csv.DictReader(opened))
 
 
 def test_rows_order_means_and_decimals(tracker: Tracker, project: Path) -> None:
     outputs = write_workspace(project)
-    sync(tracker, list(reversed(outputs)))  # the order of logging must not show
+    log(tracker, list(reversed(outputs)))  # the order of logging must not show
     rows = make_table(tracker, outputs, project / "reports")
     assert [(row["model"], row["fold"], row["val_argmax_score"], row["test_argmax_score"]) for row in rows] == [
         ("unet", "0", "0.60000", "0.59000"),
@@ -82,12 +92,15 @@ def test_rows_order_means_and_decimals(tracker: Tracker, project: Path) -> None:
         (EMPTY, "", "0.60000", "0.59000"),
     ]
     first = rows[0]
+    assert list(first)[:5] == ["model", "fold", "val_score", "val_argmax_score", "gain_over_empty"]
     assert first == {
         "model": "unet",
         "fold": "0",
-        "val_argmax_score": "0.60000",
-        "val_nested_argmax_score": "",
         "val_score": "",
+        "val_argmax_score": "0.60000",
+        "gain_over_empty": "",
+        "val_nested_argmax_score": "",
+        "val_macro_dice": "",
         "val_argmax_macro_dice": "0.30000",
         "val_miou": "0.15000",
         "val_pixel_accuracy": "0.92500",
@@ -105,6 +118,8 @@ def test_rows_order_means_and_decimals(tracker: Tracker, project: Path) -> None:
         "size": "128 x 128",
         "parameters": "1234",
         "encoder_weights": "",
+        "tta": "",
+        "postprocess": "",
         "data_source": "demo",
         "note": "",
     }
@@ -120,7 +135,7 @@ def test_rows_order_means_and_decimals(tracker: Tracker, project: Path) -> None:
     assert len(costs) == 5
 
 
-def test_decided_scores_stand_beside_those_of_the_label_map(tracker: Tracker, project: Path) -> None:
+def test_submitted_scores_are_next_to_those_of_the_argmax_maps(tracker: Tracker, project: Path) -> None:
     outputs = write_workspace(project)
     for model, values in {"unet": (0.7, 0.8), "attention_unet": (0.6, 0.9), "ensemble": (0.85,)}.items():
         runs = [
@@ -128,23 +143,27 @@ def test_decided_scores_stand_beside_those_of_the_label_map(tracker: Tracker, pr
             for output, value in zip((one for one in outputs if one.record.model == model), values, strict=True)
         ]
         write_json(project / "data" / "postprocess" / "metrics" / f"{model}.json", {"runs": runs})
-    sync(tracker, outputs)
+    log(tracker, outputs)
     rows = make_table(tracker, outputs, project / "reports")
-    assert [(row["model"], row["fold"], row["val_score"], row["test_score"]) for row in rows] == [
-        ("unet", "0", "0.70000", "0.77000"),
-        ("unet", "1", "0.80000", "0.77000"),
-        ("unet", "mean", "0.75000", "0.77000"),
-        ("unet", "spread", "0.07071", "0.00000"),
-        ("attention_unet", "0", "0.60000", "0.77000"),
-        ("attention_unet", "1", "0.90000", "0.77000"),
-        ("attention_unet", "mean", "0.75000", "0.77000"),
-        ("attention_unet", "spread", "0.21213", "0.00000"),
-        ("ensemble", "", "0.85000", "0.77000"),
-        (EMPTY, "", "", ""),
+    assert [
+        (row["model"], row["fold"], row["val_score"], row["gain_over_empty"], row["test_score"]) for row in rows
+    ] == [
+        ("unet", "0", "0.70000", "0.12000", "0.77000"),
+        ("unet", "1", "0.80000", "0.18000", "0.77000"),
+        ("unet", "mean", "0.75000", "0.15000", "0.77000"),
+        ("unet", "spread", "0.07071", "0.04243", "0.00000"),
+        ("attention_unet", "0", "0.60000", "0.02000", "0.77000"),
+        ("attention_unet", "1", "0.90000", "0.28000", "0.77000"),
+        ("attention_unet", "mean", "0.75000", "0.15000", "0.77000"),
+        ("attention_unet", "spread", "0.21213", "0.18385", "0.00000"),
+        ("ensemble", "", "0.85000", "0.25000", "0.77000"),
+        (EMPTY, "", "0.60000", "0.00000", "0.59000"),
     ]
-    assert check(project / "reports" / "comparison.csv", outputs) == []
+    assert verify_table(project / "reports" / "comparison.csv", outputs) == []
     (project / "data" / "postprocess" / "metrics" / "ensemble.json").unlink()
-    assert [problem.partition(": ")[2] for problem in check(project / "reports" / "comparison.csv", outputs)] == [
+    differences = verify_table(project / "reports" / "comparison.csv", outputs)
+    assert [difference.partition(": ")[2] for difference in differences] == [
+        "ensemble: gain_over_empty is 0.25000, the stages' files say absent",
         "ensemble: test_score is 0.77000, the stages' files say absent",
         "ensemble: val_score is 0.85000, the stages' files say absent",
     ]
@@ -152,52 +171,48 @@ def test_decided_scores_stand_beside_those_of_the_label_map(tracker: Tracker, pr
 
 def test_same_bytes_from_a_second_empty_store(tracker: Tracker, project: Path, tmp_path: Path) -> None:
     outputs = write_workspace(project)
-    sync(tracker, outputs)
+    log(tracker, outputs)
     make_table(tracker, outputs, tmp_path / "first")
     elsewhere = tmp_path / "clone"
     second = open_tracker(TrackingParams(), elsewhere)
-    sync(second, outputs)
+    log(second, outputs)
     make_table(second, outputs, tmp_path / "second")
     for name in ("comparison.csv", "comparison.md"):
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
     text = (tmp_path / "first" / "comparison.csv").read_text()
-    assert not any(run.run_id and run.run_id in text for run in tracker.find_all())
+    assert not any(run.run_id and run.run_id in text for run in find_all_runs(tracker))
 
 
 def test_latest_run_is_not_taken(tracker: Tracker, project: Path) -> None:
     """lr 0.01, then 0.02, then 0.01 again from DVC's run cache: no new run, and the newest is the wrong one."""
     by_lr = {}
     for lr in (0.01, 0.02):
-        record = make_record(parameters={"train.lr": lr})
-        with tracker.run(record) as run:
-            run.log_metrics({"epochs": 3.0})
-        by_lr[lr] = record.model_copy(update={"run_id": run.id})
-        tracker.add_results(by_lr[lr], {"val/argmax_score": lr})
+        by_lr[lr] = RunOutputs(make_record(parameters={"train.lr": lr}), project)
+        mirror(tracker, RunState(by_lr[lr].record, metrics={"val/argmax_score": lr}))
     for lr in (0.01, 0.02, 0.01):
-        frame = comparison(tracker, [by_lr[lr]])
+        frame = comparison_table(tracker, [by_lr[lr]])
         assert frame["lr"][0] == lr
         assert frame["val_argmax_score"][0] == lr
 
 
-def test_small_learning_rate_stays_a_number(tracker: Tracker) -> None:
+def test_small_learning_rate_stays_a_number(tracker: Tracker, project: Path) -> None:
     record = make_record(parameters={"train.lr": 0.00001})
-    with tracker.run(record):
-        pass
-    frame = comparison(tracker, [record])
+    mirror(tracker, RunState(record))
+    frame = comparison_table(tracker, [RunOutputs(record, project)])
     assert frame["lr"][0] == 1e-05
     assert frame["lr"].dtype == "float64"
 
 
 def test_what_is_missing_is_shown(tracker: Tracker, project: Path) -> None:
-    scored, unscored, unknown, poisoned = (make_record(fold=fold) for fold in range(4))
-    with tracker.run(scored), tracker.run(unscored):
-        pass
-    tracker.add_results(scored, {"val/argmax_score": 0.5})
-    with pytest.raises(RuntimeError), tracker.run(poisoned) as run:
+    records = [make_record(fold=fold) for fold in range(4)]
+    scored, unscored, _, poisoned = records
+    mirror(tracker, RunState(scored, metrics={"val/argmax_score": 0.5}))
+    mirror(tracker, RunState(unscored))
+    with pytest.raises(RuntimeError), show_running(tracker, poisoned) as run_id:
         raise RuntimeError
-    assert run.id is not None
-    MlflowClient(tracking_uri=tracker.uri).log_metric(run.id, "val/argmax_score", float("nan"))
-    frame = comparison(tracker, [scored, unscored, unknown, poisoned])
+    assert run_id is not None
+    MlflowClient(tracking_uri=tracker.uri).log_metric(run_id, "val/argmax_score", float("nan"))
+    frame = comparison_table(tracker, [RunOutputs(record, project) for record in records])
     rows = {
         fold: (score, note)
         for fold, score, note in zip(frame["fold"], frame["val_argmax_score"], frame["note"], strict=True)
@@ -208,9 +223,11 @@ def test_what_is_missing_is_shown(tracker: Tracker, project: Path) -> None:
     assert "FAILED" in rows["3"][1]
     assert "val_argmax_score is NaN" in rows["3"][1]
     assert all(str(rows[fold][0]) == "nan" for fold in ("1", "2", "3", "mean"))
-    shown = markdown(frame[["model", "fold", "val_argmax_score", "note"]])
+    shown = table_markdown(frame[["model", "fold", "val_argmax_score", "val_miou", "note"]])
     assert "- unet fold 2: not in MLflow" in shown
-    assert "| unet | 0 | 0.50000 |" in shown
+    lines = [[cell.strip() for cell in line.split("|")] for line in shown.splitlines()]
+    assert lines[0] == ["", "model", "fold", "val_argmax_score", ""]  # no empty column
+    assert lines[2] == ["", "unet", "0", "0.50000", ""]
 
 
 def test_bad_files_that_were_left_out_are_noted_once(tracker: Tracker, project: Path) -> None:
@@ -218,7 +235,7 @@ def test_bad_files_that_were_left_out_are_noted_once(tracker: Tracker, project: 
     for model in ("unet", "attention_unet"):
         record = make_record(model, parameters={"data.skipped": 3})
         outputs.append(write_outputs(project / "data", record, {"val/argmax_score": 0.5, "val/all_empty_score": 0.4}))
-    sync(tracker, outputs)
+    log(tracker, outputs)
     make_table(tracker, outputs, project / "reports")
     notes = (project / "reports" / "comparison.md").read_text().partition("\n\n")[2]
     assert notes == "- unet mean, attention_unet mean: 3 bad files were left out of the data (data.on_bad: skip)\n"
@@ -226,9 +243,9 @@ def test_bad_files_that_were_left_out_are_noted_once(tracker: Tracker, project: 
 
 def test_removed_model_leaves_the_table_though_its_folder_stays(tracker: Tracker, project: Path) -> None:
     outputs = write_workspace(project)
-    sync(tracker, outputs)
+    log(tracker, outputs)
     (project / "params.yaml").write_text(PARAMS.replace("  unet:\n    network: unet\n", "", 1))
-    rest = workspace(project / "params.yaml", project / "data")
+    rest = list_workspace(project / "params.yaml", project / "data")
     assert {row["model"] for row in make_table(tracker, rest, project / "reports")} == {
         "attention_unet",
         "ensemble",
@@ -236,69 +253,50 @@ def test_removed_model_leaves_the_table_though_its_folder_stays(tracker: Tracker
     }
 
 
-def test_workspace_lists_every_missing_or_wrong_run(project: Path) -> None:
-    write_workspace(project)
-    models = project / "data" / "models"
-    (models / "unet-0" / "run.json").unlink()
-    (models / "unet-1" / "run.json").write_text("{")
-    (models / "attention_unet-0" / "run.json").write_bytes((models / "attention_unet-1" / "run.json").read_bytes())
-    with pytest.raises(HarveysegError) as caught:
-        workspace(project / "params.yaml", project / "data")
-    message = str(caught.value)
-    for part in (
-        "3 problems",
-        "unet-0/run.json: no such file",
-        "unet-1/run.json: not valid JSON",
-        "is of attention_unet-f1",
-    ):
-        assert part in message
-
-
-def test_check_finds_every_difference(tracker: Tracker, project: Path) -> None:
+def test_verification_finds_every_difference(tracker: Tracker, project: Path) -> None:
     outputs = write_workspace(project)
-    sync(tracker, outputs)
+    log(tracker, outputs)
     table = project / "reports" / "comparison.csv"
     make_table(tracker, outputs, table.parent)
-    assert check(table, outputs) == []
+    assert verify_table(table, outputs) == []
 
     good = table.read_text()
     table.write_text(good.replace("0.70000", "0.70001"))
-    (problem,) = check(table, outputs)
+    (problem,) = verify_table(table, outputs)
     assert "unet 1: val_argmax_score is 0.70001, the stages' files say 0.70000" in problem
 
     table.write_text("".join(line for line in good.splitlines(keepends=True) if not line.startswith("ensemble")))
-    assert [p.endswith("ensemble: the row is absent") for p in check(table, outputs)] == [True]
+    assert [p.endswith("ensemble: the row is absent") for p in verify_table(table, outputs)] == [True]
 
     table.write_text(good.replace(",0.01,", ",0.02,").replace("0.60000", ""))
-    assert any("val_argmax_score is absent" in problem for problem in check(table, outputs))
+    assert any("val_argmax_score is absent" in problem for problem in verify_table(table, outputs))
 
     table.write_text(good)
-    assert any("lists no such model" in problem for problem in check(table, outputs[2:]))
+    assert any("lists no such model" in problem for problem in verify_table(table, outputs[2:]))
 
-    metrics = outputs[0].predictions / "metrics.json"
+    metrics = outputs[0].metrics
     content = json.loads(metrics.read_text())
     metrics.write_text(json.dumps(content | {"val/argmax_score": float("nan")}))
-    assert any("val/argmax_score is nan" in problem for problem in check(table, outputs))
+    assert any("val/argmax_score is nan" in problem for problem in verify_table(table, outputs))
     metrics.write_text(json.dumps({key: value for key, value in content.items() if key != "val/argmax_score"}))
-    assert any("val/argmax_score is absent" in problem for problem in check(table, outputs))
+    assert any("val/argmax_score is absent" in problem for problem in verify_table(table, outputs))
     metrics.unlink()
-    assert any("no such file" in problem for problem in check(table, outputs))
+    assert any("metrics.json: val/argmax_score is absent" in problem for problem in verify_table(table, outputs))
 
     table.write_text("model,fold\nunet,0\n")
-    with pytest.raises(HarveysegError, match="not a comparison table"):
-        check(table, outputs)
+    with pytest.raises(HarveysegError, match="lacks the columns"):
+        verify_table(table, outputs)
     table.unlink()
     with pytest.raises(HarveysegError, match="no such file"):
-        check(table, outputs)
+        verify_table(table, outputs)
 
 
 def test_all_runs_are_sorted_by_experiment(tracker: Tracker) -> None:
     for experiment, fold in (("ocher-pope", 0), (None, 0), ("aged-lamb", 10), ("aged-lamb", 2)):
-        with tracker.run(make_record(fold=fold, experiment=experiment)):
-            pass
-    with pytest.raises(RuntimeError), tracker.run(make_record(experiment="ocher-pope", started_ms=1)):
+        mirror(tracker, RunState(make_record(fold=fold, experiment=experiment)))
+    with pytest.raises(RuntimeError), show_running(tracker, make_record(experiment="ocher-pope", started_ms=1)):
         raise RuntimeError
-    frame = all_runs(tracker)
+    frame = all_runs_table(tracker)
     assert list(zip(frame["experiment"], frame["fold"], frame["status"], strict=True)) == [
         ("", "0", "FINISHED"),
         ("aged-lamb", "2", "FINISHED"),
@@ -306,7 +304,7 @@ def test_all_runs_are_sorted_by_experiment(tracker: Tracker) -> None:
         ("ocher-pope", "0", "FAILED"),
         ("ocher-pope", "0", "FINISHED"),
     ]
-    assert "unet" in markdown(frame)
+    assert "unet" in table_markdown(frame)
 
 
 @pytest.mark.slow
@@ -314,6 +312,6 @@ def test_stage_compare(project: Path) -> None:
     outputs = write_workspace(project)
     command = [sys.executable, str(ROOT / "stages" / "compare.py")]
     first = subprocess.run(command, cwd=project, env=dict(os.environ), capture_output=True, text=True, check=True)
-    assert "sync: unet-f0: imported, 3 epochs, 7 values" in first.stdout
-    assert "| unet | mean | 0.65000 |" in first.stdout
-    assert check(project / "data" / "reports" / "comparison.csv", outputs) == []
+    assert "sync: unet-f0: imported, 3 epochs, 15 values, 2 files" in first.stdout
+    assert re.search(r"^\| unet +\| mean +\| +0\.65000 ", first.stdout, re.MULTILINE)
+    assert verify_table(project / "data" / "reports" / "comparison.csv", outputs) == []

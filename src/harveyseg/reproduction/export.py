@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harveyseg.errors import HarveysegError
 from harveyseg.files import write_text
 from harveyseg.reproduction.studies import StudyRecipe, read_studies, study_tag
-from harveyseg.tracking.client import KIND, TrackedRun, Tracker
+from harveyseg.tracking.client import Tracker
+from harveyseg.tracking.query import KIND, TrackedRun, find_all_runs, find_tagged_runs, read_curves
 
 _SPLIT = "harveyseg.split_hash"
 _ENVIRONMENT = "environment."
@@ -76,11 +77,11 @@ def load_study_runs(recipe: StudyRecipe, tracker: Tracker, names: Sequence[str] 
     studies: dict[str, dict[str, str]] = {}
     for name in read_studies() if names is None else names:
         tag = study_tag(name, recipe)
-        for run in tracker.find_tagged(tag):
+        for run in find_tagged_runs(tracker, tag):
             if run.status == "FINISHED" and run.run_id is not None:
                 tracked[run.run_id] = run
                 studies.setdefault(run.run_id, {})[name] = run.tags[tag]
-    runs = [_study_run(run, studies[run_id], tracker.curves(run_id)) for run_id, run in tracked.items()]
+    runs = [_study_run(run, studies[run_id], read_curves(tracker, run_id)) for run_id, run in tracked.items()]
     ordered = sorted(runs, key=lambda run: (run.started_ms, run.uid))
     return StudyRuns(recipe, _data_metrics({run.split_hash for run in runs}, tracker), tuple(ordered))
 
@@ -131,7 +132,7 @@ def _study_run(run: TrackedRun, studies: dict[str, str], curves: dict[str, dict[
 
 def _data_metrics(splits: set[str], tracker: Tracker) -> dict[str, float]:
     """``data/*`` as the newest ensemble on the same photos and split has logged them."""
-    for run in reversed(tracker.find_all()):
+    for run in reversed(find_all_runs(tracker)):
         if run.tags.get(KIND) == "ensemble" and run.tags.get(_SPLIT) in splits:
             metrics = {name: value for name, value in run.metrics.items() if name.startswith("data/")}
             if metrics:

@@ -30,7 +30,10 @@ from harveyseg.reproduction.studies import (
     study_tags,
     study_trials,
 )
-from harveyseg.tracking.client import RunOutputs, Tracker, sync
+from harveyseg.tracking.client import Tracker
+from harveyseg.tracking.mirror import mirror
+from harveyseg.tracking.outputs import RunOutputs, locate_outputs
+from harveyseg.tracking.query import tag_runs
 
 _TARGET = "postprocess"
 """The last stage that a study needs: it has no use for the comparison table and the submission of one trial."""
@@ -346,9 +349,10 @@ def _adopt(task: _Task, recipe: StudyRecipe, root: Path, commit: str, tracker: T
     """Tag the runs of a finished trial, after bringing MLflow what it lacks of them; returns their score in words."""
     with tempfile.TemporaryDirectory() as temporary:
         ensemble, *trained = _outputs(root, commit, task.trial.model, recipe.folds, Path(temporary))
-        sync(tracker, [ensemble, *trained])
+        for output in (ensemble, *trained):
+            mirror(tracker, output.state())
         for study, variant in task.studies:
-            tracker.tag([output.record for output in trained], study_tags(study, recipe, variant))
+            tag_runs(tracker, trained, study_tags(study, recipe, variant))
         scores = [output.scores() for output in trained]
     means = {key: sum(score[key] for score in scores) / len(scores) for key in ("val/argmax_score", "val/score")}
     return f"score {means['val/argmax_score']:.4f}, decided {means['val/score']:.4f}"
@@ -363,7 +367,7 @@ def _outputs(root: Path, commit: str, model: str, folds: Sequence[int], folder: 
     from dvc.api import DVCFileSystem
 
     wanted = ["ensemble/run.json", "ensemble/metrics.json", "figures/class_shares.csv"]
-    wanted += [f"decisions/metrics/{name}.json" for name in ("ensemble", model)]
+    wanted += [f"postprocess/metrics/{name}.json" for name in ("ensemble", model)]
     for fold in folds:
         wanted += [f"models/{model}-{fold}/{name}" for name in ("run.json", "history.csv")]
         wanted.append(f"predictions/{model}-{fold}/metrics.json")
@@ -377,6 +381,6 @@ def _outputs(root: Path, commit: str, model: str, folds: Sequence[int], folder: 
                 f"data/{path} of the experiment {commit[:7]}: not in DVC's cache. `dvc pull` brings it where it was "
                 "pushed; else `dvc exp remove` the experiment, and the study makes it anew."
             ) from None
-    pairs = [(folder / "ensemble", folder / "ensemble")]
-    pairs += [(folder / "models" / f"{model}-{fold}", folder / "predictions" / f"{model}-{fold}") for fold in folds]
-    return [RunOutputs(read_run(made / "run.json"), made, scored, folder / "postprocess") for made, scored in pairs]
+    records = [read_run(folder / "ensemble" / "run.json")]
+    records += [read_run(folder / "models" / f"{model}-{fold}" / "run.json") for fold in folds]
+    return [locate_outputs(record, folder) for record in records]

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from harveyseg.config.settings import Section, load, parse
 from harveyseg.errors import HarveysegError
 from harveyseg.files import digest
-from harveyseg.tracking.client import text
+from harveyseg.record import format_value
 
 TABLE_1 = (
     "unet", "attention_unet", "unetplusplus", "mobilenet_v2", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3"
@@ -220,7 +220,7 @@ def _labelled_values(key: str, values: list[Any] | dict[str, Any], recipe: Study
     if isinstance(values, dict):
         return list(values.items())
     resolved = [_multiplied(value, present) for value in values]
-    return [(text(value), value) for value in resolved]
+    return [(format_value(value), value) for value in resolved]
 
 
 def _multiplied(value: Any, present: Any) -> Any:
@@ -248,7 +248,7 @@ def _hydra(value: Any) -> str:
         return "{" + ", ".join(f"{key}: {_hydra(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(_hydra, value)) + "]"
-    return text(value)
+    return format_value(value)
 
 
 def _missing_setting(key: str) -> HarveysegError:

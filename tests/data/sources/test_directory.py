@@ -21,7 +21,10 @@ from harveyseg.data.sources import DataParams, download_source
 from harveyseg.errors import HarveysegError
 from harveyseg.pipeline.identity import new_record
 from harveyseg.tracking.client import Tracker
-from harveyseg.tracking.table import comparison, write_table
+from harveyseg.tracking.mirror import mirror
+from harveyseg.tracking.outputs import RunOutputs, RunState
+from harveyseg.tracking.query import find_all_runs
+from harveyseg.tracking.table import comparison_table, write_table
 from helpers.configs import unet_config
 from helpers.paths import ROOT
 
@@ -111,14 +114,13 @@ def test_bad_files_that_are_left_out_are_told_down_to_the_table(mixed: Path, tmp
     stage("resize_cache", tmp_path)
     part = load_part(tmp_path / "data/cache/train")
     assert (part.ids, part.skipped) == (("2", "3"), 2)
-    records = []
+    outputs = []
     for fold in (0, 1):
         record = new_record(unet_config(), fold, part, "5" * 64, "key", torch.device("cpu"), torch.float32, tmp_path)
-        with tracker.run(record) as tracked:
-            record.run_id = tracked.id
-        records.append(record)
-    assert [run.parameters["data.skipped"] for run in tracker.find_all()] == ["2", "2"]
-    write_table(comparison(tracker, records), tmp_path)
+        mirror(tracker, RunState(record))
+        outputs.append(RunOutputs(record, tmp_path))
+    assert [run.parameters["data.skipped"] for run in find_all_runs(tracker)] == ["2", "2"]
+    write_table(comparison_table(tracker, outputs), tmp_path)
     notes = (tmp_path / "comparison.md").read_text().partition("\n\n")[2].splitlines()
     assert "- unet mean: 2 bad files were left out of the data (data.on_bad: skip)" in notes
 

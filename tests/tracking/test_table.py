@@ -313,5 +313,5 @@ def test_stage_compare(project: Path) -> None:
     command = [sys.executable, str(ROOT / "stages" / "compare.py")]
     first = subprocess.run(command, cwd=project, env=dict(os.environ), capture_output=True, text=True, check=True)
     assert "sync: unet-f0: imported, 3 epochs, 15 values, 2 files" in first.stdout
-    assert re.search(r"^\| unet +\| mean +\| +0\.65000 ", first.stdout, re.MULTILINE)
+    assert re.search(r"^\| unet +\| mean +\| +\| +0\.65000 ", first.stdout, re.MULTILINE)
     assert verify_table(project / "data" / "reports" / "comparison.csv", outputs) == []

@@ -1,4 +1,4 @@
-"""What several test modules share: folders of real photos and a tiny cached part."""
+"""Fixtures that several rooms share: real photos, local services, an MLflow tracker and a tiny cached part."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from helpers.http_server import PROXIES
 from helpers.kaggle_server import Kaggle, running
 from helpers.paths import ROOT
 
-# Set before anything computes: tests run beside each other's leftovers, and spinning threads stall them.
+# Set before anything computes: tests run next to each other, and spinning threads would stall them.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")

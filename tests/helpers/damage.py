@@ -1,4 +1,4 @@
-"""What damages a folder in the Kaggle layout that holds the training photos 10, 9 and NA and the test photo 20."""
+"""Ways to damage a folder in the Kaggle layout that holds the training photos 10, 9 and NA and the test photo 20."""
 
 import shutil
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from pathlib import Path
 from helpers.photos import encoded, mask, photo, with_value
 
 Damage = Callable[[Path], object]
+"""Damages the folder that it gets."""
 
 
 def cut(name: str, end: int) -> Damage:
@@ -14,7 +15,7 @@ def cut(name: str, end: int) -> Damage:
 
 
 def zeroed(folder: Path) -> None:
-    """As a download that broke off in a preallocated file; cut at a marker so that the decoder alone sees nothing."""
+    """Zeros at a photo's end, as after a broken download into a preallocated file; a decoder accepts the file."""
     path = folder / "train_images/9.jpg"
     data = path.read_bytes()
     path.write_bytes(data[:-2] + bytes(200))

@@ -15,13 +15,15 @@ from harveyseg.data.manifest import read_manifest
 from harveyseg.data.sources import DataParams, download_source
 from helpers.file_server import FileServer
 
-IMAGES, MASKS = 19961336, 19961426
+IMAGES_ARTICLE = 19961336
+MASKS_ARTICLE = 19961426
 
-# Frames of eight flights over one place each; all of a flight are neighbours.
 IDS = [str(start + step) for start in range(6411, 6411 + 8 * 100, 100) for step in (0, 3, 9, 19)]
+"""Frames of eight flights over one place each; all of a flight are neighbours."""
 
 
 def photo(photo_id: str) -> bytes:
+    """A JPEG that depends on the id."""
     pixels = np.random.default_rng(int(photo_id)).integers(0, 256, (96, 128, 3)).astype(np.uint8)
     written = io.BytesIO()
     Image.fromarray(pixels).save(written, "JPEG")
@@ -29,6 +31,7 @@ def photo(photo_id: str) -> bytes:
 
 
 def mask(photo_id: str) -> bytes:
+    """A PNG of one class, which depends on the id."""
     written = io.BytesIO()
     Image.fromarray(np.full((96, 128), int(photo_id) % 25, np.uint8)).save(written, "PNG")
     return written.getvalue()
@@ -36,10 +39,11 @@ def mask(photo_id: str) -> bytes:
 
 PHOTOS = {f"{photo_id}.jpg": photo(photo_id) for photo_id in IDS}
 
-LABELS = {f"{photo_id}.png": mask(photo_id) for photo_id in IDS}
+MASKS = {f"{photo_id}.png": mask(photo_id) for photo_id in IDS}
 
 
-def packed(members: dict[str, bytes]) -> bytes:
+def zipped(members: dict[str, bytes]) -> bytes:
+    """A zip archive of these files."""
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w") as archive:
         for name, data in members.items():
@@ -47,12 +51,13 @@ def packed(members: dict[str, bytes]) -> bytes:
     return written.getvalue()
 
 
-def below(folder: str, members: dict[str, bytes]) -> dict[str, bytes]:
+def in_folder(folder: str, members: dict[str, bytes]) -> dict[str, bytes]:
+    """The same files in a folder."""
     return {f"{folder}/{name}": data for name, data in members.items()}
 
 
 class Figshare:
-    """Publishes articles on a file server, with the answers' fields and habits of the API."""
+    """Publishes articles on a file server, which then answers as the API does."""
 
     def __init__(self, server: FileServer) -> None:
         self.server = server
@@ -99,15 +104,17 @@ class Figshare:
 
 
 def contents(raw: Path) -> dict[str, bytes]:
+    """The bytes of every file in a folder, by its relative path."""
     return {path.relative_to(raw).as_posix(): path.read_bytes() for path in sorted(raw.rglob("*")) if path.is_file()}
 
 
-def get(project: Path, **values: Any) -> dict[str, bytes]:
+def download_files(project: Path, **values: Any) -> dict[str, bytes]:
     """Download into a project's data/raw."""
     download_source(parse(DataParams, {"source": "figshare", **values}, "data"), project, project / "data/raw")
     return contents(project / "data/raw")
 
 
-def parts(project: Path) -> dict[str, list[str]]:
+def ids_of_parts(project: Path) -> dict[str, list[str]]:
+    """The ids of the training and of the test photos in a project's manifest."""
     manifest = read_manifest(project / "data/raw/manifest.csv")
     return {part: manifest.loc[manifest["part"] == part, "id"].tolist() for part in ("train", "test")}

@@ -68,7 +68,7 @@ class Kaggle:
         return sum(called == name for called, _ in self.requests)
 
     def use(self, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-        """Lead the client of this process, and of those that it starts, here, with an empty home."""
+        """Make this process's client, and those of its children, talk to this service, with an empty home folder."""
         for name in [name for name in sys.modules if name.partition(".")[0] == "kaggle"]:
             monkeypatch.delitem(sys.modules, name)  # it reads its settings while it is imported
         for name in [name for name in os.environ if name.startswith("KAGGLE_")]:

@@ -14,7 +14,7 @@ from harveyseg.data.demo import DemoParams, write_demo
 from harveyseg.data.manifest import read_manifest
 from harveyseg.data.sources.figshare import API_VARIABLE
 from harveyseg.evaluation.submission import score_submission
-from helpers.figshare import IMAGES, MASKS, Figshare, packed
+from helpers.figshare import IMAGES_ARTICLE, MASKS_ARTICLE, Figshare, zipped
 from helpers.file_server import FileServer
 from helpers.kaggle_server import COMPETITION, Kaggle
 from helpers.project import TINY, Project, start_project
@@ -69,7 +69,7 @@ def ids(drawn: dict[str, bytes], folder: str) -> set[str]:
 
 def test_kaggle(kaggle: Kaggle, tmp_path: Path, drawn: dict[str, bytes]) -> None:
     # As the competition's archive is laid out; it holds no masks of the test photos.
-    kaggle.archive = packed(
+    kaggle.archive = zipped(
         {f"{name.partition('/')[0]}/{name}": data for name, data in drawn.items() if not name.startswith("test_masks")}
     )
     kaggle.broken_after = [10**9, 5000]
@@ -85,9 +85,9 @@ def test_kaggle(kaggle: Kaggle, tmp_path: Path, drawn: dict[str, bytes]) -> None
 
 
 def test_figshare(service: Figshare, tmp_path: Path, drawn: dict[str, bytes]) -> None:
-    for article, kind in ((IMAGES, "images"), (MASKS, "masks")):
+    for article, kind in ((IMAGES_ARTICLE, "images"), (MASKS_ARTICLE, "masks")):
         members = {name.partition("_")[2]: data for name, data in drawn.items() if f"_{kind}/" in name}
-        service.publish(article, {f"{kind}.zip": packed(members)})
+        service.publish(article, {f"{kind}.zip": zipped(members)})
     project, photos = reproduce(tmp_path / "harveyseg", "figshare")
     manifest = read_manifest(project.folder / "data/raw/manifest.csv")
     assert set(manifest["id"]) == ids(drawn, "train_images") | ids(drawn, "test_images")

@@ -19,18 +19,18 @@ from harveyseg.data.sources.layout import choose_test_ids
 from harveyseg.errors import HarveysegError
 from helpers.figshare import (
     IDS,
-    IMAGES,
-    LABELS,
+    IMAGES_ARTICLE,
     MASKS,
+    MASKS_ARTICLE,
     PHOTOS,
     Figshare,
-    below,
     contents,
-    get,
+    download_files,
+    ids_of_parts,
+    in_folder,
     mask,
-    packed,
-    parts,
     photo,
+    zipped,
 )
 from helpers.file_server import FileServer, serving
 from helpers.paths import ROOT
@@ -40,8 +40,10 @@ from helpers.paths import ROOT
 def service(local_service: FileServer, monkeypatch: pytest.MonkeyPatch) -> Figshare:
     published = Figshare(local_service)
     monkeypatch.setenv(figshare.API_VARIABLE, published.api)
-    published.publish(IMAGES, {"train_images.zip": packed(below("train_images", PHOTOS))})
-    published.publish(MASKS, {"train_masks.zip": packed({**below("train_masks", LABELS), "__MACOSX/._1.png": b"x"})})
+    published.publish(IMAGES_ARTICLE, {"train_images.zip": zipped(in_folder("train_images", PHOTOS))})
+    published.publish(
+        MASKS_ARTICLE, {"train_masks.zip": zipped({**in_folder("train_masks", MASKS), "__MACOSX/._1.png": b"x"})}
+    )
     return published
 
 
@@ -90,18 +92,18 @@ def test_two_clones_by_the_real_stage(service: Figshare, tmp_path: Path) -> None
             assert 0 <= server.sent - sum(map(len, archives)) < 5_000, "of the archives not one byte twice"
     assert raws[0] == raws[1] == raws[2] == raws[3]
 
-    test, train = parts(project)["test"], parts(project)["train"]
+    test, train = ids_of_parts(project)["test"], ids_of_parts(project)["train"]
     assert len(test) == 8
     assert sorted(test + train) == sorted(IDS)
     expected = {
         **{
             f"{part}_images/{photo_id}.jpg": PHOTOS[f"{photo_id}.jpg"]
-            for part, ids in parts(project).items()
+            for part, ids in ids_of_parts(project).items()
             for photo_id in ids
         },
         **{
-            f"{part}_masks/{photo_id}.png": LABELS[f"{photo_id}.png"]
-            for part, ids in parts(project).items()
+            f"{part}_masks/{photo_id}.png": MASKS[f"{photo_id}.png"]
+            for part, ids in ids_of_parts(project).items()
             for photo_id in ids
         },
     }
@@ -113,7 +115,7 @@ def test_two_clones_by_the_real_stage(service: Figshare, tmp_path: Path) -> None
     assert source["detail"] == {
         "articles": [
             {"id": article, "version": 1, "files": [{"name": name, "size": len(data), "md5": md5}]}
-            for article, name, data, md5 in zip((IMAGES, MASKS), names, archives, md5s, strict=True)
+            for article, name, data, md5 in zip((IMAGES_ARTICLE, MASKS_ARTICLE), names, archives, md5s, strict=True)
         ],
         "test_share": 0.25,
         "seed": 1,
@@ -123,8 +125,8 @@ def test_two_clones_by_the_real_stage(service: Figshare, tmp_path: Path) -> None
 def test_no_test_photo_is_a_neighbour_of_a_training_photo(service: Figshare, tmp_path: Path) -> None:
     divisions = set()
     for seed in range(6):
-        get(tmp_path, figshare={"seed": seed})
-        division = parts(tmp_path)
+        download_files(tmp_path, figshare={"seed": seed})
+        division = ids_of_parts(tmp_path)
         assert len(division["test"]) == 4  # 20% of 32 photos, in whole flights of four
         for test_id in division["test"]:
             assert min(abs(int(test_id) - int(train_id)) for train_id in division["train"]) > 10
@@ -136,8 +138,8 @@ def test_no_test_photo_is_a_neighbour_of_a_training_photo(service: Figshare, tmp
 def test_loose_files_page_by_page(service: Figshare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Photos that were uploaded one by one: more than the ten that the article's description lists."""
     monkeypatch.setattr(figshare, "_PAGE", 7)
-    service.publish(IMAGES, {**PHOTOS, "readme.txt": b"Photos"}, version=3)
-    raw = get(tmp_path)
+    service.publish(IMAGES_ARTICLE, {**PHOTOS, "readme.txt": b"Photos"}, version=3)
+    raw = download_files(tmp_path)
     assert {Path(name).name for name in raw if name.endswith(".jpg")} == set(PHOTOS)
     assert json.loads(raw["source.json"])["detail"]["articles"][0]["version"] == 3
     assert len(service.stored()) == 34
@@ -151,20 +153,20 @@ def test_offline_after_the_first_time(
         second_server.files.update(service.server.files)
         second_server.redirections.update(service.server.redirections)
         monkeypatch.setenv(figshare.API_VARIABLE, service.api)
-        first = get(tmp_path)
+        first = download_files(tmp_path)
     with caplog.at_level(logging.WARNING):
-        assert get(tmp_path) == first
+        assert download_files(tmp_path) == first
     assert "cannot be reached" in caplog.text
     assert "Its last answer is used" in caplog.text
     with pytest.raises(HarveysegError, match=r"articles/19961336: cannot be reached .* Check the network"):
-        get(tmp_path / "clone")
+        download_files(tmp_path / "clone")
 
 
 def test_a_new_version_is_fetched(service: Figshare, tmp_path: Path) -> None:
-    get(tmp_path)
-    service.publish(MASKS, {"train_masks.zip": packed({name: mask("0") for name in LABELS})}, version=2)
-    raw = get(tmp_path)
-    assert raw[f"train_masks/{parts(tmp_path)['train'][0]}.png"] == mask("0")
+    download_files(tmp_path)
+    service.publish(MASKS_ARTICLE, {"train_masks.zip": zipped({name: mask("0") for name in MASKS})}, version=2)
+    raw = download_files(tmp_path)
+    assert raw[f"train_masks/{ids_of_parts(tmp_path)['train'][0]}.png"] == mask("0")
     assert [article["version"] for article in json.loads(raw["source.json"])["detail"]["articles"]] == [1, 2]
     assert len(service.stored()) == 3
 
@@ -186,33 +188,33 @@ def test_a_new_version_is_fetched(service: Figshare, tmp_path: Path) -> None:
     ],
 )
 def test_dois(service: Figshare, tmp_path: Path, url: str, versions: list[int]) -> None:
-    both = packed({**below("data/train_images", PHOTOS), **below("data/train_masks", LABELS)})
+    both = zipped({**in_folder("data/train_images", PHOTOS), **in_folder("data/train_masks", MASKS)})
     for version in (1, 2):
         service.publish(77, {"all.zip": both}, version=version)
         service.publish(77777, {"all.zip": both}, version=version)
     service.answer("collections/6026765", {"id": 6026765, "version": 3})
-    service.pages("collections/6026765/articles", [{"id": MASKS}, {"id": IMAGES}])
-    raw = get(tmp_path, url=url)
+    service.pages("collections/6026765/articles", [{"id": MASKS_ARTICLE}, {"id": IMAGES_ARTICLE}])
+    raw = download_files(tmp_path, url=url)
     assert [article["version"] for article in json.loads(raw["source.json"])["detail"]["articles"]] == versions
-    assert len(parts(tmp_path)["test"]) == 4
+    assert len(ids_of_parts(tmp_path)["test"]) == 4
 
 
 @pytest.mark.parametrize("own_test", [True, False])
 def test_the_address_of_an_archive(service: Figshare, tmp_path: Path, own_test: bool) -> None:
-    members = {**below("flood/train_images/train_images", PHOTOS), **below("flood/train_masks", LABELS)}
+    members = {**in_folder("flood/train_images/train_images", PHOTOS), **in_folder("flood/train_masks", MASKS)}
     if own_test:
         members["flood/test_images/9999.jpg"] = photo("9999")
-    service.server.files["/flood%20maps.zip?token=secret"] = packed({**members, "flood/prepare.py": b"print()"})
+    service.server.files["/flood%20maps.zip?token=secret"] = zipped({**members, "flood/prepare.py": b"print()"})
     url = f"{service.server.address}/flood%20maps.zip?token=secret"
     service.server.cuts = [1000]
     for _ in range(2):
-        raw = get(tmp_path, url=url)
+        raw = download_files(tmp_path, url=url)
     assert len(service.server.requests) == 2  # broken off once, and never asked for again
     detail = json.loads(raw["source.json"])["detail"]
     archive = service.server.files["/flood%20maps.zip?token=secret"]
     assert detail["url"] == f"{service.server.address}/flood%20maps.zip"
     assert detail["sha256"] == hashlib.sha256(archive).hexdigest()
-    assert (parts(tmp_path)["test"] == ["9999"]) == own_test
+    assert (ids_of_parts(tmp_path)["test"] == ["9999"]) == own_test
     assert ("test_share" in detail) != own_test
 
 
@@ -223,32 +225,32 @@ def test_a_web_page_is_no_archive(service: Figshare, tmp_path: Path, page: bytes
     with pytest.raises(
         HarveysegError, match=r"/photos\.zip: it is a web page \(HTML\), not an archive\. Set data\.url"
     ):
-        get(tmp_path, url=url)
-    both = {**below("train_images", PHOTOS), **below("train_masks", LABELS), "page.html": page}
-    service.server.files["/photos.zip?token=secret"] = packed({"a.html": page, **both})
-    assert "source.json" in get(tmp_path, url=url)
+        download_files(tmp_path, url=url)
+    both = {**in_folder("train_images", PHOTOS), **in_folder("train_masks", MASKS), "page.html": page}
+    service.server.files["/photos.zip?token=secret"] = zipped({"a.html": page, **both})
+    assert "source.json" in download_files(tmp_path, url=url)
 
 
 @pytest.mark.parametrize("name", ["n" * 252 + ".zip", "é" * 150 + ".zip", "a%00.zip"])
 def test_an_archive_keeps_only_a_usable_name(service: Figshare, tmp_path: Path, name: str) -> None:
-    data = packed({**below("train_images", PHOTOS), **below("train_masks", LABELS)})
+    data = zipped({**in_folder("train_images", PHOTOS), **in_folder("train_masks", MASKS)})
     address = quote(name, safe="%")
     service.server.files[f"/{address}"] = data
-    get(tmp_path, url=f"{service.server.address}/{name}")
+    download_files(tmp_path, url=f"{service.server.address}/{name}")
     archives = [path for path in (tmp_path / ".downloads/archives").glob("*/*") if not path.name.startswith(".")]
     assert [(path.name, path.read_bytes() == data) for path in archives] == [("archive", True)]
 
 
 def test_all_files_of_one_name_are_listed(service: Figshare, tmp_path: Path) -> None:
-    first, second = list(LABELS)[:2]
-    twice = {"a.zip": packed(LABELS), "b.zip": packed({first: LABELS[first], second: LABELS[second]})}
-    service.publish(MASKS, twice)
+    first, second = list(MASKS)[:2]
+    twice = {"a.zip": zipped(MASKS), "b.zip": zipped({first: MASKS[first], second: MASKS[second]})}
+    service.publish(MASKS_ARTICLE, twice)
     with pytest.raises(HarveysegError) as raised:
-        get(tmp_path)
+        download_files(tmp_path)
     assert str(raised.value).splitlines() == [
-        f"figshare: {IMAGES}, {MASKS}: 2 problems",
+        f"figshare: {IMAGES_ARTICLE}, {MASKS_ARTICLE}: 2 problems",
         *(
-            f"  - two files are called {name}: {MASKS}/file 0/{name} and {MASKS}/file 1/{name}"
+            f"  - two files are called {name}: {MASKS_ARTICLE}/file 0/{name} and {MASKS_ARTICLE}/file 1/{name}"
             for name in (first, second)
         ),
         "Which one is meant? Download the files, keep one of each name, and use data.source: directory.",
@@ -258,7 +260,7 @@ def test_all_files_of_one_name_are_listed(service: Figshare, tmp_path: Path) -> 
 def test_what_is_wrong_is_said(service: Figshare, tmp_path: Path) -> None:
     def fails(message: str, **values: Any) -> None:
         with pytest.raises(HarveysegError, match=message):
-            get(tmp_path, **values)
+            download_files(tmp_path, **values)
         assert not (tmp_path / "data/raw").exists()
 
     fails(
@@ -269,7 +271,7 @@ def test_what_is_wrong_is_said(service: Figshare, tmp_path: Path) -> None:
     fails(r"data\.figshare\.test_share", figshare={"test_share": 1.0})
     fails(
         r"data\.figshare\.articles = .*: each article may be listed once",
-        figshare={"articles": [IMAGES, MASKS, IMAGES]},
+        figshare={"articles": [IMAGES_ARTICLE, MASKS_ARTICLE, IMAGES_ARTICLE]},
     )
     fails(
         r"data\.figshare\.test_share = 0\.99 leaves none of 32 photos to train on\. Lower it",
@@ -293,34 +295,34 @@ def test_what_is_wrong_is_said(service: Figshare, tmp_path: Path) -> None:
     service.server.answers = [(202, {})]
     fails(r"status 202 .* download it with a browser and use data\.source: directory")
 
-    service.answer(f"articles/{MASKS}", {"error": "moved"})
+    service.answer(f"articles/{MASKS_ARTICLE}", {"error": "moved"})
     fails(r"articles/19961426: unexpected answer of figshare's API \(Field required at \('id',\)\)")
-    service.publish(MASKS, {"train_masks.zip": packed(LABELS)}, is_link_only=True)
+    service.publish(MASKS_ARTICLE, {"train_masks.zip": zipped(MASKS)}, is_link_only=True)
     fails(r"figshare article 19961426: train_masks\.zip is only a link to another place")
-    service.publish(MASKS, {"../../outside.zip": packed(LABELS)})
+    service.publish(MASKS_ARTICLE, {"../../outside.zip": zipped(MASKS)})
     fails(r"'\.\./\.\./outside\.zip' is not a file name")
-    service.publish(MASKS, {"train_masks.zip": packed(LABELS)}, computed_md5="0" * 32)
+    service.publish(MASKS_ARTICLE, {"train_masks.zip": zipped(MASKS)}, computed_md5="0" * 32)
     fails(r"/file/download/\d+: the file's md5 is [0-9a-f]{32}, 0{32} was expected\. It was removed")
-    service.publish(MASKS, {"train_masks.zip": packed(LABELS)}, size=5)
+    service.publish(MASKS_ARTICLE, {"train_masks.zip": zipped(MASKS)}, size=5)
     fails(r"the file has [0-9,]+ bytes, 5 were expected")
-    service.publish(MASKS, {"train_masks.zip": packed(LABELS)[:-100]})
+    service.publish(MASKS_ARTICLE, {"train_masks.zip": zipped(MASKS)[:-100]})
     fails(r"train_masks\.zip: the archive is damaged, cut off.* download it again")
-    service.publish(MASKS, {"notes.zip": packed({"notes.txt": b"", "more.csv": b""})})
+    service.publish(MASKS_ARTICLE, {"notes.zip": zipped({"notes.txt": b"", "more.csv": b""})})
     fails(r"photos and masks were expected, there are 32 and 0, in 34 files such as 6411\.jpg.*train_masks\.")
-    service.publish(MASKS, {"a.zip": packed(LABELS), "b.zip": packed(LABELS)})
+    service.publish(MASKS_ARTICLE, {"a.zip": zipped(MASKS), "b.zip": zipped(MASKS)})
     fails(r"two files are called 6411\.png: .*file 0/6411\.png and .*file 1/6411\.png")
-    service.publish(MASKS, {"train_masks.zip": packed({name: LABELS[name] for name in list(LABELS)[1:]})})
+    service.publish(MASKS_ARTICLE, {"train_masks.zip": zipped({name: MASKS[name] for name in list(MASKS)[1:]})})
     fails(r"train_images/6411\.jpg: has no mask train_masks/6411\.png")
-    service.publish(MASKS, {"train_masks.zip": packed(LABELS)}, version=9)
-    get(tmp_path)
+    service.publish(MASKS_ARTICLE, {"train_masks.zip": zipped(MASKS)}, version=9)
+    download_files(tmp_path)
 
 
 def test_photos_that_are_all_neighbours(service: Figshare, tmp_path: Path) -> None:
     few = IDS[:4]
-    service.publish(IMAGES, {f"{photo_id}.jpg": PHOTOS[f"{photo_id}.jpg"] for photo_id in few}, version=2)
-    service.publish(MASKS, {f"{photo_id}.png": LABELS[f"{photo_id}.png"] for photo_id in few}, version=2)
+    service.publish(IMAGES_ARTICLE, {f"{photo_id}.jpg": PHOTOS[f"{photo_id}.jpg"] for photo_id in few}, version=2)
+    service.publish(MASKS_ARTICLE, {f"{photo_id}.png": MASKS[f"{photo_id}.png"] for photo_id in few}, version=2)
     with pytest.raises(HarveysegError, match=r"ids of all 4 photos are neighbours, so any test part would overlap"):
-        get(tmp_path)
+        download_files(tmp_path)
 
 
 def test_hold_out_takes_whole_groups(caplog: pytest.LogCaptureFixture) -> None:

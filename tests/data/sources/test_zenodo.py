@@ -10,7 +10,7 @@ import pytest
 
 from harveyseg.data.sources import zenodo
 from harveyseg.errors import HarveysegError
-from helpers.figshare import LABELS, PHOTOS, below, get, packed, parts
+from helpers.figshare import MASKS, PHOTOS, download_files, ids_of_parts, in_folder, zipped
 from helpers.file_server import FileServer
 
 CONCEPT, FIRST, SECOND = 5000, 5001, 5009
@@ -51,19 +51,19 @@ class Zenodo:
 def service(local_service: FileServer, monkeypatch: pytest.MonkeyPatch) -> Zenodo:
     monkeypatch.setenv(zenodo.API_VARIABLE, f"{local_service.address}/api")
     published = Zenodo(local_service)
-    both = {**below("flood/train_images", PHOTOS), **below("flood/train_masks", LABELS)}
-    published.publish(FIRST, {"flood photos #1.zip": packed(both), "readme.txt": b"Photos"})
+    both = {**in_folder("flood/train_images", PHOTOS), **in_folder("flood/train_masks", MASKS)}
+    published.publish(FIRST, {"flood photos #1.zip": zipped(both), "readme.txt": b"Photos"})
     return published
 
 
 def test_a_record_that_breaks_off_goes_on_and_is_fetched_once(service: Zenodo, tmp_path: Path) -> None:
     archive = next(data for path, data in service.server.files.items() if path.endswith("zip/content"))
     service.server.cuts = [30, 10**9, 1, 100_000, 3, 50_000, 20_000]  # first the description
-    raw = get(tmp_path, url=f"10.5281/zenodo.{FIRST}", figshare={"test_share": 0.25})
+    raw = download_files(tmp_path, url=f"10.5281/zenodo.{FIRST}", figshare={"test_share": 0.25})
     assert len(service.contents()) == 6 + 1
     assert 0 <= service.server.sent - len(archive) < 5_000, "of the archive not one byte twice"
-    assert len(parts(tmp_path)["test"]) == 8
-    for name, data in {**PHOTOS, **LABELS}.items():
+    assert len(ids_of_parts(tmp_path)["test"]) == 8
+    for name, data in {**PHOTOS, **MASKS}.items():
         kind = "images" if name.endswith(".jpg") else "masks"
         assert data in [raw.get(f"{part}_{kind}/{name}") for part in ("train", "test")]
     source = json.loads(raw["source.json"])
@@ -81,7 +81,7 @@ def test_a_record_that_breaks_off_goes_on_and_is_fetched_once(service: Zenodo, t
             "seed": 0,
         },
     )
-    assert get(tmp_path, url=f"10.5281/zenodo.{FIRST}", figshare={"test_share": 0.25}) == raw
+    assert download_files(tmp_path, url=f"10.5281/zenodo.{FIRST}", figshare={"test_share": 0.25}) == raw
     assert len(service.contents()) == 6 + 1
 
 
@@ -96,14 +96,14 @@ def test_a_record_that_breaks_off_goes_on_and_is_fetched_once(service: Zenodo, t
     ],
 )
 def test_dois_of_a_version_and_of_all(service: Zenodo, tmp_path: Path, url: str, record: int) -> None:
-    service.publish(SECOND, {**PHOTOS, **LABELS})
-    assert json.loads(get(tmp_path, url=url)["source.json"])["detail"]["record"]["id"] == record
+    service.publish(SECOND, {**PHOTOS, **MASKS})
+    assert json.loads(download_files(tmp_path, url=url)["source.json"])["detail"]["record"]["id"] == record
 
 
 def test_what_is_wrong_is_said(service: Zenodo, tmp_path: Path) -> None:
     def fails(message: str, number: int = FIRST) -> None:
         with pytest.raises(HarveysegError, match=message):
-            get(tmp_path, url=f"10.5281/zenodo.{number}")
+            download_files(tmp_path, url=f"10.5281/zenodo.{number}")
         assert not (tmp_path / "data/raw").exists()
 
     fails(

@@ -1,0 +1,146 @@
+"""Rules as files, and the masks and class maps that they make."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harveyseg.errors import HarveysegError
+from harveyseg.files import read_json, write_json
+from harveyseg.inference.probabilities import argmax_map
+from harveyseg.postprocess.files import read_rule, write_rule
+from harveyseg.postprocess.regression import clipped_log_odds
+from harveyseg.postprocess.rules import ArgmaxRule, ExpectedDiceRule
+from harveyseg.postprocess.select import SelectedRule, select_rule
+from harveyseg.postprocess.statistics import SpecialMask
+from harveyseg.record import RunRecord
+from harveyseg.score import pair_dice, pair_metrics
+from helpers.postprocessing import GROUPS, PHOTOS, NoisyPhotos, make_calibrated_rule, make_fitted_rule
+from helpers.records import make_record
+
+
+def test_masks_have_the_dice_of_the_statistics(noisy: NoisyPhotos) -> None:
+    truth, maps, statistics = noisy
+    rule = ExpectedDiceRule.fit(statistics, GROUPS)
+    for candidate in (rule, ArgmaxRule()):
+        dice = statistics.dice(candidate.thresholds(statistics.level_counts))
+        for photo in (0, 5):
+            masks = make_fitted_rule(candidate).submitted_masks(maps[photo])
+            assert pair_dice(truth[photo], masks) == pytest.approx(dice[photo])
+    assert not np.array_equal(
+        rule.thresholds(statistics.level_counts), ArgmaxRule().thresholds(statistics.level_counts)
+    )
+
+
+def test_class_map_agrees_with_the_submitted_masks(noisy: NoisyPhotos) -> None:
+    _, maps, statistics = noisy
+    fitted = make_fitted_rule(ExpectedDiceRule.fit(statistics, GROUPS))
+    overlaps = 0
+    for photo in range(4):
+        masks = fitted.submitted_masks(maps[photo])
+        classes = fitted.class_map(maps[photo])
+        covered = masks.sum(0)
+        single = covered == 1
+        assert np.array_equal(classes[single], masks.argmax(0)[single] + 1)
+        rows, columns = np.nonzero(covered > 1)
+        assert masks[classes[rows, columns] - 1, rows, columns].all()
+        assert set(np.unique(classes)) <= {0, *(np.flatnonzero(masks.any((1, 2))) + 1)}
+        overlaps += len(rows)
+    assert overlaps
+    assert fitted.class_map(maps[0], (60, 80)).shape == (60, 80)
+
+
+def test_class_map_weighs_overlapping_classes_by_their_thresholds() -> None:
+    maps = np.zeros((25, 4, 4), np.uint8)
+    maps[0] = 50
+    maps[1] = 250
+    maps[2] = 40
+    # Class 1 is certain elsewhere, so its threshold is near 125; class 2 is nowhere more probable than here.
+    maps[1, :2, :2] = 160
+    maps[2, :2, :2] = 130
+    maps[1, 3, 3] = 0
+    maps[3, 3, 3] = 255
+    only_1_and_2 = make_calibrated_rule(presence_intercept=(9.0, 9.0, *(-9.0,) * 22))
+    fitted = make_fitted_rule(only_1_and_2)
+    masks = fitted.submitted_masks(maps)
+    classes = fitted.class_map(maps, (4, 4))
+    assert masks.any((1, 2)).tolist() == [True, True] + [False] * 22
+    assert masks[:2, 0, 0].all()
+    assert [argmax_map(maps, (4, 4))[place] for place in ((0, 0), (3, 0), (3, 3))] == [1, 1, 3]
+    assert [classes[place] for place in ((0, 0), (3, 0), (3, 3))] == [2, 1, 0]
+
+
+def test_class_map_of_the_rule_argmax_is_the_argmax_map(noisy: NoisyPhotos) -> None:
+    _, maps, _ = noisy
+    assert np.array_equal(make_fitted_rule(ArgmaxRule()).class_map(maps[1]), argmax_map(maps[1]))
+    classes = argmax_map(maps[1])
+    masks = make_fitted_rule(ArgmaxRule()).submitted_masks(maps[1])
+    assert all(np.array_equal(masks[class_id - 1], classes == class_id) for class_id in range(1, 25))
+
+
+def test_a_written_rule_comes_back(noisy: NoisyPhotos, tmp_path: Path) -> None:
+    _, _, statistics = noisy
+    records: dict[int | None, RunRecord] = {
+        0: make_record(model="a", fold=0, uid="u0"),
+        2: make_record(model="a", fold=2, uid="u2"),
+    }
+    table = pd.DataFrame({"group": GROUPS, "fold": [0] * 4 + [2] * 8})
+    selected = select_rule(statistics, GROUPS, "auto")
+    evaluations: dict[int | None, str] = {0: "e0", 2: "e2"}
+    settings = {"postprocess.method": "auto"}
+    write_rule(tmp_path, "a", records, statistics, table, selected, None, evaluations, settings)
+    fitted = read_rule(tmp_path / "rules" / "a.json", list(records.values()))
+    assert fitted.rule == selected.rule
+    assert (fitted.photos, fitted.groups, fitted.uids) == (12, 6, {"a-f0": "u0", "a-f2": "u2"})
+    dice = statistics.dice(selected.nested_thresholds)
+    assert fitted.nested_score == pytest.approx(dice.mean())
+    assert fitted.in_sample_score == pytest.approx(
+        statistics.dice(selected.rule.thresholds(statistics.level_counts)).mean()
+    )
+    metrics = read_json(tmp_path / "metrics" / "a.json", "")
+    assert metrics["val/score"] == pytest.approx(dice.mean())
+    assert metrics["val/postprocess_gain"] == pytest.approx(dice.mean() - statistics.argmax_dice.mean())
+    expected = pair_metrics(dice, statistics.present)
+    assert metrics["val/macro_dice"] == expected["macro_dice"]
+    assert metrics["val/dice/05_grass"] == expected["dice/05_grass"]
+    assert [(run["uid"], run["val/score"]) for run in metrics["runs"]] == [
+        ("u0", pytest.approx(dice[:4].mean())),
+        ("u2", pytest.approx(dice[4:].mean())),
+    ]
+    assert [run["evaluation"].partition("-")[0] for run in metrics["runs"]] == ["e0", "e2"]
+    assert [run["postprocess.method"] for run in metrics["runs"]] == ["auto", "auto"]
+
+
+def test_an_ensemble_has_one_run_for_all_photos(noisy: NoisyPhotos, tmp_path: Path) -> None:
+    _, _, statistics = noisy
+    table = pd.DataFrame({"group": GROUPS, "fold": [0] * 4 + [2] * 8})
+    selected = SelectedRule(ArgmaxRule(), {"argmax": 0.5}, ["argmax"], np.full((PHOTOS, 24), SpecialMask.ARGMAX))
+    record = make_record(kind="ensemble", model="ensemble", fold=None, uid="e")
+    write_rule(tmp_path, "ensemble", {None: record}, statistics, table, selected, statistics, {None: "e1"}, {})
+    (metrics,) = read_json(tmp_path / "metrics" / "ensemble.json", "")["runs"]
+    assert metrics["val/score"] == metrics["test/score"] == statistics.argmax_dice.mean()
+
+
+def test_rules_that_do_not_match_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with pytest.raises(HarveysegError, match=r"a\.json: no such file.*dvc repro postprocess"):
+        read_rule(path, [])
+    content = make_fitted_rule(make_calibrated_rule()).model_dump()
+    write_json(path, content)
+    assert read_rule(path, [make_record(model="a", uid="u0")]).rule == make_calibrated_rule()
+    with pytest.raises(HarveysegError, match=r"fitted on other runs \(a-f0\)"):
+        read_rule(path, [make_record(model="a", uid="newer")])
+    write_json(path, content | {"version": 1})
+    with pytest.raises(HarveysegError, match="wrong or missing: version"):
+        read_rule(path, [make_record(model="a", uid="u0")])
+    del content["rule"]["presence_intercept"]["01_property_roof"]
+    write_json(path, content)
+    with pytest.raises(HarveysegError, match=r"wrong or missing: rule\.expected"):
+        read_rule(path, [make_record(model="a", uid="u0")])
+
+
+def test_the_file_names_classes() -> None:
+    content = make_fitted_rule(make_calibrated_rule(presence_intercept=tuple(map(float, range(24))))).model_dump()
+    assert content["rule"]["presence_intercept"]["24_boat"] == 23
+    assert clipped_log_odds(np.array([0.5]))[0] == 0

@@ -2,29 +2,39 @@
 
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from harveyseg.config.settings import section
-from harveyseg.data.cache import load_part, read_photos
+from harveyseg.data.cache import ResizeParams, load_part, read_photos
 from harveyseg.data.figures import SampleParams, write_data_figures
+from harveyseg.data.manifest import read_manifest
+from harveyseg.data.overlap import find_overlaps
 from harveyseg.data.split import SplitParams, make_folds, summarise_folds
-from harveyseg.files import atomic
-from harveyseg.pipeline.stage import CacheDir, FiguresDir, FoldsFile, ParamsFile, run
+from harveyseg.files import write_table
+from harveyseg.pipeline.stage import CacheDir, FiguresDir, FoldsFile, ParamsFile, RawDir, run
 from harveyseg.project import project_root
 
 
 def main(
     params: ParamsFile = Path("params.yaml"),
+    raw: RawDir = Path("data/raw"),
     cache: CacheDir = Path("data/cache"),
     folds: FoldsFile = Path("data/splits/folds.csv"),
     figures: FiguresDir = Path("data/figures"),
 ) -> None:
-    """Write FOLDS and FIGURES from the cached photos, and print the number of photos and the classes of each fold."""
+    """Write FOLDS and FIGURES, and print the number of photos and the classes of each fold."""
+    settings = section(params, "split", SplitParams)
     photos = read_photos(cache / "train")
-    assigned = make_folds(photos, section(params, "split", SplitParams), project_root())
-    with atomic(folds) as temporary:
-        assigned.to_csv(temporary, index=False, lineterminator="\n")
+    overlaps = []
+    if settings.groups == "overlap":
+        manifest = read_manifest(raw / "manifest.csv")
+        files = [raw / name for name in manifest["image"]]
+        overlaps = find_overlaps(files, list(manifest["id"]), section(params, "resize-cache", ResizeParams).threads)
+        write_table(folds.parent / "overlaps.csv", pd.DataFrame(overlaps, columns=["first", "second"]))
+    assigned = make_folds(photos, settings, project_root(), overlaps)
+    write_table(folds, assigned)
     write_data_figures(
         figures, load_part(cache / "train"), read_photos(cache / "test"), section(params, "train", SampleParams)
     )

@@ -92,6 +92,11 @@ def read_table(
     return table
 
 
+def write_table(path: Path, table: pd.DataFrame, float_format: str | None = None) -> None:
+    """Write a table as CSV without its index, atomically; the same bytes on every platform."""
+    write_text(path, table.to_csv(index=False, float_format=float_format, lineterminator="\n"))
+
+
 def _blank_numbers(types: Mapping[str, type]) -> dict[str, list[str]]:
     """An empty cell of a column of floats is NaN; in a column of whole numbers it is an error."""
     return {name: [""] for name, kind in types.items() if kind is float}

@@ -9,7 +9,7 @@ that of another, shifted and turned.
 Not every pair is compared, which would take quadratic time. A photo is compared with a fixed number of candidates: the
 next ids, the nearest positions where the files have any, and the photos that hold most of its features' nearest
 neighbours (Muja and Lowe 2009). Where two photos overlap, the frames before and after each of them become candidates of
-the other. Groups are what chains of overlaps join.
+the other.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
 from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
 from harveyseg.arrays import FloatArray, IntArray
@@ -70,20 +69,22 @@ class Features:
     """(n, 128): RootSIFT, of unit length."""
 
 
-def overlap_groups(photos: Sequence[Path], ids: Sequence[str], threads: int) -> tuple[list[str], list[tuple[str, str]]]:
-    """Put photos that overlap, directly or through others, into one group.
+def find_overlaps(photos: Sequence[Path], ids: Sequence[str], threads: int) -> list[tuple[str, str]]:
+    """Find the pairs of photos that overlap.
 
     Args:
         photos: the files.
         ids: their ids.
-        threads: photos looked at in parallel; does not change the result.
+        threads: photos that are processed in parallel; does not change the result.
 
     Returns:
-        The group of each photo, "0", "1", ... in the order of their first photos, and the overlapping pairs of ids.
+        Pairs of ids, in the order of ``ids``.
 
     Raises:
         HarveysegError: when a photo cannot be decoded.
     """
+    if len(photos) < 2:
+        return []
     with ThreadPoolExecutor(threads) as pool:
         features = list(pool.map(photo_features, photos))
         positions = list(pool.map(photo_position, photos))
@@ -94,16 +95,11 @@ def overlap_groups(photos: Sequence[Path], ids: Sequence[str], threads: int) -> 
         while candidates:
             pairs = sorted(candidates)
             matches = pool.map(lambda pair: count_matches(features[pair[0]], features[pair[1]]), pairs)
-            new = {pair for pair, count in zip(pairs, matches, strict=True) if count >= LEAST_MATCHES}
-            overlaps |= new
+            found = {pair for pair, count in zip(pairs, matches, strict=True) if count >= LEAST_MATCHES}
+            overlaps |= found
             compared |= candidates
-            candidates = _pairs_around(new, order) - compared
-    linked = sorted(overlaps)
-    rows = [first for first, _ in linked]
-    columns = [second for _, second in linked]
-    graph = coo_array((np.ones(len(linked)), (rows, columns)), shape=(len(ids), len(ids)))
-    _, labels = connected_components(graph, directed=False)
-    return [str(label) for label in labels], [(ids[first], ids[second]) for first, second in linked]
+            candidates = _pairs_around(found, order) - compared
+    return [(ids[first], ids[second]) for first, second in sorted(overlaps)]
 
 
 def photo_features(path: Path) -> Features:
@@ -200,7 +196,7 @@ def _degrees(values: Sequence[float], negative: bool) -> float:
 
 
 def _metres(positions: Sequence[tuple[float, float]]) -> FloatArray:
-    """Positions on a plane, float64 (n, 2): good enough for neighbours, as flights are small beside the Earth."""
+    """Positions in metres on a plane, float64 (n, 2): exact enough to find neighbours within a flight."""
     degrees = np.array(positions, np.float64).reshape(-1, 2)
     metres = 111_320.0 * degrees
     if len(degrees):

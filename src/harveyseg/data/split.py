@@ -1,7 +1,7 @@
 """The folds: training photos are divided so that neighbouring frames stay together and classes are spread evenly."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from pydantic import Field
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from harveyseg.arrays import BoolArray, IntArray, Rows
 from harveyseg.classes import CLASS_NAMES
@@ -32,15 +34,18 @@ class SplitParams(Section):
     method: Literal["stratified", "random"] = "stratified"
     """What is spread evenly: ``stratified``, the photos of each of the 24 classes; ``random``, only all photos."""
     groups: str = "ids"
-    """What stays together: ``ids`` (frames with neighbouring ids), ``none``, or a CSV file with a column ``id`` and a
-    group column, as ``path.csv`` or ``path.csv:column``; relative paths start at the project's root."""
+    """What stays together: ``ids`` (frames with neighbouring ids), ``overlap`` (photos that show the same ground, found
+    by their pictures), ``none``, or a CSV file with a column ``id`` and a group column, as ``path.csv`` or
+    ``path.csv:column``; relative paths start at the project's root."""
     id_distance: int = Field(default=DISTANCE, ge=0)
     """For ``ids``: frames whose ids differ by at most this are linked; a group is everything that links connect."""
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
     """Of the random tries from which the most balanced folds are taken."""
 
 
-def make_folds(photos: pd.DataFrame, params: SplitParams, root: Path) -> pd.DataFrame:
+def make_folds(
+    photos: pd.DataFrame, params: SplitParams, root: Path, overlaps: Collection[tuple[str, str]] = ()
+) -> pd.DataFrame:
     """Assign every training photo to the fold in which it is held out.
 
     Stratified folds come from iterative stratification (Sechidis, Tsoumakas and Vlahavas, "On the stratification of
@@ -53,6 +58,7 @@ def make_folds(photos: pd.DataFrame, params: SplitParams, root: Path) -> pd.Data
         photos: the training part's photos.csv; its id and count columns are used.
         params: the section ``split``.
         root: the project's root.
+        overlaps: for ``groups: overlap``, the pairs of ids that :func:`harveyseg.data.overlap.find_overlaps` found.
 
     Returns:
         The columns id, group (str) and fold (0..folds-1), in the order of ``photos``; no fold is empty.
@@ -61,7 +67,7 @@ def make_folds(photos: pd.DataFrame, params: SplitParams, root: Path) -> pd.Data
         HarveysegError: when there are fewer groups than folds, or the ids and the groups do not fit.
     """
     ids = [str(photo_id) for photo_id in photos["id"]]
-    groups = group_labels(ids, params, root)
+    groups = group_labels(ids, params, root, overlaps)
     _, group_of = np.unique(groups, return_inverse=True)
     n_groups = int(group_of.max()) + 1 if ids else 0
     if n_groups < params.folds:
@@ -79,7 +85,9 @@ def make_folds(photos: pd.DataFrame, params: SplitParams, root: Path) -> pd.Data
     return pd.DataFrame({"id": ids, "group": groups, "fold": fold_of_group[group_of]})
 
 
-def group_labels(ids: list[str], params: SplitParams, root: Path) -> list[str]:
+def group_labels(
+    ids: list[str], params: SplitParams, root: Path, overlaps: Collection[tuple[str, str]] = ()
+) -> list[str]:
     """The group of each photo.
 
     Raises:
@@ -89,6 +97,8 @@ def group_labels(ids: list[str], params: SplitParams, root: Path) -> list[str]:
         return ids
     if params.groups == "ids":
         return _groups_by_distance(ids, params.id_distance)
+    if params.groups == "overlap":
+        return _groups_by_overlap(ids, overlaps)
     return _groups_from_file(ids, params.groups, root)
 
 
@@ -251,6 +261,17 @@ def _groups_by_distance(ids: list[str], distance: int) -> list[str]:
             "Set split.groups to none, or to a CSV file with the columns id and group."
         )
     return neighbour_groups(ids, distance)
+
+
+def _groups_by_overlap(ids: list[str], overlaps: Collection[tuple[str, str]]) -> list[str]:
+    """Groups of photos that overlap directly or through others, which need not be among ``ids`` (test photos)."""
+    nodes = list(dict.fromkeys([*ids, *(photo_id for pair in overlaps for photo_id in pair)]))
+    index_of = {photo_id: index for index, photo_id in enumerate(nodes)}
+    first = [index_of[pair[0]] for pair in overlaps]
+    second = [index_of[pair[1]] for pair in overlaps]
+    graph = coo_array((np.ones(len(first)), (first, second)), shape=(len(nodes), len(nodes)))
+    _, labels = connected_components(graph, directed=False)
+    return [str(labels[index_of[photo_id]]) for photo_id in ids]
 
 
 def _groups_from_file(ids: list[str], setting: str, root: Path) -> list[str]:

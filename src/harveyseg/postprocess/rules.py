@@ -2,7 +2,7 @@
 
 ``argmax`` submits for each class the pixels whose most probable class it is. ``expected`` is made for the score, the
 mean Dice over (photo, class) with 1 where both masks are empty. For each class it takes the set of pixels S with the
-highest expected Dice, D(S) = 2 sum_S r / (|S| + sum r) for calibrated probabilities r, which is the set of the pixels
+highest expected Dice, ``D(S) = 2 sum_S r / (|S| + sum r)`` for calibrated probabilities r, that is, all pixels
 with r > D / 2. It submits S where that is expected to score more than an empty mask, which a logistic regression on D
 predicts. ``docs/post-processing.md`` derives both steps and names the sources.
 """

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from harveyseg.errors import HarveysegError
-from harveyseg.record import RunRecord, read_run, write_run
+from harveyseg.record import (
+    RunRecord,
+    Value,
+    identify_evaluation,
+    identify_postprocessing,
+    read_evaluation_id,
+    read_run,
+    write_run,
+)
 
 
 def record() -> RunRecord:
@@ -87,3 +95,43 @@ def test_nan_is_never_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_run(tmp_path / "run.json", broken)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_evaluation_is_identified_by_run_settings_data_and_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Value] = {"inference.tta": "none", "inference.threads": 2}
+    flips = settings | {"inference.tta": "flips"}
+    ids = {
+        identify_evaluation(uid, chosen, data_hash)["evaluation"]
+        for uid, chosen, data_hash in (
+            ("u1", settings, "d1"),
+            ("u2", settings, "d1"),
+            ("u1", flips, "d1"),
+            ("u1", settings, "d2"),
+        )
+    }
+    monkeypatch.setattr("harveyseg.record.CLASS_NAMES", ("Background", "Flood"))
+    ids.add(identify_evaluation("u1", settings, "d1")["evaluation"])
+    assert len(ids) == 5
+    monkeypatch.undo()
+    assert identify_evaluation("u1", settings, "d1")["evaluation"] in ids
+    assert settings.items() <= identify_evaluation("u1", settings, "d1").items()
+
+
+def test_post_processing_is_identified_by_its_settings_and_all_that_it_was_fitted_on() -> None:
+    ids = [
+        str(identify_postprocessing("e1", {"postprocess.method": method}, fitted_on)["evaluation"])
+        for method, fitted_on in (("auto", ["e1", "e2"]), ("argmax", ["e1", "e2"]), ("auto", ["e1", "e3"]))
+    ]
+    assert len(set(ids)) == 3
+    assert all(identity.startswith("e1-") for identity in ids)
+    assert identify_postprocessing("e1", {"postprocess.method": "auto"}, ["e2", "e1"])["evaluation"] == ids[0]
+
+
+def test_a_file_that_names_no_evaluation_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "unet-2" / "metrics.json"
+    path.parent.mkdir()
+    path.write_text('{"uid": "1f", "evaluation": "e1"}')
+    assert read_evaluation_id(path) == "e1"
+    path.write_text('{"uid": "1f"}')
+    with pytest.raises(HarveysegError, match=r"names no evaluation\. Run `dvc repro` to evaluate unet-2 again"):
+        read_evaluation_id(path)

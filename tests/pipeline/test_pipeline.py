@@ -100,6 +100,20 @@ def test_lr_there_and_back_leaves_a_table_that_shows_the_first(project: Project)
     assert changed.experiment in project.run("dvc", "exp", "show", "--csv")
 
 
+def test_another_evaluation_leaves_the_workspaces_table_as_it_is(project: Project) -> None:
+    """The same trainings are evaluated with other settings, elsewhere: they get runs of their own."""
+    reports = project.folder / "data" / "reports"
+    written = {path.name: path.read_bytes() for path in reports.glob("comparison.*")}
+    runs = project.runs()
+    project.run("dvc", "exp", "run", "--temp", "-S", "inference.tta=flips")
+    assert project.runs() == runs + 2  # one for each model, which are not trained again
+    project.run("harveyseg", "table")
+    assert {path.name: path.read_bytes() for path in reports.glob("comparison.*")} == written
+    project.run("harveyseg", "check")
+    assert project.run("harveyseg", "sync") == "MLflow has everything.\n"
+    assert re.search(r"\| flips +\|", project.run("harveyseg", "table", "--all"))
+
+
 @pytest.mark.parametrize("way", ["--temp", "--queue"])
 def test_experiments_elsewhere_are_tracked_here(project: Project, way: str) -> None:
     before, runs = project.record("unet-0"), project.runs()

@@ -23,7 +23,7 @@ from harveyseg.data.sources import DataParams
 from harveyseg.data.split import SplitParams
 from harveyseg.ensemble.weights import EnsembleParams
 from harveyseg.evaluation.submission import SubmitParams
-from harveyseg.inference.predictor import InferenceParams
+from harveyseg.inference.params import InferenceParams
 from harveyseg.postprocess.select import PostprocessParams
 from harveyseg.tracking.client import TrackingParams
 from harveyseg.training.params import TrainParams

@@ -15,7 +15,7 @@ PREDICTED = np.array([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 6, 5], [0, 0, 5, 5]], n
 # Class 1: 4 true, 4 predicted, 3 of them right. Class 5: 4, 3, 3. Class 6: none true, 1 predicted. Background: 8, 8, 7.
 
 
-def random_labels(seed: int, *shape: int, classes: int = 25) -> npt.NDArray[np.uint8]:
+def random_class_maps(seed: int, *shape: int, classes: int = 25) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, classes, shape).astype(np.uint8)
 
 
@@ -45,15 +45,15 @@ def test_dice_counts_only_photos_that_hold_the_class_and_the_score_counts_all() 
 
 
 def test_perfect_predictions_score_1() -> None:
-    counts = np.stack([confusion(labels, labels) for labels in random_labels(0, 5, 9, 7, classes=6)])
+    counts = np.stack([confusion(class_map, class_map) for class_map in random_class_maps(0, 5, 9, 7, classes=6)])
     metrics = argmax_metrics(counts)
     assert {metrics[key] for key in ("argmax_score", "argmax_macro_dice", "miou", "pixel_accuracy")} == {1.0}
 
 
 def test_nothing_at_all_scores_the_share_of_absent_pairs() -> None:
-    truth = random_labels(1, 20, 3, 3)
-    counts = np.stack([confusion(labels, np.zeros_like(labels)) for labels in truth])
-    absent = sum(class_id not in labels for labels in truth for class_id in range(1, 25))
+    truth = random_class_maps(1, 20, 3, 3)
+    counts = np.stack([confusion(class_map, np.zeros_like(class_map)) for class_map in truth])
+    absent = sum(class_id not in class_map for class_map in truth for class_id in range(1, 25))
     metrics = argmax_metrics(counts)
     assert metrics["argmax_score"] == metrics["all_empty_score"] == pytest.approx(absent / (20 * 24))
 
@@ -74,7 +74,8 @@ def test_no_photo_is_refused() -> None:
 
 
 def test_confusion_is_that_of_a_plain_loop() -> None:
-    truth, predicted = random_labels(2, 31, 17), random_labels(3, 31, 17)
+    truth = random_class_maps(2, 31, 17)
+    predicted = random_class_maps(3, 31, 17)
     plain = np.zeros((25, 25), np.int64)
     for row, column in zip(truth.ravel(), predicted.ravel(), strict=True):
         plain[row, column] += 1
@@ -86,15 +87,15 @@ def test_confusion_is_that_of_a_plain_loop() -> None:
 
 def test_confusion_is_exact_beyond_what_float32_counts() -> None:
     pixels = 2**24 + 3  # float32 would say 2**24 + 4 or less
-    labels = np.zeros((1, pixels), np.uint8)
-    assert confusion(labels, labels)[0, 0] == pixels
+    class_map = np.zeros((1, pixels), np.uint8)
+    assert confusion(class_map, class_map)[0, 0] == pixels
 
 
 @pytest.mark.parametrize("bad", [25, 255])
 def test_confusion_refuses_unknown_classes(bad: int) -> None:
-    labels = np.full((2, 2), bad, np.uint8)
+    class_map = np.full((2, 2), bad, np.uint8)
     with pytest.raises(ValueError, match=f"largest {bad}"):
-        confusion(labels, np.zeros((2, 2), np.uint8))
+        confusion(class_map, np.zeros((2, 2), np.uint8))
 
 
 def test_confusion_refuses_other_shapes() -> None:
@@ -103,13 +104,15 @@ def test_confusion_refuses_other_shapes() -> None:
 
 
 def test_pair_dice_of_disjoint_masks_is_that_of_the_confusion() -> None:
-    truth, predicted = random_labels(4, 12, 12, classes=9), random_labels(5, 12, 12, classes=9)
+    truth = random_class_maps(4, 12, 12, classes=9)
+    predicted = random_class_maps(5, 12, 12, classes=9)
     masks = np.stack([predicted == class_id for class_id in range(1, 25)])
     assert pair_dice(truth, masks) == pytest.approx(image_dice(confusion(truth, predicted))[1:])
 
 
 def test_pair_dice_of_overlapping_masks_is_that_of_a_plain_loop() -> None:
-    truth, masks = random_labels(6, 8, 8, classes=9), np.random.default_rng(7).random((24, 8, 8)) < 0.3
+    truth = random_class_maps(6, 8, 8, classes=9)
+    masks = np.random.default_rng(7).random((24, 8, 8)) < 0.3
     masks[20:] = False
     for class_id, dice in enumerate(pair_dice(truth, masks), start=1):
         true = {(int(y), int(x)) for y, x in np.argwhere(truth == class_id)}
@@ -130,10 +133,12 @@ def test_pair_metrics_are_the_shared_part_of_argmax_metrics() -> None:
 
 
 def test_nothing_at_all_on_the_real_masks(real_data: Path) -> None:
-    counts, absent, photos = [], 0, sorted((real_data / "train_masks").rglob("*.png"))
+    photos = sorted((real_data / "train_masks").rglob("*.png"))
+    counts = []
+    absent = 0
     for path in photos:
         with Image.open(path) as opened:
-            labels = np.array(opened.resize((SCORE_SIZE, SCORE_SIZE), Image.Resampling.NEAREST))
-        counts.append(confusion(labels, np.zeros_like(labels)))
-        absent += sum(not (labels == class_id).any() for class_id in range(1, 25))
+            class_map = np.array(opened.resize((SCORE_SIZE, SCORE_SIZE), Image.Resampling.NEAREST))
+        counts.append(confusion(class_map, np.zeros_like(class_map)))
+        absent += sum(not (class_map == class_id).any() for class_id in range(1, 25))
     assert argmax_metrics(np.stack(counts))["argmax_score"] == pytest.approx(absent / (len(photos) * 24), abs=1e-12)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,41 +9,43 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from harveyseg.arrays import ClassMap, ClassMaps
 from harveyseg.data.cache import CachedPart
 from harveyseg.ensemble.diversity import compare_models, mixture_scores, write_diversity
 from harveyseg.ensemble.figures import diversity_figure
 from harveyseg.ensemble.members import FoldModel, FoldModels
-from harveyseg.record import RunRecord
 from harveyseg.score import confusion
+from helpers.records import make_record
 
-Labels = npt.NDArray[np.uint8]
-GRASS, ROAD, POOL = 5, 6, 3
-
-
-def sure(labels: Labels) -> Labels:
-    """Maps (n, 25, H, W) of a model that is sure of these labels (n, H, W)."""
-    return np.asarray(255 * (labels[:, None] == np.arange(25)[:, None, None]), np.uint8)
+GRASS = 5
+ROAD = 6
+POOL = 3
 
 
-def halves(left: int, right: int) -> Labels:
+def certain(class_maps: ClassMaps) -> npt.NDArray[np.uint8]:
+    """Probabilities (n, 25, H, W) of a model that is certain of these class maps (n, H, W)."""
+    return np.asarray(255 * (class_maps[:, None] == np.arange(25)[:, None, None]), np.uint8)
+
+
+def halves(left: int, right: int) -> ClassMap:
     """4 x 4, two columns each."""
     return np.array([[left, left, right, right]] * 4, np.uint8)
 
 
-def members_of(labels: Mapping[str, Labels]) -> FoldModels:
-    fields: dict[str, Any] = {"kind": "train", "fold": 0, "stage_key": "k", "parameters": {}, "git_commit": None}
-    fields |= {"git_dirty": False, "data_source": "demo", "data_hash": "d", "split_hash": "s", "device": "cpu"}
-    records = {model: RunRecord(model=model, environment={}, started_ms=0, **fields) for model in labels}
+def fold_models_of(predictions: Mapping[str, ClassMaps]) -> FoldModels:
     empty = np.zeros((0, 25, 4, 4), np.uint8)
     ids = ("p0", "p1")
     return FoldModels(
-        tuple(labels),
+        tuple(predictions),
         (0,),
-        {(model, 0): FoldModel(records[model], ids, sure(maps), (), empty, 0.5) for model, maps in labels.items()},
+        {
+            (model, 0): FoldModel(make_record(model), ids, certain(maps), (), empty, 0.5)
+            for model, maps in predictions.items()
+        },
     )
 
 
-def a_part(masks: Labels) -> CachedPart:
+def training_part(masks: ClassMaps) -> CachedPart:
     ids = ("p0", "p1")
     images = np.zeros((2, 4, 4, 3), np.uint8)
     return CachedPart(ids, images, masks, pd.DataFrame({"id": ids}), (4, 4), "demo", "d")
@@ -57,33 +58,34 @@ def test_pairs_are_compared_on_every_photo() -> None:
         "no_road": np.stack([halves(GRASS, GRASS), halves(GRASS, GRASS)]),
         "pools": np.stack([halves(GRASS, ROAD), halves(POOL, POOL)]),
     }
-    found = compare_models(members_of(models), a_part(truth), threads=2)
-    assert found.models == ("right", "no_road", "pools")
+    diversity = compare_models(fold_models_of(models), training_part(truth), threads=2)
+    assert diversity.models == ("right", "no_road", "pools")
     # Of 32 pixels: right and no_road differ in the 8 of the road, right and pools in the 16 of the second photo.
-    assert found.disagreement == pytest.approx(np.array([[0, 8, 16], [8, 0, 24], [16, 24, 0]]) / 32)
-    # Photo 0 holds grass and road, photo 1 grass and (claimed) pool. Grass of photo 0 by no_road: 2 * 8 / (8 + 16).
-    no_road, pools = [1 / 3, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]
-    assert found.error_correlation[1, 2] == pytest.approx(np.corrcoef(no_road, pools)[0, 1])
-    assert found.error_correlation[2, 2] == pytest.approx(1)
-    assert np.isnan(found.error_correlation[0]).all()  # never wrong: nothing to correlate
+    assert diversity.disagreement == pytest.approx(np.array([[0, 8, 16], [8, 0, 24], [16, 24, 0]]) / 32)
+    # Photo 0 holds grass and road, photo 1 grass and, by "pools", pool. Grass of photo 0 by no_road: 2 * 8 / (8 + 16).
+    no_road = [1 / 3, 1.0, 0.0, 0.0]
+    pools = [0.0, 0.0, 1.0, 1.0]
+    assert diversity.error_correlation[1, 2] == pytest.approx(np.corrcoef(no_road, pools)[0, 1])
+    assert diversity.error_correlation[2, 2] == pytest.approx(1)
+    assert np.isnan(diversity.error_correlation[0]).all()  # never wrong: nothing to correlate
 
 
 def test_one_model_is_compared_with_itself() -> None:
     truth = np.stack([halves(GRASS, ROAD), halves(GRASS, GRASS)])
-    found = compare_models(members_of({"one": truth[::-1]}), a_part(truth), threads=1)
-    assert found.disagreement.tolist() == [[0]]
-    assert found.error_correlation.shape == (1, 1)
+    diversity = compare_models(fold_models_of({"single": truth[::-1]}), training_part(truth), threads=1)
+    assert diversity.disagreement.tolist() == [[0]]
+    assert diversity.error_correlation.shape == (1, 1)
 
 
 def test_table_has_a_row_for_each_score_and_each_pair(tmp_path: Path) -> None:
     truth = np.stack([halves(GRASS, ROAD), halves(GRASS, GRASS)])
     models = {"right": truth, "wrong": truth[::-1]}
-    found = compare_models(members_of(models), a_part(truth), threads=1)
+    diversity = compare_models(fold_models_of(models), training_part(truth), threads=1)
     equal = np.stack([confusion(mask, mask) for mask in truth])
     scores = {"right": 1.0, "wrong": 0.5} | mixture_scores(
         equal, {"val/argmax_score": 0.75, "val/nested_argmax_score": 0.625}
     )
-    write_diversity(tmp_path, found, scores)
+    write_diversity(tmp_path, diversity, scores)
     assert (tmp_path / "diversity.png").stat().st_size > 1000
     table = pd.read_csv(tmp_path / "diversity.csv").set_index("what")
     assert table["argmax_score"].dropna().to_dict() == {

@@ -27,13 +27,16 @@ from harveyseg.score import confusion, image_scores
 from harveyseg.tracking.client import Tracker, TrackingParams, open_tracker
 from harveyseg.tracking.mirror import mirror, show_running
 from harveyseg.tracking.outputs import RunOutputs, RunState
+from helpers.records import make_record
 
 PARAMS = InferenceParams(batch_size=2, threads=1, device="cpu", precision="fp32")
 FOLDS = (0, 1)
 VAL_IDS = {0: ("p0", "p2"), 1: ("p1", "p3", "p4")}
-IDS, TEST_IDS = ("p0", "p1", "p2", "p3", "p4"), ("t0", "t1", "t2")
+IDS = ("p0", "p1", "p2", "p3", "p4")
+TEST_IDS = ("t0", "t1", "t2")
 SPEC = {"network": "unet", "width": 1, "dropout": 0.0, "batch_norm": "none"}
-MEAN, STD = (0.4, 0.5, 0.3), (0.2, 0.25, 0.3)
+MEAN = (0.4, 0.5, 0.3)
+STD = (0.2, 0.25, 0.3)
 PHOTO = (160, 224)
 """Height and width of the photos' files."""
 
@@ -48,29 +51,15 @@ def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracker]:
 
 
 def a_record(**changes: Any) -> RunRecord:
-    fields: dict[str, Any] = {
-        "kind": "train",
-        "model": "unet",
-        "fold": 0,
-        "stage_key": "k",
-        "parameters": {"train.lr": 0.001, "train.seed": 0, "train.threads": 2},
-        "git_commit": None,
-        "git_dirty": False,
-        "data_source": "demo",
-        "data_hash": "data",
-        "split_hash": "split",
-        "device": "cpu",
-        "environment": {},
-        "started_ms": 1_790_000_000_000,
-    }
-    return RunRecord(**(fields | changes))
+    parameters = {"train.lr": 0.001, "train.seed": 0, "train.threads": 2}
+    return make_record(**({"parameters": parameters, "data_hash": "data", "split_hash": "split"} | changes))
 
 
 def train(tracker: Tracker, folder: Path, record: RunRecord, size: int = 64, seed: int = 0) -> str:
-    """A training as stage ``train`` leaves it in MLflow, of a network with random weights; its run id."""
+    """Log a training as stage ``train`` does, of a network with random weights; returns its run id."""
     torch.manual_seed(seed)
     state = build(SPEC, None).state_dict()
-    state = {name: value * 4 for name, value in state.items()}  # so that it is sure of something
+    state = {name: value * 4 for name, value in state.items()}  # so that it is certain of something
     save_network(folder / "weights.safetensors", state, SPEC, MEAN, STD, (size, size))
     return finish(tracker, RunOutputs(record, folder).state())
 
@@ -84,7 +73,9 @@ def finish(tracker: Tracker, state: RunState) -> str:
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    folder, rng, rows = tmp_path / "raw", np.random.default_rng(0), []
+    folder = tmp_path / "raw"
+    rng = np.random.default_rng(0)
+    rows = []
     for part, ids in (("train", IDS), ("test", TEST_IDS)):
         (folder / part).mkdir(parents=True)
         for photo in ids:
@@ -96,7 +87,7 @@ def raw(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def members(tmp_path: Path) -> FoldModels:
+def fold_models(tmp_path: Path) -> FoldModels:
     """The workspace's own model."""
     for fold in FOLDS:
         record = a_record(fold=fold, uid=f"own-{fold}")
@@ -110,7 +101,8 @@ def members(tmp_path: Path) -> FoldModels:
 
 @pytest.fixture
 def part() -> CachedPart:
-    images, masks = np.zeros((5, 64, 64, 3), np.uint8), np.zeros((5, 64, 64), np.uint8)
+    images = np.zeros((5, 64, 64, 3), np.uint8)
+    masks = np.zeros((5, 64, 64), np.uint8)
     return CachedPart(IDS, images, masks, pd.DataFrame({"id": IDS}), (64, 64), "demo", "data")
 
 
@@ -126,7 +118,7 @@ def plain(weights: Path, photo: Path, size: int) -> npt.NDArray[np.uint8]:
 
 @pytest.mark.parametrize("size", [64, 96])
 def test_added_trainings_predict_what_their_network_says(
-    tmp_path: Path, tracker: Tracker, raw: Path, members: FoldModels, part: CachedPart, size: int
+    tmp_path: Path, tracker: Tracker, raw: Path, fold_models: FoldModels, part: CachedPart, size: int
 ) -> None:
     """Also at another size than that of the workspace's cache: the photos are read at the network's own."""
     parameters = {"train.lr": 0.1, "resize-cache.size": f"{size}x{size}"}
@@ -135,7 +127,7 @@ def test_added_trainings_predict_what_their_network_says(
         for fold in (1, 0)
     ]
     truth = np.random.default_rng(1).integers(0, 25, (5, 1024, 1024)).astype(np.uint8)
-    add_external_models(ids, tracker, members, part, truth, raw, PARAMS, tmp_path / "added")
+    add_external_models(ids, tracker, fold_models, part, truth, raw, PARAMS, tmp_path / "added")
     both = load_fold_models(["unet"], FOLDS, tmp_path / "models", tmp_path / "predictions", tmp_path / "added")
     name = f"unet@{ids[0][:8]}"
     assert both.models == ("unet", name)
@@ -143,36 +135,36 @@ def test_added_trainings_predict_what_their_network_says(
         folder = tmp_path / "added" / f"{name}-{fold}"
         assert both[name, fold].record.run_id == ids[1 - fold]
         for file, source, photos in (("val", "train", VAL_IDS[fold]), ("test", "test", TEST_IDS)):
-            found, maps = read_probabilities(folder / f"{file}.npy")
-            assert found == photos
+            ids_in_file, maps = read_probabilities(folder / f"{file}.npy")
+            assert ids_in_file == photos
             assert maps.shape[2:] == (size, size)
-            for photo, one in zip(photos, maps, strict=True):
+            for photo, predicted in zip(photos, maps, strict=True):
                 expected = plain(
                     tmp_path / f"elsewhere-{fold}/weights.safetensors", raw / source / f"{photo}.jpg", size
                 )
-                assert np.abs(one.astype(int) - expected.astype(int)).max() <= 1
-                assert np.mean(one == expected) > 0.99
+                assert np.abs(predicted.astype(int) - expected.astype(int)).max() <= 1
+                assert np.mean(predicted == expected) > 0.99
         scores = [
-            float(image_scores(confusion(truth[IDS.index(photo)], argmax_map(one))))
-            for photo, one in zip(VAL_IDS[fold], both[name, fold].val, strict=True)
+            float(image_scores(confusion(truth[IDS.index(photo)], argmax_map(predicted))))
+            for photo, predicted in zip(VAL_IDS[fold], both[name, fold].val, strict=True)
         ]
         assert both[name, fold].argmax_score == pytest.approx(np.mean(scores))
 
 
 def test_without_runs_mlflow_is_not_asked(
-    tmp_path: Path, members: FoldModels, part: CachedPart, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, fold_models: FoldModels, part: CachedPart, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     dead = open_tracker(TrackingParams(), tmp_path)
     truth = np.zeros((5, 1024, 1024), np.uint8)
-    add_external_models([], dead, members, part, truth, tmp_path / "no raw folder", PARAMS, tmp_path / "added")
+    add_external_models([], dead, fold_models, part, truth, tmp_path / "no raw folder", PARAMS, tmp_path / "added")
     both = load_fold_models(["unet"], FOLDS, tmp_path / "models", tmp_path / "predictions", tmp_path / "added")
     assert both.models == ("unet",)
     with pytest.raises(HarveysegError, match="cannot be used"):
-        find_external_models(["0" * 32], dead, members)
+        find_external_models(["0" * 32], dead, fold_models)
 
 
-def test_seeds_are_models_and_machines_are_not(tmp_path: Path, tracker: Tracker, members: FoldModels) -> None:
+def test_seeds_are_models_and_machines_are_not(tmp_path: Path, tracker: Tracker, fold_models: FoldModels) -> None:
     ids = {
         (seed, fold): train(
             tracker, tmp_path / "w", a_record(fold=fold, parameters={"train.seed": seed, "train.threads": 1 + fold})
@@ -180,13 +172,13 @@ def test_seeds_are_models_and_machines_are_not(tmp_path: Path, tracker: Tracker,
         for fold in FOLDS
         for seed in (1, 2)
     }
-    models = find_external_models(list(ids.values()), tracker, members)
+    models = find_external_models(list(ids.values()), tracker, fold_models)
     assert list(models) == [f"unet@{ids[1, 0][:8]}", f"unet@{ids[2, 0][:8]}"]
     for seed, folds in zip((1, 2), models.values(), strict=True):
         assert {fold: record.run_id for fold, record in folds.items()} == {fold: ids[seed, fold] for fold in FOLDS}
 
 
-def test_every_reason_to_refuse_is_listed_at_once(tmp_path: Path, tracker: Tracker, members: FoldModels) -> None:
+def test_every_reason_to_refuse_is_listed_at_once(tmp_path: Path, tracker: Tracker, fold_models: FoldModels) -> None:
     folder = tmp_path / "w"
     other = train(tracker, folder, a_record(model="other", data_hash="x", split_hash="x"))
     alone = train(tracker, folder, a_record(model="alone"))
@@ -201,7 +193,7 @@ def test_every_reason_to_refuse_is_listed_at_once(tmp_path: Path, tracker: Track
     foreign = MlflowClient(tracking_uri=tracker.uri).create_run("0").info.run_id
     named = ["f" * 32, other, alone, *twice, outside, own, ensemble, bare, str(failed), path, foreign]
     with pytest.raises(HarveysegError) as caught:
-        find_external_models(named, tracker, members)
+        find_external_models(named, tracker, fold_models)
     expected = {
         f"{'f' * 32}: no such run in MLflow at {tracker.uri}",
         f"{other} (other-f0): was trained on other data",

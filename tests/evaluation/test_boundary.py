@@ -1,14 +1,14 @@
-"""Pixels near borders against a loop over all pairs of pixels, and their accuracy by hand."""
+"""Pixels near boundaries against a loop over all pairs of pixels, and their accuracy by hand."""
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
+from harveyseg.arrays import BinaryMask, ClassMap, ProbabilityMaps
 from harveyseg.evaluation.boundary import REACH, boundary_accuracies, boundary_band
 from harveyseg.inference.probabilities import SCORE_SHAPE
 
 
-def slow_band(mask: npt.NDArray[np.uint8], reach: int) -> npt.NDArray[np.bool_]:
+def slow_band(mask: ClassMap, reach: int) -> BinaryMask:
     """Each labelled pixel that is at most ``reach`` rows and columns from one that touches another class."""
     height, width = mask.shape
     pixels = [(y, x) for y in range(height) for x in range(width) if mask[y, x]]
@@ -41,47 +41,49 @@ def test_by_hand() -> None:
     assert np.array_equal(boundary_band(mask, 1), expected)
 
 
-def test_what_nobody_labelled_has_no_border() -> None:
+def test_the_unlabelled_background_has_no_boundary() -> None:
     mask = np.zeros((8, 8), np.uint8)
     mask[2:5] = 7
     assert not boundary_band(mask).any()
     assert not boundary_band(np.full((8, 8), 7, np.uint8)).any()
 
 
-def flat(*columns: int) -> npt.NDArray[np.uint8]:
-    """Sure probabilities of stripes of equal width, one class each."""
+def stripes(*columns: int) -> ProbabilityMaps:
+    """Certain probabilities of vertical stripes of equal width, one class each."""
     probabilities = np.zeros((25, 1, len(columns)), np.uint8)
     probabilities[list(columns), 0, range(len(columns))] = 255
     return probabilities
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_the_share_of_right_pixels_near_borders_and_elsewhere(threads: int) -> None:
+def test_the_share_of_right_pixels_near_boundaries_and_elsewhere(threads: int) -> None:
     width = SCORE_SHAPE[1]
-    halves, plain = (np.full(SCORE_SHAPE, 5, np.uint8) for _ in range(2))
+    halves = np.full(SCORE_SHAPE, 5, np.uint8)
+    plain = halves.copy()
     halves[:, width // 2 :] = 6
-    halves[0] = plain[0] = 0  # nobody labelled it
+    halves[0] = plain[0] = 0  # not labelled
     truth = np.stack([plain, halves, halves])
-    answers = [flat(5), flat(5, 6), flat(5)]
+    predictions = [stripes(5), stripes(5, 6), stripes(5)]
 
-    def found(*positions: int) -> tuple[float | None, float | None]:
-        shares = boundary_accuracies([answers[place] for place in positions].__getitem__, truth, positions, threads)
+    def accuracies(*positions: int) -> tuple[float | None, float | None]:
+        shares = boundary_accuracies([predictions[row] for row in positions].__getitem__, truth, positions, threads)
         return shares["boundary_accuracy"], shares["interior_accuracy"]
 
-    assert found(1) == (1, 1)  # everything right
-    assert found(2) == (0.5, 0.5)  # one of the two sides
-    assert found(1, 2) == (0.75, 0.75)
-    inside = width - 2 * (REACH + 1)  # columns of the halves that are no border
-    assert found(0, 2)[0] == 0.5
-    assert found(0, 2)[1] == pytest.approx((width + inside / 2) / (width + inside))
-    assert found(0) == (None, 1)  # no border
+    assert accuracies(1) == (1, 1)  # everything right
+    assert accuracies(2) == (0.5, 0.5)  # one of the two sides
+    assert accuracies(1, 2) == (0.75, 0.75)
+    inside = width - 2 * (REACH + 1)  # columns of the halves that are not near the boundary
+    assert accuracies(0, 2)[0] == 0.5
+    assert accuracies(0, 2)[1] == pytest.approx((width + inside / 2) / (width + inside))
+    assert accuracies(0) == (None, 1)  # no boundary
 
 
-def test_right_near_the_border_alone() -> None:
+def test_right_near_the_boundary_alone() -> None:
     width = SCORE_SHAPE[1]
     mask = np.full(SCORE_SHAPE, 5, np.uint8)
     mask[:, width // 2 :] = 6
-    answer = np.full(width, 7)
-    answer[width // 2 - REACH - 1 : width // 2], answer[width // 2 : width // 2 + REACH + 1] = 5, 6
-    shares = boundary_accuracies([flat(*answer)].__getitem__, mask[None], [0], 1)
+    predicted = np.full(width, 7)
+    predicted[width // 2 - REACH - 1 : width // 2] = 5
+    predicted[width // 2 : width // 2 + REACH + 1] = 6
+    shares = boundary_accuracies([stripes(*predicted)].__getitem__, mask[None], [0], 1)
     assert shares == {"boundary_accuracy": 1, "interior_accuracy": 0}

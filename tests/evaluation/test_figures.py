@@ -61,28 +61,29 @@ def test_learning_curve_with_epochs_that_were_not_validated(tmp_path: Path) -> N
     learning_curve(seldom, tmp_path / "seldom.png", "unet-f0")
     dense = seldom.interpolate()  # the same straight lines, drawn point by point
     learning_curve(dense, tmp_path / "dense.png", "unet-f0")
-    with Image.open(tmp_path / "seldom.png") as one, Image.open(tmp_path / "dense.png") as other:
-        difference = np.abs(np.array(one.convert("RGB")).astype(int) - np.array(other.convert("RGB")))
+    with Image.open(tmp_path / "seldom.png") as with_gaps, Image.open(tmp_path / "dense.png") as complete:
+        difference = np.abs(np.array(with_gaps.convert("RGB")).astype(int) - np.array(complete.convert("RGB")))
     assert (difference > 60).mean() < 1e-3
 
 
 def test_confusion_figure_grows_with_the_classes_that_occur(tmp_path: Path) -> None:
     confusion = np.zeros((25, 25), np.int64)
-    confusion[0, 0], confusion[5, 6] = 10, 3
+    confusion[0, 0] = 10
+    confusion[5, 6] = 3
     confusion_figure(confusion, tmp_path / "few.png", "few")
     confusion_figure(confusion + 1, tmp_path / "all.png", "all")
     with Image.open(tmp_path / "few.png") as few, Image.open(tmp_path / "all.png") as every:
         assert every.height > 1.5 * few.height
 
 
-def test_sheet_shows_the_maps_and_a_legend_of_the_classes_that_occur(tmp_path: Path) -> None:
+def test_prediction_figure_shows_the_maps_and_a_legend_of_the_classes_that_occur(tmp_path: Path) -> None:
     prediction_figure(a_grid([3, 5]), tmp_path / "sheet.png", "title")
     assert pixels_of(tmp_path / "sheet.png", 3) > 5000
     assert pixels_of(tmp_path / "sheet.png", 5) > 5000
     assert pixels_of(tmp_path / "sheet.png", 7) == 0
 
 
-def test_sheet_keeps_the_aspect_of_the_original(tmp_path: Path) -> None:
+def test_prediction_figure_keeps_the_aspect_of_the_original(tmp_path: Path) -> None:
     for name, shape in {"wide": (400, 200), "tall": (200, 400)}.items():
         prediction_figure(a_grid([3, 5], shape), tmp_path / f"{name}.png", name)
     with Image.open(tmp_path / "wide.png") as wide, Image.open(tmp_path / "tall.png") as tall:

@@ -12,7 +12,7 @@ from harveyseg.arrays import Confusions, FloatArray
 from harveyseg.data.cache import CachedPart
 from harveyseg.ensemble.figures import diversity_figure
 from harveyseg.ensemble.members import FoldModels
-from harveyseg.files import write_text
+from harveyseg.files import write_table
 from harveyseg.inference.probabilities import argmax_map
 from harveyseg.score import confusion, image_dice, image_scores
 
@@ -99,7 +99,7 @@ def write_diversity(folder: Path, diversity: Diversity, argmax_scores: Mapping[s
             }
         )
     table = pd.DataFrame(rows, columns=["what", "argmax_score", "disagreement", "error_correlation"])
-    write_text(folder / "diversity.csv", table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    write_table(folder / "diversity.csv", table, float_format="%.6f")
     figure = folder / "diversity.png"
     title = "How much the models differ on photos that they were not trained on"
     diversity_figure(

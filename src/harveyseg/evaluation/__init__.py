@@ -1,4 +1,4 @@
 """Metrics, tables and figures of class maps, and the submission format.
 
-May import: inference, data and what lies below.
+May import: inference, data and the layers below.
 """

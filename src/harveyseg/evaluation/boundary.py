@@ -30,11 +30,13 @@ def boundary_band(mask: ClassMap, reach: int = REACH) -> BinaryMask:
         bool (H, W).
     """
     touches = np.zeros(mask.shape, np.uint8)
-    above, below = mask[:-1], mask[1:]
+    above = mask[:-1]
+    below = mask[1:]
     meet = (above != below) & (above > 0) & (below > 0)
     touches[:-1][meet] = 1
     touches[1:][meet] = 1
-    left, right = mask[:, :-1], mask[:, 1:]
+    left = mask[:, :-1]
+    right = mask[:, 1:]
     meet = (left != right) & (left > 0) & (right > 0)
     touches[:, :-1][meet] = 1
     touches[:, 1:][meet] = 1

@@ -12,7 +12,7 @@ from harveyseg.classes import CLASS_NAMES, N_CLASSES
 from harveyseg.data.cache import CachedPart, load_score_masks
 from harveyseg.errors import HarveysegError
 from harveyseg.evaluation.figures import PredictionGrid, confusion_figure
-from harveyseg.files import write_json, write_text
+from harveyseg.files import write_json, write_table
 from harveyseg.inference.probabilities import argmax_map
 from harveyseg.record import RunRecord
 from harveyseg.score import argmax_metrics, confusion, image_dice, image_scores
@@ -162,7 +162,7 @@ def write_evaluation(
     entries = {**evaluation_record(record, confusions), **more}
     tables = {"per_class.csv": per_class_table(confusions), "confusion.csv": confusion_table(confusions["val"])}
     for name, table in tables.items():
-        write_text(folder / name, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+        write_table(folder / name, table, float_format="%.6f")
     title = f"{record.name}: argmax maps of the held-out photos, argmax score {entries['val/argmax_score']:.3f}"
     confusion_figure(confusions["val"].sum(0), folder / "confusion.png", title)
     write_json(folder / "metrics.json", entries)

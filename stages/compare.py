@@ -7,7 +7,7 @@ from harveyseg.pipeline.stage import DataDir, ParamsFile, ReportsDir, run
 from harveyseg.tracking.client import TrackingParams, open_tracker
 from harveyseg.tracking.mirror import mirror_all
 from harveyseg.tracking.outputs import list_workspace
-from harveyseg.tracking.table import comparison_table, write_table
+from harveyseg.tracking.table import comparison_table, write_comparison
 
 
 def main(
@@ -20,7 +20,7 @@ def main(
     tracker = open_tracker(section(params, "tracking", TrackingParams), required=True)
     for line in mirror_all(tracker, [output.state() for output in outputs]):
         print(f"sync: {line}")
-    write_table(comparison_table(tracker, outputs), reports)
+    write_comparison(comparison_table(tracker, outputs), reports)
     print((reports / "comparison.md").read_text(encoding="utf-8"), end="")
 
 

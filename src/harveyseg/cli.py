@@ -43,7 +43,7 @@ def table(
     from harveyseg.config.settings import section
     from harveyseg.tracking.client import TrackingParams, open_tracker
     from harveyseg.tracking.outputs import list_workspace
-    from harveyseg.tracking.table import all_runs_table, comparison_table, table_markdown, write_table
+    from harveyseg.tracking.table import all_runs_table, comparison_table, table_markdown, write_comparison
 
     tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
     if study_name is not None:
@@ -58,7 +58,7 @@ def table(
         frame = all_runs_table(tracker)
     else:
         frame = comparison_table(tracker, list_workspace(PARAMS, DATA))
-        write_table(frame, DATA / "reports")
+        write_comparison(frame, DATA / "reports")
     print(table_markdown(frame), end="")
 
 

@@ -25,7 +25,7 @@ from harveyseg.record import RunRecord
 from harveyseg.tracking.client import Tracker, TrackingParams, open_tracker
 from harveyseg.tracking.mirror import close_abandoned, mirror, mirror_all, show_running
 from harveyseg.tracking.outputs import Artifact, RunOutputs, RunState
-from harveyseg.tracking.table import comparison_table, write_table
+from harveyseg.tracking.table import comparison_table, write_comparison
 from helpers.paths import ROOT
 from helpers.ports import free_port
 from helpers.records import SCORES, START_MS, make_history, make_record, make_results, write_outputs
@@ -504,17 +504,17 @@ def test_team_server_gives_the_same_table(
         "evaluation/sheet.png",
         "model/weights.safetensors",
     ]
-    write_table(comparison_table(remote, outputs), tmp_path / "remote")
+    write_comparison(comparison_table(remote, outputs), tmp_path / "remote")
 
     imported = open_tracker(TrackingParams(experiment="imported"), project)
     strangers = [replace(output, record=output.record.model_copy(update={"run_id": None})) for output in outputs]
     assert len(mirror_all(imported, [stranger.state() for stranger in strangers])) == 2
-    write_table(comparison_table(imported, strangers), tmp_path / "imported")
+    write_comparison(comparison_table(imported, strangers), tmp_path / "imported")
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     local = open_tracker(TrackingParams(), project)
     assert len(mirror_all(local, states)) == 2
-    write_table(comparison_table(local, outputs), tmp_path / "local")
+    write_comparison(comparison_table(local, outputs), tmp_path / "local")
     for name in ("comparison.csv", "comparison.md"):
         expected = (tmp_path / "remote" / name).read_bytes()
         assert (tmp_path / "local" / name).read_bytes() == expected

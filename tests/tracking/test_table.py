@@ -23,7 +23,7 @@ from harveyseg.tracking.table import (
     comparison_table,
     table_markdown,
     verify_table,
-    write_table,
+    write_comparison,
 )
 from helpers.paths import ROOT
 from helpers.records import make_record, write_outputs
@@ -70,7 +70,7 @@ def log(tracker: Tracker, outputs: list[RunOutputs]) -> None:
 
 
 def make_table(tracker: Tracker, outputs: list[RunOutputs], folder: Path) -> list[dict[str, str]]:
-    write_table(comparison_table(tracker, outputs), folder)
+    write_comparison(comparison_table(tracker, outputs), folder)
     with (folder / "comparison.csv").open(newline="") as opened:
         return list(csv.DictReader(opened))
 

@@ -14,7 +14,7 @@ from typing import Literal
 import pandas as pd
 
 from harveyseg.errors import HarveysegError
-from harveyseg.files import read_table, write_text
+from harveyseg.files import read_table, write_table, write_text
 from harveyseg.record import SKIPPED, RunRecord, format_value
 from harveyseg.tracking.client import Tracker
 from harveyseg.tracking.outputs import RunOutputs
@@ -93,7 +93,7 @@ def comparison_table(tracker: Tracker, outputs: Sequence[RunOutputs]) -> pd.Data
 
     Returns:
         One row per model and fold, then per model the mean over its folds and, of several, their spread (sample
-        standard deviation); then the ensemble and :data:`EMPTY`. All columns of :func:`write_table`'s files, full
+        standard deviation); then the ensemble and :data:`EMPTY`. All columns of :func:`write_comparison`'s files, full
         precision; a missing number is NaN, and ``note`` says why.
 
     Raises:
@@ -121,17 +121,17 @@ def all_runs_table(tracker: Tracker) -> pd.DataFrame:
     return _typed(rows, columns)
 
 
-def write_table(frame: pd.DataFrame, folder: Path) -> None:
+def write_comparison(frame: pd.DataFrame, folder: Path) -> None:
     """Write ``comparison.csv``, ``comparison.md`` and ``costs.csv``, each atomically.
 
     Args:
         frame: from :func:`comparison_table`.
         folder: e.g. ``data/reports``.
     """
-    write_text(folder / "comparison.csv", _csv(_rendered(frame[_COMPARISON])))
+    write_table(folder / "comparison.csv", _rendered(frame[_COMPARISON]))
     write_text(folder / "comparison.md", table_markdown(frame[_COMPARISON]))
     trained = frame[~frame["fold"].isin(["mean", "spread"]) & (frame["model"] != EMPTY)]
-    write_text(folder / "costs.csv", _csv(_rendered(trained[_COST_TABLE])))
+    write_table(folder / "costs.csv", _rendered(trained[_COST_TABLE]))
 
 
 def table_markdown(frame: pd.DataFrame) -> str:
@@ -313,10 +313,6 @@ def _rendered(frame: pd.DataFrame) -> pd.DataFrame:
         else:
             cells[name] = ["" if math.isnan(value) else formatted(float(value)) for value in values]
     return pd.DataFrame(cells, dtype="str")
-
-
-def _csv(cells: pd.DataFrame) -> str:
-    return cells.to_csv(index=False, lineterminator="\n")
 
 
 def _read_comparison(path: Path) -> pd.DataFrame:

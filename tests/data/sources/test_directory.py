@@ -24,7 +24,7 @@ from harveyseg.tracking.client import Tracker
 from harveyseg.tracking.mirror import mirror
 from harveyseg.tracking.outputs import RunOutputs, RunState
 from harveyseg.tracking.query import find_all_runs
-from harveyseg.tracking.table import comparison_table, write_table
+from harveyseg.tracking.table import comparison_table, write_comparison
 from helpers.configs import unet_config
 from helpers.paths import ROOT
 
@@ -120,7 +120,7 @@ def test_bad_files_that_are_left_out_are_told_down_to_the_table(mixed: Path, tmp
         mirror(tracker, RunState(record))
         outputs.append(RunOutputs(record, tmp_path))
     assert [run.parameters["data.skipped"] for run in find_all_runs(tracker)] == ["2", "2"]
-    write_table(comparison_table(tracker, outputs), tmp_path)
+    write_comparison(comparison_table(tracker, outputs), tmp_path)
     notes = (tmp_path / "comparison.md").read_text().partition("\n\n")[2].splitlines()
     assert "- unet mean: 2 bad files were left out of the data (data.on_bad: skip)" in notes
 

@@ -75,7 +75,7 @@ class Figshare:
                     "download_url": f"{self.server.address}/ndownloader/files/{number}", **changes,
                 }
             )  # fmt: skip
-            # The API sends on to a store with an address that is signed anew each time.
+            # The API sends on to a store with an address that has a new signature each time.
             self.server.redirections[f"/v2/file/download/{number}"] = f"/store/{number}?Signature=secret"
             self.server.files[f"/store/{number}?Signature=secret"] = data
         doi = f"10.6084/m9.figshare.{article}.v{version}"

@@ -1,4 +1,4 @@
-"""How a stage ends when the user has to mend something, or tells it to stop: seen from outside."""
+"""How a stage ends after a mistake of the user, a defect, or a signal, in a process of its own."""
 
 import signal
 import subprocess
@@ -45,7 +45,7 @@ def test_a_stage_that_ends_well() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
-def test_what_the_user_can_mend_comes_without_a_traceback() -> None:
+def test_a_mistake_of_the_user_comes_without_a_traceback() -> None:
     done = stage("--fold", "1")
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: a.jpg: empty. Replace it.\n")
 

@@ -92,7 +92,7 @@ def test_what_json_cannot_hold_is_refused(tmp_path: Path, value: float) -> None:
 @pytest.mark.parametrize(
     ("content", "cause"),
     [(None, "no such file"), (b"", "not valid JSON"), (b'{"a": ', "not valid JSON"), (b"\xff\xfe", "not valid JSON"),
-     (b"[1]", "holds a list, an object was expected"), (b"null", "holds a NoneType")],
+     (b"[1]", "holds a list, not an object"), (b"null", "holds a NoneType")],
 )  # fmt: skip
 def test_a_damaged_file_is_named_with_cause_and_remedy(tmp_path: Path, content: bytes | None, cause: str) -> None:
     path = tmp_path / "info.json"

@@ -74,8 +74,8 @@ def test_settings_do_not_change_afterwards() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "a mapping of sections was expected.*harveyseg preset demo"),
-        ("- 1\n", "a mapping of sections was expected"),
+        ("", "expected a mapping of sections.*harveyseg preset demo"),
+        ("- 1\n", "expected a mapping of sections"),
         ("train: {lr: 1\n", "not valid YAML.*line"),
         ("train:\n  lr: 1\n  lr: 2\n", "(?s)not valid YAML.*duplicate key"),
         ("other: 1\n", "the section 'train' is missing.*harveyseg preset demo"),

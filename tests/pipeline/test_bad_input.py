@@ -520,7 +520,7 @@ PARTS = [
                 wrong_file("data/raw/manifest.csv", "part,id\n", lambda: stage("resize_cache")),
             ),
             Case("a photo", "dvc repro resize-cache", lost_after_verification),
-            Case("the cache", "dvc repro evaluate", lambda folder: stage("evaluate", model="unet", fold=0)),
+            Case("the cache", SPLIT, lambda folder: stage("split")),
             Case(
                 "weights: no such file",
                 "harveyseg predict",

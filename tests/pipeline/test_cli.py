@@ -62,7 +62,7 @@ def test_an_error_of_the_user_comes_without_a_traceback(project: Path) -> None:
     ("arguments", "message"),
     [
         (["check"], "data/models/unet-0/run.json: no such file"),
-        (["score", "absent.csv", "--masks", "masks"], "masks: holds no masks"),
+        (["score", "absent.csv", "--masks", "masks"], "masks: contains no masks"),
         (["predict", "absent.jpg", "--out", "maps"], "data/ensemble/weights.json: no such file"),
         (["predict", "absent.jpg", "--out", "maps", "--model", "unet"], "--model unet: not trained here"),
         (["predict", "absent.jpg", "--out", "maps", "--photo-size", "3000"], "--photo-size 3000: must be HEIGHTxWIDTH"),

@@ -10,10 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from harveyseg.errors import HarveysegError
-from harveyseg.files import atomic, digest, read_json, sha256, write_json, write_text
+from harveyseg.files import atomic, digest, read_json, read_table, sha256, write_json, write_table, write_text
 
 WRITER = """
 import sys, time
@@ -116,3 +117,30 @@ def test_digest_ignores_order_and_nothing_else() -> None:
     assert digest(value) == hashlib.sha256(json.dumps(value).encode()).hexdigest()
     assert digest(value) != digest({"a": 1, "b": {"c": 2, "d": [2, 1]}})
     assert digest({"a": 1}) != digest({"a": "1"})
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        ("a,b\n1,2,9\n3,4,9\n", "not a table"),  # pandas alone would take the first column as an index
+        ("a,b\n1,2\n3,4,9\n", "not a table"),
+        ("a,b\n1\n", "not a table"),
+        ("a,b\nx,1.5\n", "not a table"),
+        ("b\n1\n", "lacks the columns a"),
+        ("", "not a table"),
+        (None, "no such file"),
+    ],
+)
+def test_a_damaged_table_is_named_with_the_remedy(tmp_path: Path, content: str | None, cause: str) -> None:
+    path = tmp_path / "table.csv"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(HarveysegError, match=f"table.csv: {cause}.* Make it again.$"):
+        read_table(path, {"a": str, "b": int}, "Make it again.")
+
+
+def test_a_table_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    table = pd.DataFrame({"id": ["NA", "007", ""], "count": [1, 2, 3], "share": [0.5, math.nan, 1e-9]})
+    write_table(tmp_path / "table.csv", table)
+    read = read_table(tmp_path / "table.csv", {"id": str, "count": int, "share": float}, "")
+    pd.testing.assert_frame_equal(read, table, check_dtype=False)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,13 +81,18 @@ def read_table(
         HarveysegError: when the file is absent, no such table, or lacks a column.
     """
     try:
-        header = pd.read_csv(path, nrows=0).columns
+        header = pd.read_csv(path, nrows=0, index_col=False).columns
         types = {name: {**(optional or {}), **columns}.get(name, str) for name in header}
-        table = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=_blank_numbers(types))
+        with warnings.catch_warnings():
+            # Rows longer than the header: pandas would drop their last cells with nothing but a warning.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                path, index_col=False, dtype=types, keep_default_na=False, na_values=_blank_numbers(types)
+            )
     except FileNotFoundError:
         raise HarveysegError(f"{path}: no such file. {remedy}") from None
-    except ValueError as error:
-        raise HarveysegError(f"{path}: not a table of the expected kind ({error}). {remedy}") from None
+    except (ValueError, pd.errors.ParserWarning) as error:
+        raise HarveysegError(f"{path}: not a table of the expected kind ({str(error).strip()}). {remedy}") from None
     if missing := [name for name in columns if name not in table]:
         raise HarveysegError(f"{path}: lacks the columns {', '.join(missing)}. {remedy}")
     return table

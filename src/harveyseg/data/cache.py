@@ -20,7 +20,7 @@ from harveyseg.config.settings import Section
 from harveyseg.data.manifest import read_manifest
 from harveyseg.data.resize import majority_classes, nearest_classes, resize_photo
 from harveyseg.errors import HarveysegError
-from harveyseg.files import atomic, read_json, read_table, write_json
+from harveyseg.files import atomic, read_json, read_table, write_json, write_table
 
 COUNTS: tuple[str, ...] = tuple(f"count_{class_id}" for class_id in range(N_CLASSES))
 """Columns of photos.csv: pixels of each class in the full-size mask."""
@@ -273,8 +273,7 @@ def _build_part(raw: Path, folder: Path, rows: pd.DataFrame, info: dict[str, Any
             if isinstance(array, np.memmap):
                 array.flush()
     photos = pd.concat([rows[["id", "width", "height"]], pd.DataFrame(statistics)], axis="columns")
-    with atomic(folder / "photos.csv") as temporary:
-        photos.to_csv(temporary, index=False, lineterminator="\n")
+    write_table(folder / "photos.csv", photos)
     write_json(folder / "info.json", info)
 
 

@@ -24,7 +24,7 @@ from harveyseg.config.settings import Section
 from harveyseg.data.augmentation import Augmentation, AugmentationParams
 from harveyseg.data.cache import COUNTS, CachedPart, class_frequencies
 from harveyseg.errors import HarveysegError
-from harveyseg.files import write_text
+from harveyseg.files import write_table
 from harveyseg.plots import GREY, INK, add_class_legend, interpolation, precise_percent, save_figure
 
 _COLOURS = PALETTE / 255
@@ -151,7 +151,7 @@ def write_data_figures(folder: Path, part: CachedPart, test: pd.DataFrame, param
     shares = class_shares(part.photos)
     sizes = photo_sizes(part.photos, test)
     for name, table in {"class_shares": shares, "photo_sizes": sizes}.items():
-        write_text(folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
+        write_table(folder / f"{name}.csv", table)
     class_figure(shares, len(part.ids), folder / "class_shares.png")
     size_figure(sizes, part.size, folder / "photo_sizes.png")
     augmented_figure(training_samples(part, params), params.augmentation, folder / "augmented.png")

@@ -17,7 +17,7 @@ from rich.progress import track
 from harveyseg.data.masks import read_mask_file
 from harveyseg.data.photo_files import PHOTO_KINDS, RAW_ENDINGS, check_photo_file
 from harveyseg.errors import raise_problems
-from harveyseg.files import atomic, read_table
+from harveyseg.files import read_table, write_table
 
 FOLDERS = ("train_images", "train_masks", "test_images", "test_masks")
 """Names of the folders of a data set, in upper or lower case."""
@@ -135,8 +135,7 @@ def verify_photos(
 
 def write_manifest(path: Path, manifest: pd.DataFrame) -> None:
     """Write ``manifest.csv``, atomically."""
-    with atomic(path) as temporary:
-        manifest.to_csv(temporary, index=False, lineterminator="\n")
+    write_table(path, manifest)
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
@@ -150,9 +149,8 @@ def read_manifest(path: Path) -> pd.DataFrame:
 
 def write_skipped(path: Path, skipped: Sequence[Problem]) -> None:
     """Write ``skipped.csv``, atomically: file and cause of each problem."""
-    with atomic(path) as temporary:
-        rows = [(problem.file, problem.cause) for problem in skipped]
-        pd.DataFrame(rows, columns=["file", "cause"]).to_csv(temporary, index=False, lineterminator="\n")
+    rows = [(problem.file, problem.cause) for problem in skipped]
+    write_table(path, pd.DataFrame(rows, columns=["file", "cause"]))
 
 
 def layout_folders(folder: Path) -> dict[str, list[Path]]:

@@ -17,7 +17,7 @@ import pandas as pd
 from harveyseg.arrays import ClassMap, ClassMaps, Confusions, ProbabilityMap, ProbabilityMaps
 from harveyseg.classes import N_CLASSES, SCORE_SIZE
 from harveyseg.errors import HarveysegError
-from harveyseg.files import atomic, read_table, write_text
+from harveyseg.files import atomic, read_table, write_table
 from harveyseg.score import confusion
 
 SCORE_SHAPE = (SCORE_SIZE, SCORE_SIZE)
@@ -205,7 +205,7 @@ def write_probabilities(
         if written != len(ids):
             raise ValueError(f"{path}: {written} maps for {len(ids)} photos")
         stored.flush()
-    write_text(ids_file(path), pd.DataFrame({"id": list(ids)}).to_csv(index=False))
+    write_table(ids_file(path), pd.DataFrame({"id": list(ids)}))
 
 
 def read_probabilities(path: Path) -> tuple[tuple[str, ...], npt.NDArray[np.uint8]]:

@@ -15,7 +15,7 @@ from harveyseg.arrays import ClassMap, Photo, ProbabilityMaps
 from harveyseg.classes import CLASS_NAMES, N_CLASSES, PALETTE
 from harveyseg.data.resize import resize_photo
 from harveyseg.errors import HarveysegError, raise_problems
-from harveyseg.files import atomic
+from harveyseg.files import atomic, write_table
 from harveyseg.inference.params import InferenceParams
 from harveyseg.inference.predictor import Predictor, weighted_predictor
 from harveyseg.inference.probabilities import STRIPE, average, update_argmax, upsample_rows
@@ -63,8 +63,7 @@ def predict_photos(
         _write_image(out / f"{path.stem}_overlay.jpg", photo)
         rows.append({"photo": path.name, **area_percentages(class_map)})
     areas = pd.DataFrame(rows)
-    with atomic(out / "areas.csv") as temporary:
-        areas.to_csv(temporary, index=False, float_format="%.3f")
+    write_table(out / "areas.csv", areas, float_format="%.3f")
     return areas
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from harveyseg.errors import HarveysegError
-from harveyseg.files import atomic
+from harveyseg.files import write_table
 
 COLUMNS = ("epoch", "time_ms", "train_loss", "val_loss", "val_argmax_score", "lr", "images_per_second", "seconds")
 
@@ -14,8 +14,7 @@ COLUMNS = ("epoch", "time_ms", "train_loss", "val_loss", "val_argmax_score", "lr
 def write_history(path: Path, rows: Sequence[dict[str, float]]) -> None:
     """Write the rows, atomically; floats with all their digits, an empty cell for a missing value."""
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"epoch": int, "time_ms": int})
-    with atomic(path) as temporary:
-        frame.to_csv(temporary, index=False)
+    write_table(path, frame)
 
 
 def read_history(path: Path) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from harveyseg.tracking.client import Tracker, TrackingParams, open_tracker
 from helpers.file_server import FileServer, serving
 from helpers.http_server import PROXIES
 from helpers.kaggle_server import Kaggle, running
-from helpers.paths import ROOT
+from helpers.paths import REAL_PHOTOS
 
 # Set before anything computes: tests run next to each other, and spinning threads would stall them.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -25,10 +25,9 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The competition's photos, or a skip that says what is missing."""
-    folder = Path(os.environ.get("HARVEYSEG_DATA", ROOT.parent / "shared" / "data" / "harvey"))
-    if not folder.is_dir():
-        pytest.skip(f"no real photos in {folder}; set HARVEYSEG_DATA to a folder in the Kaggle layout")
-    return folder
+    if not REAL_PHOTOS.is_dir():
+        pytest.skip(f"no real photos in {REAL_PHOTOS}; set HARVEYSEG_DATA to a folder in the Kaggle layout")
+    return REAL_PHOTOS
 
 
 @pytest.fixture

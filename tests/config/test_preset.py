@@ -9,8 +9,8 @@ from ruamel.yaml import YAML
 from harveyseg.config.preset import apply_preset, preset_names
 from harveyseg.errors import HarveysegError
 from harveyseg.pipeline.check import check_params
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = (ROOT / "params.yaml").read_text()
 
 

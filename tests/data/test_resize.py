@@ -1,7 +1,6 @@
 """The cache against slow obvious versions, Pillow, and the real photographs."""
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,6 @@ from harveyseg.data.resize import majority_classes, nearest_classes
 from harveyseg.data.sources import DataParams, download_source
 from harveyseg.errors import HarveysegError
 
-REAL = Path(os.environ.get("HARVEYSEG_DATA") or Path(__file__).resolve().parents[3] / "shared/data/harvey")
-needs_photos = pytest.mark.skipif(
-    not REAL.is_dir(), reason=f"the real photographs are not in {REAL} (HARVEYSEG_DATA names their folder)"
-)
 SIZES = [((7, 5), (3, 4)), ((12, 16), (4, 4)), ((11, 9), (11, 9)), ((5, 6), (8, 7)), ((6, 4), (5, 9))]
 
 
@@ -249,10 +244,9 @@ def test_other_wrong_settings(values: dict[str, object]) -> None:
         ResizeParams.model_validate({"size": 256, **values})
 
 
-@needs_photos
-def test_real_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_real_photos(real_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     start = time.perf_counter()
-    download_source(DataParams(source="directory", path=str(REAL)), tmp_path, tmp_path / "raw")
+    download_source(DataParams(source="directory", path=str(real_data)), tmp_path, tmp_path / "raw")
     verified = time.perf_counter()
     build_cache(tmp_path / "raw", tmp_path / "cache", ResizeParams(size=256))
     cached = time.perf_counter()

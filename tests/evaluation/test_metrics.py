@@ -20,8 +20,8 @@ from harveyseg.evaluation.metrics import (
     true_masks,
     write_evaluation,
 )
-from harveyseg.record import RunRecord
 from harveyseg.score import argmax_metrics, confusion
+from helpers.records import make_record
 
 TRUTH = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 5, 5], [0, 0, 5, 5]], np.uint8)
 PREDICTED = np.array([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 6, 5], [0, 0, 5, 5]], np.uint8)
@@ -29,28 +29,8 @@ EMPTY = np.zeros((4, 4), np.uint8)
 COUNTS = np.stack([confusion(TRUTH, PREDICTED), confusion(EMPTY, EMPTY)])
 
 
-def a_record() -> RunRecord:
-    return RunRecord(
-        uid="u1",
-        run_id="r1",
-        kind="train",
-        model="unet",
-        fold=2,
-        stage_key="k",
-        parameters={},
-        git_commit=None,
-        git_dirty=False,
-        data_source="demo",
-        data_hash="d",
-        split_hash="s",
-        device="cpu",
-        environment={},
-        started_ms=0,
-    )
-
-
 def test_metrics_record_names_its_run() -> None:
-    entries = evaluation_record(a_record(), {"val": COUNTS, "test": COUNTS[:1]})
+    entries = evaluation_record(make_record(fold=2, uid="u1", run_id="r1"), {"val": COUNTS, "test": COUNTS[:1]})
     assert {key: entries[key] for key in ("run_id", "uid", "model", "fold")} == {
         "run_id": "r1",
         "uid": "u1",
@@ -135,7 +115,12 @@ def test_a_row_of_the_confusion_table_is_one_percent() -> None:
 
 
 def test_written_files(tmp_path: Path) -> None:
-    results = write_evaluation(tmp_path, a_record(), {"val": COUNTS}, {"note": "text", "val/nested_argmax_score": 0.5})
+    results = write_evaluation(
+        tmp_path,
+        make_record(fold=2, uid="u1", run_id="r1"),
+        {"val": COUNTS},
+        {"note": "text", "val/nested_argmax_score": 0.5},
+    )
     names = ["confusion.csv", "confusion.png", "metrics.json", "per_class.csv"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     entries = json.loads((tmp_path / "metrics.json").read_text())

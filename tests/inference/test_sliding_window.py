@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +11,7 @@ import torch
 from harveyseg.inference.predictor import Predictor
 from harveyseg.inference.sliding_window import sliding_window, window_size
 from helpers.known_networks import FP32, MEAN, STD, FirstChannels, difference, images, maps_of
+from helpers.paths import ROOT
 
 
 def test_the_size_of_windows() -> None:
@@ -94,9 +94,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 def test_memory_does_not_grow_with_a_photos_height() -> None:
     def peak(height: int) -> int:
         command = [sys.executable, "-c", CHILD, str(height)]
-        done = subprocess.run(
-            command, cwd=Path(__file__).parents[2] / "src", capture_output=True, text=True, check=True
-        )
+        done = subprocess.run(command, cwd=ROOT / "src", capture_output=True, text=True, check=True)
         return int(done.stdout)
 
     # The maps of the tall photo alone take 61 MiB as bytes, 244 MiB as floats.

@@ -3,10 +3,8 @@
 import hashlib
 import io
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from torch import Tensor
 from harveyseg import models
 from harveyseg.errors import HarveysegError
 from harveyseg.models.networks.smp import SmpNetwork
+from helpers.http_server import QuietHandler, serve
 
 MOBILENET = {"network": "smp", "encoder": "mobilenet_v2"}
 PUBLISHED = smp.encoders.encoders["mobilenet_v2"]["pretrained_settings"]["imagenet"]
@@ -157,7 +156,7 @@ def hub(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, 
     """A hub over loopback HTTP with an empty cache before it; it serves what is put into the mapping of paths."""
     files: dict[str, bytes] = {}
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def _answer(self) -> None:
             body = files.get(self.path, b"")
             self.send_response(200 if self.path in files else 404)
@@ -176,20 +175,11 @@ def hub(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, 
         def do_GET(self) -> None:
             self._answer()
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Keep the tests' output clean."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
-    template = address + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    yield files
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serve(Handler) as address:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield files
 
 
 def test_imagenet_from_a_hub(hub: dict[str, bytes], encoder_state: dict[str, Tensor]) -> None:

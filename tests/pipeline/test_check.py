@@ -16,8 +16,8 @@ import torch
 from harveyseg.config.settings import load
 from harveyseg.errors import HarveysegError
 from harveyseg.pipeline.check import check_params, merge, write_config
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 MODELS: dict[str, dict[str, Any]] = {
     "unet": {"network": "unet", "width": 4},
     "attention_unet": {"network": "attention_unet", "width": 4},

@@ -10,8 +10,7 @@ from harveyseg.config.settings import load, parse
 from harveyseg.errors import HarveysegError
 from harveyseg.pipeline.check import ModelConfig, flat_parameters, merge, read_config, write_config
 from harveyseg.training.params import TrainParams
-
-ROOT = Path(__file__).resolve().parents[2]
+from helpers.paths import ROOT
 
 
 def config(**train: Any) -> ModelConfig:

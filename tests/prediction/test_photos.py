@@ -35,6 +35,7 @@ from harveyseg.prediction.photos import (
 )
 from harveyseg.prediction.trained_ensemble import TrainedEnsemble, load_trained_ensemble
 from harveyseg.record import RunRecord, write_run
+from helpers.paths import ROOT
 
 PARAMS = InferenceParams(threads=1, device="cpu", precision="fp32")
 FLOODED, GRASS = 23, 5
@@ -284,8 +285,9 @@ print(peak() - before)
 
 @pytest.mark.parametrize("kind", ["mosaic", "photograph"])
 def test_memory_is_little_more_than_the_photo_and_its_labels(kind: str) -> None:
-    source = Path(__file__).parents[2] / "src"
-    done = subprocess.run([sys.executable, "-c", CHILD, kind], cwd=source, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, kind], cwd=ROOT / "src", capture_output=True, text=True, check=True
+    )
     # 144 MiB for the photo, 48 for its labels, 19 for its probabilities; the same enlarged would take 4800.
     assert int(done.stdout) < 144 + 48 + 19 + 60
 

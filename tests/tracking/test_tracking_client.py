@@ -1,8 +1,6 @@
 """The connection: the right database, a tracker that is away, and addresses without secrets."""
 
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from harveyseg.tracking.client import Tracker, TrackingParams, open_tracker, pub
 from harveyseg.tracking.mirror import close_abandoned, mirror, mirror_all, show_running
 from harveyseg.tracking.outputs import Artifact, RunState
 from harveyseg.tracking.query import find_all_runs
+from helpers.http_server import QuietHandler, serve
 from helpers.ports import free_port
 from helpers.records import SCORES, make_history, make_record
 from helpers.tracking import connect
@@ -102,7 +101,7 @@ def test_dead_tracker_is_fatal_where_required(project: Path, monkeypatch: pytest
         open_tracker(TrackingParams(), project)
 
 
-class Refusal(BaseHTTPRequestHandler):
+class Refusal(QuietHandler):
     """Answers like a server that wants a password."""
 
     def do_GET(self) -> None:
@@ -110,18 +109,13 @@ class Refusal(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"You are not authenticated.")
 
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
 
 def test_a_wrong_password_is_named_and_never_shown(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Refusal) as refusing:
-        threading.Thread(target=refusing.serve_forever, daemon=True).start()
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ann:geheim@127.0.0.1:{refusing.server_port}")
+    with serve(Refusal) as address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address.replace("//", "//ann:geheim@"))
         with pytest.raises(HarveysegError, match="401") as caught:
             open_tracker(TrackingParams(), project, required=True)
-        refusing.shutdown()
-    assert f"MLflow at http://127.0.0.1:{refusing.server_port} cannot be used" in str(caught.value)
+    assert f"MLflow at {address} cannot be used" in str(caught.value)
     assert "MLFLOW_TRACKING_PASSWORD" in str(caught.value)
     assert "geheim" not in str(caught.value)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ann:geheim@127.0.0.1:{free_port()}")

@@ -18,8 +18,9 @@ from harveyseg.data.sources import DataParams, download_source
 from harveyseg.errors import HarveysegError
 from harveyseg.files import sha256
 from helpers.kaggle_server import COMPETITION, KEY, SIGNATURE, TOKEN, Answer, Kaggle
+from helpers.paths import ROOT
 
-STAGE = Path(__file__).resolve().parents[3] / "stages/download.py"
+STAGE = ROOT / "stages/download.py"
 PARAMS = parse(DataParams, {"source": "kaggle", "kaggle": {"competition": COMPETITION}}, "data")
 WHOLE = 10**9
 """Does not break off: for the client's own request, whose body it leaves unread."""

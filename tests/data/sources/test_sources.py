@@ -20,8 +20,9 @@ from harveyseg.data.manifest import read_manifest
 from harveyseg.data.sources import SOURCES, DataParams, download_source
 from harveyseg.errors import HarveysegError
 from harveyseg.files import sha256
+from helpers.paths import ROOT
 
-STAGE = Path(__file__).resolve().parents[3] / "stages/download.py"
+STAGE = ROOT / "stages/download.py"
 
 
 def data_params(**values: Any) -> DataParams:

@@ -69,13 +69,11 @@ def study(
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant: train.seed, train.seed + 1, ...")] = 1,
     jobs: Annotated[int, typer.Option(min=1, help="Trials at a time.")] = 1,
 ) -> None:
-    """Run the report's experiments through DVC's queue, with the recipe and data in params.yaml; print their tables."""
+    """Run the report's experiments with the recipe and data in params.yaml; print their tables."""
     from harveyseg.config.settings import section
-    from harveyseg.data.sources import DataParams
-    from harveyseg.data.sources.experiment_links import link_for_experiments
     from harveyseg.project import project_root
     from harveyseg.reproduction.export import load_study_runs
-    from harveyseg.reproduction.runner import restore_params, run_studies
+    from harveyseg.reproduction.runner import run_studies
     from harveyseg.reproduction.studies import read_recipe, read_studies
     from harveyseg.reproduction.tables import write_study
     from harveyseg.tracking.client import TrackingParams, open_tracker
@@ -85,16 +83,9 @@ def study(
         return
     if not names:
         raise HarveysegError("harveyseg study NAME: which one? `harveyseg study --list` prints the names.")
-    if restore_params(PARAMS):
-        print(
-            "params.yaml: set back to the recipe, since a study was killed while it queued variants. Other uncommitted "
-            "changes that are missing now are where DVC had put them: `git stash list`.",
-            flush=True,
-        )
     recipe = read_recipe(PARAMS)
     tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
-    link_for_experiments(section(PARAMS, "data", DataParams).path, project_root())
-    run_studies(names, recipe, project_root(), tracker, seeds, jobs, lambda line: print(line, flush=True))
+    run_studies(names, recipe, project_root(), tracker, seeds, jobs)
     runs = load_study_runs(recipe, tracker, names)
     for name in names:
         print(write_study(name, runs, DATA / "reports"), flush=True)

@@ -50,7 +50,8 @@ def library_versions() -> dict[str, str]:
 def project_root() -> Path:
     """The project's root folder, also inside a queued or temporary DVC experiment.
 
-    Those run in a copy under ``.dvc/tmp``; DVC names the real root in ``DVC_ROOT``. What must outlive the copy (the
-    tracker's database, checkpoints) and relative paths in settings are resolved against it.
+    Those run in a copy under ``.dvc/tmp``; DVC names the real root in ``DVC_ROOT``. A study runs DVC in a copy of the
+    whole project, and names the real root in ``HARVEYSEG_ROOT``. What must outlive the copy (the tracker's database,
+    checkpoints) and relative paths in settings are resolved against it.
     """
-    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
+    return Path(os.environ.get("HARVEYSEG_ROOT") or os.environ.get("DVC_ROOT") or Path.cwd()).resolve()

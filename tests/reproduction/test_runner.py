@@ -1,7 +1,8 @@
-"""Running studies: a real queue that is really killed."""
+"""Running studies with a real DVC in a real git repository: killed, stopped, repeated, and with photos elsewhere."""
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,56 +13,9 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from mlflow.tracking import MlflowClient
 
-from harveyseg.errors import HarveysegError
-from harveyseg.reproduction.runner import KEPT_PARAMS, _Queue, restore_params
-from harveyseg.reproduction.studies import find_study, read_recipe, study_trials
 from helpers.project import Project, start_project
 
-
-def test_params_yaml_outlives_a_kill_while_it_is_changed(params: Path) -> None:
-    text = params.read_text()
-    kept = params.parent / KEPT_PARAMS
-    kept.parent.mkdir()
-    kept.write_text(text)
-    params.write_text("")  # as DVC leaves it when it is killed
-    assert restore_params(params)
-    assert params.read_text() == text
-    assert not kept.exists()
-    assert not restore_params(params)
-
-
-@pytest.mark.slow
-def test_what_dvc_had_staged_when_it_was_killed_does_not_hinder_the_next_study(tmp_path: Path) -> None:
-    project = start_project(tmp_path / "harveyseg", CHANGES)
-    params, kept = project.folder / "params.yaml", project.folder / KEPT_PARAMS
-    text = params.read_text()
-    kept.parent.mkdir(exist_ok=True)
-    kept.write_text(text)
-    # What DVC stages between its two stashes: its options on params.yaml, and its arguments, which git ignores.
-    params.write_text(text.replace("softmax_before_loss: false", "softmax_before_loss: true"))
-    arguments = project.folder / ".dvc" / "tmp" / "repro.dat"
-    arguments.parent.mkdir(exist_ok=True)
-    arguments.write_bytes(b"")
-    project.run("git", "add", "--force", "params.yaml", str(arguments))
-    assert set(project.run("git", "diff", "--cached", "--name-only").split()) == {"params.yaml", ".dvc/tmp/repro.dat"}
-    (project.folder / "stages" / "train.py").open("a").write("# an edit of the user's\n")
-    edited = project.run("git", "diff", "--", "stages")
-
-    assert restore_params(params)
-    recipe, queue = read_recipe(params), _Queue(project.folder)
-    locked = project.folder / ".git" / "index.lock"
-    locked.touch()
-    with pytest.raises(HarveysegError, match=r"index\.lock: git's index is locked"), queue.kept_params(recipe):
-        pass
-    locked.unlink()
-    for trial in study_trials(find_study("softmax"), recipe, 1):
-        with queue.kept_params(recipe):
-            queue.put(trial)
-    assert study_states(project) == ["Queued", "Queued"]
-    assert params.read_text() == text
-    assert project.run("git", "diff", "--cached", "--name-only") == ""
-    assert project.run("git", "diff", "--", "stages") == edited != ""
-
+pytestmark = pytest.mark.slow
 
 CHANGES: dict[str, object] = {
     "data": {"demo": {"train": 8, "test": 2, "seed": 0, "width": 96}},
@@ -75,100 +29,144 @@ CHANGES: dict[str, object] = {
     "inference": {"threads": 1},
     "postprocess": {"method": "argmax"},
 }
+SCRIPT = str(Path(sys.executable).with_name("harveyseg"))
 
 
-def kill_all_in(folder: Path) -> None:
-    """SIGKILL to every process that works in a folder: the command, DVC's worker, the experiment, its stage."""
+class Study:
+    """The command, in an environment that is not active: its commands are not on the path."""
+
+    def __init__(self, project: Project, log: Path) -> None:
+        self.project = project
+        self.log = log
+        path = project.environment["PATH"].removeprefix(f"{Path(sys.executable).parent}{os.pathsep}")
+        self.environment = {"PYTHONPATH": str(project.folder / "src"), "PATH": path}
+
+    def run(self, *arguments: str, ok: bool = True) -> str:
+        return self.project.run(SCRIPT, *arguments, ok=ok, **self.environment)
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        with self.log.open("w") as opened:
+            return subprocess.Popen(
+                [SCRIPT, *arguments],
+                cwd=self.project.folder,
+                env={**self.project.environment, **self.environment},
+                stdout=opened,
+                stderr=opened,
+            )
+
+    def wait_for(self, started: subprocess.Popen[bytes], pattern: str, times: int, file: Path) -> None:
+        """Wait until what a process writes to a file has the pattern so many times."""
+        deadline = time.monotonic() + 600
+        while not file.exists() or len(re.findall(pattern, file.read_text())) < times:
+            assert started.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.2)
+
+
+def processes_in(folder: Path) -> list[psutil.Process]:
+    """Every process that works in a folder: the command, DVC, its stages."""
+    inside = []
     for process in psutil.process_iter():
         try:
-            inside = Path(process.cwd()).is_relative_to(folder)
+            if Path(process.cwd()).is_relative_to(folder) and process.status() != psutil.STATUS_ZOMBIE:
+                inside.append(process)
         except (psutil.Error, OSError):
             continue
-        if inside:
-            process.kill()
+    return inside
 
 
-@pytest.mark.slow
-def test_a_study_that_is_killed_goes_on_with_what_is_missing(tmp_path: Path) -> None:
+def test_a_study_that_is_killed_continues_with_what_is_missing(tmp_path: Path) -> None:
     project = start_project(tmp_path / "harveyseg", CHANGES)
-    script = str(Path(sys.executable).with_name("harveyseg"))
-    # The environment is not active: its commands are not on the path.
-    path = project.environment["PATH"].removeprefix(f"{Path(sys.executable).parent}{os.pathsep}")
-    environment = {**project.environment, "PYTHONPATH": str(project.folder / "src"), "PATH": path}
-    log, command = tmp_path / "log", [script, "study", "softmax", "adaptive_lr"]
-    text = (project.folder / "params.yaml").read_text()
+    study = Study(project, tmp_path / "log")
+    # An edit that is not committed belongs to the study, and stays as it is whatever happens.
+    edited = project.folder / "stages" / "train.py"
+    with edited.open("a") as opened:
+        opened.write("# an edit of the user's\n")
+    before = {path: (project.folder / path).read_bytes() for path in ("params.yaml", "stages/train.py")}
 
-    def start() -> subprocess.Popen[bytes]:
-        with log.open("w") as opened:
-            return subprocess.Popen(command, cwd=project.folder, env=environment, stdout=opened, stderr=opened)
-
-    # First while it queues, when DVC has changed params.yaml.
-    started, deadline = start(), time.monotonic() + 200
-    while (project.folder / "params.yaml").read_text() == text:
-        assert started.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.02)
-    kill_all_in(project.folder)
+    started = study.start("study", "softmax", "adaptive_lr")
+    study.wait_for(started, r": runs \(", 2, study.log)
+    for process in processes_in(project.folder):
+        process.kill()
     assert started.wait() == -signal.SIGKILL
-    assert (project.folder / "params.yaml").read_text() != text
+    # Three trials: the recipe itself is in both studies. One is done, one was killed, one had not begun.
+    assert "softmax, adaptive_lr: 3 trials, 0 done before" in study.log.read_text()
+    assert {path: (project.folder / path).read_bytes() for path in before} == before
+    assert project.run("git", "stash", "list") == ""
+    assert project.run("git", "status", "--porcelain", "--untracked-files=no") == " M stages/train.py\n"
 
-    # What holds git's index when it is killed leaves it locked, which only the user can know to be stale.
-    locked = project.folder / ".git" / "index.lock"
-    locked.touch()
-    refused = project.run(*command, ok=False, PATH=path, PYTHONPATH=environment["PYTHONPATH"])
-    assert "params.yaml: set back to the text" in refused
-    assert f"{locked}: git's index is locked" in refused
-    assert (project.folder / "params.yaml").read_text() == text
-    locked.unlink()
-
-    # Then while it trains.
-    started, deadline = start(), time.monotonic() + 500
-    while len(re.findall(r": runs \(", log.read_text())) < 2:
-        assert started.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.5)
-    kill_all_in(project.folder)
-    assert started.wait() == -signal.SIGKILL
-    assert (project.folder / "params.yaml").read_text() == text
-    # Three trials: the text itself is in both studies. One is done, one was killed, one had not begun.
-    assert "softmax, adaptive_lr: 3 trials, 0 done before" in log.read_text()
-    assert study_states(project) == ["Queued", "Running", "Success"]
-
-    printed = project.run(script, *command[1:], PYTHONPATH=environment["PYTHONPATH"])
+    printed = study.run("study", "softmax", "adaptive_lr")
     assert "softmax, adaptive_lr: 3 trials, 1 done before" in printed
-    assert project.runs() == 3 + project.runs("status != 'FINISHED'")
     client = MlflowClient(tracking_uri=f"sqlite:///{project.folder / 'mlflow.db'}")
     found = client.search_runs(["1"], "tags.`harveyseg.kind` = 'train' AND attributes.status = 'FINISHED'")
     tagged = sorted(
         (run.data.tags.get("study.softmax", ""), run.data.tags.get("study.adaptive_lr", "")) for run in found
     )
-    # The text learns with a plateau and one softmax: one run is a variant of both studies.
+    # The recipe learns with a plateau and one softmax: one run is a variant of both studies.
     assert tagged == [("", "off"), ("off", "on"), ("on", "")]
     table = (project.folder / "data" / "reports" / "study-softmax.md").read_text()
-    assert re.findall(r"^\| (on|off) \| 1 \| 0\.\d{4}", table, re.MULTILINE) == ["off", "on"]
-
+    assert re.findall(r"^\| (on|off) \| +1 \| +0\.\d{4}", table, re.MULTILINE) == ["off", "on"]
     # The data's class shares came along with the ensembles.
     ensembles = client.search_runs(["1"], "tags.`harveyseg.kind` = 'ensemble'")
     assert len(ensembles) == 3
     for run in ensembles:
         shares = [value for name, value in run.data.metrics.items() if name.startswith("data/pixel_share/")]
         assert sum(shares) == pytest.approx(1)
+    # DVC lists the trials as experiments.
+    assert len(project.run("git", "for-each-ref", "refs/exps").splitlines()) == 3
 
-    # Done is done.
-    again = project.run(script, *command[1:], PYTHONPATH=environment["PYTHONPATH"])
-    assert "3 trials, 3 done before" in again
-    # After a commit that changes no code, DVC restores the trial from its run cache: its run stays the one that it was.
+    # Done is done, also after a commit that changes no code.
     runs = project.runs()
-    project.run("git", "commit", "-q", "--allow-empty", "-m", "later")
-    restored = project.run(script, "study", "adaptive_lr", PYTHONPATH=environment["PYTHONPATH"])
-    assert "adaptive_lr: 2 trials, 0 done before" in restored
+    assert "3 trials, 3 done before" in study.run("study", "softmax", "adaptive_lr")
+    project.commit("the edit, and nothing else")
+    assert "2 trials, 2 done before" in study.run("study", "adaptive_lr")
     assert project.runs() == runs
     # The table comes from MLflow alone.
     os.remove(project.folder / "data" / "reports" / "study-softmax.md")
-    project.run(script, "table", "--study", "softmax", PYTHONPATH=environment["PYTHONPATH"])
+    study.run("table", "--study", "softmax")
     assert (project.folder / "data" / "reports" / "study-softmax.md").read_text() == table
 
+    # Other code makes other trials.
+    blocks = project.folder / "src" / "harveyseg" / "models" / "blocks.py"
+    blocks.write_text(blocks.read_text() + "\n# changed\n")
+    assert "2 trials, 0 done before" in study.run("study", "softmax")
+    assert project.runs() == runs + 2
+    assert not (project.folder / ".dvc" / "tmp" / "study").exists()
 
-def study_states(project: Project) -> list[str]:
-    """The states of the queue's tasks, sorted."""
-    return sorted(re.findall(r"study-\w+ .*(Queued|Running|Failed|Success)", project.run("dvc", "queue", "status")))
+
+def test_a_study_that_is_told_to_stop_ends_its_trainings(tmp_path: Path) -> None:
+    project = start_project(tmp_path / "harveyseg", {**CHANGES, "train": {**CHANGES["train"], "epochs": 100_000}})  # type: ignore[dict-item]
+    study = Study(project, tmp_path / "log")
+    started = study.start("study", "softmax", "--jobs", "2")
+    study.wait_for(started, r": runs \(", 2, study.log)
+    for log in re.findall(r"log: (\S+)\)", study.log.read_text()):
+        study.wait_for(started, "Running stage 'train@unet-0'", 1, project.folder / log)
+    second = study.run("study", "softmax", ok=False)
+    assert "error: Another study runs in this project." in second
+    started.send_signal(signal.SIGTERM)
+    assert started.wait(60) != 0
+    assert "The same command continues with what is missing." in study.log.read_text()
+    assert processes_in(project.folder) == []
+    assert not (project.folder / ".dvc" / "tmp" / "study").exists()
+
+
+@pytest.mark.parametrize("path", ["photos", "../photos", "../../elsewhere/photos"])
+def test_a_relative_path_of_the_photos_leads_to_them(tmp_path: Path, path: str) -> None:
+    project = start_project(tmp_path / "a" / "harveyseg", CHANGES)
+    project.run("dvc", "repro", "download")
+    photos = Path(os.path.normpath(project.folder / path))
+    photos.parent.mkdir(exist_ok=True)
+    shutil.copytree(project.folder / "data" / "raw", photos, ignore=shutil.ignore_patterns("*.csv", "*.json"))
+    params = project.folder / "params.yaml"
+    changed = params.read_text().replace("source: demo", "source: directory")
+    params.write_text(re.sub(r"^  path: .*$", f"  path: {path}", changed, flags=re.MULTILINE))
+    printed = Study(project, tmp_path / "log").run("study", "softmax", "--jobs", "2")
+    assert len(re.findall(r": argmax score 0\.\d{4}, score 0\.\d{4}", printed)) == 2
+    assert "Data: directory, 64x64 pixels." in printed
+
+
+def test_without_a_commit_it_says_what_is_missing(tmp_path: Path) -> None:
+    project = start_project(tmp_path / "harveyseg", CHANGES)
+    shutil.rmtree(project.folder / ".git")
+    printed = project.run(SCRIPT, "study", "softmax", ok=False, PYTHONPATH=str(project.folder / "src"))
+    assert f"{project.folder}: not a git repository with a commit" in printed

@@ -135,18 +135,24 @@ def _interrupted_by_signals() -> Iterator[None]:
 def _copies(root: Path, recipe: StudyRecipe) -> Iterator["_Copies"]:
     """The copies of the project for one study; a second study has to wait for the first one."""
     folder = root / _FOLDER
-    lock = root / ".locks" / "study.lock"
-    lock.parent.mkdir(exist_ok=True)
+    lock = FileLock(root / ".locks" / "study.lock", timeout=0)
+    (root / ".locks").mkdir(exist_ok=True)
     try:
-        with FileLock(lock, timeout=0):
-            _end_processes_in(folder)  # of a study that was killed
-            shutil.rmtree(folder, ignore_errors=True)
-            try:
-                yield _Copies(root, folder, recipe.params["data"]["path"])
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
+        lock.acquire()
     except Timeout:
         raise HarveysegError("Another study runs in this project. Wait until it ends, or stop it.") from None
+    try:
+        _remove(folder)  # of a study that was killed
+        yield _Copies(root, folder, recipe.params["data"]["path"])
+    finally:
+        _remove(folder)
+        lock.release()
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, and first end what works in it."""
+    _end_processes_in(folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Copies:

@@ -140,7 +140,7 @@ def test_a_damaged_table_is_named_with_the_remedy(tmp_path: Path, content: str |
 
 
 def test_a_table_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    table = pd.DataFrame({"id": ["NA", "007", ""], "count": [1, 2, 3], "share": [0.5, math.nan, 1e-9]})
+    table = pd.DataFrame({"id": ["NA", "007", ""], "count": [1, 2, 3], "share": [0.1 + 0.2, math.nan, 8.31e-9]})
     write_table(tmp_path / "table.csv", table)
     read = read_table(tmp_path / "table.csv", {"id": str, "count": int, "share": float}, "")
-    pd.testing.assert_frame_equal(read, table, check_dtype=False)
+    pd.testing.assert_frame_equal(read, table, check_dtype=False, check_exact=True)

@@ -87,7 +87,12 @@ def read_table(
             # Rows longer than the header: pandas would drop their last cells with nothing but a warning.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table = pd.read_csv(
-                path, index_col=False, dtype=types, keep_default_na=False, na_values=_blank_numbers(types)
+                path,
+                index_col=False,
+                dtype=types,
+                keep_default_na=False,
+                na_values=_blank_numbers(types),
+                float_precision="round_trip",  # the default is off by a bit for some numbers
             )
     except FileNotFoundError:
         raise HarveysegError(f"{path}: no such file. {remedy}") from None

@@ -307,6 +307,16 @@ def test_all_runs_are_sorted_by_experiment(tracker: Tracker) -> None:
     assert "unet" in table_markdown(frame)
 
 
+def test_scores_of_runs_without_an_evaluation_id_are_left_out(tracker: Tracker) -> None:
+    # Versions before 0.2.0 called the argmax score val/score.
+    for fold, evaluation in ((0, ""), (1, "e1")):
+        metrics = {"val/score": 0.6, "best/val_loss": 1.5}
+        mirror(tracker, RunState(make_record(fold=fold), metrics=metrics, evaluation=evaluation))
+    frame = all_runs_table(tracker)
+    assert frame["val_score"].isna().tolist() == [True, False]
+    assert frame["val_loss"].tolist() == [1.5, 1.5]
+
+
 @pytest.mark.slow
 def test_stage_compare(project: Path) -> None:
     outputs = write_workspace(project)

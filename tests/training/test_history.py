@@ -52,10 +52,10 @@ def test_it_is_a_plain_table_in_which_dvc_finds_its_axes(tmp_path: Path) -> None
     ("content", "cause"),
     [
         (None, "no such file"),
-        (b"", "not a CSV file"),
-        (b"a,b\n1,2,3\n1,2,3,4\n", "not a CSV file"),
-        (b"\xff\xfe\x00", "not a CSV file"),
-        (b"epoch,time_ms,train_loss,val_argmax_score,lr,seconds\n", "lacks the columns images_per_second, val_loss"),
+        (b"", "not a table"),
+        (b"a,b\n1,2,3\n1,2,3,4\n", "not a table"),
+        (b"\xff\xfe\x00", "not a table"),
+        (b"epoch,time_ms,train_loss,val_argmax_score,lr,seconds\n", "lacks the columns val_loss, images_per_second"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, content: bytes | None, cause: str) -> None:

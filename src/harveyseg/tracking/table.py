@@ -7,7 +7,7 @@ which differ between machines, go to ``costs.csv``.
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,7 @@ from harveyseg.files import read_table, write_table, write_text
 from harveyseg.record import SKIPPED, RunRecord, format_value
 from harveyseg.tracking.client import Tracker
 from harveyseg.tracking.outputs import RunOutputs
-from harveyseg.tracking.query import EXPERIMENT, TrackedRun, find_all_runs, find_runs
+from harveyseg.tracking.query import EVALUATION_TAG, EXPERIMENT, TrackedRun, find_all_runs, find_runs
 
 EMPTY = "all_empty"
 """The row of a submission without a single pixel; a model can have no such name."""
@@ -106,12 +106,14 @@ def comparison_table(tracker: Tracker, outputs: Sequence[RunOutputs]) -> pd.Data
 def all_runs_table(tracker: Tracker) -> pd.DataFrame:
     """Every training and ensemble in MLflow, finished or not, sorted by the name that ``dvc exp show`` prints.
 
+    Runs of versions before 0.2.0, whose evaluations have no identity, have no scores here: the names meant other metrics.
+
     Raises:
         HarveysegError: when MLflow cannot be read.
     """
     rows = []
     for run in find_all_runs(tracker):
-        cells = _cells(run)
+        cells = _cells(run if EVALUATION_TAG in run.tags else _without_scores(run))
         identity = {"experiment": cells.pop("experiment"), "status": run.status}
         fold = run.tags.get("harveyseg.fold", "")
         rows.append(identity | {"model": run.tags.get("harveyseg.model", ""), "fold": fold} | cells)
@@ -232,6 +234,11 @@ def _row(source: _Source, fold: str) -> dict[str, Cell]:
     notes += [missing] if cells["val_argmax_score"] is None else []
     notes += [f"{name} is NaN" for name, value in cells.items() if isinstance(value, float) and math.isnan(value)]
     return identity | cells | {"run_id": run.run_id, "note": "; ".join(notes)}
+
+
+def _without_scores(run: TrackedRun) -> TrackedRun:
+    metrics = {name: value for name, value in run.metrics.items() if not name.startswith(("val/", "test/"))}
+    return replace(run, metrics=metrics)
 
 
 def _cells(run: TrackedRun) -> dict[str, Cell]:

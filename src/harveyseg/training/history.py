@@ -1,12 +1,11 @@
-"""``history.csv``: one row per epoch, in full precision, so that a tracker that missed some can be given the same."""
+"""``history.csv``: one row per epoch, in full precision, from which MLflow gets what it missed."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from harveyseg.errors import HarveysegError
-from harveyseg.files import write_table
+from harveyseg.files import read_table, write_table
 
 COLUMNS = ("epoch", "time_ms", "train_loss", "val_loss", "val_argmax_score", "lr", "images_per_second", "seconds")
 
@@ -24,12 +23,4 @@ def read_history(path: Path) -> pd.DataFrame:
         HarveysegError: when the file is absent or no such table.
     """
     remedy = "Run `dvc repro -f` on the train stage that writes it, or `dvc checkout`."
-    try:
-        frame = pd.read_csv(path, float_precision="round_trip")
-    except FileNotFoundError:
-        raise HarveysegError(f"{path}: no such file. {remedy}") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise HarveysegError(f"{path}: not a CSV file ({error}). {remedy}") from None
-    if missing := sorted(set(COLUMNS) - set(frame.columns)):
-        raise HarveysegError(f"{path}: lacks the columns {', '.join(missing)}. {remedy}")
-    return frame
+    return read_table(path, dict.fromkeys(COLUMNS, float) | {"epoch": int, "time_ms": int}, remedy)

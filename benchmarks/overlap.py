@@ -1,0 +1,92 @@
+"""How well overlapping photos are found by their pictures, against known groups, and what that costs.
+
+    .venv/bin/python benchmarks/overlap.py FOLDER_OF_PHOTOS GROUPS.csv
+
+GROUPS.csv has the columns id, group_strict and group_loose. Photos of one strict group surely overlap, directly or
+through others; photos of different loose groups surely do not. The first table compares every pair of photos and shows
+which numbers of matching features separate the two. The second one is `split.groups: overlap` itself, on a quarter of
+the photos and on all of them: its time must grow with their number, not with its square.
+"""
+
+import argparse
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
+from pathlib import Path
+
+import pandas as pd
+
+from harveyseg.data.overlap import LEAST_MATCHES, count_matches, find_overlaps, photo_features
+from harveyseg.data.split import SplitParams, group_labels
+from harveyseg.files import read_table
+from harveyseg.project import library_versions
+
+THREADS = 2
+
+
+def main() -> None:
+    """Compare and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("photos", type=Path, help="folder in the Kaggle layout")
+    parser.add_argument("groups", type=Path, help="CSV file of the known groups")
+    arguments = parser.parse_args()
+    columns = {"id": str, "group_strict": str, "group_loose": str}
+    known = read_table(arguments.groups, columns, "Name a file with these columns.").set_index("id")
+    photos = sorted(arguments.photos.glob("*_images/**/*.jpg"), key=lambda path: path.stem)
+    print(f"{len(photos)} photos, {THREADS} threads, numpy {library_versions()['numpy']}\n")
+    print(compare_all_pairs(photos, known).to_markdown(index=False), end="\n\n")
+    print(time_the_search(photos, known).to_markdown(index=False, floatfmt=".1f"))
+
+
+def compare_all_pairs(photos: list[Path], known: pd.DataFrame) -> pd.DataFrame:
+    """Errors of the groups for several least numbers of matches, when every pair is compared."""
+    ids = [path.stem for path in photos]
+    pairs = list(combinations(range(len(ids)), 2))
+    with ThreadPoolExecutor(THREADS) as pool:
+        features = list(pool.map(photo_features, photos))
+        counts = list(pool.map(lambda pair: count_matches(features[pair[0]], features[pair[1]]), pairs))
+    rows = []
+    for least in range(6, 17):
+        overlaps = [
+            (ids[first], ids[second]) for (first, second), count in zip(pairs, counts, strict=True) if count >= least
+        ]
+        rows.append({"least matches": least, "overlaps": len(overlaps), **count_errors(ids, overlaps, known)})
+    return pd.DataFrame(rows)
+
+
+def time_the_search(photos: list[Path], known: pd.DataFrame) -> pd.DataFrame:
+    """Seconds and errors of the search that the stage ``split`` runs."""
+    rows = []
+    for chosen in (photos[: len(photos) // 4], photos):
+        ids = [path.stem for path in chosen]
+        started = time.perf_counter()
+        overlaps = find_overlaps(chosen, ids, THREADS)
+        seconds = time.perf_counter() - started
+        rows.append(
+            {
+                "photos": len(chosen),
+                "least matches": LEAST_MATCHES,
+                "seconds": seconds,
+                "seconds per photo": seconds / len(chosen),
+                "overlaps": len(overlaps),
+                **count_errors(ids, overlaps, known),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def count_errors(ids: list[str], overlaps: list[tuple[str, str]], known: pd.DataFrame) -> dict[str, int]:
+    """Pairs of one strict group that are apart, and pairs of different loose groups that are together."""
+    labels = group_labels(ids, SplitParams(folds=2, groups="overlap"), Path(), overlaps)
+    group_of = dict(zip(ids, labels, strict=True))
+    strict = known["group_strict"]
+    loose = known["group_loose"]
+    pairs = list(combinations(ids, 2))
+    return {
+        "strict pairs apart": sum(strict[a] == strict[b] and group_of[a] != group_of[b] for a, b in pairs),
+        "loose groups joined": sum(loose[a] != loose[b] and group_of[a] == group_of[b] for a, b in pairs),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -106,7 +106,7 @@ def comparison_table(tracker: Tracker, outputs: Sequence[RunOutputs]) -> pd.Data
 def all_runs_table(tracker: Tracker) -> pd.DataFrame:
     """Every training and ensemble in MLflow, finished or not, sorted by the name that ``dvc exp show`` prints.
 
-    Runs of versions before 0.2.0, whose evaluations have no identity, have no scores here: the names meant other metrics.
+    Runs of versions before 0.2.0, whose evaluations have no identity, have no scores: their names meant other metrics.
 
     Raises:
         HarveysegError: when MLflow cannot be read.

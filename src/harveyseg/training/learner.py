@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -20,7 +21,7 @@ from harveyseg.models import build, locate_encoder_weights
 from harveyseg.score import argmax_metrics, confusion
 from harveyseg.training.dataset import Batch
 from harveyseg.training.losses import SegmentationLoss, class_weights
-from harveyseg.training.optimisation import ExponentialMovingAverage, make_optimiser, make_schedule, parameter_groups
+from harveyseg.training.optimisation import make_moving_average, make_optimiser, make_schedule, parameter_groups
 from harveyseg.training.params import TrainParams
 from harveyseg.training.self_training import SelfTrainingParams, pseudo_label_loss
 
@@ -61,11 +62,12 @@ class Learner:
         self.schedule = make_schedule(
             params.schedule.name, self.optimiser, steps, patience=params.schedule.plateau_patience
         )
-        self._average: ExponentialMovingAverage | None = None
+        self._average: ModelEmaV3 | None = None
+        self._steps = 0
         self.averaged: nn.Module = self.network
         if params.optimiser.ema is not None:
-            self._average = ExponentialMovingAverage(self.network, params.optimiser.ema)
-            self.averaged = self._average.network
+            self._average = make_moving_average(self.network, params.optimiser.ema)
+            self.averaged = self._average.module
         self._self_training = params.self_training
 
     def train_epoch(self, batches: Iterable[tuple[Batch, Batch | None]]) -> float:
@@ -94,8 +96,9 @@ class Learner:
         self.optimiser.step()
         if not isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step()
+        self._steps += 1
         if self._average is not None:
-            self._average.update(self.network)
+            self._average.update(self.network, step=self._steps + 2)
 
     def _self_training_loss(
         self, plain: torch.Tensor, recoloured: torch.Tensor, params: SelfTrainingParams
@@ -156,7 +159,8 @@ class Learner:
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "average": None if self._average is None else self._average.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "steps": self._steps,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -164,8 +168,8 @@ class Learner:
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
-        if self._average is not None:
-            self._average.load_state_dict(state["average"])
+        self.averaged.load_state_dict(state["averaged"])
+        self._steps = state["steps"]
 
 
 def at_output_stride(target: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:

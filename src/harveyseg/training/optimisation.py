@@ -1,14 +1,22 @@
 """Optimiser, learning rate by depth, and learning rate over time."""
 
-import copy
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from pydantic import Field
+from timm.utils.model_ema import ModelEmaV3
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    LambdaLR,
+    LinearLR,
+    LRScheduler,
+    ReduceLROnPlateau,
+    SequentialLR,
+)
 
 from harveyseg.config.settings import Section
 
@@ -71,69 +79,54 @@ def make_optimiser(name: OptimiserName, groups: list[dict[str, object]], weight_
 def make_schedule(
     name: ScheduleName, optimiser: torch.optim.Optimizer, total_steps: int, patience: int
 ) -> LRScheduler | ReduceLROnPlateau:
-    """Learning rate over time, as a factor on each group's own rate.
+    """Learning rate over time, from each group's own rate.
 
     * ``constant``.
     * ``plateau``: a tenth after more than ``patience`` epochs without a lower validation loss. This is the report's
       "adaptive learning rate", although its sentence lowers the rate when validation *improves*, which would stop
       learning.
     * ``cosine``: 5% linear warm-up, then half a cosine to 0.
-    * ``one_cycle``: 30% rising from a 25th, then down to 0, both as half cosines (Smith and Topin 2018).
+    * ``one_cycle``: see :func:`one_cycle_factor`.
 
     ``plateau`` is stepped once an epoch with the validation loss, the others once a batch.
     """
     if name == "plateau":
         return ReduceLROnPlateau(optimiser, mode="min", factor=0.1, patience=patience)
-
-    def factor(step: int) -> float:
-        if name == "constant":
-            return 1.0
-        warmup = max(1, round((0.05 if name == "cosine" else 0.3) * total_steps))
-        if step < warmup:
-            rise = (step + 1) / warmup
-            return rise if name == "cosine" else 0.04 + 0.96 * (1 - math.cos(math.pi * rise)) / 2
-        fall = (step - warmup) / max(1, total_steps - warmup)
-        return (1 + math.cos(math.pi * min(1.0, fall))) / 2
-
-    return LambdaLR(optimiser, factor)
+    if name == "one_cycle":
+        return LambdaLR(optimiser, lambda step: one_cycle_factor(step, total_steps))
+    if name == "cosine":
+        warmup = max(1, round(0.05 * total_steps))
+        rise = LinearLR(optimiser, start_factor=1 / warmup, total_iters=warmup - 1)
+        fall = CosineAnnealingLR(optimiser, T_max=max(1, total_steps - warmup))
+        return SequentialLR(optimiser, [rise, fall], milestones=[warmup])
+    return ConstantLR(optimiser, factor=1.0)
 
 
-class ExponentialMovingAverage:
-    """Average of the weights over the steps (Polyak and Juditsky 1992), with the usual warm-up of the decay.
+def one_cycle_factor(step: int, total_steps: int) -> float:
+    """The rate of a step from 0, as a share of the highest: 30% of the steps up from a 25th, then down to 0.
 
-    Floating-point buffers (the statistics of batch norm) are averaged too; counters are copied.
+    Both ways are half cosines (Smith and Topin 2018). torch's ``OneCycleLR`` starts one step later, so that a training
+    of a few steps hardly learns; here the rate has risen before the first step.
 
-    Args:
-        network: the trained network, as it starts.
-        decay: share of the average that stays at each step, once warmed up.
-
-    Attributes:
-        network: a copy of the network with the averaged weights, in evaluation mode.
+    Example:
+        >>> [round(one_cycle_factor(step, 10), 2) for step in range(10)]
+        [0.28, 0.76, 1.0, 1.0, 0.95, 0.81, 0.61, 0.39, 0.19, 0.05]
     """
+    rising = max(1, round(0.3 * total_steps))
+    if step < rising:
+        return 0.04 + 0.96 * (1 - math.cos(math.pi * (step + 1) / rising)) / 2
+    fallen = (step - rising) / max(1, total_steps - rising)
+    return (1 + math.cos(math.pi * min(1.0, fallen))) / 2
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        self._decay = decay
-        self._steps = 0
 
-    @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        """Add the weights after one more step."""
-        self._steps += 1
-        # Early on a long memory would hold mostly the random start.
-        decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
-        averages = self.network.state_dict()
-        for name, value in network.state_dict().items():
-            if value.is_floating_point():
-                averages[name].lerp_(value, 1 - decay)
-            else:
-                averages[name].copy_(value)
+def make_moving_average(network: nn.Module, decay: float) -> ModelEmaV3:
+    """Exponential moving average of the weights over the steps (Polyak and Juditsky 1992).
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that a resumed training needs."""
-        return {"steps": self._steps, "network": self.network.state_dict()}
+    Floating-point buffers (the statistics of batch norm) are averaged too; counters are copied. Early on a long memory
+    would hold mostly the random start: before step n of the training the decay is at most n / (9 + n). timm counts that
+    n from one less than the ``step`` that its ``update`` is given.
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`state_dict`."""
-        self._steps = state["steps"]
-        self.network.load_state_dict(state["network"])
+    Returns:
+        The average, whose ``module`` is a copy of the network with the averaged weights, in evaluation mode.
+    """
+    return ModelEmaV3(network, decay=decay, use_warmup=True, warmup_gamma=9.0, warmup_power=1.0)

@@ -3,5 +3,5 @@
 A *part* is always the training photos (``train``) or the test photos (``test``); the split divides the training part
 into folds.
 
-May import: config and the leaf modules; Kaggle's client for one source.
+May import: config and the leaf modules.
 """

@@ -2,6 +2,8 @@
 
 A network's module is imported only when the network is asked for, so a stage that trains one network does not depend on
 the code of another.
+
+May import: config and the leaf modules.
 """
 
 import importlib

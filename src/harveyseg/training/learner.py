@@ -19,10 +19,12 @@ from harveyseg.data.normalisation import normalise
 from harveyseg.device import autocast, resolve_device, resolve_precision
 from harveyseg.models import build, locate_encoder_weights
 from harveyseg.score import argmax_metrics, confusion
+from harveyseg.training.class_weights import class_weights
 from harveyseg.training.dataset import Batch
-from harveyseg.training.losses import SegmentationLoss, class_weights
-from harveyseg.training.optimisation import make_moving_average, make_optimiser, make_schedule, parameter_groups
+from harveyseg.training.losses import SegmentationLoss
+from harveyseg.training.optimiser import make_moving_average, make_optimiser, parameter_groups
 from harveyseg.training.params import TrainParams
+from harveyseg.training.schedule import make_schedule
 from harveyseg.training.self_training import SelfTrainingParams, pseudo_label_loss
 
 _log = logging.getLogger(__name__)

@@ -8,9 +8,11 @@ from pydantic import Field, ValidationInfo, field_validator
 from harveyseg.config.settings import Section
 from harveyseg.data.augmentation import AugmentationParams
 from harveyseg.device import DeviceName, PrecisionName
+from harveyseg.training.class_weights import ClassWeights
 from harveyseg.training.dataset import SamplingParams
-from harveyseg.training.losses import ClassWeights, LossParams
-from harveyseg.training.optimisation import OptimiserParams, ScheduleParams
+from harveyseg.training.losses import LossParams
+from harveyseg.training.optimiser import OptimiserParams
+from harveyseg.training.schedule import ScheduleParams
 from harveyseg.training.self_training import SelfTrainingParams
 
 

@@ -56,7 +56,7 @@ def _time_stages(folder: Path) -> dict[str, float]:
 
 def _readme_table(reports: Path) -> str:
     table = pd.read_csv(reports / "comparison.csv", dtype=str, keep_default_na=False)
-    rows = table[table["fold"].isin(["mean", ""])][list(COLUMNS)].rename(columns=COLUMNS)
+    rows = table[table["fold"].isin(["all", ""])][list(COLUMNS)].rename(columns=COLUMNS)
     return str(rows.to_markdown(index=False, disable_numparse=True, colalign=["left", *["right"] * (len(COLUMNS) - 1)]))
 
 

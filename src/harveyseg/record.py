@@ -24,6 +24,9 @@ MODEL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 EVALUATION = "evaluation"
 """The key of ``metrics.json`` that holds the evaluation's id."""
 
+POOLED = "pooled/"
+"""How the metrics of a model over the photos of all its folds begin; each of its runs holds them."""
+
 _ID_LENGTH = 16
 
 SKIPPED = "data.skipped"

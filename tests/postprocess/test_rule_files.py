@@ -6,16 +6,25 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from harveyseg.data.cache import CachedPart
+from harveyseg.ensemble.evaluation import evaluate_ensemble
+from harveyseg.ensemble.members import load_fold_models
+from harveyseg.ensemble.weights import EnsembleWeights
 from harveyseg.errors import HarveysegError
+from harveyseg.evaluation.metrics import write_evaluation
 from harveyseg.files import read_json, write_json
-from harveyseg.inference.probabilities import argmax_map
+from harveyseg.inference.probabilities import argmax_map, count_confusions, write_probabilities
 from harveyseg.postprocess.files import read_rule, write_rule
 from harveyseg.postprocess.regression import clipped_log_odds
 from harveyseg.postprocess.rules import ArgmaxRule, ExpectedDiceRule
 from harveyseg.postprocess.select import SelectedRule, select_rule
-from harveyseg.postprocess.statistics import SpecialMask
-from harveyseg.record import RunRecord
+from harveyseg.postprocess.statistics import SpecialMask, collect_statistics
+from harveyseg.record import RunRecord, identify_evaluation, write_run
 from harveyseg.score import pair_dice, pair_metrics
+from harveyseg.tracking.client import Tracker
+from harveyseg.tracking.mirror import mirror_all
+from harveyseg.tracking.outputs import locate_outputs
+from harveyseg.tracking.table import comparison_table
 from helpers.postprocessing import GROUPS, PHOTOS, NoisyPhotos, make_calibrated_rule, make_fitted_rule
 from helpers.records import make_record
 
@@ -110,6 +119,95 @@ def test_a_written_rule_comes_back(noisy: NoisyPhotos, tmp_path: Path) -> None:
     ]
     assert [run["evaluation"].partition("-")[0] for run in metrics["runs"]] == ["e0", "e2"]
     assert [run["postprocess.method"] for run in metrics["runs"]] == ["auto", "auto"]
+
+
+def test_pooled_metrics_are_those_of_all_photos_and_not_means_over_folds(noisy: NoisyPhotos, tmp_path: Path) -> None:
+    truth, maps, statistics = noisy
+    records: dict[int | None, RunRecord] = {fold: make_record(model="a", fold=fold, uid=f"u{fold}") for fold in (0, 2)}
+    photos = pd.DataFrame({"group": GROUPS, "fold": [0] * 4 + [2] * 8})
+    selected = select_rule(statistics, GROUPS, "argmax")
+    evaluations: dict[int | None, str] = {0: "e0", 2: "e2"}
+    write_rule(tmp_path, "a", records, statistics, photos, selected, statistics, evaluations, {})
+
+    # Pixel by pixel, from the masks alone.
+    predicted = np.stack([argmax_map(photo) for photo in maps])
+    dice, present = np.ones((PHOTOS, 24)), np.zeros((PHOTOS, 24), bool)
+    ious = []
+    for class_id in range(25):
+        true, found = truth == class_id, predicted == class_id
+        if true.any():
+            ious.append((true & found).sum() / (true | found).sum())
+        for photo in range(PHOTOS if class_id else 0):
+            pixels = true[photo].sum() + found[photo].sum()
+            present[photo, class_id - 1] = true[photo].any()
+            dice[photo, class_id - 1] = 2 * (true & found)[photo].sum() / pixels if pixels else 1
+    expected = {
+        "score": dice.mean(),
+        "argmax_score": dice.mean(),
+        "all_empty_score": 1 - present.mean(),
+        "macro_dice": np.mean([dice[holds, index].mean() for index, holds in enumerate(present.T) if holds.any()]),
+        "miou": np.mean(ious),
+        "pixel_accuracy": (predicted == truth).mean(),
+        "submitted_classes": np.mean([len(set(np.unique(photo)) - {0}) for photo in predicted]),
+    }
+    runs = read_json(tmp_path / "metrics" / "a.json", "")["runs"]
+    for run in runs:
+        for part in ("val", "test"):
+            pooled = {name: run[f"pooled/{part}/{name}"] for name in expected if f"pooled/{part}/{name}" in run}
+            assert pooled == pytest.approx({name: expected[name] for name in pooled})
+            assert len(pooled) == len(expected) - (part == "test")  # macro Dice is of val only
+        assert "test/score" not in run  # the mean of both folds' maps is submitted
+    assert np.mean([run["val/macro_dice"] for run in runs]) != pytest.approx(expected["macro_dice"], abs=1e-3)
+
+
+def test_an_ensemble_of_one_model_has_the_model_s_scores(noisy: NoisyPhotos, tracker: Tracker, tmp_path: Path) -> None:
+    truth, maps, _ = noisy
+    folds = {0: np.arange(4), 2: np.arange(4, PHOTOS)}
+    photos = pd.DataFrame({"id": [f"p{row}" for row in range(PHOTOS)], "group": GROUPS, "fold": [0] * 4 + [2] * 8})
+    part = CachedPart(tuple(photos["id"]), maps[:, :3], None, photos, (16, 16), "demo", "d" * 64)
+    data = tmp_path / "data"
+    for fold, rows in folds.items():
+        record = make_record("unet", fold, results={})
+        predictions = data / "predictions" / f"unet-{fold}"
+        write_run(data / "models" / f"unet-{fold}" / "run.json", record)
+        write_probabilities(predictions / "val.npy", photos["id"][rows].tolist(), (16, 16), [maps[rows]])
+        write_probabilities(predictions / "test.npy", ["t0", "t1", "t2"], (16, 16), [maps[fold : fold + 3]])
+        confusions = {
+            "val": count_confusions(maps.__getitem__, truth, rows.tolist(), 1),
+            "test": count_confusions(maps[fold : fold + 3].__getitem__, truth, range(3), 1),
+        }
+        write_evaluation(predictions, record, confusions, identify_evaluation(record.uid, {}, record.data_hash))
+    fold_models = load_fold_models(["unet"], list(folds), data / "models", data / "predictions")
+    weights = EnsembleWeights({"unet": 1.0}, {fold: {"unet": 1.0} for fold in folds})
+    ensemble = make_record("ensemble", kind="ensemble").model_copy(update={"fold": None})
+    write_run(data / "ensemble" / "run.json", ensemble)
+    identity = identify_evaluation(ensemble.uid, {}, ensemble.data_hash)
+    masks = {"val": truth, "test": truth[:3]}
+    evaluate_ensemble(data / "ensemble", ensemble, fold_models, weights, part, masks, 1, identity)
+
+    predict = fold_models.predictor(weights.chosen, weights.without_fold)
+    val = collect_statistics(map(predict, range(PHOTOS)), truth, range(PHOTOS), 1)
+    test = collect_statistics(fold_models.test(weights.chosen), truth[:3], range(3), 1)
+    selected = select_rule(val, GROUPS, "auto")
+    trainings: dict[int | None, RunRecord] = {fold: fold_models["unet", fold].record for fold in folds}
+    sources: dict[str, dict[int | None, RunRecord]] = {"unet": trainings, "ensemble": {None: ensemble}}
+    for source, records in sources.items():
+        outputs = [locate_outputs(record, data) for record in records.values()]
+        evaluations = {fold: output.evaluation for fold, output in zip(records, outputs, strict=True)}
+        write_rule(data / "postprocess", source, records, val, photos, selected, test, evaluations, {})
+    outputs = [locate_outputs(record, data) for record in (*trainings.values(), ensemble)]
+    mirror_all(tracker, [output.state() for output in outputs])
+
+    table = comparison_table(tracker, outputs)
+    by_name = {(row["model"], row["fold"]): row for row in table.to_dict("records")}
+    model = by_name["unet", "all"]
+    mixture = by_name["ensemble", ""]
+    scores = [name for name in table.columns if name.startswith(("val_", "test_", "gain_")) and name != "val_loss"]
+    assert len(scores) == 13
+    assert {name: model[name] for name in scores} == pytest.approx({name: mixture[name] for name in scores}, abs=1e-12)
+    assert by_name["unet", "mean"]["val_miou"] != pytest.approx(model["val_miou"], abs=1e-3)
+    baseline = by_name["all_empty", ""]["val_score"]
+    assert model["val_score"] - model["gain_over_empty"] == pytest.approx(baseline)
 
 
 def test_an_ensemble_has_one_run_for_all_photos(noisy: NoisyPhotos, tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from harveyseg.errors import HarveysegError
-from harveyseg.files import write_json
+from harveyseg.files import read_json, write_json
+from harveyseg.record import RunRecord
 from harveyseg.tracking.client import Tracker, TrackingParams, open_tracker
 from harveyseg.tracking.mirror import mirror, mirror_all, show_running
-from harveyseg.tracking.outputs import RunOutputs, RunState, list_workspace
+from harveyseg.tracking.outputs import RunOutputs, RunState, list_workspace, locate_outputs
 from harveyseg.tracking.query import find_all_runs
 from harveyseg.tracking.table import (
     EMPTY,
@@ -46,6 +47,7 @@ def write_workspace(root: Path) -> list[RunOutputs]:
     """Two models on two folds and the ensemble, finished and evaluated; params.yaml lists them, unet first."""
     (root / "params.yaml").write_text(PARAMS)
     scores = {("unet", 0): 0.60, ("unet", 1): 0.70, ("attention_unet", 0): 0.5, ("attention_unet", 1): 0.75}
+    pooled = {"unet": 0.66, "attention_unet": 0.65}  # of twelve photos in fold 0 and eighteen in fold 1
     empty = {0: 0.58, 1: 0.62}
     for (model, fold), score in scores.items():
         values = {
@@ -57,12 +59,27 @@ def write_workspace(root: Path) -> list[RunOutputs]:
             "test/argmax_score": score - 0.01,
             "test/all_empty_score": 0.59,
         }
-        write_outputs(root / "data", make_record(model, fold), values)
+        output = write_outputs(root / "data", make_record(model, fold), values)
+        write_pooled(root / "data", output.record, pooled[model])
     ensemble = make_record("ensemble", 0, kind="ensemble", parameters={}).model_copy(update={"fold": None})
     write_outputs(
         root / "data", ensemble, {"val/argmax_score": 0.8, "val/all_empty_score": 0.6, "test/argmax_score": 0.79}
     )
     return list_workspace(root / "params.yaml", root / "data")
+
+
+def write_pooled(data: Path, record: RunRecord, argmax_score: float, **more: float) -> None:
+    """Add a training to its model's file of the stage postprocess; a slash in a name is two underscores."""
+    path = data / "postprocess" / "metrics" / f"{record.model}.json"
+    runs = read_json(path, "")["runs"] if path.exists() else []
+    values = {
+        "pooled/val/argmax_score": argmax_score,
+        "pooled/val/all_empty_score": 0.604,
+        "pooled/test/argmax_score": 0.66,
+        "pooled/test/all_empty_score": 0.59,
+    }
+    named = {name.replace("__", "/"): value for name, value in more.items()}
+    write_json(path, {"runs": [*runs, {"uid": record.uid, **values, **named}]})
 
 
 def log(tracker: Tracker, outputs: list[RunOutputs]) -> None:
@@ -82,14 +99,16 @@ def test_rows_order_means_and_decimals(tracker: Tracker, project: Path) -> None:
     assert [(row["model"], row["fold"], row["val_argmax_score"], row["test_argmax_score"]) for row in rows] == [
         ("unet", "0", "0.60000", "0.59000"),
         ("unet", "1", "0.70000", "0.69000"),
+        ("unet", "all", "0.66000", "0.66000"),
         ("unet", "mean", "0.65000", "0.64000"),
         ("unet", "spread", "0.07071", "0.07071"),  # 0.1 / sqrt(2)
         ("attention_unet", "0", "0.50000", "0.49000"),
         ("attention_unet", "1", "0.75000", "0.74000"),
+        ("attention_unet", "all", "0.65000", "0.66000"),
         ("attention_unet", "mean", "0.62500", "0.61500"),
         ("attention_unet", "spread", "0.17678", "0.17678"),  # 0.25 / sqrt(2)
         ("ensemble", "", "0.80000", "0.79000"),
-        (EMPTY, "", "0.60000", "0.59000"),
+        (EMPTY, "", "0.60400", "0.59000"),
     ]
     first = rows[0]
     assert list(first)[:5] == ["model", "fold", "val_score", "val_argmax_score", "gain_over_empty"]
@@ -124,7 +143,7 @@ def test_rows_order_means_and_decimals(tracker: Tracker, project: Path) -> None:
         "note": "",
     }
     assert rows[2]["lr"] == "0.001"
-    assert rows[3]["lr"] == ""
+    assert rows[3]["lr"] == rows[4]["lr"] == ""
     with (project / "reports" / "costs.csv").open(newline="") as opened:
         costs = list(csv.DictReader(opened))
     assert [(row["model"], row["fold"], row["seconds"]) for row in costs][:2] == [
@@ -137,27 +156,31 @@ def test_rows_order_means_and_decimals(tracker: Tracker, project: Path) -> None:
 
 def test_submitted_scores_are_next_to_those_of_the_argmax_maps(tracker: Tracker, project: Path) -> None:
     outputs = write_workspace(project)
-    for model, values in {"unet": (0.7, 0.8), "attention_unet": (0.6, 0.9), "ensemble": (0.85,)}.items():
-        runs = [
-            {"uid": output.record.uid, "val/score": value, "test/score": 0.77}
-            for output, value in zip((one for one in outputs if one.record.model == model), values, strict=True)
-        ]
-        write_json(project / "data" / "postprocess" / "metrics" / f"{model}.json", {"runs": runs})
+    (project / "data" / "postprocess" / "metrics" / "unet.json").unlink()
+    (project / "data" / "postprocess" / "metrics" / "attention_unet.json").unlink()
+    for output, value in zip(outputs[:4], (0.7, 0.8, 0.6, 0.9), strict=True):
+        pooled = {"unet": 0.764, "attention_unet": 0.784}[output.record.model]
+        scores = {"val__score": value, "pooled__val__score": pooled, "pooled__test__score": 0.77}
+        write_pooled(project / "data", output.record, 0.5, **scores)
+    ensemble = {"uid": outputs[4].record.uid, "val/score": 0.85, "test/score": 0.77}
+    write_json(project / "data" / "postprocess" / "metrics" / "ensemble.json", {"runs": [ensemble]})
     log(tracker, outputs)
     rows = make_table(tracker, outputs, project / "reports")
     assert [
         (row["model"], row["fold"], row["val_score"], row["gain_over_empty"], row["test_score"]) for row in rows
     ] == [
-        ("unet", "0", "0.70000", "0.12000", "0.77000"),
-        ("unet", "1", "0.80000", "0.18000", "0.77000"),
-        ("unet", "mean", "0.75000", "0.15000", "0.77000"),
-        ("unet", "spread", "0.07071", "0.04243", "0.00000"),
-        ("attention_unet", "0", "0.60000", "0.02000", "0.77000"),
-        ("attention_unet", "1", "0.90000", "0.28000", "0.77000"),
-        ("attention_unet", "mean", "0.75000", "0.15000", "0.77000"),
-        ("attention_unet", "spread", "0.21213", "0.18385", "0.00000"),
+        ("unet", "0", "0.70000", "0.12000", ""),  # what is submitted is the mean of the folds' maps
+        ("unet", "1", "0.80000", "0.18000", ""),
+        ("unet", "all", "0.76400", "0.16000", "0.77000"),
+        ("unet", "mean", "0.75000", "0.15000", ""),
+        ("unet", "spread", "0.07071", "0.04243", ""),
+        ("attention_unet", "0", "0.60000", "0.02000", ""),
+        ("attention_unet", "1", "0.90000", "0.28000", ""),
+        ("attention_unet", "all", "0.78400", "0.18000", "0.77000"),
+        ("attention_unet", "mean", "0.75000", "0.15000", ""),
+        ("attention_unet", "spread", "0.21213", "0.18385", ""),
         ("ensemble", "", "0.85000", "0.25000", "0.77000"),
-        (EMPTY, "", "0.60000", "0.00000", "0.59000"),
+        (EMPTY, "", "0.60400", "0.00000", "0.59000"),
     ]
     assert verify_table(project / "reports" / "comparison.csv", outputs) == []
     (project / "data" / "postprocess" / "metrics" / "ensemble.json").unlink()
@@ -222,7 +245,8 @@ def test_what_is_missing_is_shown(tracker: Tracker, project: Path) -> None:
     assert "not in MLflow" in rows["2"][1]
     assert "FAILED" in rows["3"][1]
     assert "val_argmax_score is NaN" in rows["3"][1]
-    assert all(str(rows[fold][0]) == "nan" for fold in ("1", "2", "3", "mean"))
+    assert all(str(rows[fold][0]) == "nan" for fold in ("1", "2", "3", "all", "mean", "spread"))
+    assert rows["all"][1].startswith("no score over the photos of all folds")
     shown = table_markdown(frame[["model", "fold", "val_argmax_score", "val_miou", "note"]])
     assert "- unet fold 2: not in MLflow" in shown
     lines = [[cell.strip() for cell in line.split("|")] for line in shown.splitlines()]
@@ -235,10 +259,12 @@ def test_bad_files_that_were_left_out_are_noted_once(tracker: Tracker, project: 
     for model in ("unet", "attention_unet"):
         record = make_record(model, parameters={"data.skipped": 3})
         outputs.append(write_outputs(project / "data", record, {"val/argmax_score": 0.5, "val/all_empty_score": 0.4}))
+        write_pooled(project / "data", outputs[-1].record, 0.5)
+    outputs = [locate_outputs(output.record, project / "data") for output in outputs]
     log(tracker, outputs)
     make_table(tracker, outputs, project / "reports")
     notes = (project / "reports" / "comparison.md").read_text().partition("\n\n")[2]
-    assert notes == "- unet mean, attention_unet mean: 3 bad files were left out of the data (data.on_bad: skip)\n"
+    assert notes == "- unet all, attention_unet all: 3 bad files were left out of the data (data.on_bad: skip)\n"
 
 
 def test_removed_model_leaves_the_table_though_its_folder_stays(tracker: Tracker, project: Path) -> None:
@@ -322,6 +348,6 @@ def test_stage_compare(project: Path) -> None:
     outputs = write_workspace(project)
     command = [sys.executable, str(ROOT / "stages" / "compare.py")]
     first = subprocess.run(command, cwd=project, env=dict(os.environ), capture_output=True, text=True, check=True)
-    assert "sync: unet-f0: imported, 3 epochs, 15 values, 2 files" in first.stdout
-    assert re.search(r"^\| unet +\| mean +\| +\| +0\.65000 ", first.stdout, re.MULTILINE)
+    assert "sync: unet-f0: imported, 3 epochs, 19 values, 2 files" in first.stdout
+    assert re.search(r"^\| unet +\| all +\| +\| +0\.66000 ", first.stdout, re.MULTILINE)
     assert verify_table(project / "data" / "reports" / "comparison.csv", outputs) == []

@@ -64,13 +64,15 @@ def presence_errors(confusions: Confusions) -> dict[str, float]:
 
     Returns:
         ``false_positive_classes``: classes 1..24 that are predicted but absent, mean number per photo;
-        ``missed_classes``: classes 1..24 that are present but not predicted at all, mean number per photo.
+        ``missed_classes``: classes 1..24 that are present but not predicted at all, mean number per photo;
+        ``predicted_classes``: classes 1..24 that are predicted, mean number per photo.
     """
     present = confusions.sum(2)[:, 1:] > 0
     predicted = confusions.sum(1)[:, 1:] > 0
     return {
         "false_positive_classes": float((predicted & ~present).sum(1).mean()),
         "missed_classes": float((present & ~predicted).sum(1).mean()),
+        "predicted_classes": float(predicted.sum(1).mean()),
     }
 
 

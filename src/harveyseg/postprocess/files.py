@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from harveyseg.arrays import BinaryMasks, ClassMap, ProbabilityMap, ProbabilityMaps
 from harveyseg.classes import N_SCORED
 from harveyseg.errors import HarveysegError
+from harveyseg.evaluation.metrics import presence_errors
 from harveyseg.files import read_json, write_json
 from harveyseg.inference.probabilities import SCORE_SHAPE, STRIPE, argmax_map, update_argmax, upsample_rows
 from harveyseg.postprocess.rules import Rule
@@ -24,8 +25,8 @@ from harveyseg.postprocess.statistics import (
     round_to_levels,
     upsample_levels,
 )
-from harveyseg.record import RunRecord, Value, identify_postprocessing
-from harveyseg.score import pair_metrics
+from harveyseg.record import POOLED, RunRecord, Value, identify_postprocessing
+from harveyseg.score import argmax_metrics, pair_metrics
 
 _REMEDY = "Run `dvc repro postprocess`."
 
@@ -151,17 +152,47 @@ def postprocess_metrics(
 
     Returns:
         ``<part>/score`` of what is submitted, for ``val`` (nested) and ``test``; ``<part>/postprocess_gain``, the score
-        minus that of the argmax maps of the same predictions; ``val/macro_dice`` and ``val/dice/<slug>`` of the nested
-        masks, see :func:`harveyseg.score.pair_metrics`.
+        minus that of the argmax maps of the same predictions; ``<part>/submitted_classes``, the mean number of masks
+        that are not empty per photo; ``val/macro_dice`` and ``val/dice/<slug>`` of the nested masks, see
+        :func:`harveyseg.score.pair_metrics`.
     """
     pairs = pair_metrics(val.dice(selected.nested_thresholds), val.present)
     metrics = {f"val/{name}": value for name, value in pairs.items() if name != "all_empty_score"}
     metrics["val/postprocess_gain"] = pairs["score"] - float(val.argmax_dice.mean())
+    metrics["val/submitted_classes"] = float(val.not_empty(selected.nested_thresholds).sum(1).mean())
     if test is not None:
-        test_score = float(test.dice(selected.rule.thresholds(test.level_counts)).mean())
+        thresholds = selected.rule.thresholds(test.level_counts)
+        test_score = float(test.dice(thresholds).mean())
         metrics["test/score"] = test_score
         metrics["test/postprocess_gain"] = test_score - float(test.argmax_dice.mean())
+        metrics["test/submitted_classes"] = float(test.not_empty(thresholds).sum(1).mean())
     return metrics
+
+
+def pooled_metrics(
+    val: ThresholdStatistics, selected: SelectedRule, test: ThresholdStatistics | None
+) -> dict[str, float]:
+    """Compute the metrics of a model as a whole, as those of an ensemble are: over the photos of all its folds.
+
+    A mean over folds would be another number: mIoU and macro Dice of all photos are no means of those of the folds.
+
+    Args:
+        val: see :func:`postprocess_metrics`.
+        selected: see :func:`postprocess_metrics`.
+        test: of the mean of the fold models' probabilities.
+
+    Returns:
+        ``pooled/<part>/<metric>``: those of :func:`postprocess_metrics`, of :func:`harveyseg.score.argmax_metrics` and
+        of :func:`harveyseg.evaluation.metrics.presence_errors`, without those of single classes; the
+        ``nested_argmax_score`` of an ensemble is the argmax score here.
+    """
+    metrics = postprocess_metrics(val, selected, test)
+    for part, statistics in (("val", val), ("test", test)):
+        if statistics is not None:
+            argmax = argmax_metrics(statistics.confusions) | presence_errors(statistics.confusions)
+            metrics |= {f"{part}/{name}": value for name, value in argmax.items()}
+    metrics["val/nested_argmax_score"] = metrics["val/argmax_score"]  # a single model has no weights to choose
+    return {f"{POOLED}{name}": value for name, value in metrics.items() if "dice/" not in name}
 
 
 def write_rule(
@@ -188,8 +219,8 @@ def write_rule(
         evaluations: by fold, the id of the evaluation whose predictions are post-processed.
         settings: of the post-processing, by their full names.
 
-    The file of metrics has an entry for each run: for a training the metrics of the photos of its fold, and the test
-    score of the source as a whole.
+    The file of metrics has an entry for each run: for a training the metrics of the photos of its fold, and, the same
+    in every fold, the :func:`pooled_metrics` of the model. Test photos are post-processed for the source as a whole.
     """
     fitted = FittedRule(
         source=source,
@@ -204,11 +235,12 @@ def write_rule(
         rule=selected.rule,
     )
     write_json(folder / "rules" / f"{source}.json", fitted.model_dump())
+    pooled = {} if None in records else pooled_metrics(val, selected, test)
     runs: list[dict[str, Value]] = []
     for fold, record in records.items():
         in_run = np.array([fold in (None, photo_fold) for photo_fold in photos["fold"]])
         selected_in_run = replace(selected, nested_thresholds=selected.nested_thresholds[in_run])
         identity = identify_postprocessing(evaluations[fold], settings, evaluations.values())
-        run_metrics = postprocess_metrics(val.subset(in_run), selected_in_run, test)
-        runs.append({"uid": record.uid, **identity, **run_metrics})
+        run_metrics = postprocess_metrics(val.subset(in_run), selected_in_run, test if len(records) == 1 else None)
+        runs.append({"uid": record.uid, **identity, **run_metrics, **pooled})
     write_json(folder / "metrics" / f"{source}.json", {**postprocess_metrics(val, selected, test), "runs": runs})

@@ -69,6 +69,8 @@ class ThresholdStatistics:
     """(n, 24, 2, 256): pixels of each level outside [0] and inside [1] the true mask."""
     dice_by_threshold: FloatArray
     """(n, 24, 257): Dice of each threshold; the columns are the values of :data:`Thresholds`."""
+    confusions: Confusions
+    """(n, 25, 25): of the argmax maps."""
 
     @classmethod
     def from_histograms(cls, histograms: IntArray, confusions: Confusions) -> "ThresholdStatistics":
@@ -86,7 +88,7 @@ class ThresholdStatistics:
         dice[..., SpecialMask.EMPTY] = inside[..., 0] == 0
         # Level 0 is no threshold, since all pixels reach it: its column is that of the argmax maps.
         dice[..., SpecialMask.ARGMAX] = image_dice(confusions)[:, 1:]
-        return cls(histograms, dice)
+        return cls(histograms, dice, confusions)
 
     @property
     def level_counts(self) -> IntArray:
@@ -107,12 +109,20 @@ class ThresholdStatistics:
 
     def subset(self, photos: Rows | BoolArray) -> "ThresholdStatistics":
         """Select photos by their positions or by a boolean array (n,)."""
-        return ThresholdStatistics(self.histograms[photos], self.dice_by_threshold[photos])
+        return ThresholdStatistics(self.histograms[photos], self.dice_by_threshold[photos], self.confusions[photos])
 
     def dice(self, thresholds: Thresholds) -> FloatArray:
         """Look up the Dice of one threshold for each (photo, class): float64 (n, 24)."""
         dice: FloatArray = np.take_along_axis(self.dice_by_threshold, thresholds[..., None], -1)[..., 0]
         return dice
+
+    def not_empty(self, thresholds: Thresholds) -> BoolArray:
+        """Whether the mask of each (photo, class) holds a pixel: bool (n, 24)."""
+        of_at_least = np.zeros((*thresholds.shape, N_LEVELS + 1), np.int64)
+        of_at_least[..., :N_LEVELS] = tail_sums(self.level_counts)
+        of_at_least[..., SpecialMask.ARGMAX] = self.confusions.sum(1)[:, 1:]
+        pixels: IntArray = np.take_along_axis(of_at_least, thresholds[..., None], -1)[..., 0]
+        return pixels > 0
 
 
 def collect_statistics(

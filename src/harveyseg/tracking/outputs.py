@@ -11,13 +11,15 @@ from harveyseg.classes import slug
 from harveyseg.config.settings import listed_models
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import read_json, read_table
-from harveyseg.record import EVALUATION, RunRecord, Value, read_run
+from harveyseg.record import EVALUATION, POOLED, RunRecord, Value, read_run
 
 WEIGHTS_FILE = "weights.safetensors"
 MODEL_FOLDER = "model"
 """Where a training's weights are among its artifacts."""
 SETTINGS = ("inference.", "postprocess.")
 """How the settings of an evaluation begin, in ``metrics.json`` and among a run's parameters in MLflow."""
+SCORES = ("val/", "test/", POOLED)
+"""How the metrics of an evaluation begin."""
 
 MAX_NAME = 250
 """Characters of a metric's, parameter's or tag's name that MLflow takes."""
@@ -93,7 +95,7 @@ class RunOutputs:
         return self.record.parameters | self._settings()
 
     def scores(self) -> dict[str, float]:
-        """The ``val/*`` and ``test/*`` values of the evaluation and of its post-processing, where there are some.
+        """The values of the evaluation and of its post-processing, where there are some, named as :data:`SCORES` says.
 
         Raises:
             HarveysegError: when a file is damaged, or belongs to another run or to another evaluation.
@@ -102,7 +104,7 @@ class RunOutputs:
             name: value
             for entry in self._entries()
             for name, value in entry.items()
-            if name.startswith(("val/", "test/")) and value is not None
+            if name.startswith(SCORES) and value is not None
         }
         return check_metrics(values, f"the scores of {self.record.name} in {self.predictions}")
 

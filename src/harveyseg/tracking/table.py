@@ -15,13 +15,18 @@ import pandas as pd
 
 from harveyseg.errors import HarveysegError
 from harveyseg.files import read_table, write_table, write_text
-from harveyseg.record import SKIPPED, RunRecord, format_value
+from harveyseg.record import POOLED, SKIPPED, RunRecord, format_value
 from harveyseg.tracking.client import Tracker
-from harveyseg.tracking.outputs import RunOutputs
+from harveyseg.tracking.outputs import SCORES, RunOutputs
 from harveyseg.tracking.query import EVALUATION_TAG, EXPERIMENT, TrackedRun, find_all_runs, find_runs
 
 EMPTY = "all_empty"
 """The row of a submission without a single pixel; a model can have no such name."""
+
+_ALL_FOLDS = "all"
+_MEAN = "mean"
+_SPREAD = "spread"
+_NOT_POOLED = "no score over the photos of all folds: postprocess has not run, or `harveyseg sync` is due"
 
 Cell = str | float | None
 
@@ -34,7 +39,9 @@ class _Column:
     format: Callable[[float], str] | None = None
     """None for text."""
     averaged: bool = False
-    """Whether the row of means averages the folds' values; other columns show the value that all folds share."""
+    """Whether the rows of mean and spread are over the folds' values; a mean of the other columns says nothing."""
+    pooled: bool = False
+    """Whether the row of all folds shows the value over their photos; otherwise, the value that all folds share."""
 
 
 def _five_decimals(value: float) -> str:
@@ -47,7 +54,7 @@ def _whole(value: float) -> str:
 
 def _score(name: str) -> _Column:
     split, _, metric = name.partition("_")
-    return _Column(name, "metrics", f"{split}/{metric}", _five_decimals, averaged=True)
+    return _Column(name, "metrics", f"{split}/{metric}", _five_decimals, averaged=True, pooled=True)
 
 
 _LOSSES = {"train_loss": "final/train_loss", "val_loss": "best/val_loss"}
@@ -58,7 +65,7 @@ _COMPARED = (
     _Column("gain_over_empty", "computed", "", _five_decimals, averaged=True),
     _score("val_nested_argmax_score"),  # of the ensemble; empty with one fold
     *(_score(f"val_{name}") for name in ("macro_dice", "argmax_macro_dice", "miou", "pixel_accuracy")),
-    _score("test_score"),  # of the model's submission, which the mean of its folds makes
+    _score("test_score"),
     *(_score(f"test_{name}") for name in ("argmax_score", "argmax_macro_dice", "miou", "pixel_accuracy")),
     *(_Column(name, "metrics", key, _five_decimals, averaged=True) for name, key in _LOSSES.items()),
     _Column("best_epoch", "metrics", "best/epoch", _whole),
@@ -92,9 +99,10 @@ def comparison_table(tracker: Tracker, outputs: Sequence[RunOutputs]) -> pd.Data
         outputs: which runs, in the order of the table's rows.
 
     Returns:
-        One row per model and fold, then per model the mean over its folds and, of several, their spread (sample
-        standard deviation); then the ensemble and :data:`EMPTY`. All columns of :func:`write_comparison`'s files, full
-        precision; a missing number is NaN, and ``note`` says why.
+        For each model one row per fold and the row ``all``: the scores over the photos of all folds, each of which
+        counts the same, as in the ensemble's row; of several folds also the ``mean`` over the folds and its ``spread``
+        (sample standard deviation). Then the ensemble and :data:`EMPTY`, both over all photos. All columns of
+        :func:`write_comparison`'s files, full precision; a missing number is NaN, and ``note`` says why.
 
     Raises:
         HarveysegError: when MLflow cannot be read.
@@ -132,7 +140,7 @@ def write_comparison(frame: pd.DataFrame, folder: Path) -> None:
     """
     write_table(folder / "comparison.csv", _rendered(frame[_COMPARISON]))
     write_text(folder / "comparison.md", table_markdown(frame[_COMPARISON]))
-    trained = frame[~frame["fold"].isin(["mean", "spread"]) & (frame["model"] != EMPTY)]
+    trained = frame[~frame["fold"].isin([_ALL_FOLDS, _MEAN, _SPREAD]) & (frame["model"] != EMPTY)]
     write_table(folder / "costs.csv", _rendered(trained[_COST_TABLE]))
 
 
@@ -181,6 +189,8 @@ def verify_table(table: Path, outputs: Sequence[RunOutputs]) -> list[str]:
         sources.append(_Source(record, TrackedRun(None, "FINISHED", record.started_ms, texts, metrics, tags)))
         if "val/argmax_score" not in metrics:
             problems.append(f"{output.metrics}: val/argmax_score is absent")
+        elif record.kind == "train" and f"{POOLED}val/argmax_score" not in metrics:
+            problems.append(f"{record.name}: {_NOT_POOLED}")
     expected = _keyed(_rendered(_frame(sources)[_COMPARISON]))
     actual = _keyed(_read_comparison(table))
     for key in expected.keys() | actual.keys():
@@ -209,17 +219,14 @@ class _Source:
 def _frame(sources: Sequence[_Source]) -> pd.DataFrame:
     rows: list[dict[str, Cell]] = []
     trained = [source for source in sources if source.record.kind == "train"]
-    empty: dict[str, Cell] | None = None
     for model in dict.fromkeys(source.record.model for source in trained):
         folds = sorted((s for s in trained if s.record.model == model), key=lambda source: source.record.fold or 0)
         fold_rows = [_row(source, str(source.record.fold)) for source in folds]
-        rows += [*fold_rows, _mean(fold_rows) | _skipped_note([source.run for source in folds])]
+        rows += [*fold_rows, _all_folds(fold_rows, [source.run for source in folds])]
         if len(fold_rows) > 1:
-            rows.append(_spread(fold_rows))
-        if empty is None:
-            empty = _empty_row([source.run for source in folds])
+            rows += [_over_folds(_MEAN, fold_rows, statistics.fmean), _over_folds(_SPREAD, fold_rows, statistics.stdev)]
     rows += [_row(source, "") for source in sources if source.record.kind == "ensemble"]
-    rows.append(empty or {"model": EMPTY, "fold": "", "note": "unknown until a model is evaluated on every fold"})
+    rows.append(_empty_row([source.run for source in trained]))
     return _typed(rows, ["model", "fold", "run_id", *_COLUMNS, "note"])
 
 
@@ -237,7 +244,7 @@ def _row(source: _Source, fold: str) -> dict[str, Cell]:
 
 
 def _without_scores(run: TrackedRun) -> TrackedRun:
-    metrics = {name: value for name, value in run.metrics.items() if not name.startswith(("val/", "test/"))}
+    metrics = {name: value for name, value in run.metrics.items() if not name.startswith(SCORES)}
     return replace(run, metrics=metrics)
 
 
@@ -252,49 +259,69 @@ def _cells(run: TrackedRun) -> dict[str, Cell]:
     for name, column in _COLUMNS.items():
         value = origin[column.source].get(column.key)
         cells[name] = value if value is None or column.format is None else float(value)
-    if {"val/score", "val/all_empty_score"} <= run.metrics.keys():
-        cells["gain_over_empty"] = run.metrics["val/score"] - run.metrics["val/all_empty_score"]
+    cells["gain_over_empty"] = _gain_over_empty(run.metrics)
     return cells
 
 
-def _mean(folds: Sequence[dict[str, Cell]]) -> dict[str, Cell]:
-    row: dict[str, Cell] = {"model": folds[0]["model"], "fold": "mean"}
+def _all_folds(folds: Sequence[dict[str, Cell]], runs: Sequence[TrackedRun | None]) -> dict[str, Cell]:
+    """A model's scores over the photos of all its folds, and what its folds share."""
+    pooled = _pooled(runs)
+    row: dict[str, Cell] = {"model": folds[0]["model"], "fold": _ALL_FOLDS}
     for column in _COMPARED:
-        values = [fold.get(column.name) for fold in folds]
-        if column.averaged:
-            numbers = [value for value in values if isinstance(value, float)]
-            row[column.name] = math.fsum(numbers) / len(numbers) if len(numbers) == len(values) else None
+        if column.pooled:
+            row[column.name] = pooled.get(column.key)
         else:
+            values = [fold.get(column.name) for fold in folds]
             row[column.name] = values[0] if all(value == values[0] for value in values) else None
-    return row
+    row["gain_over_empty"] = _gain_over_empty(pooled)
+    notes = [*_skipped_notes(runs), *([] if pooled else [_NOT_POOLED])]
+    return row | {"note": "; ".join(notes)}
 
 
-def _skipped_note(runs: Sequence[TrackedRun | None]) -> dict[str, Cell]:
+def _pooled(runs: Sequence[TrackedRun | None]) -> dict[str, float]:
+    """The metrics over the photos of all folds that every run of a model holds; nothing where the runs disagree."""
+    held = [
+        {name.removeprefix(POOLED): value for name, value in run.metrics.items() if name.startswith(POOLED)}
+        for run in runs
+        if run is not None
+    ]
+    return held[0] if len(held) == len(runs) and all(metrics == held[0] for metrics in held) else {}
+
+
+def _gain_over_empty(metrics: Mapping[str, float]) -> float | None:
+    if {"val/score", "val/all_empty_score"} <= metrics.keys():
+        return metrics["val/score"] - metrics["val/all_empty_score"]
+    return None
+
+
+def _skipped_notes(runs: Sequence[TrackedRun | None]) -> list[str]:
     """A note of how many bad files the runs' data lack."""
     counts = {run.parameters[SKIPPED] for run in runs if run is not None and SKIPPED in run.parameters}
     files = " or ".join(sorted(counts, key=int))
-    return {"note": f"{files} bad files were left out of the data (data.on_bad: skip)"} if counts else {}
+    return [f"{files} bad files were left out of the data (data.on_bad: skip)"] if counts else []
 
 
-def _spread(folds: Sequence[dict[str, Cell]]) -> dict[str, Cell]:
-    row: dict[str, Cell] = {"model": folds[0]["model"], "fold": "spread"}
+def _over_folds(
+    name: str, folds: Sequence[dict[str, Cell]], statistic: Callable[[Sequence[float]], float]
+) -> dict[str, Cell]:
+    row: dict[str, Cell] = {"model": folds[0]["model"], "fold": name}
     for column in _COMPARED:
         numbers = [value for fold in folds if isinstance(value := fold.get(column.name), float)]
         if column.averaged and len(numbers) == len(folds):
-            row[column.name] = statistics.stdev(numbers)
+            row[column.name] = statistic(numbers)
     return row
 
 
-def _empty_row(runs: Sequence[TrackedRun | None]) -> dict[str, Cell] | None:
-    """Scores of submitting nothing, as logged with one model's folds (they are the same for every model)."""
+def _empty_row(runs: Sequence[TrackedRun | None]) -> dict[str, Cell]:
+    """Scores of submitting nothing, as logged with any model (they are the same for every model)."""
     row: dict[str, Cell] = {"model": EMPTY, "fold": ""}
+    pooled = next((metrics for run in runs if (metrics := _pooled([run]))), {})
     for split in ("val", "test"):
-        key = f"{split}/all_empty_score"
-        scores = [run.metrics[key] for run in runs if run is not None and key in run.metrics]
-        if len(scores) == len(runs):
-            baseline = math.fsum(scores) / len(scores)
-            row |= {f"{split}_score": baseline, f"{split}_argmax_score": baseline}
-    return row | {"gain_over_empty": 0.0} if "val_score" in row else None
+        baseline = pooled.get(f"{split}/all_empty_score")
+        row |= {f"{split}_score": baseline, f"{split}_argmax_score": baseline}
+    if not pooled:
+        return row | {"note": "unknown until a model is post-processed"}
+    return row | {"gain_over_empty": 0.0}
 
 
 def _typed(rows: Sequence[Mapping[str, Cell]], columns: Sequence[str]) -> pd.DataFrame:

@@ -127,7 +127,7 @@ def sync() -> None:
     from harveyseg.tracking.mirror import mirror_all
     from harveyseg.tracking.outputs import list_workspace
 
-    tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
+    tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True, restore=True)
     uploads = read_uploads(UPLOADS)
     states = [
         output.state(further_metrics=kaggle_scores(uploads, output.record)) for output in list_workspace(PARAMS, DATA)
@@ -227,12 +227,14 @@ def upload(
 def ui(port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000) -> None:
     """The MLflow UI, with the settings that let it start fastest: one worker, no job runners."""
     from harveyseg.project import project_root
-    from harveyseg.tracking.client import public_address, tracking_uri
+    from harveyseg.tracking.client import prepare_local_database, tracking_uri
+    from harveyseg.tracking.faults import public_address
 
     uri = tracking_uri(project_root())
     if uri.startswith(("http://", "https://")):
         print(f"MLflow's UI is where its server is: {public_address(uri)}")
         return
+    prepare_local_database(project_root())
     command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--port", str(port), "--backend-store-uri", uri]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     print(f"{public_address(uri)} at http://127.0.0.1:{port} (Ctrl-C ends it)")

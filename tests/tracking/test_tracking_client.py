@@ -1,13 +1,19 @@
 """The connection: the right database, a tracker that is away, and addresses without secrets."""
 
+import shutil
+import sqlite3
+import subprocess
+import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
 
 from harveyseg.errors import HarveysegError
-from harveyseg.tracking.client import Tracker, TrackingParams, open_tracker, public_address, tracking_uri
+from harveyseg.tracking.client import Tracker, TrackingParams, open_tracker, prepare_local_database, tracking_uri
+from harveyseg.tracking.faults import known_revisions, public_address
 from harveyseg.tracking.mirror import close_abandoned, mirror, mirror_all, show_running
 from harveyseg.tracking.outputs import Artifact, RunState
 from harveyseg.tracking.query import find_all_runs
@@ -23,9 +29,47 @@ def test_default_is_an_absolute_database_in_the_project(tmp_path: Path, monkeypa
         "sqlite:///runs/team.db": f"sqlite:///{tmp_path}/runs/team.db",
         "sqlite:////srv/team.db": "sqlite:////srv/team.db",
         "http://127.0.0.1:5000": "http://127.0.0.1:5000",
+        "https://example.org/mlflow/": "https://example.org/mlflow",
+        '"http://127.0.0.1:5000/" ': "http://127.0.0.1:5000",
+        "'sqlite:///team.db'": f"sqlite:///{tmp_path}/team.db",
+        "sqlite:///team.db?timeout=60": f"sqlite:///{tmp_path}/team.db?timeout=60",
+        "sqlite:///~/team.db": f"sqlite:///{Path.home()}/team.db",
+        " ": f"sqlite:///{tmp_path}/mlflow.db",
     }.items():
         monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
         assert tracking_uri(tmp_path) == expected
+
+
+def test_options_and_absent_folders_of_a_database(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///runs/of/the team.db?timeout=60")
+    assert mirror(open_tracker(TrackingParams(), project), RunState(make_record())) == "unet-f0: imported"
+    assert [path.name for path in (project / "runs" / "of").iterdir()] == ["the team.db"]
+    with closing(sqlite3.connect(project / "runs" / "of" / "the team.db")) as connection:
+        (uri,) = connection.execute("SELECT artifact_uri FROM runs").fetchone()
+    assert uri.startswith(f"{project.as_uri()}/runs/of/mlflow-artifacts/")
+
+
+@pytest.mark.parametrize(
+    ("uri", "cause", "remedy"),
+    [
+        ("./mlruns", "is a folder", "mlflow migrate-filestore"),
+        ("file:///srv/mlruns", "is a folder", "sqlite:///<file>.db"),
+        ("sqlite:///folder/", "is a folder", "folder/mlflow.db"),
+        ("htp://server", "unsupported URI", "no address of MLflow's: correct MLFLOW_TRACKING_URI"),
+    ],
+)
+def test_wrong_addresses_are_named(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, uri: str, cause: str, remedy: str
+) -> None:
+    (project / "folder").mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert not open_tracker(TrackingParams(), project).alive
+    assert "WITHOUT tracking" in caplog.text
+    with pytest.raises(HarveysegError, match=cause) as caught:
+        open_tracker(TrackingParams(), project, required=True)
+    for text in (caplog.text, str(caught.value)):
+        assert remedy in text
+        assert "Start that server" not in text
 
 
 def test_temporary_experiment_writes_into_the_real_project(
@@ -96,18 +140,42 @@ def test_dead_tracker_is_fatal_where_required(project: Path, monkeypatch: pytest
         open_tracker(TrackingParams(required=True), project)
     with pytest.raises(HarveysegError, match="cannot be used"):
         open_tracker(TrackingParams(), project, required=True)
-    monkeypatch.setenv("HARVEYSEG_REQUIRE_TRACKING", "1")
-    with pytest.raises(HarveysegError, match="cannot be used"):
-        open_tracker(TrackingParams(), project)
+    for value in ("1", "true", "Yes"):
+        monkeypatch.setenv("HARVEYSEG_REQUIRE_TRACKING", value)
+        with pytest.raises(HarveysegError, match="cannot be used"):
+            open_tracker(TrackingParams(), project)
+    for value in ("", "0", "False", "FALSE", "no", " off "):
+        monkeypatch.setenv("HARVEYSEG_REQUIRE_TRACKING", value)
+        assert not open_tracker(TrackingParams(), project).alive
 
 
 class Refusal(QuietHandler):
     """Answers like a server that wants a password."""
 
+    status = 401
+
     def do_GET(self) -> None:
-        self.send_response(401)
+        self.send_response(self.status)
         self.end_headers()
-        self.wfile.write(b"You are not authenticated.")
+        self.wfile.write(b"Refused.")
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [
+        (403, "Ask whoever runs that server"),
+        (404, "not the address of an MLflow server"),
+        (500, "its own log says why"),
+        (503, "its own log says why"),
+    ],
+)
+def test_each_refusal_has_its_remedy(project: Path, monkeypatch: pytest.MonkeyPatch, status: int, remedy: str) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with serve(type("Answer", (Refusal,), {"status": status})) as address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        with pytest.raises(HarveysegError, match=remedy) as caught:
+            open_tracker(TrackingParams(), project, required=True)
+    assert "Start that server" not in str(caught.value)
 
 
 def test_a_wrong_password_is_named_and_never_shown(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,17 +198,113 @@ def test_damaged_database_does_not_stop_a_training(project: Path, caplog: pytest
     tracker = open_tracker(TrackingParams(), project)
     assert not tracker.alive
     assert "WITHOUT tracking" in caplog.text
-    with pytest.raises(HarveysegError, match="cannot be used"):
+    with pytest.raises(
+        HarveysegError, match=r"cannot be used: .*not a database\nMove that file away: `harveyseg sync`"
+    ):
         open_tracker(TrackingParams(), project, required=True)
 
 
-def test_deleted_experiment_is_an_error_with_its_remedy(tracker: Tracker, project: Path) -> None:
+def set_revision(database: Path, revision: str) -> None:
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+
+
+def test_a_database_of_another_version_is_said_and_left_alone(
+    project: Path, migrated: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = project / "mlflow.db"
+    shutil.copy(migrated, database)
+    with closing(sqlite3.connect(database)) as connection:
+        (latest,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    assert [revision for revision, is_latest in known_revisions().items() if is_latest] == [latest]  # as MLflow says
+    for revision, remedy in {
+        "f5a4f2784254": f"`cp '{database}' '{database}.backup'`, then `mlflow db upgrade 'sqlite:///{database}'`",
+        "ffffffffffff": "Use the newer MLflow: `pip install --upgrade mlflow`",
+    }.items():
+        set_revision(database, revision)
+        before = database.read_bytes()
+        caplog.clear()
+        assert not open_tracker(TrackingParams(), project).alive
+        assert remedy in caplog.text
+        for needs_it in (
+            lambda: open_tracker(TrackingParams(), project, required=True),
+            lambda: prepare_local_database(project),  # `harveyseg ui`
+        ):
+            with pytest.raises(HarveysegError, match=f"made its tables .revision {revision}.") as caught:
+                needs_it()
+            assert remedy in str(caught.value)
+            assert "Start that server" not in str(caught.value)
+        assert database.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_the_named_upgrade_works(project: Path) -> None:
+    """A database as an older MLflow left it: made by MLflow's own migrations up to that revision."""
+    database = project / "mlflow.db"
+    code = (
+        "import sys, alembic.command, sqlalchemy\n"
+        "from mlflow.store.db.utils import _get_alembic_config\n"
+        "from mlflow.store.tracking.dbmodels.initial_models import Base\n"
+        "Base.metadata.create_all(sqlalchemy.create_engine(sys.argv[1]))\n"
+        "alembic.command.upgrade(_get_alembic_config(sys.argv[1]), 'f5a4f2784254')\n"
+    )
+    subprocess.run([sys.executable, "-c", code, f"sqlite:///{database}"], check=True, capture_output=True)
+    with pytest.raises(HarveysegError, match="mlflow db upgrade") as caught:
+        open_tracker(TrackingParams(), project, required=True)
+    copying, upgrading = str(caught.value).split("`")[1:4:2]
+    for command in (copying, upgrading.replace("mlflow ", f"{sys.executable} -m mlflow ", 1)):
+        subprocess.run(command, shell=True, check=True, capture_output=True)
+    assert open_tracker(TrackingParams(), project, required=True).alive
+    assert (project / "mlflow.db.backup").exists()
+
+
+def test_deleted_experiment_stops_no_training_and_is_restored_by_sync(
+    tracker: Tracker, project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mirror(tracker, RunState(make_record()))
     client = connect(tracker.uri)
-    experiment = client.get_experiment_by_name("harveyseg")
-    assert experiment is not None
-    client.delete_experiment(experiment.experiment_id)
-    with pytest.raises(HarveysegError, match="was deleted"):
-        open_tracker(TrackingParams(), project)
+    client.delete_experiment(tracker.experiment_id)
+    assert not open_tracker(TrackingParams(), project).alive
+    assert "'harveyseg' was deleted\n`harveyseg sync` restores it" in caplog.text
+    with pytest.raises(HarveysegError, match=r"was deleted\n`harveyseg sync` restores it"):
+        open_tracker(TrackingParams(), project, required=True)
+    restored = open_tracker(TrackingParams(), project, required=True, restore=True)
+    assert len(find_all_runs(restored)) == 1
+    assert restored.experiment_id == tracker.experiment_id
+
+
+def test_a_moved_or_copied_project_keeps_its_files_with_it(tracker: Tracker, project: Path, tmp_path: Path) -> None:
+    figure = tmp_path / "sheet.png"
+    figure.write_bytes(b"figure")
+    state = RunState(make_record(), artifacts=[Artifact(figure, "evaluation")])
+    mirror(tracker, state)
+    client = connect(tracker.uri)
+    bucket = client.create_experiment("in a bucket", "s3://bucket/mlflow-artifacts")
+    copy = tmp_path / "a copy"
+    shutil.copytree(project, copy)
+    before = {path: path.read_bytes() for path in project.rglob("*") if path.is_file() and ".locks" not in path.parts}
+
+    copied = open_tracker(TrackingParams(), copy)
+    assert mirror(copied, state) is None  # it has the figure
+    other = RunState(make_record(fold=1), artifacts=[Artifact(figure, "evaluation")])
+    mirror(copied, other)
+    client = connect(copied.uri)
+    runs = client.search_runs([copied.experiment_id])
+    assert len(runs) == 2
+    for run in runs:
+        assert run.info.artifact_uri.startswith(f"{copy.as_uri()}/mlflow-artifacts/")
+        fetched = client.download_artifacts(run.info.run_id, "evaluation/sheet.png")
+        assert Path(fetched).read_bytes() == b"figure"
+    assert len([*(copy / "mlflow-artifacts").rglob("sheet.png")]) == 2
+    assert client.get_experiment(bucket).artifact_location == "s3://bucket/mlflow-artifacts"
+    after = {path: path.read_bytes() for path in project.rglob("*") if path.is_file() and ".locks" not in path.parts}
+    assert after == before
+
+    moved = tmp_path / "moved"
+    shutil.move(copy, moved)
+    mirror(open_tracker(TrackingParams(), moved), RunState(make_record(fold=2), artifacts=other.artifacts))
+    assert not copy.exists()
+    assert len([*(moved / "mlflow-artifacts").rglob("sheet.png")]) == 3
 
 
 def test_the_lock_is_free_while_files_are_sent(

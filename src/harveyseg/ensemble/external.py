@@ -24,7 +24,8 @@ from harveyseg.inference.params import InferenceParams
 from harveyseg.inference.predictor import PredictedMaps, predict_maps
 from harveyseg.inference.probabilities import count_confusions, read_probabilities, write_probabilities
 from harveyseg.record import RunRecord, write_run
-from harveyseg.tracking.client import Tracker, public_address
+from harveyseg.tracking.client import Tracker
+from harveyseg.tracking.faults import public_address
 from harveyseg.tracking.query import KIND, TrackedRun, download_weights, get_runs, has_weights, record_of
 
 _MACHINE_PARAMETERS = {"train.threads", "train.workers", "train.device", "train.precision"}

@@ -6,8 +6,6 @@ A tracker that cannot be reached costs no training: it warns once and then does 
 
 import logging
 import os
-import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +16,8 @@ from filelock import FileLock
 from harveyseg.config.settings import Section
 from harveyseg.errors import HarveysegError
 from harveyseg.project import project_root
+from harveyseg.tracking.database import ARTIFACTS, database_path, prepare_database
+from harveyseg.tracking.faults import SQLITE, TrackingError, explain, public_address
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
@@ -38,7 +38,7 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
 _LOCK_SECONDS = 300
-_SQLITE = "sqlite:///"
+_NO = ("", "0", "false", "no", "off")
 
 
 class TrackingParams(Section):
@@ -56,67 +56,74 @@ def tracking_uri(root: Path) -> str:
     """``MLFLOW_TRACKING_URI``, else a SQLite file in the project's root; a SQLite path is always absolute.
 
     DVC runs queued and temporary experiments in a folder that it deletes: a relative database would go with it.
+    Blanks and quotes around the address, as an ``.env`` file may leave them, and slashes at its end are dropped.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db"
-    if uri.startswith(_SQLITE):
-        return f"{_SQLITE}{root.resolve() / uri.removeprefix(_SQLITE)}"
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip().strip("\"'").strip().rstrip("/") or f"{SQLITE}mlflow.db"
+    if uri.startswith(SQLITE):
+        path, mark, query = uri.removeprefix(SQLITE).partition("?")
+        return f"{SQLITE}{root.resolve() / Path(path).expanduser()}{mark}{query}"
     return uri
 
 
-def public_address(uri: str) -> str:
-    """Scheme, host, port and path of an address, without user, password and query.
-
-    >>> public_address("https://ann:secret@mlflow.example.org:5000/team?token=abc")
-    'https://mlflow.example.org:5000/team'
-    """
-    scheme, separator, rest = uri.partition("://")
-    address, *query = re.split("[?#]", rest, maxsplit=1)
-    if not address.startswith("/"):  # a file has no user, and its name may hold an @
-        if "@" in "".join(query):  # of a query, or after a password that holds a question mark: nobody can tell
-            address = "..."
-        address = address.rpartition("@")[2]  # the last one: a password may hold an @ or a slash
-    return scheme + separator + address
-
-
-def open_tracker(params: TrackingParams, root: Path | None = None, *, required: bool = False) -> "Tracker":
+def open_tracker(
+    params: TrackingParams, root: Path | None = None, *, required: bool = False, restore: bool = False
+) -> "Tracker":
     """Connect to MLflow.
 
     Args:
         params: section ``tracking``.
         root: folder of the default database, its artifacts and the lock; the project's root when None.
         required: whether the caller can do nothing without MLflow, whatever ``params`` says.
+        restore: bring the experiment back if it was deleted in MLflow.
 
     Returns:
-        The tracker; when MLflow cannot be reached, one that has warned and does nothing more.
+        The tracker; when MLflow cannot be used, one that has warned and does nothing more.
 
     Raises:
-        HarveysegError: when MLflow cannot be reached and is required, or the experiment was deleted in MLflow.
+        HarveysegError: when MLflow cannot be used and is required.
     """
     if required:
         params = params.model_copy(update={"required": True})
-    return Tracker(params, project_root() if root is None else root)
+    return Tracker(params, project_root() if root is None else root, restore)
+
+
+def prepare_local_database(root: Path) -> None:
+    """Make the database of :func:`tracking_uri` ready for programs that read it themselves, such as MLflow's UI.
+
+    Raises:
+        HarveysegError: when the address is none of a database or server, or MLflow cannot use the database.
+    """
+    uri = tracking_uri(root)
+    try:
+        _require_address(uri)
+        if (database := database_path(uri)) is not None:
+            with _locked(root):
+                prepare_database(database, uri)
+    except Exception as error:
+        raise HarveysegError(_unusable(uri, explain(error, uri))) from error
 
 
 class Tracker:
     """A connection to MLflow, or, after its first failure, an object that does nothing (see :func:`open_tracker`)."""
 
-    def __init__(self, params: TrackingParams, root: Path) -> None:
+    def __init__(self, params: TrackingParams, root: Path, restore: bool = False) -> None:
         """Connect; see :func:`open_tracker`."""
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         self.params = params
         self.uri = tracking_uri(root)
+        self.root = root
         self.experiment_id = ""
         self.running: dict[str, Any] = {}
         """By uid, the copies of the runs that this process computes; kept by :mod:`harveyseg.tracking.mirror`."""
-        self._required = params.required or os.environ.get("HARVEYSEG_REQUIRE_TRACKING", "") not in ("", "0", "false")
-        self._lock = root / ".locks" / "tracking.lock"
-        self._failure = ""
+        self.artifacts_lost = False
+        """Whether the store of artifacts has failed, so that no more are sent."""
+        wanted = os.environ.get("HARVEYSEG_REQUIRE_TRACKING", "").strip().lower()
+        self._required = params.required or wanted not in _NO
+        self._failure = TrackingError("it has not answered", "Try again")
         self._client: MlflowClient | None = None
         try:
-            self._client = self._connect()
-        except HarveysegError:
-            raise
+            self._client = self._connect(restore)
         except Exception as error:
             self._fail(error)
 
@@ -150,27 +157,47 @@ class Tracker:
             HarveysegError: when MLflow cannot be used.
         """
         if self._client is None:
-            raise HarveysegError(self._unreachable(self._failure))
+            raise HarveysegError(_unusable(self.uri, self._failure))
         try:
             return call(self._client)
         except HarveysegError:
             raise
         except Exception as error:
-            raise HarveysegError(self._unreachable(_cause(error))) from error
+            raise HarveysegError(_unusable(self.uri, explain(error, self.uri))) from error
+
+    def lose_artifacts(self, store: str, error: Exception) -> None:
+        """Warn that the store of artifacts cannot be used, and send it nothing more: scores do not need it."""
+        self.artifacts_lost = True
+        fault = explain(error, self.uri)
+        _logger.warning(
+            "MLflow's artifact store %s cannot be used: %s\n"
+            "Scores and curves are logged, files are not. %s; then `harveyseg sync` sends them.",
+            public_address(store),
+            fault,
+            fault.remedy,
+        )
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes of this project from creating a database, an experiment or a run. Never upload in it."""
-        self._lock.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._lock, timeout=_LOCK_SECONDS):
+        with _locked(self.root):
             yield
 
-    def search(self, client: "MlflowClient", condition: str) -> list["MlflowRun"]:
-        """All runs of the experiment that meet a condition in MLflow's filter language, oldest first."""
+    def search(self, client: "MlflowClient", condition: str, *, deleted: bool = False) -> list["MlflowRun"]:
+        """All runs of the experiment that meet a condition in MLflow's filter language, oldest first.
+
+        Args:
+            client: MLflow's client.
+            condition: the filter.
+            deleted: those that were deleted, instead of those that were not.
+        """
+        from mlflow.entities import ViewType
+
+        view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
         runs: list[MlflowRun] = []
         token: str | None = None
         while True:
-            page = client.search_runs([self.experiment_id], condition, page_token=token)
+            page = client.search_runs([self.experiment_id], condition, view, page_token=token)
             runs.extend(page)
             token = page.token
             if not token:
@@ -178,47 +205,72 @@ class Tracker:
 
     def _fail(self, error: Exception) -> None:
         self._client = None
-        self._failure = _cause(error)
+        self._failure = explain(error, self.uri)
         if self._required:
-            raise HarveysegError(self._unreachable(self._failure)) from error
+            raise HarveysegError(_unusable(self.uri, self._failure)) from error
         _logger.warning(
-            "MLflow at %s cannot be used: %s\n"
+            "MLflow at %s cannot be used: %s\n%s.\n"
             "Continuing WITHOUT tracking. Nothing is lost: `harveyseg sync` adds this run when MLflow is back.",
             public_address(self.uri),
             self._failure,
+            self._failure.remedy,
         )
 
-    def _unreachable(self, cause: str) -> str:
-        remedy = "Start that server, set MLFLOW_TRACKING_URI to one that runs"
-        if "error code 401" in cause:
-            remedy = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to an account of that server"
-        return (
-            f"MLflow at {public_address(self.uri)} cannot be used: {cause}\n{remedy}, or unset MLFLOW_TRACKING_URI "
-            "to use the project's own mlflow.db; then repeat the command. (More: docs/team.md)"
-        )
+    def _connect(self, restore: bool) -> "MlflowClient":
+        _require_address(self.uri)
+        database = database_path(self.uri)
 
-    def _connect(self) -> "MlflowClient":
         from mlflow.tracking import MlflowClient
 
-        if not self.uri.startswith(_SQLITE):
+        if database is None:
             client = MlflowClient(tracking_uri=self.uri)
-            self.experiment_id = _get_or_create_experiment(client, self.params.experiment, None)
+            self.experiment_id = _get_or_create_experiment(client, self.params.experiment, None, restore)
             return client
 
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  (a slow import that must not happen in the lock)
 
-        database = Path(self.uri.removeprefix(_SQLITE))
-        artifacts = database.parent / "mlflow-artifacts"
+        artifacts = (database.parent / ARTIFACTS).as_uri()
         # Several processes that migrate one database break it, and even opening one asks whether to migrate.
         with self.locked():
-            if not database.exists():
-                _create_database(database, artifacts)
+            prepare_database(database, self.uri)
             client = MlflowClient(tracking_uri=self.uri)
-            self.experiment_id = _get_or_create_experiment(client, self.params.experiment, artifacts.as_uri())
+            self.experiment_id = _get_or_create_experiment(client, self.params.experiment, artifacts, restore)
         return client
 
 
-def _get_or_create_experiment(client: "MlflowClient", name: str, artifacts: str | None) -> str:
+@contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    lock = root / ".locks" / "tracking.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock, timeout=_LOCK_SECONDS):
+        yield
+
+
+def _unusable(uri: str, fault: TrackingError) -> str:
+    remedy = fault.remedy
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        remedy += ", or unset MLFLOW_TRACKING_URI to use the project's own mlflow.db"
+    return (
+        f"MLflow at {public_address(uri)} cannot be used: {fault}\n"
+        f"{remedy}; then repeat the command. (More: docs/team.md)"
+    )
+
+
+def _require_address(uri: str) -> None:
+    """Refuse a folder, in which MLflow no longer keeps runs.
+
+    Raises:
+        TrackingError: for a path.
+    """
+    if "://" not in uri or uri.startswith("file:"):
+        raise TrackingError(
+            "that is a folder or a file, and MLflow keeps runs in a database or on a server",
+            f"Set MLFLOW_TRACKING_URI to {SQLITE}<file>.db or http://<server>; `mlflow migrate-filestore` takes over "
+            "the runs of a folder",
+        )
+
+
+def _get_or_create_experiment(client: "MlflowClient", name: str, artifacts: str | None, restore: bool) -> str:
     """The experiment's id. It is passed with every run: MLflow's "active experiment" may silently be "Default"."""
     from mlflow.exceptions import MlflowException
 
@@ -231,31 +283,11 @@ def _get_or_create_experiment(client: "MlflowClient", name: str, artifacts: str 
                 raise
         experiment = client.get_experiment_by_name(name)  # another process was faster
     if experiment is None or experiment.lifecycle_stage != "active":
-        raise HarveysegError(
-            f"MLflow's experiment {name!r} was deleted. Restore it (`mlflow experiments restore`), or name another one "
-            "in tracking.experiment."
-        )
+        if experiment is None or not restore:
+            raise TrackingError(
+                f"its experiment {name!r} was deleted",
+                "`harveyseg sync` restores it with its runs; or name another one in tracking.experiment",
+            )
+        client.restore_experiment(experiment.experiment_id)
+        _logger.info("MLflow's experiment %r was deleted; it and its runs are restored.", name)
     return str(experiment.experiment_id)
-
-
-def _create_database(path: Path, artifacts: Path) -> None:
-    """Create an empty database in a folder of its own, then move it: half a migration breaks a database for good."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    folder = path.with_name(f"{path.name}-new")
-    shutil.rmtree(folder, ignore_errors=True)  # left by a killed process, perhaps with a journal
-    folder.mkdir(parents=True)
-    store = SqlAlchemyStore(f"{_SQLITE}{folder / path.name}", artifacts.as_uri())  # type: ignore[no-untyped-call]
-    store.engine.dispose()
-    (folder / path.name).replace(path)
-    folder.rmdir()
-
-
-def _cause(error: Exception) -> str:
-    """One line: for a broken connection or a file, the system's message rather than the libraries' around it."""
-    chain: list[BaseException] = [error]
-    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None:
-        chain.append(inner)
-    innermost = next((link for link in reversed(chain) if isinstance(link, OSError)), error)
-    line = (str(innermost).strip().splitlines() or [type(innermost).__name__])[0]
-    return re.sub(r"[\w+.-]+://\S+", lambda address: public_address(address[0]), line)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from harveyseg.data.cache import CachedPart
-from harveyseg.training.learner import Learner, at_output_stride
+from harveyseg.training.learner import Learner
 from helpers.training import SPEC, train_params
 
 
@@ -20,16 +20,24 @@ def test_classes_without_a_pixel_weigh_nothing_and_are_warned_of(
     assert learner.loss.pixel_weights.nonzero().flatten().tolist() == [5, 23]
 
 
-@pytest.mark.parametrize("stride", [2, 4])
-def test_the_target_is_the_pixel_right_below_the_centre_of_each_block(stride: int) -> None:
-    target = torch.arange(64).reshape(1, 8, 8)
-    taken = at_output_stride(target, torch.zeros(1, 25, 8 // stride, 8 // stride))
-    expected = {
-        2: [[9, 11, 13, 15], [25, 27, 29, 31], [41, 43, 45, 47], [57, 59, 61, 63]],
-        4: [[18, 22], [50, 54]],
-    }
-    assert taken.tolist() == [expected[stride]]
-    assert torch.equal(at_output_stride(target, torch.zeros(1, 25, 8, 8)), target)
+@pytest.mark.parametrize("loss", [{}, {"dice": 0.5, "presence": 0.2, "background_weight": 0.3}], ids=str)
+def test_the_validation_loss_does_not_depend_on_the_batch_size(tiny_part: CachedPart, loss: dict[str, float]) -> None:
+    params = train_params(class_weights="sqrt", loss=loss)
+    learner = Learner({"network": "unet", "width": 4}, params, tiny_part.photos, steps=1)
+    assert tiny_part.masks is not None
+    tiny_part.masks[0] = 5  # photos of different mixtures, whose weights have different sums
+    tiny_part.masks[1, :4] = 0
+    sizes = (1, 3, 12)
+    losses = [learner.validate(tiny_part.images, tiny_part.masks, range(12), size)["val_loss"] for size in sizes]
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+    if not loss:
+        each = []
+        for image, mask in zip(tiny_part.images, tiny_part.masks, strict=True):
+            pixels = (torch.from_numpy(image) / 255 - torch.tensor(learner.mean)) / torch.tensor(learner.std)
+            logits = learner.network.eval()(pixels.permute(2, 0, 1)[None])
+            target = torch.from_numpy(mask)[None].long()
+            each.append(float(torch.nn.functional.cross_entropy(logits, target, learner.loss.pixel_weights).detach()))
+        assert losses[0] == pytest.approx(sum(each) / 12, rel=1e-4)
 
 
 def test_the_average_is_what_is_written(tiny_part: CachedPart) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harveyseg.training.class_weights import class_weights
-from harveyseg.training.losses import LossParams, SegmentationLoss, double_softmax_floor
+from harveyseg.training.losses import LossParams, SegmentationLoss, at_output_stride, double_softmax_floor
 
 
 def test_floor_of_the_double_softmax_is_reached_by_a_perfect_network_and_by_no_other() -> None:
@@ -187,3 +187,85 @@ def test_a_class_of_weight_zero_gives_no_gradient() -> None:
     assert float(logits.grad[..., 0].abs().sum()) == 0
     assert float(logits.grad[..., 1].abs().sum()) > 0
     assert not math.isnan(float(logits.grad.sum()))
+
+
+def saturated(odds: float, dtype: torch.dtype, true_class: int) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Logits of a photo that says class 5 everywhere with these log odds against the background, and nothing else."""
+    logits = torch.full((1, 25, 8, 8), -500.0, dtype=dtype)
+    logits[:, 5], logits[:, 0] = (odds, 0.0) if odds < 0 else (0.0, -odds)
+    rounded = float(logits[0, 5, 0, 0]) - float(logits[0, 0, 0, 0])
+    return logits.requires_grad_(), torch.full((1, 8, 8), true_class), rounded
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("probability", [1e-30, 1e-12, 1e-8, 1e-4, 0.5, 0.985, 0.987, 1 - 1e-4, 1 - 1e-7])
+@pytest.mark.parametrize("true_class", [0, 5])
+@pytest.mark.parametrize("term", ["cross-entropy", "dice", "presence"])
+def test_every_term_keeps_its_value_and_gradient_at_extreme_probabilities(
+    dtype: torch.dtype, probability: float, true_class: int, term: str
+) -> None:
+    """In a uniform photo the terms have closed forms: the pooled probability is the pixels' own."""
+    gap = 1e-7 if probability == 1 - 1e-7 else 1 - probability
+    logits, target, odds = saturated(math.log(probability / gap), dtype, true_class)
+    p, q = 1 / (1 + math.exp(-odds)), 1 / (1 + math.exp(odds))  # of class 5 and of the background, in float64
+    right, wrong = (p, q) if true_class == 5 else (q, p)
+    entropy = -math.log1p(-wrong) if wrong < 0.5 else -math.log(right)
+    settings, weights, expected, slope = {
+        "cross-entropy": ({}, None, entropy, wrong),
+        "dice": ({"dice": 1.0}, None, wrong / (1 + right), 2 * right * wrong / (1 + right) ** 2),
+        "presence": ({"presence": 1.0}, np.zeros(25), entropy / 24, wrong / 24),  # no pixel weighs: no cross-entropy
+    }[term]
+    loss = SegmentationLoss(LossParams.model_validate(settings), weights)(logits, target)
+    # float32 holds 1 - p to 6e-8, and Dice subtracts sums over pixels from each other.
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-4, abs=1e-6 if term == "dice" else 1e-7)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert torch.isfinite(gradient).all()
+    # Along the wrong class's logit the slope is p of that class, and a bfloat16 gradient is rounded to 2^-9.
+    rounding = 0.005 if dtype == torch.bfloat16 else 1e-3
+    sums = gradient.double().sum(dim=(0, 2, 3))
+    direction = 1 if true_class == 0 else -1
+    assert float(sums[5]) == pytest.approx(direction * slope, rel=rounding, abs=5e-7)
+    assert float(sums[0]) == pytest.approx(-direction * slope, rel=rounding, abs=5e-7)
+
+
+@pytest.mark.parametrize("present", [False, True])
+@pytest.mark.parametrize("odds", [-500.0, -90.0, 90.0, 500.0])
+def test_presence_is_finite_where_a_probability_is_exactly_zero_or_one(odds: float, present: bool) -> None:
+    logits, target, _ = saturated(odds, torch.float32, 5 if present else 0)
+    loss = SegmentationLoss(LossParams(presence=1.0))(logits, target)
+    loss.backward()
+    assert logits.grad is not None
+    assert torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_presence_of_nan_is_nan_and_no_error() -> None:
+    logits = torch.full((2, 25, 4, 4), math.nan)
+    assert math.isnan(
+        float(SegmentationLoss(LossParams(presence=1.0))(logits, torch.zeros(2, 4, 4, dtype=torch.int64)))
+    )
+
+
+@pytest.mark.parametrize("stride", [2, 4])
+def test_the_target_is_the_pixel_right_below_the_centre_of_each_block(stride: int) -> None:
+    target = torch.arange(64).reshape(1, 8, 8)
+    taken = at_output_stride(target, torch.zeros(1, 25, 8 // stride, 8 // stride))
+    expected = {
+        2: [[9, 11, 13, 15], [25, 27, 29, 31], [41, 43, 45, 47], [57, 59, 61, 63]],
+        4: [[18, 22], [50, 54]],
+    }
+    assert taken.tolist() == [expected[stride]]
+    assert torch.equal(at_output_stride(target, torch.zeros(1, 25, 8, 8)), target)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_a_class_of_one_pixel_is_present_at_every_output_stride(stride: int) -> None:
+    target = torch.zeros(1, 8, 8, dtype=torch.int64)
+    for pixel in range(4):  # each place of a 2 x 2 block
+        target[0, pixel // 2, pixel % 2] = 5 + pixel
+    logits = torch.zeros(1, 25, 8 // stride, 8 // stride)
+    presence = SegmentationLoss(LossParams(presence=1.0))(logits, target) - SegmentationLoss(LossParams())(
+        logits, target
+    )
+    # Every class has the probability 1 / 25 in every pixel; 4 of 24 are present.
+    assert float(presence) == pytest.approx((4 * math.log(25) + 20 * math.log(25 / 24)) / 24, rel=1e-5)

@@ -1,6 +1,7 @@
 """Training on twelve tiny photos: really learns, is reproducible, and resumes to the very same weights."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from harveyseg.models import build
 from harveyseg.models.networks.unet import Unet
 from harveyseg.score import argmax_metrics, confusion
 from harveyseg.training.checkpoint import Checkpoint
+from harveyseg.training.learner import Learner
 from harveyseg.training.trainer import Result, Training
 from helpers.training import SPEC, make_training, train, train_params
 
@@ -125,6 +127,20 @@ def test_early_stopping_stops_after_that_many_epochs_without_a_better_one(
     result = train(tiny_part, tmp_path, epochs=30, lr=1e-9, validation={"early_stopping": 2})
     assert len(result.history) - 1 - result.results["best/epoch"] == 2
     assert len(result.history) < 30
+
+
+@pytest.mark.parametrize("monitor", ["loss", "argmax_score"])
+def test_a_validation_that_is_not_a_number_is_beaten_by_any_other(
+    tiny_part: CachedPart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, monitor: str
+) -> None:
+    """NaN logits are class 0 everywhere, which scores as all empty: more than the first epochs of a real network."""
+    figures = iter([(math.nan, 0.9), (5.0, 0.2), (math.nan, 0.9), (6.0, 0.1), (7.0, 0.1), (8.0, 0.1)])
+    monkeypatch.setattr(
+        Learner, "validate", lambda *_: dict(zip(("val_loss", "val_argmax_score"), next(figures), strict=True))
+    )
+    result = train(tiny_part, tmp_path, epochs=6, validation={"monitor": monitor, "early_stopping": 3})
+    assert result.results["best/val_loss"] == 5
+    assert len(result.history) == 5  # three after the second
 
 
 def test_statistics_come_from_the_training_part_alone(tiny_part: CachedPart, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ class Learner:
         for (images, masks), unlabelled in batches:
             logits = self._predict(self.network, images)
             target = masks.to(self.device, non_blocking=True).long()
-            loss = self.loss(logits, at_output_stride(target, logits))
+            loss = self.loss(logits, target)
             total += loss.detach() * len(images)
             samples += len(images)
             if unlabelled is not None and self._self_training is not None:
@@ -122,10 +122,11 @@ class Learner:
         Coarser logits are enlarged first, so that networks of any output stride can be compared.
 
         Returns:
-            ``val_loss``, the mean per photo, and ``val_argmax_score``.
+            ``val_loss``, the mean over the photos of each photo's own loss, so that it does not depend on the batch
+            size where pixels are weighted, and ``val_argmax_score``.
         """
         self.averaged.eval()
-        total = 0.0
+        losses: list[torch.Tensor] = []
         confusions: list[Confusion] = []
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
@@ -134,10 +135,13 @@ class Learner:
             if logits.shape[-2:] != truth.shape[-2:]:
                 logits = F.interpolate(logits.float(), size=truth.shape[-2:], mode="bilinear", align_corners=False)
             target = torch.from_numpy(truth).to(self.device).long()
-            total += float(self.loss(logits, target)) * len(batch)
+            losses.extend(self.loss(logits[i : i + 1], target[i : i + 1]) for i in range(len(batch)))
             predicted = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
             confusions.extend(confusion(*maps) for maps in zip(truth, predicted, strict=True))
-        return {"val_loss": total / len(rows), "val_argmax_score": argmax_metrics(np.stack(confusions))["argmax_score"]}
+        return {
+            "val_loss": float(torch.stack(losses).double().mean()),
+            "val_argmax_score": argmax_metrics(np.stack(confusions))["argmax_score"],
+        }
 
     def _predict(self, network: nn.Module, images: torch.Tensor) -> torch.Tensor:
         """Logits (B, C, H / stride, W / stride) of photos (B, H, W, 3), uint8."""
@@ -172,28 +176,6 @@ class Learner:
         self.schedule.load_state_dict(state["schedule"])
         self.averaged.load_state_dict(state["averaged"])
         self._steps = state["steps"]
-
-
-def at_output_stride(target: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """The target at the size of the logits: one pixel out of each block of k x k, where k is the output stride.
-
-    It is the pixel right below the block's centre, (k // 2, k // 2) counted from 0, which has no exact middle for even
-    k. Averaged over mirrored samples the half pixel cancels out.
-
-    >>> target = torch.arange(16).view(1, 4, 4)
-    >>> at_output_stride(target, torch.zeros(1, 25, 2, 2))
-    tensor([[[ 5,  7],
-             [13, 15]]])
-
-    Args:
-        target: (B, H, W).
-        logits: (B, C, H / k, W / k).
-
-    Returns:
-        (B, H / k, W / k); the target itself for k = 1.
-    """
-    stride = target.shape[-1] // logits.shape[-1]
-    return target[:, stride // 2 :: stride, stride // 2 :: stride]
 
 
 def _class_weights(params: TrainParams, photos: pd.DataFrame) -> FloatArray | None:

@@ -53,12 +53,16 @@ class SegmentationLoss(nn.Module):
       maximum of its probability over the pixels, see :func:`_presence_loss`. The competition gives a whole point for a
       class that is rightly left empty, which the other terms hardly see.
 
+    Where the logits are coarser than the target, the pixel terms see one pixel of each block, see
+    :func:`at_output_stride`; a class of a single pixel is present nevertheless.
+
     Args:
         params: the group ``train.loss``.
         weights: class weights, shape (25,), or None.
 
     Shape:
-        logits (B, C, H, W) of any float type, target (B, H, W) int64; the loss is a float32 scalar.
+        logits (B, C, H, W) of any float type, target (B, k H, k W) int64 for any output stride k; the loss is a
+        float32 scalar.
 
     >>> logits = torch.zeros(1, 25, 4, 4)
     >>> target = torch.zeros(1, 4, 4, dtype=torch.int64)
@@ -81,7 +85,8 @@ class SegmentationLoss(nn.Module):
         params = self.params
         # Classes last: a view of what a channels_last network returns, and twice as fast to run a softmax over.
         scores = logits.float().permute(0, 2, 3, 1).flatten(1, 2)  # (B, P, C)
-        target = target.flatten(1)  # (B, P)
+        photo = target.flatten(1)  # (B, k * k * P)
+        target = at_output_stride(target, logits).flatten(1)  # (B, P)
         if self.pixel_weights is None and not (params.dice or params.label_smoothing or params.presence):
             pixels = scores.flatten(0, 1)
             return F.cross_entropy(pixels.softmax(dim=1) if params.softmax_before_loss else pixels, target.flatten())
@@ -99,7 +104,7 @@ class SegmentationLoss(nn.Module):
             if params.dice:
                 loss = loss + params.dice * _dice_loss(probabilities, true.exp(), target, params.background_weight)
             if params.presence:
-                loss = loss + params.presence * _presence_loss(probabilities, target)
+                loss = loss + params.presence * _presence_loss(probabilities, _count(photo, N_CLASSES) > 0)
         return loss
 
     def _cross_entropy(self, log_probabilities: torch.Tensor, true: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -114,6 +119,28 @@ class SegmentationLoss(nn.Module):
         # or negative, which would blow the loss up or change its sign again, hence the sum of their absolute values.
         weights = self.pixel_weights[target]
         return (pixels * weights).sum() / weights.abs().sum().clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def at_output_stride(target: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """The target at the size of the logits: one pixel out of each block of k x k, where k is the output stride.
+
+    It is the pixel right below the block's centre, (k // 2, k // 2) counted from 0, which has no exact middle for even
+    k. Averaged over mirrored samples the half pixel cancels out.
+
+    >>> target = torch.arange(16).view(1, 4, 4)
+    >>> at_output_stride(target, torch.zeros(1, 25, 2, 2))
+    tensor([[[ 5,  7],
+             [13, 15]]])
+
+    Args:
+        target: (B, H, W).
+        logits: (B, C, H / k, W / k).
+
+    Returns:
+        (B, H / k, W / k); the target itself for k = 1.
+    """
+    stride = target.shape[-1] // logits.shape[-1]
+    return target[:, stride // 2 :: stride, stride // 2 :: stride]
 
 
 def _of_true_class(values: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -147,11 +174,14 @@ def _dice_loss(
     return (((1 - dice) * weights).sum(dim=1) / total).mean()
 
 
+_FILLS = -0.5
+"""Mean of exp(-r * (1 - p)) - 1 from which :func:`_presence_loss` computes the complement by itself: pooled > 0.986."""
+
 _SHARPNESS = 50.0
 """r of :func:`_presence_loss`. Of 65536 pixels a single one of probability 1 gives 0.78, a hundred give 0.87."""
 
 
-def _presence_loss(probabilities: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def _presence_loss(probabilities: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
     """Image-level binary cross-entropy, mean over the photos and the classes 1..24.
 
     The probability that photo b holds class c is the log-sum-exp pooling of Pinheiro & Collobert 2015 ("From
@@ -159,14 +189,25 @@ def _presence_loss(probabilities: torch.Tensor, target: torch.Tensor) -> torch.T
 
         1 / r * ln(mean over pixels of exp(r * p[b, pixel, c]))
 
-    which is between their mean and their maximum, and the closer to the maximum the larger r is.
+    which is between their mean and their maximum, and the closer to the maximum the larger r is. Both this and its
+    complement are computed from differences to 1, which float32 holds down to 1e-38: a class that the network has
+    given up still gets its full gradient.
 
     Args:
         probabilities: (B, P, C).
-        target: (B, P), the true classes.
+        present: (B, C) bool, whether the photo holds the class.
     """
-    # No shift against overflow is needed: probabilities end at 1, and e^50 is far from float32's limit.
-    pooled = (_SHARPNESS * probabilities).exp().mean(dim=1).log() / _SHARPNESS
-    present = (_count(target, probabilities.shape[2]) > 0).float()
-    # Rounding may leave the pooled value slightly outside 0..1, where the cross-entropy is not defined.
-    return F.binary_cross_entropy(pooled.clamp(0, 1)[:, 1:], present[:, 1:])
+    pixels = probabilities.shape[1]
+    pooled = (_SHARPNESS * probabilities).expm1().mean(dim=1).log1p() / _SHARPNESS
+    # The complement, -1 / r * ln(mean of exp(-r * (1 - p))), matters where a class fills the photo, so that 1 - pooled
+    # would cancel. Only a pixel's most probable class can be near 1: its 1 - p is the sum of the others, and for all
+    # other classes exp(-r * (1 - p)) is below e^-25, which is 0 here.
+    top = probabilities.argmax(dim=2)
+    others = probabilities.scatter(2, top[..., None], 0.0).sum(dim=2)
+    below_one = (_count(top, probabilities.shape[2]) - pixels) / pixels
+    below_one = below_one.scatter_add(1, top, (-_SHARPNESS * others).expm1() / pixels)
+    fills = below_one > _FILLS
+    complement = torch.where(fills, -below_one.clamp_min(_FILLS).log1p() / _SHARPNESS, 1 - pooled)
+    # The smallest normal number keeps the logarithm and its gradient finite where a probability is exactly 0.
+    likelihood = torch.where(present, pooled, complement) + torch.finfo(torch.float32).tiny
+    return -likelihood[:, 1:].log().mean()

@@ -258,14 +258,20 @@ class Training:
 def best_epoch(history: Sequence[Row], monitor: Literal["argmax_score", "loss"]) -> Row:
     """The validated epoch that is best by ``monitor``, the first of several that are equally good.
 
-    >>> history = [{"epoch": 0, "val_loss": 2.0}, {"epoch": 1}, {"epoch": 2, "val_loss": 1.5}]
+    An epoch whose validation loss is not finite is worse than any other, whatever its score: a network that returns
+    NaN still scores as the all-empty baseline does.
+
+    >>> history = [{"epoch": 0, "val_loss": math.nan}, {"epoch": 1}, {"epoch": 2, "val_loss": 1.5}]
     >>> best_epoch(history, "loss")["epoch"]
     2
     """
-    validated = [row for row in history if "val_loss" in row]
-    if monitor == "loss":
-        return min(validated, key=lambda row: row["val_loss"])
-    return max(validated, key=lambda row: row["val_argmax_score"])
+
+    def badness(row: Row) -> tuple[bool, float]:
+        finite = math.isfinite(row["val_loss"])
+        figure = row["val_loss"] if monitor == "loss" else -row["val_argmax_score"]
+        return (not finite, figure if finite else 0.0)
+
+    return min((row for row in history if "val_loss" in row), key=badness)
 
 
 def _require_finite(train_loss: float, epoch: int) -> None:

@@ -46,7 +46,7 @@ SECTIONS: dict[str, type[Section]] = {
 INTRODUCTION = """\
 # Settings
 
-Every key of `params.yaml`: one section for each stage, plus `data`, `folds`, `models`, `inference` and `tracking`.
+Every key of `params.yaml`: one section for each component, plus `folds` and `models`.
 Presets write complete settings ([how it works](how-it-works.md#running-experiments)), and `-S` changes one key for one
 experiment:
 

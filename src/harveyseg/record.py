@@ -90,8 +90,9 @@ def read_run(path: Path) -> RunRecord:
     Raises:
         HarveysegError: when it is absent, no JSON, or lacks what identifies a run.
     """
-    stage = path.parent.name
-    remedy = f"Run `dvc repro -f` on the stage that writes {stage}, or `dvc checkout {path} --force`."
+    folder = path.parent
+    stage = f"train@{folder.name}" if folder.parent.name == "models" else "ensemble"
+    remedy = f"Run `dvc repro -f {stage}`, or `dvc checkout {path} --force`."
     try:
         return RunRecord.model_validate(read_json(path, remedy))
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""The competition's score and the usual segmentation metrics, from one 25 x 25 confusion count for each image.
+"""The competition's score and the usual segmentation metrics, from one 25 x 25 confusion count for each photo.
 
 Rows of a confusion are the truth, columns the prediction; the classes are those of :mod:`harveyseg.classes`. The
 score is computed at 1024 x 1024 pixels, the size at which the competition's own script encodes masks.
@@ -47,7 +47,7 @@ def confusion(truth: ClassMap, predicted: ClassMap) -> Confusion:
 
 
 def image_dice(confusions: Confusions) -> FloatArray:
-    """Dice of every (image, class): ``2 |X and Y| / (|X| + |Y|)``, and 1 where both are empty.
+    """Dice of every (photo, class): ``2 |X and Y| / (|X| + |Y|)``, and 1 where both are empty.
 
     Args:
         confusions: int64 (..., 25, 25), one per image.
@@ -100,7 +100,7 @@ def pair_dice(truth: ClassMap, masks: BinaryMasks) -> FloatArray:
 
 
 def pair_metrics(dice: FloatArray, present: BoolArray) -> dict[str, float]:
-    """Metrics that need only the Dice of each (image, class).
+    """Metrics that need only the Dice of each (photo, class).
 
     >>> dice, present = np.ones((2, 24)), np.zeros((2, 24), bool)
     >>> dice[0, 4], present[0, 4] = 0.5, True  # one image holds grass
@@ -141,10 +141,12 @@ def argmax_metrics(confusions: Confusions) -> dict[str, float]:
 
     Returns:
         ``argmax_score``, ``argmax_macro_dice``, ``argmax_dice/<slug>`` and ``all_empty_score``, see
-        :func:`pair_metrics`. The names without ``argmax_`` are those of the submitted masks.
+        :func:`pair_metrics`, whose names without ``argmax_`` are used for the submitted masks.
         ``miou``: intersection over union of pixels summed over the images, mean over the classes 0..24 (the
         background included) that occur in the truth;
-        ``pixel_accuracy``: share of all pixels, background included, whose class is right.
+        ``pixel_accuracy``: share of all pixels, background included, whose class is right. Both are metrics of the
+        argmax maps as well, and so are false_positive_classes, missed_classes and boundary_accuracy of
+        :mod:`harveyseg.evaluation`, although their names do not begin with ``argmax_``.
 
     Raises:
         ValueError: when there is no image.

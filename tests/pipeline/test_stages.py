@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from harveyseg.pipeline.code import PACKAGE, PER_MODEL, RESULTS_OF_OBSERVERS, stage_files
+from harveyseg.pipeline.code import PACKAGE, PER_MODEL, STAGES_THAT_READ_MLFLOW, stage_files
 from helpers.paths import ROOT
 
 DEFINITION = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")
@@ -107,7 +107,7 @@ print(json.dumps(loaded))
 
 def test_digests_are_of_exactly_what_python_loads() -> None:
     cases = [(stage, network) for stage in STAGES for network in (NETWORKS if stage in PER_MODEL else [None])]
-    arguments = [(str(script(stage)), network, stage in RESULTS_OF_OBSERVERS) for stage, network in cases]
+    arguments = [(str(script(stage)), network, stage in STAGES_THAT_READ_MLFLOW) for stage, network in cases]
     command = [sys.executable, "-c", LOADED, json.dumps(arguments)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     for (stage, network), loaded in zip(cases, json.loads(done.stdout), strict=True):

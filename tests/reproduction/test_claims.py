@@ -11,7 +11,7 @@ from harveyseg.reproduction.studies import TABLE_1, read_studies
 from harveyseg.reproduction.tables import Variant
 from helpers.studies import make_variant, with_curves
 
-FALLEN = {"val__false_positive_classes": 0.3, "val__missed_classes": 9.0}
+COLLAPSED = {"val__false_positive_classes": 0.3, "val__missed_classes": 9.0}
 """Ended at one class: of 24 x (1 - 0.6) = 9.6 classes per photo 9 are missed, and 0.3 absent ones are predicted."""
 
 
@@ -34,7 +34,7 @@ MARGIN = 0.0393
 
 @pytest.mark.parametrize(
     ("gain", "verdict"),
-    [(0.040, "confirmed"), (0.038, "not testable here"), (-0.038, "not testable here"), (-0.040, "not confirmed")],
+    [(0.040, "confirmed"), (0.038, "not testable here"), (-0.038, "not testable here"), (-0.040, "contradicted")],
 )
 def test_a_gain_counts_beyond_the_margin(gain: float, verdict: str) -> None:
     variants = [make_variant("off", 0.60), make_variant("on", 0.60 + gain)]
@@ -64,7 +64,7 @@ def test_chance_is_seldom_confirmed() -> None:
         off, on = (make_variant(label, *rng.normal(0.6, 0.01, 3)) for label in ("off", "on"))
         verdicts.append(judge("softmax", make_results({"softmax": [off, on]})).verdict)
     assert 0.01 < verdicts.count("confirmed") / 400 < 0.05
-    assert 0.01 < verdicts.count("not confirmed") / 400 < 0.05
+    assert 0.01 < verdicts.count("contradicted") / 400 < 0.05
 
 
 def test_without_a_known_spread_nothing_is_judged() -> None:
@@ -96,7 +96,7 @@ def test_every_claim_names_variants_that_its_study_has() -> None:
 
 
 @pytest.mark.parametrize(
-    ("report", "verdict"), [(0.61, "not testable here"), (0.55, "confirmed"), (0.65, "not confirmed")]
+    ("report", "verdict"), [(0.61, "not testable here"), (0.55, "confirmed"), (0.65, "contradicted")]
 )
 def test_class_weights_do_not_help_unless_the_reports_do(report: float, verdict: str) -> None:
     # What another formula brings is no statement of the report.
@@ -118,7 +118,7 @@ def test_the_smaller_size_is_the_second() -> None:
         (0.60, "confirmed", "not testable here"),
         (0.64, "not testable here", "not testable here"),
         # Without ImageNet the rival is handicapped, and still better.
-        (0.70, "not confirmed", "not confirmed"),
+        (0.70, "contradicted", "contradicted"),
     ],
 )
 def test_unet_must_beat_the_best_of_the_others(rival: float, verdict: str, random_verdict: str) -> None:
@@ -134,27 +134,27 @@ def test_unet_must_beat_the_best_of_the_others(rival: float, verdict: str, rando
     assert judge("unet_first", make_results({"architecture": more, "dropout": [NOISE]})).verdict == verdict
 
 
-def test_seeds_that_ended_at_one_class_are_left_out_and_counted() -> None:
-    fallen = make_variant("on", 0.63, **FALLEN)
+def test_seeds_that_collapsed_to_one_class_are_left_out_and_counted() -> None:
+    collapsed = make_variant("on", 0.63, **COLLAPSED)
     learnt = make_variant("on", 0.70)
     off = make_variant("off", 0.60)
-    nothing = judge("softmax", make_results({"softmax": [off, fallen], "dropout": [NOISE]}))
+    nothing = judge("softmax", make_results({"softmax": [off, collapsed], "dropout": [NOISE]}))
     assert nothing.verdict == "not testable here"
-    assert "1 of 1 seeds ended at one class" in nothing.measured
-    both = Variant("on", (*fallen.seeds, *learnt.seeds))
+    assert "1 of 1 seeds collapsed to one class" in nothing.measured
+    both = Variant("on", (*collapsed.seeds, *learnt.seeds))
     half = make_results({"softmax": [off, both], "dropout": [NOISE]})
     finding = judge("softmax", half)
-    assert finding.measured == "on 0.7000 (1 of 2 seeds ended at one class; 0.6650 with them); off 0.6000"
+    assert finding.measured == "on 0.7000 (1 of 2 seeds collapsed to one class; 0.6650 with them); off 0.6000"
     assert finding.difference == pytest.approx(0.1)
     assert finding.verdict == "confirmed"
     # The difference between a seed that learnt and one that did not is no noise.
     assert half.noise().deviation == pytest.approx(0.01)
     # What learns seldom is no gain, however good it is then.
-    seldom = Variant("on", (*make_variant("on", 0.4, **FALLEN).seeds, *learnt.seeds))
+    seldom = Variant("on", (*make_variant("on", 0.4, **COLLAPSED).seeds, *learnt.seeds))
     finding = judge("softmax", make_results({"softmax": [off, seldom], "dropout": [NOISE]}))
-    assert finding.verdict == "not confirmed"
-    assert finding.note == "not so with the seeds that ended at one class"
-    rivals = [make_variant(name, 0.6, **FALLEN) for name in TABLE_1[1:]]
+    assert finding.verdict == "contradicted"
+    assert finding.note == "not so with the seeds that collapsed to one class"
+    rivals = [make_variant(name, 0.6, **COLLAPSED) for name in TABLE_1[1:]]
     networks = make_results({"architecture": [make_variant("unet", 0.65), *rivals], "dropout": [NOISE]})
     assert judge("unet_first", networks).verdict == "not testable here"
 
@@ -177,7 +177,7 @@ def test_trainings_that_studies_share_count_once() -> None:
         (0.03, False, "not testable here", "not testable here"),
         (0.01, True, "not testable here", "not testable here"),
         # Two of the four began from random weights in the report, too: their order is tested in any case.
-        (0.04, True, "not confirmed", "not confirmed"),
+        (0.04, True, "contradicted", "contradicted"),
     ],
 )
 def test_the_order_of_table_1(step: float, turned: bool, verdict: str, random_verdict: str) -> None:
@@ -196,12 +196,12 @@ def test_the_training_loss_of_a_double_softmax() -> None:
     on, off = make_variant("on", 0.6, final__train_loss=2.93), make_variant("off", 0.6, final__train_loss=1.1)
     assert judge("training_loss", make_results({"softmax": [on, off]})).verdict == "confirmed"
     off = make_variant("off", 0.6, final__train_loss=2.9)
-    assert judge("training_loss", make_results({"softmax": [on, off]})).verdict == "not confirmed"
+    assert judge("training_loss", make_results({"softmax": [on, off]})).verdict == "contradicted"
 
 
 def test_three_classes_cover_half_of_the_pixels() -> None:
     assert judge("imbalance", make_results({}, shares={5: 0.3, 6: 0.15, 23: 0.1})).verdict == "confirmed"
-    assert judge("imbalance", make_results({}, shares={5: 0.2, 6: 0.15, 23: 0.1})).verdict == "not confirmed"
+    assert judge("imbalance", make_results({}, shares={5: 0.2, 6: 0.15, 23: 0.1})).verdict == "contradicted"
 
 
 def curve(lowest: int, slope: float = 0.01) -> dict[int, float]:
@@ -213,7 +213,7 @@ def curve(lowest: int, slope: float = 0.01) -> dict[int, float]:
     ("losses", "verdict"),
     [
         (curve(26), "confirmed"),
-        (curve(10), "not confirmed"),
+        (curve(10), "contradicted"),
         (curve(35), "not testable here"),  # it still falls
         (curve(22), "not testable here"),  # epoch 19 is as good as that
     ],
@@ -230,8 +230,8 @@ def test_the_optimum_is_read_off_the_curve(losses: dict[int, float], verdict: st
     ("slope", "score", "verdict"),
     [
         (0.01, 0.6, "confirmed"),
-        (0.01, 0.5, "not confirmed"),  # the score falls as well
-        (0.0, 0.6, "not confirmed"),
+        (0.01, 0.5, "contradicted"),  # the score falls as well
+        (0.0, 0.6, "contradicted"),
     ],
 )
 def test_overfitting_is_a_rise_beyond_the_wobble(slope: float, score: float, verdict: str) -> None:
@@ -254,7 +254,7 @@ def test_a_curve_of_chance_confirms_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pools", "verdict"), [(0.20, "confirmed"), (0.16, "not testable here"), (0.0, "not confirmed")]
+    ("pools", "verdict"), [(0.20, "confirmed"), (0.16, "not testable here"), (0.0, "contradicted")]
 )
 def test_minorities_are_the_classes_below_one_percent(pools: float, verdict: str) -> None:
     shares = {0: 0.005, 1: 0.5, 3: 0.004, 4: 0.006, 7: 0.0}
@@ -291,7 +291,7 @@ def test_minorities_are_the_classes_below_one_percent(pools: float, verdict: str
         (0.55, 0.60, "confirmed"),
         (0.55, 0.65, "not testable here"),  # better at borders as it is everywhere
         (0.51, 0.60, "not testable here"),
-        (0.45, 0.60, "not confirmed"),
+        (0.45, 0.60, "contradicted"),
     ],
 )
 def test_borders_must_gain_more_than_the_interior(near: float, far: float, verdict: str) -> None:

@@ -51,7 +51,7 @@ def test_a_difference_above_the_spread_has_no_mark(tracker: Tracker, project: Pa
     log_trial(tracker, project, recipe, "softmax", "off", 0, (0.60, 0.60))
     off, on = variants("softmax", recipe, tracker)
     notes = study_table(find_study("softmax"), [off, on])["note"].tolist()
-    assert notes == ["1 of 1 seeds ended at one class", "best"]
+    assert notes == ["1 of 1 seeds collapsed to one class", "best"]
     assert is_within_spread(on, off) is False
 
 
@@ -121,10 +121,10 @@ def test_markdown_leaves_out_what_nothing_fills() -> None:
     ]
 
 
-def test_a_seed_that_ended_at_one_class_is_left_out(tracker: Tracker, project: Path, recipe: StudyRecipe) -> None:
+def test_a_seed_that_collapsed_to_one_class_is_left_out(tracker: Tracker, project: Path, recipe: StudyRecipe) -> None:
     log_trial(tracker, project, recipe, "softmax", "on", 0, (0.70, 0.70))
     log_trial(tracker, project, recipe, "softmax", "on", 1, (0.60, 0.60))
     off, on = variants("softmax", recipe, tracker)
     row = study_table(find_study("softmax"), [off, on]).set_index("variant").loc["on"]
     assert (row["seeds"], row["argmax_score"]) == (1, pytest.approx(0.70))
-    assert row["note"] == "best; 1 of 2 seeds ended at one class, left out"
+    assert row["note"] == "best; 1 of 2 seeds collapsed to one class, left out"

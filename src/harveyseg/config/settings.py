@@ -1,4 +1,4 @@
-"""Reading ``params.yaml``: one section per stage, each checked by the model defined next to its component."""
+"""Reading ``params.yaml``: one section per component, each checked by the model defined next to it."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -17,7 +17,7 @@ cv2.setNumThreads(1)
 
 
 class AugmentationParams(Section):
-    """Probability or strength of each transform (0 leaves it out). The report names four and gives no numbers."""
+    """Probability or strength of each transform (0 disables it). The report names four and gives no numbers."""
 
     flip: float = Field(default=0.5, ge=0, le=1)
     """Horizontal flip and, drawn independently, vertical flip."""
@@ -155,7 +155,7 @@ class Augmentation:
 
 
 def sample_seed(purpose: str, seed: int, epoch: int, index: int, repetition: int) -> int:
-    """A seed of 32 bits, different for each sample of a photo and for each purpose."""
+    """A 32-bit seed, different for each sample of a photo and for each purpose."""
     key = f"{seed}/{epoch}/{index}" + (f"/{repetition}" if repetition else "") + (f"/{purpose}" if purpose else "")
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "little")
 

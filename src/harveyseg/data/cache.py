@@ -1,4 +1,4 @@
-"""The resize cache: photos and masks, decoded and shrunk once, packed into a few arrays that later stages map."""
+"""The resize cache: photos and masks, decoded and shrunk once, in a few packed arrays that later stages memory-map."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -201,7 +201,7 @@ def read_resized_photo(path: Path, full: tuple[int, int], size: tuple[int, int])
     A JPEG's decoder shrinks by the largest 1/k (8, 4, 2, 1) that divides both sides and leaves at least twice the
     target. For photos of 12 megapixels and 256x256 that is 1/4, in less than half the time of a full decode and 53 dB
     (PSNR) from its average. k must divide the sides, since the decoder rounds the size up, and the last row and column
-    would stand for less of the photo than the others.
+    would cover a smaller area than the others.
 
     Args:
         path: the file; an EXIF orientation is ignored, since masks fit the pixels as they are stored.

@@ -98,8 +98,8 @@ def verify_photos(
     case, at any depth and with any subfolders, as long as there is only one of each. Checked are: pairs are complete,
     ids unique (also where case is ignored), files decode to their end, photo and mask have one size, masks are as
     :func:`harveyseg.data.masks.read_mask_file` reads them, no photo is in both parts (by the hash of its bytes). The
-    same photo twice within the training part only causes a warning: it can leak between folds, but spoils no test
-    score.
+    same photo twice within the training part only causes a warning: it can leak between folds, but does not affect
+    the test score.
 
     Args:
         folder: contains the layout; it is only read.

@@ -3,8 +3,8 @@
 Frames of a flight overlap their neighbours, and so do frames of the next flight line, whose ids are far away. Where
 overlapping photos end up in different folds, a network is scored on ground that it was trained on. Two photos overlap
 here if enough local features match under one affine transform (SIFT, Lowe 2004; RootSIFT, Arandjelovic and Zisserman
-2012; RANSAC, Fischler and Bolles 1981): drones look straight down from a constant height, so the ground of one photo is
-that of another, shifted and turned.
+2012; RANSAC, Fischler and Bolles 1981): drones look straight down from a constant height, so two
+overlapping photos differ by a shift and a rotation.
 
 Not every pair is compared, which would take quadratic time. A photo is compared with a fixed number of candidates: the
 next ids, the nearest positions where the files have any, and the photos that hold most of its features' nearest
@@ -168,7 +168,7 @@ def count_matches(first: Features, second: Features) -> int:
     transform, inliers = cv2.estimateAffine2D(
         first.points[matches[:, 0]], second.points[matches[:, 1]], method=cv2.RANSAC, ransacReprojThreshold=_TOLERANCE
     )
-    if transform is None or not _is_rigid(transform[:, :2]):
+    if transform is None or not _is_near_similarity(transform[:, :2]):
         return 0
     return int(inliers.sum())
 
@@ -184,7 +184,7 @@ def _distinct_matches(similarity: npt.NDArray[np.float32]) -> IntArray:
     return np.stack([rows, best[rows]], axis=1)
 
 
-def _is_rigid(linear: FloatArray) -> bool:
+def _is_near_similarity(linear: FloatArray) -> bool:
     """Whether a 2 x 2 matrix is close to a rotation: about the same scale in all directions, between 0.7 and 1.4."""
     return 0.5 < abs(float(np.linalg.det(linear))) < 2 and float(np.linalg.cond(linear)) < 1.6
 

@@ -40,7 +40,7 @@ class SplitParams(Section):
     id_distance: int = Field(default=DISTANCE, ge=0)
     """For ``ids``: frames whose ids differ by at most this are linked; a group is everything that links connect."""
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
-    """Of the random tries from which the most balanced folds are taken."""
+    """Seed of the random tries from which the most balanced folds are taken."""
 
 
 def make_folds(
@@ -71,8 +71,9 @@ def make_folds(
     _, group_of = np.unique(groups, return_inverse=True)
     n_groups = int(group_of.max()) + 1 if ids else 0
     if n_groups < params.folds:
+        groups_found = "1 group" if n_groups == 1 else f"{n_groups} groups"
         raise HarveysegError(
-            f"split.folds = {params.folds}: the {len(ids)} training photos form only {n_groups} groups "
+            f"split.folds = {params.folds}: the {len(ids)} training photos form only {groups_found} "
             f"(split.groups = {params.groups}), and each fold needs one. Add photos, lower split.folds, or lower "
             "split.id_distance (split.groups: none keeps nothing together)."
         )
@@ -258,7 +259,7 @@ def _groups_by_distance(ids: list[str], distance: int) -> list[str]:
     if unnumbered := without_number(ids):
         raise HarveysegError(
             f"split.groups = ids: these photos have no numeric id: {', '.join(unnumbered)}. "
-            "Set split.groups to none, or to a CSV file with the columns id and group."
+            "Set split.groups to overlap, to none, or to a CSV file with the columns id and group."
         )
     return neighbour_groups(ids, distance)
 
@@ -281,7 +282,8 @@ def _groups_from_file(ids: list[str], setting: str, root: Path) -> list[str]:
         name, _, column = setting.rpartition(":")
     if not name.endswith(".csv"):
         raise HarveysegError(
-            f"split.groups = {setting}: allowed are ids, none, path.csv and path.csv:column. Correct params.yaml."
+            f"split.groups = {setting}: allowed are ids, overlap, none, path.csv and path.csv:column. "
+            "Correct params.yaml."
         )
     where = f"split.groups = {setting}"
     try:

@@ -1,4 +1,4 @@
-"""How much the ensemble's models differ: a mean gains from models that are good and wrong in different places."""
+"""How much the ensemble's models differ: averaging helps when accurate models make different errors."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor

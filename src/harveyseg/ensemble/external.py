@@ -1,7 +1,7 @@
-"""External members: trainings of other experiments in the ensemble, named by their MLflow run ids in ``ensemble.runs``.
+"""External members: training runs of other experiments, named by their MLflow run ids in ``ensemble.runs``.
 
 They may have other hyperparameters, seeds and photo sizes, and come from other machines, as long as they were trained
-on the same data and split. Trainings that differ only in the fold are one model, ``<model>@<start of a run id>``, and
+on the same data and split. Runs that differ only in the fold are one model, ``<model>@<start of a run id>``, and
 every fold of params.yaml must be there: the ensemble's weights are chosen on photos that a model was not trained on.
 """
 
@@ -31,13 +31,13 @@ from harveyseg.tracking.query import KIND, TrackedRun, download_weights, get_run
 _MACHINE_PARAMETERS = {"train.threads", "train.workers", "train.device", "train.precision"}
 """Parameters that say how a training was computed, not what was trained: folds of one model may differ in them."""
 _ID_LENGTH = 8
-"""Digits of a run id in a model's name."""
+"""Leading characters of a run id in a model's name."""
 
 
 def find_external_models(
     run_ids: Sequence[str], tracker: Tracker, fold_models: FoldModels
 ) -> dict[str, dict[int, RunRecord]]:
-    """Ask MLflow for trainings and put the folds of each model together.
+    """Ask MLflow for training runs and put the folds of each model together.
 
     Args:
         run_ids: MLflow's run ids.
@@ -109,7 +109,7 @@ def add_external_models(
     params: InferenceParams,
     folder: Path,
 ) -> None:
-    """Fetch the weights of trainings and predict the photos that stage ``evaluate`` predicts with the workspace's.
+    """Fetch the weights of training runs and predict the same photos as the stage ``evaluate``.
 
     Writes, for each external model and fold, a folder ``<model>-<fold>`` with weights.safetensors, run.json,
     metrics.json and the probabilities of the held-out and the test photos, then ``models.json``, the models' names.

@@ -53,7 +53,7 @@ class FoldModels:
 
     @property
     def first(self) -> FoldModel:
-        """Any fold model, for what all share: test photos, data, split."""
+        """An arbitrary fold model, for attributes that all share: test photos, data, split."""
         return self[self.models[0], self.folds[0]]
 
     @property

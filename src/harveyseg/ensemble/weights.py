@@ -26,16 +26,17 @@ Counts = tuple[int, ...]
 """How often each model was taken: a mixture of the models with weights in these proportions."""
 
 ScoresWithOneMore = Callable[[Counts], Sequence[float]]
-"""From the counts so far to the score of the mixture when one more is taken, for each model."""
+"""Maps the counts so far to, for each model, the score after adding it once more."""
 
 
 class EnsembleParams(Section):
     """The section ``ensemble`` of params.yaml."""
 
     steps: int = Field(default=12, ge=1, le=250)
-    """Models taken one after another, with replacement; a weight is a multiple of 1 / (how many were taken)."""
+    """Number of greedy selection steps, with replacement; a weight is a multiple of 1 / (how many were taken)."""
     runs: tuple[str, ...] = ()
-    """MLflow run ids of trainings of other experiments that take part, see :mod:`harveyseg.ensemble.external`."""
+    """MLflow run ids of training runs of other experiments that take part: one for each fold of a model, trained on the
+    same data and split."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class Upload(BaseModel):
 
     competition: str
     sha256: str
-    """Of the file's bytes."""
+    """Digest of the file's bytes."""
     runs: list[str]
     """The ``uid`` of each run that the file was made of."""
     time: str

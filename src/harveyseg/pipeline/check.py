@@ -55,8 +55,8 @@ class ModelConfig:
             changed.append(f"train.encoder_weights ({self.train.encoder_weights})")
         if changed:
             raise HarveysegError(
-                f"{', '.join(changed)}: changed since the stage `code` ran, so this training would be recorded as "
-                "another one. Run `dvc repro -f code`, then `dvc repro` again."
+                f"{', '.join(changed)}: changed since the stage `code` ran, so this training would be recorded with "
+                "outdated code. Run `dvc repro -f code`, then `dvc repro` again."
             )
 
 

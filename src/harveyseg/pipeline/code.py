@@ -15,10 +15,10 @@ from harveyseg.files import write_text
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
-OBSERVERS = frozenset({"harveyseg.tracking"})
-"""Packages that only observe: an edit of them reruns no stage except :data:`RESULTS_OF_OBSERVERS`."""
+UNHASHED_PACKAGES = frozenset({"harveyseg.tracking"})
+"""Packages that only observe: editing them reruns no stage except :data:`STAGES_THAT_READ_MLFLOW`."""
 
-RESULTS_OF_OBSERVERS = frozenset({"compare"})
+STAGES_THAT_READ_MLFLOW = frozenset({"compare"})
 """Stages whose files are made from what MLflow holds."""
 
 PER_MODEL = frozenset({"train", "evaluate"})
@@ -75,7 +75,7 @@ def stage_files(stage: str, scripts: Path, network: str | None = None) -> list[P
         ModuleNotFoundError: when there is no such network.
     """
     script = scripts / f"{stage.replace('-', '_')}.py"
-    without = frozenset() if stage in RESULTS_OF_OBSERVERS else OBSERVERS
+    without = frozenset() if stage in STAGES_THAT_READ_MLFLOW else UNHASHED_PACKAGES
     files = set(closure(script, without))
     if network is not None:
         files |= set(module_closure(f"harveyseg.models.networks.{network}"))

@@ -1,4 +1,4 @@
-"""Fitted rules as files: what a rule was fitted on, what it scores, and the masks that it makes of a photo."""
+"""Fitted rules as files: what a rule was fitted on, what it scores, and the masks it produces for a photo."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -40,19 +40,19 @@ class FittedRule(BaseModel):
     source: str
     """A model of params.yaml, or ``"ensemble"``."""
     uids: dict[str, str]
-    """Of the runs whose out-of-fold predictions the rule was fitted on, by their names."""
+    """By name, the uids of the runs whose out-of-fold predictions the rule was fitted on."""
     photos: int
     groups: int
     argmax_score: float
-    """Of the argmax maps of these photos."""
+    """The score of these photos' argmax maps."""
     nested_score: float
-    """Of these photos, each post-processed by a rule that was chosen and fitted without its group fold."""
+    """The score of these photos, each post-processed by a rule chosen and fitted without its group fold."""
     in_sample_score: float
-    """Of these photos, post-processed by ``rule``, which was fitted on them: optimistically biased."""
+    """The score of these photos by ``rule``, which was fitted on them: optimistically biased."""
     cross_validated_scores: dict[str, float]
     """Cross-validated score of each rule, on which the choice rests."""
     nested_rules: Sequence[str]
-    """The rule that was chosen without each group fold of the nested estimate."""
+    """For each fold of the nested estimate, the rule chosen without it."""
     rule: Rule = Field(discriminator="name")
 
     def summary(self) -> dict[str, object]:

@@ -117,7 +117,7 @@ Rule = ArgmaxRule | ExpectedDiceRule
 def fit_presence_model(
     statistics: ThresholdStatistics, groups: Sequence[str], thresholds: Thresholds, feature: FloatArray
 ) -> tuple[float, FloatArray]:
-    """Learn from a feature where a mask scores more than an empty one.
+    """Fit a model that predicts, from one feature, whether a mask scores more than an empty one.
 
     A mask gains its Dice where the class is present and loses 1 where it is absent.
 
@@ -130,7 +130,7 @@ def fit_presence_model(
     Returns:
         Slope, and intercept of each class (24,): a mask is submitted where ``slope * feature + intercept > 0``.
     """
-    weight = np.where(thresholds == SpecialMask.EMPTY, 0, _photo_weights(groups))  # an empty mask teaches nothing
+    weight = np.where(thresholds == SpecialMask.EMPTY, 0, _photo_weights(groups))  # empty masks carry no information
     gain = weight * statistics.present * statistics.dice(thresholds)
     loss = weight * ~statistics.present
     return fit_logistic(feature.T, gain.T, loss.T)

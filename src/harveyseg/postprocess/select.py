@@ -39,7 +39,7 @@ class SelectedRule:
     cross_validated_scores: dict[str, float]
     """Cross-validated score of each rule, on which the choice rests."""
     nested_rules: Sequence[str]
-    """The rule that was chosen without each group fold."""
+    """For each fold, the rule chosen without it."""
     nested_thresholds: Thresholds
     """(n, 24): of each photo by the rule that was chosen and fitted without its group fold."""
 
@@ -84,9 +84,9 @@ def warn_of_single_group(groups: Sequence[str], method: Method) -> None:
 
 
 def in_sample_score(statistics: ThresholdStatistics, groups: Sequence[str], method: Method) -> float:
-    """The score by the better rule when it is fitted on the same photos.
+    """The better rule's score on the photos it was fitted on.
 
-    Optimistically biased, but alike for all probabilities: good enough to compare mixtures of models.
+    It is optimistically biased, but the bias is similar for all mixtures of models, so it can compare them.
 
     Args:
         statistics: of n photos.

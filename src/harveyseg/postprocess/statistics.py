@@ -1,4 +1,4 @@
-"""Threshold statistics: everything that choosing masks needs to know of the photos' probabilities and true masks.
+"""Threshold statistics: everything needed to choose masks, from the photos' probabilities and true masks.
 
 Probabilities are stored in 256 levels, so two histograms for each (photo, class), of the pixels outside and inside the
 true mask, give the Dice of every threshold exactly. Masks are made only at the end.

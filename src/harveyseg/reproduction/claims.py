@@ -1,9 +1,15 @@
 """The verdict on each of the report's claims: the claims are data (claims.yaml), a few tests decide them.
 
-A claim that one variant is better than others is confirmed when its mean is ahead by more than the half width of the
-95% interval of such a difference (Student's t, with the standard deviation of a seed pooled over all variants of which
-several seeds learnt), not confirmed when it is behind by more than that, and not testable in between. Seeds that ended
-at one class are left out of differences and deviations, but a gain that vanishes with them is not confirmed.
+The margin of a difference between two means is half the width of its 95% interval: Student's t, with the standard
+deviation between seeds pooled over all variants of which several seeds learnt. A claim that one variant is better than
+others is
+
+* confirmed, when its mean is ahead by more than the margin;
+* contradicted, when its mean is behind by more than the margin;
+* not testable here, in between.
+
+Seeds that collapsed to one class are left out of differences and deviations, but a gain that vanishes with them is
+contradicted.
 """
 
 import itertools
@@ -25,9 +31,9 @@ from harveyseg.reproduction.export import StudyRun, StudyRuns
 from harveyseg.reproduction.studies import find_study, read_studies
 from harveyseg.reproduction.tables import ALL_EMPTY_SCORE, ARGMAX_SCORE, Variant, find_variants
 
-Verdict = Literal["confirmed", "not confirmed", "not testable here"]
+Verdict = Literal["confirmed", "contradicted", "not testable here"]
 CONFIRMED: Verdict = "confirmed"
-REFUTED: Verdict = "not confirmed"
+REFUTED: Verdict = "contradicted"
 UNDECIDED: Verdict = "not testable here"
 
 _DEFINITIONS = files("harveyseg.reproduction") / "claims.yaml"
@@ -125,12 +131,12 @@ class StudyResults:
 
     @property
     def runs(self) -> list[StudyRun]:
-        """All trainings, each once."""
+        """All training runs, each once."""
         variants = [variant for study in self.studies for variant in self.measured(study)]
         return list({run.uid: run for variant in variants for folds in variant.seeds for run in folds}.values())
 
     def noise(self, quantity: "Quantity" = "argmax_score") -> Noise:
-        """How much a seed matters, pooled over the variants of which several seeds learnt."""
+        """Standard deviation between seeds, pooled over the variants of which several seeds learnt."""
         values = [self.values(variant.learnt, quantity) for variant in self.distinct]
         samples = [sample for sample in values if len(sample) > 1 and not any(map(math.isnan, sample))]
         freedom = sum(len(sample) - 1 for sample in samples)
@@ -192,8 +198,8 @@ class Better(Section):
             return not_run(study)
         shown = results.find(study, self.shown)
         measured = "; ".join(self._format(results, variant) for variant in (*variants, *shown))
-        if fallen := [variant.label for variant in variants if not variant.learnt.seeds]:
-            return Finding(measured, UNDECIDED, note=f"missing: a seed of {', '.join(fallen)} that learns")
+        if collapsed := [variant.label for variant in variants if not variant.learnt.seeds]:
+            return Finding(measured, UNDECIDED, note=f"missing: a seed of {', '.join(collapsed)} that learns")
         means = [statistics.fmean(results.values(variant.learnt, self.quantity)) for variant in variants]
         if any(map(math.isnan, means)):
             return not_run(study)
@@ -206,7 +212,7 @@ class Better(Section):
         finding = _judge(measured, difference, margin)
         all_seeds = [statistics.fmean(results.values(variant, self.quantity)) for variant in variants]
         if finding.verdict == CONFIRMED and all_seeds[0] <= all_seeds[best]:
-            note = "not so with the seeds that ended at one class"
+            note = "not so with the seeds that collapsed to one class"
             finding = Finding(measured, REFUTED, difference, margin, note)
         if self.denied:
             opposite = {CONFIRMED: REFUTED, REFUTED: CONFIRMED, UNDECIDED: UNDECIDED}
@@ -228,12 +234,12 @@ class Better(Section):
     def _format(self, results: StudyResults, variant: Variant) -> str:
         """Label and mean, of the seeds that learnt, and of all where some did not."""
         learnt, every = (results.values(side, self.quantity) for side in (variant.learnt, variant))
-        if not variant.n_fallen:
+        if not variant.n_collapsed:
             return f"{variant.label} {statistics.fmean(every):.4f}"
-        fallen = f"{variant.n_fallen} of {len(variant.seeds)} seeds ended at one class"
+        collapsed = f"{variant.n_collapsed} of {len(variant.seeds)} seeds collapsed to one class"
         if not learnt:
-            return f"{variant.label} {statistics.fmean(every):.4f} ({fallen})"
-        return f"{variant.label} {statistics.fmean(learnt):.4f} ({fallen}; {statistics.fmean(every):.4f} with them)"
+            return f"{variant.label} {statistics.fmean(every):.4f} ({collapsed})"
+        return f"{variant.label} {statistics.fmean(learnt):.4f} ({collapsed}; {statistics.fmean(every):.4f} with them)"
 
 
 class Order(Section):
@@ -252,8 +258,8 @@ class Order(Section):
             f"{variant.label} {variant.compared.mean('final/val_loss'):.2f} / {variant.compared.mean(ARGMAX_SCORE):.3f}"
             for variant in scored
         )
-        if fallen := [variant.label for variant in variants if not variant.learnt.seeds]:
-            return Finding(measured, UNDECIDED, note=f"missing: a seed of {', '.join(fallen)} that learns")
+        if collapsed := [variant.label for variant in variants if not variant.learnt.seeds]:
+            return Finding(measured, UNDECIDED, note=f"missing: a seed of {', '.join(collapsed)} that learns")
         comparable = [variant for variant in variants if results.pretrained or variant.label not in _PRETRAINED]
         noise = results.noise()
         verdicts = [
@@ -394,7 +400,7 @@ class Claim(Section):
     """One entry of claims.yaml."""
 
     section: str
-    """Of the report."""
+    """The section of the report."""
     says: str
     study: str | None = None
     test: Annotated[Better | Order | Near | PixelShare | Optimum | Overfitting | Untested, Field(discriminator="kind")]
@@ -411,7 +417,7 @@ def read_claims() -> dict[str, Claim]:
 
 
 def not_run(study: str) -> Finding:
-    """The finding on a claim whose study has not run, or not since its metrics are measured."""
+    """The finding on a claim whose study has not run, or ran before these metrics existed."""
     return Finding("", UNDECIDED, note=f"missing: `harveyseg study {study}`")
 
 

@@ -1,6 +1,6 @@
-"""The trainings of the studies in plain types: read from MLflow, written to a file that can be committed, read back.
+"""The studies' training runs in plain types: read from MLflow, written to a file that can be committed, read back.
 
-The file is JSON Lines: the first line holds the recipe and the statistics of the data, each further line one training.
+The file is JSON Lines: the first line holds the recipe and the statistics of the data, each further line one run.
 """
 
 import json
@@ -54,7 +54,7 @@ class _Header(BaseModel):
 
 @dataclass(frozen=True)
 class StudyRuns:
-    """All finished trainings of a recipe's studies, oldest first, and what else their results need."""
+    """All finished training runs of a recipe's studies, oldest first, and what else their results need."""
 
     recipe: StudyRecipe
     data: Mapping[str, float]
@@ -63,7 +63,7 @@ class StudyRuns:
 
 
 def load_study_runs(recipe: StudyRecipe, tracker: Tracker, names: Sequence[str] | None = None) -> StudyRuns:
-    """Read the finished trainings from MLflow.
+    """Read the finished training runs from MLflow.
 
     Args:
         recipe: the recipe that was varied.
@@ -87,7 +87,7 @@ def load_study_runs(recipe: StudyRecipe, tracker: Tracker, names: Sequence[str] 
 
 
 def export_study_runs(studies: StudyRuns, path: Path) -> None:
-    """Write the trainings to a file. Where the photos lie is left out: only the last part of that path is kept."""
+    """Write the training runs to a file. The photos' location is omitted: only the last part of that path is kept."""
     header = _Header(recipe=_without_locations(studies.recipe.params), data=dict(studies.data))
     lines = [json.dumps(item.model_dump(), sort_keys=True, allow_nan=False) for item in (header, *studies.runs)]
     write_text(path, "".join(f"{line}\n" for line in lines))

@@ -23,10 +23,10 @@ Made by `harveyseg results`; do not edit. [docs/reproduction.md](docs/reproducti
 
 """
 _RULE = """\
-A difference counts beyond its margin, half of its 95% interval: then a claimed gain is confirmed or, where it is a
-loss, not confirmed; within the margin more seeds are missing. Seeds that ended at one class are left out of it and
-counted; a gain that vanishes with them is not confirmed. Scores are argmax scores of the held-out photos: the report
-submitted argmax maps. `score` in the studies' tables is that of the post-processed maps.
+A difference larger than its margin (half the width of the 95% interval) confirms or contradicts the claim; a smaller
+one needs more seeds. Seeds that collapsed to one class are left out of the difference and counted; a gain that vanishes
+with them counts as contradicted. Scores are argmax scores of the held-out photos: the report submitted argmax maps.
+`score` in the studies' tables is that of the post-processed maps.
 """
 
 

@@ -41,7 +41,7 @@ _FOLDER = Path(".dvc", "tmp", "study")
 _TARGET = "postprocess"
 """The last stage that a study needs: it has no use for the comparison table and the submission of one trial."""
 _SHOWN_STUDIES = 2
-"""Of the studies that share a trial, how many its messages name."""
+"""How many of the studies that share a trial its messages name."""
 _SECONDS_TO_STOP = 30
 
 
@@ -63,8 +63,8 @@ class _Task:
 def run_studies(names: Sequence[str], recipe: StudyRecipe, root: Path, tracker: Tracker, seeds: int, jobs: int) -> None:
     """Run the trials that are missing, and tag the runs of all.
 
-    A trial that several studies share runs once. Ctrl-C and SIGTERM end the trainings; they continue after their last
-    finished epoch when the study is run again.
+    A trial that several studies share runs once. Ctrl-C and SIGTERM end the training runs; they continue after
+    their last finished epoch when the study is run again.
 
     Args:
         names: of the studies, in the order in which they shall run.
@@ -190,7 +190,7 @@ class _Copies:
         }
 
     def run(self, task: _Task) -> str:
-        """Run a trial; returns the commit of its experiment, which the project has then.
+        """Run a trial; returns the commit of its experiment, which has then been fetched into the project.
 
         Raises:
             HarveysegError: when it fails, with the first error that it printed.
@@ -243,14 +243,16 @@ class _Copies:
         link = Path(os.path.normpath(project / self._photos))
         if not link.exists():
             if not link.is_relative_to(self._folder):
-                raise HarveysegError(f"data.path = {self._photos!r}: give an absolute path; this leads too far out.")
+                raise HarveysegError(
+                    f"data.path = {self._photos!r}: the path points too far above the project. Use an absolute path."
+                )
             link.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError):  # another trial has just made it
                 link.symlink_to(os.path.normpath(self._root / self._photos))
         return project
 
     def _run_dvc(self, project: Path, log: Path, *arguments: str) -> None:
-        """Run DVC in a copy, whose stages keep what outlives it in the project."""
+        """Run DVC in a copy whose stages store checkpoints and the database in the project."""
         if self._stopped:
             raise HarveysegError("stopped")
         # Stages look for `python` on the path, which need not be that of an active environment.
@@ -267,7 +269,7 @@ class _Copies:
 
 
 def _read_inputs(lock: str) -> Any:
-    """Of a dvc.lock: the digests of all code, and of the photos and what was made of them."""
+    """The digests in a dvc.lock: of all code, and of the photos and what was made of them."""
     stages = YAML(typ="safe", pure=True).load(lock)["stages"]
     return stages["code"]["deps"], stages["download"]
 
@@ -289,7 +291,7 @@ def _fetch_outputs(root: Path, commit: str, model: str, folds: Sequence[int], fo
     """Fetch what identifies and scores an experiment's runs from DVC's cache, without a checkout.
 
     Returns:
-        The ensemble, with the class shares of the data, then the trainings.
+        The ensemble, with the class shares of the data, then the training runs.
     """
     from dvc.api import DVCFileSystem
 

@@ -1,4 +1,4 @@
-"""The report's experiments: which variants of a recipe each study compares, and the trials that this takes.
+"""The report's experiments: which variants of a recipe each study compares, and the trials they require.
 
 A trial is one variant with one seed: the recipe in params.yaml, one model of it, and the variant's change. Its name is
 a digest of all its settings, so studies share trials; the recipe itself is a variant of nearly every study.
@@ -74,7 +74,7 @@ class Trial:
     options: tuple[str, ...]
     """As ``dvc exp run -S`` takes them."""
     name: str
-    """Of the DVC experiment."""
+    """The DVC experiment's name."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """A study's results: one row per variant, over its folds and seeds.
 
 With several seeds, the spread is the sample standard deviation of their scores, and a variant that is behind the best
-one by less than the larger of both spreads is marked: such a difference says nothing. Networks that ended at one class
-(two softmaxes can do that) learnt nothing; they are counted in the note and left out of the means.
+one by less than the larger of both spreads is marked: such a difference says nothing. Networks that collapsed to one
+class (two softmaxes can do that) learnt nothing; they are counted in the note and left out of the means.
 """
 
 import math
@@ -82,21 +82,21 @@ class Variant:
 
     @property
     def learnt(self) -> "Variant":
-        """The same without the seeds that ended at one class."""
-        return Variant(self.label, tuple(folds for folds in self.seeds if not any(map(ended_at_one_class, folds))))
+        """The same without the seeds that collapsed to one class."""
+        return Variant(self.label, tuple(folds for folds in self.seeds if not any(map(collapsed_to_one_class, folds))))
 
     @property
     def compared(self) -> "Variant":
-        """What its numbers are taken from: the seeds that learnt, or, when none did, all."""
+        """The seeds used for the reported numbers: those that learnt, or, when none did, all."""
         return self.learnt if self.learnt.seeds else self
 
     @property
-    def n_fallen(self) -> int:
-        """How many seeds ended at one class, on any fold."""
+    def n_collapsed(self) -> int:
+        """How many seeds collapsed to one class, on any fold."""
         return len(self.seeds) - len(self.learnt.seeds)
 
 
-def ended_at_one_class(run: StudyRun) -> bool:
+def collapsed_to_one_class(run: StudyRun) -> bool:
     """Whether a network gives one class to almost every pixel: it predicts hardly more than one class per photo."""
     if not {ALL_EMPTY_SCORE, "val/false_positive_classes", "val/missed_classes"} <= run.metrics.keys():
         return False
@@ -253,9 +253,9 @@ def _note(variant: Variant, best: Variant | None) -> str:
         notes.append("best")
     elif best is not None and is_within_spread(variant, best):
         notes.append("within the spread")
-    if variant.n_fallen:
+    if variant.n_collapsed:
         left_out = ", left out" if variant.learnt.seeds else ""
-        notes.append(f"{variant.n_fallen} of {len(variant.seeds)} seeds ended at one class{left_out}")
+        notes.append(f"{variant.n_collapsed} of {len(variant.seeds)} seeds collapsed to one class{left_out}")
     return "; ".join(notes)
 
 

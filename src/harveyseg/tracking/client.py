@@ -1,6 +1,6 @@
 """The connection to MLflow: where it is, how long it may take, and what happens when it fails.
 
-A tracker that cannot be reached costs no training: it warns once and then does nothing. Importing mlflow takes about
+If MLflow is unreachable, training continues: the tracker warns once and then does nothing. Importing mlflow takes about
 3 s, and 1.5 s more for SQLite, so it is imported only inside functions.
 """
 
@@ -133,7 +133,7 @@ class Tracker:
         return self._client is not None
 
     def attempt(self, call: Callable[["MlflowClient"], T]) -> T | None:
-        """Do something in MLflow that may be left out.
+        """Run an optional MLflow call.
 
         The first failure warns; from then on nothing is done and the answer is None.
 
@@ -151,7 +151,7 @@ class Tracker:
             return None
 
     def demand(self, call: Callable[["MlflowClient"], T]) -> T:
-        """Do something in MLflow that the caller cannot do without.
+        """Run an MLflow call that the caller needs.
 
         Raises:
             HarveysegError: when MLflow cannot be used.
@@ -179,7 +179,10 @@ class Tracker:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes of this project from creating a database, an experiment or a run. Never upload in it."""
+        """Keep other processes of this project from creating a database, an experiment or a run.
+
+        Do not upload while holding the lock.
+        """
         with _locked(self.root):
             yield
 

@@ -61,12 +61,12 @@ _CLOCK_TOLERANCE_SECONDS = 5.0
 
 
 @dataclass
-class _Copy:
+class _MirroredRun:
     """A run as MLflow holds it."""
 
     run: "MlflowRun"
-    news: list[str] = field(default_factory=list)
-    """Why the run was created, if it was, except by the training itself."""
+    changes: list[str] = field(default_factory=list)
+    """Why :func:`mirror` had to create the run; empty if the training did."""
     epochs: set[int] = field(default_factory=set)
     others: list[str] = field(default_factory=list)
     """The ids of the training's runs for other evaluations."""
@@ -101,20 +101,20 @@ def mirror(tracker: Tracker, state: RunState) -> str | None:
         copy = tracker.running.get(record.uid) if state.status == "RUNNING" else None
         if copy is None:
             copy = _claim(tracker, client, state)
-        news = list(copy.news)
+        changes = list(copy.changes)
         missing = {step: values for step, values in epochs.items() if step not in copy.epochs}
         changed = _changed_metrics(client, copy.run, metrics, record.ended_ms or record.started_ms)
         _send_batch(client, copy.run, state, [*changed, *(value for values in missing.values() for value in values)])
-        news += [f"{len(missing)} epochs"] if missing else []
-        news += [f"{len(changed)} values"] if changed else []
+        changes += [f"{len(missing)} epochs"] if missing else []
+        changes += [f"{len(changed)} values"] if changed else []
         _send_dataset(client, copy.run, record)
         sent = _send_artifacts(client, copy, digests)
-        news += [f"{sent} files"] if sent else []
-        news += _send_status(client, copy, state)
+        changes += [f"{sent} files"] if sent else []
+        changes += _send_status(client, copy, state)
         if state.status == "RUNNING":
             run = copy.run if record.uid in tracker.running else client.get_run(copy.run.info.run_id)
-            tracker.running[record.uid] = _Copy(run, epochs=copy.epochs | missing.keys())
-        return f"{record.name}: {', '.join(news)}" if news else None
+            tracker.running[record.uid] = _MirroredRun(run, epochs=copy.epochs | missing.keys())
+        return f"{record.name}: {', '.join(changes)}" if changes else None
 
     return tracker.attempt(send)
 
@@ -202,20 +202,20 @@ def close_abandoned(tracker: Tracker, stage_key: str | None = None) -> list[str]
     return tracker.attempt(close) or []
 
 
-def _claim(tracker: Tracker, client: "MlflowClient", state: RunState) -> _Copy:
+def _claim(tracker: Tracker, client: "MlflowClient", state: RunState) -> _MirroredRun:
     """Find the run of this record and evaluation, or create it. The only part that needs the lock."""
     record = state.record
     with tracker.locked():
         runs = runs_of_training(tracker, client, record)
         run = select_run(runs, record.run_id, state.evaluation)
-        copy = _Copy(_create(tracker, client, state, runs) if run is None else run)
+        copy = _MirroredRun(_create(tracker, client, state, runs) if run is None else run)
         if run is not None and len(state.evaluation) > len(run.data.tags.get(EVALUATION_TAG, "")):
             client.set_tag(run.info.run_id, EVALUATION_TAG, state.evaluation)
     copy.others = [other.info.run_id for other in runs if other is not run]
     if run is not None:
         copy.epochs = {metric.step for metric in client.get_metric_history(run.info.run_id, _EPOCH_MARK)}
     elif state.status != "RUNNING":
-        copy.news = ["a run of its own for this evaluation" if runs else "imported"]
+        copy.changes = ["a run of its own for this evaluation" if runs else "imported"]
     return copy
 
 
@@ -327,7 +327,7 @@ def _send_dataset(client: "MlflowClient", run: "MlflowRun", record: RunRecord) -
     client.log_inputs(run.info.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
 
-def _send_artifacts(client: "MlflowClient", copy: _Copy, digests: Mapping[Artifact, str]) -> int:
+def _send_artifacts(client: "MlflowClient", copy: _MirroredRun, digests: Mapping[Artifact, str]) -> int:
     """Send the files that are absent or have changed; returns how many. Weights are stored once per training."""
     run_id = copy.run.info.run_id
     sent = _sent_digests(copy.run)
@@ -355,7 +355,7 @@ def _sent_digests(run: "MlflowRun") -> dict[str, str]:
         return {}
 
 
-def _send_status(client: "MlflowClient", copy: _Copy, state: RunState) -> list[str]:
+def _send_status(client: "MlflowClient", copy: _MirroredRun, state: RunState) -> list[str]:
     """Set the status, last of all, so that a run that is FINISHED is complete."""
     run_id = copy.run.info.run_id
     before = copy.run.info.status
@@ -367,7 +367,7 @@ def _send_status(client: "MlflowClient", copy: _Copy, state: RunState) -> list[s
         client.set_terminated(run_id, "FINISHED", state.record.ended_ms or state.record.started_ms)
     else:
         client.set_terminated(run_id, state.status, time.time_ns() // 1_000_000)
-    return [] if copy.news else [f"{before} -> {state.status}"]
+    return [] if copy.changes else [f"{before} -> {state.status}"]
 
 
 def _check_lengths(state: RunState) -> None:

@@ -42,7 +42,7 @@ class Artifact(NamedTuple):
 
 @dataclass(frozen=True)
 class RunState:
-    """All that a run in MLflow shall hold."""
+    """The desired content of an MLflow run."""
 
     record: RunRecord
     status: Status = "FINISHED"
@@ -53,7 +53,7 @@ class RunState:
     evaluation: str = ""
     """Which evaluation the metrics are of; empty before the first one."""
     settings: Mapping[str, Value] = field(default_factory=dict)
-    """Of the evaluation, e.g. ``inference.tta`` -> "flips"."""
+    """The evaluation's settings, e.g. ``inference.tta`` -> "flips"."""
     artifacts: Sequence[Artifact] = ()
 
 
@@ -69,7 +69,7 @@ class RunOutputs:
     postprocess: Path | None = None
     """Holds ``metrics/<model>.json``, ``figures/<model>.png`` and ``rules/<model>.json``."""
     data_figures: Path | None = None
-    """Holds figures and tables of the data that all trainings share; they are kept with the ensemble."""
+    """Holds figures and tables of the data that all training runs share; they are kept with the ensemble."""
 
     @property
     def metrics(self) -> Path:
@@ -87,7 +87,7 @@ class RunOutputs:
 
     @property
     def parameters(self) -> dict[str, Value]:
-        """Of the run, and the settings of its evaluation.
+        """The run's parameters and the settings of its evaluation.
 
         Raises:
             HarveysegError: see :meth:`scores`.
@@ -188,7 +188,7 @@ class RunOutputs:
 def list_workspace(params: Path, data: Path) -> list[RunOutputs]:
     """The runs that belong to ``params.yaml``: every listed model and fold, then the ensemble.
 
-    A model that was taken from the list is not among them, although DVC leaves its folder.
+    A model that was removed from the list is not among them, although DVC leaves its folder.
 
     Args:
         params: params.yaml, with the mapping ``models`` and the list ``folds``.

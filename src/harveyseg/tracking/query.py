@@ -45,7 +45,7 @@ class TrackedRun:
 
 
 def find_runs(tracker: Tracker, outputs: Sequence[RunOutputs]) -> list[TrackedRun | None]:
-    """The copy of each run and its evaluation; None where MLflow has none. Never simply the latest run.
+    """The MLflow run of each evaluation, or None. Never simply the latest run.
 
     Raises:
         HarveysegError: when MLflow cannot be read, or a file of the outputs is damaged.
@@ -63,7 +63,7 @@ def find_runs(tracker: Tracker, outputs: Sequence[RunOutputs]) -> list[TrackedRu
 
 
 def find_all_runs(tracker: Tracker) -> list[TrackedRun]:
-    """All trainings and ensembles of the experiment, oldest first.
+    """All training and ensemble runs of the experiment, oldest first.
 
     Raises:
         HarveysegError: when MLflow cannot be read.

@@ -168,7 +168,7 @@ def verify_table(table: Path, outputs: Sequence[RunOutputs]) -> list[str]:
         outputs: the workspace's runs, see :func:`harveyseg.tracking.outputs.list_workspace`.
 
     Returns:
-        One line for each difference. A score that is absent or NaN, there or here, is one as well.
+        One line for each difference. A missing or NaN score on either side counts as a difference.
 
     Raises:
         HarveysegError: when the table is absent or not such a table.

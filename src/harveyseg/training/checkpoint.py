@@ -34,7 +34,7 @@ class Checkpoint:
 
     @contextmanager
     def owned(self) -> Iterator[None]:
-        """Keep a second process from the same training, e.g. a queued experiment during ``dvc repro``.
+        """Prevent a second process from running the same training, e.g. a queued experiment during ``dvc repro``.
 
         Raises:
             HarveysegError: when another process holds it.

@@ -1,4 +1,8 @@
-"""``history.csv``: one row per epoch, in full precision, from which MLflow gets what it missed."""
+"""``history.csv``: one row per epoch, in full precision, from which MLflow gets what it missed.
+
+``val_argmax_score`` is computed at the size of the cache; the score of the same name in ``comparison.csv`` is computed
+at 1024 x 1024 pixels.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,5 +26,5 @@ def read_history(path: Path) -> pd.DataFrame:
     Raises:
         HarveysegError: when the file is absent or no such table.
     """
-    remedy = "Run `dvc repro -f` on the train stage that writes it, or `dvc checkout`."
+    remedy = f"Run `dvc repro -f train@{path.parent.name}`, or `dvc checkout {path} --force`."
     return read_table(path, dict.fromkeys(COLUMNS, float) | {"epoch": int, "time_ms": int}, remedy)

@@ -41,8 +41,8 @@ class Learner:
 
     Attributes:
         network: what is trained.
-        averaged: what is validated, written, and teaches in self-training: the network with the moving average of the
-            weights, or ``network`` itself without ``optimiser.ema``.
+        averaged: the network that is validated, saved, and used as the teacher: ``network`` with the moving average of
+            its weights, or ``network`` itself without ``optimiser.ema``.
         mean: of each channel, for pixels in 0..1.
         std: standard deviation of each channel.
 
@@ -111,7 +111,7 @@ class Learner:
         return params.weight * pseudo_label_loss(logits, teacher_logits, params.confidence)
 
     def end_epoch(self, validation: Mapping[str, float]) -> None:
-        """Tell a schedule that looks at the validation loss."""
+        """Pass the validation loss to a plateau schedule."""
         if isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step(validation["val_loss"])
 

@@ -47,11 +47,11 @@ class SegmentationLoss(nn.Module):
     * Dice is soft and taken per photo over the classes that it holds, as the competition scores it, rather than over
       the batch.
     * ``background_weight`` is for the class that nobody labelled: it multiplies the class weight of its pixels in the
-      cross-entropy and weighs its Dice. False alarms on the background still lower the Dice of the classes that raise
-      them.
+      cross-entropy and weighs its Dice. False positives on background pixels still lower the Dice of the predicted
+      class.
     * The presence term is the binary cross-entropy between whether each class 1..24 occurs in the photo and a smooth
       maximum of its probability over the pixels, see :func:`_presence_loss`. The competition gives a whole point for a
-      class that is rightly left empty, which the other terms hardly see.
+      class that is rightly left empty, which the other terms barely reward.
 
     Where the logits are coarser than the target, the pixel terms see one pixel of each block, see
     :func:`at_output_stride`; a class of a single pixel is present nevertheless.

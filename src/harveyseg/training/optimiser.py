@@ -21,7 +21,8 @@ class OptimiserParams(Section):
     weight_decay: float = Field(ge=0)
     """Strength of that penalty or decay."""
     depth_factor: float = Field(default=1.0, gt=0, le=1)
-    """Discriminative learning rate: each shallower group's rate is this times the next deeper one's; 1 is off."""
+    """Discriminative learning rate: the rate of each shallower group is the next deeper group's rate times this
+    factor; 1 is off."""
     ema: float | None = Field(default=None, gt=0, lt=1)
     """Decay of the exponential moving average of the weights; null is off."""
 
@@ -29,7 +30,7 @@ class OptimiserParams(Section):
 def parameter_groups(
     depth_groups: Sequence[Sequence[nn.Parameter]], lr: float, depth_factor: float
 ) -> list[dict[str, object]]:
-    """Discriminative learning rates: the deepest group gets ``lr``, each shallower one ``depth_factor`` times less.
+    """Discriminative learning rates: each shallower group's rate is multiplied by ``depth_factor``.
 
     Report, "Optimization strategy": "make the shallow layer of the model have a smaller learning rate, and the deeper
     layer [...] a higher". It gives no numbers. The method is ULMFiT's (Howard and Ruder 2018), who divide by 2.6.
@@ -59,9 +60,9 @@ def make_optimiser(name: OptimiserName, groups: list[dict[str, object]], weight_
 def make_moving_average(network: nn.Module, decay: float) -> ModelEmaV3:
     """Exponential moving average of the weights over the steps (Polyak and Juditsky 1992).
 
-    Floating-point buffers (the statistics of batch norm) are averaged too; counters are copied. Early on a long memory
-    would hold mostly the random start: before step n of the training the decay is at most n / (9 + n). timm counts that
-    n from one less than the ``step`` that its ``update`` is given.
+    Floating-point buffers (the statistics of batch norm) are averaged too; counters are copied. Early in training
+    a slow average would mostly reflect the random initial weights: before step n of the training the decay is at most
+    n / (9 + n). timm counts that n from one less than the ``step`` that its ``update`` is given.
 
     Returns:
         The average, whose ``module`` is a copy of the network with the averaged weights, in evaluation mode.

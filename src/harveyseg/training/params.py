@@ -22,7 +22,7 @@ class ValidationParams(Section):
     every: int = Field(default=1, ge=1)
     """Epochs from one validation to the next; the last epoch is always validated."""
     monitor: Literal["argmax_score", "loss"]
-    """Which validation figure says that an epoch is better."""
+    """Which validation metric says that an epoch is better."""
     keep: Literal["best", "last"]
     """Which epoch's weights are written: the one with the best ``monitor``, or the last."""
     early_stopping: int | None = Field(ge=1)
@@ -33,13 +33,13 @@ class TrainParams(Section):
     """Section ``train``; ``models.<name>.train`` may override any key for one model."""
 
     epochs: int = Field(ge=1)
-    """Passes over the training part of the fold."""
+    """Passes over the photos that are trained on, those of the other folds."""
     batch_size: int = Field(ge=1)
     """Samples per optimiser step."""
     lr: float = Field(gt=0, le=10)
     """Learning rate of the deepest parameters."""
     seed: int = Field(ge=0)
-    """Of the initial weights, the order of the samples and the augmentation."""
+    """Seed of the initial weights, the order of the samples and the augmentation."""
     device: DeviceName
     """``auto``: CUDA where there is any, else the CPU."""
     precision: PrecisionName
@@ -47,7 +47,7 @@ class TrainParams(Section):
     threads: int = Field(ge=1, le=256)
     """CPU threads that compute; another number gives other weights."""
     workers: int = Field(ge=0, le=64)
-    """Processes that augment while the training computes; 0 augments in its own process. Never changes the result."""
+    """Processes that augment while the network trains; 0 augments in the training process. Never changes the result."""
     encoder_weights: str | None
     """``imagenet``, a path to a local weights file, or null; for networks that have an encoder to load."""
     class_weights: ClassWeights

@@ -26,7 +26,7 @@ class ScheduleParams(Section):
     name: ScheduleName
     """How the learning rate changes: never, by the validation loss, or over all steps."""
     plateau_patience: int = Field(ge=0)
-    """Epochs without a lower validation loss after which ``plateau`` divides the rate by ten."""
+    """``plateau`` divides the rate by ten after more than this many epochs without a lower validation loss."""
 
 
 def make_schedule(
@@ -34,7 +34,7 @@ def make_schedule(
 ) -> LRScheduler | ReduceLROnPlateau:
     """Learning rate over time, from each group's own rate.
 
-    * ``constant``.
+    * ``constant`` never changes.
     * ``plateau``: a tenth after more than ``patience`` epochs without a lower validation loss. This is the report's
       "adaptive learning rate", although its sentence lowers the rate when validation *improves*, which would stop
       learning.

@@ -67,7 +67,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Result:
-    """The weights and figures of a finished training."""
+    """The weights and metrics of a finished training run."""
 
     state: dict[str, torch.Tensor]
     """State dict of the kept epoch."""
@@ -130,7 +130,7 @@ class Training:
             HarveysegError: for settings that cannot work here (no CUDA, missing encoder weights), or when the loss is
                 not finite.
         """
-        # Prepare: seeds before the network, whose weights are drawn.
+        # Prepare: seed before building the network, since its initial weights are random.
         params = self._params
         use_threads(params.threads)
         seed_everything(params.seed)
@@ -191,7 +191,7 @@ class Training:
         self._result = Result(weights, learner.mean, learner.std, tuple(history), results)
 
     def result(self) -> Result:
-        """The kept weights and the figures.
+        """The kept weights and the metrics.
 
         Raises:
             RuntimeError: when :meth:`run` was not iterated to its end.

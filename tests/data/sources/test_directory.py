@@ -156,6 +156,7 @@ def test_a_folder_in_cloud_storage_is_the_same_as_one_on_a_disk(mixed: Path, tmp
 def test_two_folders_are_one_too_many(mixed: Path, tmp_path: Path, path: str) -> None:
     values = {"source": "directory", "path": path, "url": "s3://key:secret@bucket/photos"}
     with pytest.raises(
-        HarveysegError, match=rf"^data\.url = s3://bucket/photos and data\.path = {path}: two folders. Empty data\.url"
+        HarveysegError,
+        match=rf"^data\.url = s3://bucket/photos and data\.path = {path}: set only one of the two. Empty data\.url",
     ):
         download_source(parse(DataParams, values, "data"), tmp_path, tmp_path / "raw")

@@ -31,7 +31,7 @@ class DataParams(Section):
     """The section ``data``."""
 
     source: Literal["demo", "directory", "kaggle", "figshare"]
-    """Always explicit: no source ever replaces another."""
+    """Where the photos come from. Always explicit: no source ever replaces another."""
     path: str = ""
     """For ``directory``: a folder in the Kaggle layout; relative paths start at the project's root."""
     url: str = ""

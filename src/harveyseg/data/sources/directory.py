@@ -25,8 +25,8 @@ def provide_directory(path: str, url: str, root: Path, scratch: Path) -> SourceD
         public_url = without_secrets(url)
         if path and not folder.is_file():
             raise HarveysegError(
-                f"data.url = {public_url} and data.path = {path}: two folders. Empty data.url, or set data.path back "
-                "to a file of the project such as data/README.md."
+                f"data.url = {public_url} and data.path = {path}: set only one of the two. Empty data.url, or set "
+                "data.path back to a file of the project such as data/README.md."
             )
         mirror_folder(url, root / ".downloads", scratch)
         return SourceData(scratch, {"url": public_url}, public_url)

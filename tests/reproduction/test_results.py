@@ -25,7 +25,7 @@ def test_the_file_from_mlflow_and_from_an_export(tracker: Tracker, project: Path
     assert out.read_text() == text
     cells = [re.split(r" *\| *", line) for line in text.splitlines() if line.startswith("|")]
     settings = {row[1]: row[2] for row in cells if len(row) == 4}
-    assert settings["trainings"].startswith("10, the last of 2026-09-2")
+    assert settings["training runs"].startswith("10, the last of 2026-09-2")
     assert settings["folds"] == "3, held out: 0, 1"
     assert settings["photo size (the report: 256)"] == "128"
     (softmax,) = (row for row in cells if row[1].startswith("Trial 4"))

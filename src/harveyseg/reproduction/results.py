@@ -79,7 +79,7 @@ def _setting(runs: StudyRuns, results: StudyResults) -> str:
         "groups that share a fold": PurePath(str(split["groups"])).name,
         "photo size (the report: 256)": f"{recipe['resize-cache']['size']}",
         "encoder weights": train["encoder_weights"] or "random",
-        "trainings": f"{len(results.runs)}, the last of {newest:%Y-%m-%d}",
+        "training runs": f"{len(results.runs)}, the last of {newest:%Y-%m-%d}",
         "epochs": f"{train['epochs']}",
         "samples of a photo in an epoch": f"{train['sampling']['crops_per_photo']}",
         "batch size": f"{train['batch_size']}",

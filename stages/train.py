@@ -73,6 +73,7 @@ def main(
             write_history(folder / "history.csv", result.history)
             write_run(folder / "run.json", record)
             mirror(tracker, RunOutputs(record, folder).state())
+            print(f"{model}-{fold} {result}")
         checkpoint.remove()
 
 

@@ -91,7 +91,7 @@ def test_damaged_file_is_named_with_its_remedy(tmp_path: Path, content: str | No
 
 
 def test_nan_is_never_written(tmp_path: Path) -> None:
-    broken = record().model_copy(update={"results": {"final/train_loss": float("nan")}})
+    broken = record().model_copy(update={"results": {"written/train_loss": float("nan")}})
     with pytest.raises(ValueError, match="JSON"):
         write_run(tmp_path / "run.json", broken)
     assert not list(tmp_path.iterdir())

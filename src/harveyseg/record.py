@@ -69,7 +69,7 @@ class RunRecord(BaseModel):
     """Unix time in milliseconds."""
     ended_ms: int | None = None
     results: dict[str, float] = Field(default_factory=dict)
-    """Named as in MLflow: ``best/val_argmax_score``, ``final/train_loss``, ``images_per_second``, ..."""
+    """Named as in MLflow: ``best/val_argmax_score``, ``written/train_loss``, ``images_per_second``, ..."""
 
     @property
     def name(self) -> str:

@@ -184,7 +184,7 @@ def test_the_order_of_table_1(step: float, turned: bool, verdict: str, random_ve
     names = ["mobilenet_v2", "efficientnet_b2", "unetplusplus", "attention_unet"]
     scores = [0.7 - step * rank for rank in range(4)]
     networks = [
-        make_variant(name, score, final__val_loss=2.5)
+        make_variant(name, score, written__val_loss=2.5)
         for name, score in zip(names, scores[::-1] if turned else scores, strict=True)
     ]
     for pretrained, expected in ((True, verdict), (False, random_verdict)):
@@ -193,9 +193,9 @@ def test_the_order_of_table_1(step: float, turned: bool, verdict: str, random_ve
 
 
 def test_the_training_loss_of_a_double_softmax() -> None:
-    on, off = make_variant("on", 0.6, final__train_loss=2.93), make_variant("off", 0.6, final__train_loss=1.1)
+    on, off = make_variant("on", 0.6, written__train_loss=2.93), make_variant("off", 0.6, written__train_loss=1.1)
     assert judge("training_loss", make_results({"softmax": [on, off]})).verdict == "confirmed"
-    off = make_variant("off", 0.6, final__train_loss=2.9)
+    off = make_variant("off", 0.6, written__train_loss=2.9)
     assert judge("training_loss", make_results({"softmax": [on, off]})).verdict == "contradicted"
 
 
@@ -206,7 +206,7 @@ def test_three_classes_cover_half_of_the_pixels() -> None:
 
 def curve(lowest: int, slope: float = 0.01) -> dict[int, float]:
     """The losses of 35 epochs, lowest after this one and rising by ``slope`` an epoch away from it."""
-    return {epoch: abs(epoch + 1 - lowest) * slope + 1 for epoch in range(35)}
+    return {epoch: abs(epoch - lowest) * slope + 1 for epoch in range(1, 36)}
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def curve(lowest: int, slope: float = 0.01) -> dict[int, float]:
 def test_the_optimum_is_read_off_the_curve(losses: dict[int, float], verdict: str) -> None:
     finding = judge("optimum", make_results({"epochs": [with_curves(make_variant("35", 0.6), {"val_loss": losses})]}))
     assert finding.verdict == verdict
-    lowest = min(losses, key=lambda epoch: losses[epoch]) + 1
+    lowest = min(losses, key=lambda epoch: losses[epoch])
     assert finding.measured.startswith(f"lowest validation loss after epoch {lowest} of 35; ")
     assert finding.measured.endswith("median step 0.0100")
 
@@ -236,7 +236,7 @@ def test_the_optimum_is_read_off_the_curve(losses: dict[int, float], verdict: st
 )
 def test_overfitting_is_a_rise_beyond_the_wobble(slope: float, score: float, verdict: str) -> None:
     losses = curve(20, slope)
-    scores = {epoch: 0.6 + 0.001 * (epoch % 2) for epoch in range(35)} | dict.fromkeys((32, 33, 34), score)
+    scores = {epoch: 0.6 + 0.001 * (epoch % 2) for epoch in range(1, 36)} | dict.fromkeys((33, 34, 35), score)
     longest = with_curves(make_variant("35", 0.6), {"val_loss": losses, "val_argmax_score": scores})
     assert judge("overfitting", make_results({"epochs": [longest]})).verdict == verdict
 
@@ -245,7 +245,7 @@ def test_a_curve_of_chance_confirms_nothing() -> None:
     rng = np.random.default_rng(0)
     confirmed = {"optimum": 0, "overfitting": 0}
     for _ in range(200):
-        losses, scores = (dict(enumerate(rng.normal(level, 0.01, 35))) for level in (2.9, 0.6))
+        losses, scores = (dict(enumerate(rng.normal(level, 0.01, 35), start=1)) for level in (2.9, 0.6))
         curves = {"val_loss": losses, "val_argmax_score": scores}
         results = make_results({"epochs": [with_curves(make_variant("35", 0.6), curves)]})
         for claim in confirmed:

@@ -106,7 +106,7 @@ def test_files_and_curves(tracker: Tracker, project: Path, recipe: StudyRecipe) 
     assert read["note"].tolist() == ["not run", "best", "not run", "not run"]
     assert (project / "reports" / "study-epochs.png").read_bytes().startswith(b"\x89PNG")
     run = variants("epochs", recipe, tracker)[1].seeds[0][0]
-    assert run.curves["train_loss"] == {0: 3.0, 1: 1.5, 2: 1.0}
+    assert run.curves["train_loss"] == {1: 3.0, 2: 1.5, 3: 1.0}
 
 
 def test_markdown_leaves_out_what_nothing_fills() -> None:

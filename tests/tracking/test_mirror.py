@@ -84,7 +84,7 @@ def test_run_holds_identity_parameters_curves_and_files(tracker: Tracker, projec
     assert [(m.step, m.value, m.timestamp) for m in curve] == [
         (row["epoch"], row["val_argmax_score"], row["time_ms"]) for row in make_history(5)
     ]
-    # MLflow's "latest" is the last epoch; best and final have names of their own, and so has a whole run's duration.
+    # MLflow's "latest" is the last epoch; best and written have names of their own, and so has a whole run's duration.
     assert stored.data.metrics["epoch/val_argmax_score"] == 0.55
     assert stored.data.metrics["best/val_argmax_score"] == 0.65
     assert stored.data.metrics["epoch/seconds"] == 1.0
@@ -148,7 +148,7 @@ def test_status_says_how_it_ended(tracker: Tracker, error: type[BaseException], 
     (stored,) = all_mlflow_runs(tracker)
     assert stored.info.status == status
     assert stored.info.end_time is not None
-    assert logged_steps(tracker, run_id) == [0, 1]
+    assert logged_steps(tracker, run_id) == [1, 2]
 
 
 TRAINING = """
@@ -197,7 +197,7 @@ def test_processes_that_start_at_once_and_die(project: Path) -> None:
 
         resumed = make_record(uid="uid1", run_id=adopted, experiment="resumed")
         assert train(tracker, resumed, epochs=6).run_id == adopted
-        assert logged_steps(tracker, adopted) == [0, 1, 2, 3, 4, 5]  # 0 to 2 once, although they are in all histories
+        assert logged_steps(tracker, adopted) == [1, 2, 3, 4, 5, 6]  # 1 to 3 once, although they are in all histories
 
         assert close_abandoned(tracker, "b2" * 32) == []
         assert close_abandoned(tracker, "a1" * 32) == ["unet-f0"]
@@ -294,8 +294,8 @@ def test_import_restores_times_values_curves_and_files_once(tracker: Tracker, tm
     records = [make_record(fold=fold, run_id="f" * 31 + str(fold), experiment="old-one") for fold in (0, 1)]
     states = [write_outputs(tmp_path, record, SCORES).state() for record in records]
     assert mirror_all(tracker, states) == [
-        "unet-f0@old-one: imported, 3 epochs, 14 values, 2 files",
-        "unet-f1@old-one: imported, 3 epochs, 14 values, 2 files",
+        "unet-f0@old-one: imported, 3 epochs, 15 values, 2 files",
+        "unet-f1@old-one: imported, 3 epochs, 15 values, 2 files",
     ]
     assert mirror_all(tracker, states) == []
     runs = all_mlflow_runs(tracker)
@@ -389,7 +389,7 @@ def test_another_evaluation_never_overwrites_the_first(tracker: Tracker, tmp_pat
     assert mirror(tracker, ann.state()) == "unet-f0: 1 values, 3 files"
     assert mirror(tracker, postprocessed(ann, "e1-p1", 0.6).state()) == "unet-f0: 1 values"
     bob = evaluated(tmp_path / "bob", record, "e2", 0.4)
-    assert mirror(tracker, bob.state()) == "unet-f0: a run of its own for this evaluation, 3 epochs, 9 values, 2 files"
+    assert mirror(tracker, bob.state()) == "unet-f0: a run of its own for this evaluation, 3 epochs, 10 values, 2 files"
     assert mirror(tracker, postprocessed(bob, "e2-p1", 0.7).state()) == "unet-f0: 1 values"
     again = postprocessed(evaluated(tmp_path / "again", record, "e1", 0.5), "e1-p2", 0.8)
     assert "a run of its own" in str(mirror(tracker, again.state()))
@@ -406,7 +406,7 @@ def test_another_evaluation_never_overwrites_the_first(tracker: Tracker, tmp_pat
         assert run.data.tags["harveyseg.uid"] == record.uid
         assert run.data.params["inference.tta"] == run.data.tags["harveyseg.evaluation"][:2]
         assert run.data.params["train.lr"] == "0.001"
-        assert sorted(logged_steps(tracker, run.info.run_id)) == [0, 1, 2]
+        assert sorted(logged_steps(tracker, run.info.run_id)) == [1, 2, 3]
         assert {"mlflow.parentRunId", "restored"}.isdisjoint(run.data.tags)
     stored = {
         name: "model/weights.safetensors" in artifact_names(tracker, run.info.run_id) for name, run in runs.items()
@@ -542,9 +542,9 @@ def test_server_killed_in_mid_training(
     server.start()
     output = write_outputs(tmp_path, record.model_copy(update={"run_id": run_id}), SCORES, epochs=4)
     back = open_tracker(TrackingParams(experiment="killed"), project)
-    assert mirror(back, output.state()) == "unet-f0: 3 epochs, 14 values, 2 files, RUNNING -> FINISHED"
+    assert mirror(back, output.state()) == "unet-f0: 3 epochs, 15 values, 2 files, RUNNING -> FINISHED"
     assert mirror(back, output.state()) is None
     (stored,) = all_mlflow_runs(back, "killed")
     assert (stored.info.status, stored.info.end_time) == ("FINISHED", START_MS + 9000)
-    assert sorted(logged_steps(back, run_id)) == [0, 1, 2, 3]
+    assert sorted(logged_steps(back, run_id)) == [1, 2, 3, 4]
     assert "restored" not in stored.data.tags

@@ -128,9 +128,9 @@ def test_rows_order_means_and_decimals(tracker: Tracker, project: Path) -> None:
         "test_argmax_macro_dice": "",
         "test_miou": "",
         "test_pixel_accuracy": "",
-        "train_loss": "1.00000",  # of the last of three epochs: 3 / 3
-        "val_loss": "1.65000",  # of the best, the second: 3.3 / 2
-        "best_epoch": "1",
+        "train_loss": "1.50000",  # of the second of three epochs, whose weights are written: 3 / 2
+        "val_loss": "1.65000",  # 3.3 / 2
+        "best_epoch": "2",
         "epochs": "3",
         "lr": "0.001",
         "batch_size": "4",
@@ -336,7 +336,7 @@ def test_all_runs_are_sorted_by_experiment(tracker: Tracker) -> None:
 def test_scores_of_runs_without_an_evaluation_id_are_left_out(tracker: Tracker) -> None:
     # Versions before 0.2.0 called the argmax score val/score.
     for fold, evaluation in ((0, ""), (1, "e1")):
-        metrics = {"val/score": 0.6, "best/val_loss": 1.5}
+        metrics = {"val/score": 0.6, "written/val_loss": 1.5}
         mirror(tracker, RunState(make_record(fold=fold), metrics=metrics, evaluation=evaluation))
     frame = all_runs_table(tracker)
     assert frame["val_score"].isna().tolist() == [True, False]
@@ -348,6 +348,6 @@ def test_stage_compare(project: Path) -> None:
     outputs = write_workspace(project)
     command = [sys.executable, str(ROOT / "stages" / "compare.py")]
     first = subprocess.run(command, cwd=project, env=dict(os.environ), capture_output=True, text=True, check=True)
-    assert "sync: unet-f0: imported, 3 epochs, 19 values, 2 files" in first.stdout
+    assert "sync: unet-f0: imported, 3 epochs, 20 values, 2 files" in first.stdout
     assert re.search(r"^\| unet +\| all +\| +\| +0\.66000 ", first.stdout, re.MULTILINE)
     assert verify_table(project / "data" / "reports" / "comparison.csv", outputs) == []

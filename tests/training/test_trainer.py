@@ -39,7 +39,7 @@ def test_it_learns_two_classes_that_colour_tells_apart(tiny_part: CachedPart, tm
     result = train(tiny_part, tmp_path, epochs=25, lr=0.02)
     # all empty scores 22/24 here: two classes of 24 are in each photo.
     assert result.results["best/val_argmax_score"] > 0.99
-    assert result.results["final/train_loss"] < 0.5 * result.history[0]["train_loss"]
+    assert result.results["written/train_loss"] < 0.5 * result.history[0]["train_loss"]
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(tiny_part: CachedPart, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_training_that_stopped_after_any_epoch_ends_in_the_same_weights(
 @pytest.mark.parametrize("epochs", [1, 5])
 def test_epochs_means_exactly_that_many_passes(tiny_part: CachedPart, tmp_path: Path, epochs: int) -> None:
     events = list(make_training(tiny_part, tmp_path, epochs=epochs).run())
-    assert [event.row["epoch"] for event in events] == list(range(epochs))
+    assert [event.row["epoch"] for event in events] == list(range(1, epochs + 1))
     assert str(events[-1]).startswith(f"epoch   {epochs}/{epochs}  train loss ")
 
 
@@ -115,17 +115,26 @@ def test_the_best_epoch_is_kept_or_the_last(tiny_part: CachedPart, tmp_path: Pat
     best = train(tiny_part, tmp_path / "best", epochs=6, lr=0.05)
     last = train(tiny_part, tmp_path / "last", epochs=6, lr=0.05, validation=LAST)
     scores = [row["val_argmax_score"] for row in best.history]
-    assert best.results["best/epoch"] == scores.index(max(scores))
-    assert best.results["best/val_argmax_score"] == max(scores)
-    assert best.results["final/val_argmax_score"] == scores[-1]
-    assert equal_weights(best, last) == (best.results["best/epoch"] == 5)
+    kept = scores.index(max(scores))
+    assert kept < 5
+    for result, written in ((best, kept), (last, 5)):
+        row = result.history[written]
+        assert row["epoch"] == written + 1
+        assert {name: result.results[f"written/{name}"] for name in row if f"written/{name}" in result.results} == {
+            name: row[name] for name in ("epoch", "train_loss", "val_loss", "val_argmax_score")
+        }
+        assert result.results["best/epoch"] == kept + 1
+        assert str(result).startswith(f"the weights of epoch {written + 1} are written: train loss ")
+    assert not equal_weights(best, last)
+    shorter = train(tiny_part, tmp_path / "shorter", epochs=6, lr=0.05, validation={"early_stopping": 5 - kept})
+    assert equal_weights(best, shorter) == (shorter.results["written/epoch"] == kept + 1)
 
 
 def test_early_stopping_stops_after_that_many_epochs_without_a_better_one(
     tiny_part: CachedPart, tmp_path: Path
 ) -> None:
     result = train(tiny_part, tmp_path, epochs=30, lr=1e-9, validation={"early_stopping": 2})
-    assert len(result.history) - 1 - result.results["best/epoch"] == 2
+    assert len(result.history) - result.results["best/epoch"] == 2
     assert len(result.history) < 30
 
 
@@ -210,8 +219,8 @@ def test_validating_every_second_epoch_changes_no_weight_and_leaves_its_figures_
         assert one["train_loss"] == other["train_loss"]
         assert other.get("val_loss", one["val_loss"]) == one["val_loss"]
     scores = [row.get("val_argmax_score", -1) for row in seldom.history]
-    assert seldom.results["best/epoch"] == scores.index(max(scores))
-    assert seldom.results["final/val_argmax_score"] == scores[-1]
+    assert seldom.results["best/epoch"] == scores.index(max(scores)) + 1
+    assert seldom.results["written/val_argmax_score"] == scores[-1]
     assert "score" not in str(events[0])
     assert "score" in str(events[1])
 
@@ -238,11 +247,11 @@ def test_coarse_logits_are_learnt_and_validated_at_the_photos_size(tiny_part: Ca
         truth = torch.from_numpy(tiny_part.masks[row : row + 1]).long()
         losses.append(float(torch.nn.functional.cross_entropy(enlarged, truth)))
         counts.append(confusion(tiny_part.masks[row], enlarged[0].argmax(0).to(torch.uint8).numpy()))
-    assert result.results["final/val_argmax_score"] == pytest.approx(
+    assert result.results["written/val_argmax_score"] == pytest.approx(
         argmax_metrics(np.stack(counts))["argmax_score"], abs=1e-3
     )
-    assert result.results["final/val_loss"] == pytest.approx(np.mean(losses), rel=1e-3)
-    assert result.results["final/val_argmax_score"] > 22 / 24  # more than all empty
+    assert result.results["written/val_loss"] == pytest.approx(np.mean(losses), rel=1e-3)
+    assert result.results["written/val_argmax_score"] > 22 / 24  # more than all empty
 
 
 def test_whole_photos_are_validated_in_batches_no_larger_than_the_crops(tiny_part: CachedPart, tmp_path: Path) -> None:

@@ -51,9 +51,9 @@ def learning_curve(history: pd.DataFrame, path: Path, title: str) -> None:
     figure = Figure(figsize=(9.5, 3.6), layout="constrained")
     losses, scores = figure.subplots(1, 2)
     validated = history.dropna(subset="val_argmax_score")
-    epochs = validated["epoch"] + 1
+    epochs = validated["epoch"]
     marker = "o" if len(validated) == 1 else ""  # a line through one point cannot be seen
-    losses.plot(history["epoch"] + 1, history["train_loss"], color=BLUE, lw=1.8, marker=marker, label="training")
+    losses.plot(history["epoch"], history["train_loss"], color=BLUE, lw=1.8, marker=marker, label="training")
     losses.plot(epochs, validated["val_loss"], color=ORANGE, lw=1.8, marker=marker, label="validation")
     losses.set_ylabel("loss")
     losses.legend(frameon=False)

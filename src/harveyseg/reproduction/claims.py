@@ -148,7 +148,7 @@ class StudyResults:
         return _QUANTITIES[quantity](self, variant)
 
     def longest_curve(self, study: str, name: str) -> Mapping[int, float]:
-        """A curve (epoch, from 0 -> value) of the study's last variant that has run; empty without one."""
+        """A curve (epoch, from 1 -> value) of the study's last variant that has run; empty without one."""
         variants = self.measured(study)
         return variants[-1].compared.seeds[0][0].curves.get(name, {}) if variants else {}
 
@@ -255,8 +255,8 @@ class Order(Section):
             return not_run(study)
         scored = sorted(variants, key=lambda variant: -variant.compared.mean(ARGMAX_SCORE))
         measured = ", ".join(
-            f"{variant.label} {variant.compared.mean('final/val_loss'):.2f} / {variant.compared.mean(ARGMAX_SCORE):.3f}"
-            for variant in scored
+            f"{side.label} {side.compared.mean('written/val_loss'):.2f} / {side.compared.mean(ARGMAX_SCORE):.3f}"
+            for side in scored
         )
         if collapsed := [variant.label for variant in variants if not variant.learnt.seeds]:
             return Finding(measured, UNDECIDED, note=f"missing: a seed of {', '.join(collapsed)} that learns")
@@ -328,7 +328,7 @@ class Optimum(Section):
 
     def judge(self, study: str, results: StudyResults) -> Finding:
         """Compare the lowest loss inside this range with the lowest outside, by the curve of the longest training."""
-        losses = {epoch + 1: loss for epoch, loss in results.longest_curve(study, "val_loss").items()}
+        losses = results.longest_curve(study, "val_loss")
         if len(losses) < _SHORTEST_CURVE or len(results.measured(study)) < len(results.studies[study]):
             return not_run(study)
         step = _median_step(losses)
@@ -368,7 +368,7 @@ class Overfitting(Section):
         change = smooth_scores[last] - smooth_scores[lowest]
         margin = _CLEAR_CHANGE * _median_step(losses)
         measured = (
-            f"from around epoch {lowest + 1} to the last: validation loss {rise:+.4f}, argmax score at the training's "
+            f"from around epoch {lowest} to the last: validation loss {rise:+.4f}, argmax score at the training's "
             f"size {change:+.4f} (median step {_median_step(scores):.4f})"
         )
         if rise <= margin:

@@ -40,7 +40,7 @@ class StudyRun(BaseModel):
     metrics: dict[str, float]
     """The last value of each, named as in MLflow."""
     curves: dict[str, dict[int, float]]
-    """Name as in history.csv -> epoch (from 0) -> value."""
+    """Name as in history.csv -> epoch (from 1) -> value."""
     environment: dict[str, str]
     """Versions and hardware."""
 

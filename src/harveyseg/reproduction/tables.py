@@ -34,8 +34,8 @@ _AVERAGED = {
     "missed_classes": "val/missed_classes",
     "boundary_accuracy": "val/boundary_accuracy",
     "interior_accuracy": "val/interior_accuracy",
-    "train_loss": "final/train_loss",
-    "val_loss": "final/val_loss",
+    "train_loss": "written/train_loss",
+    "val_loss": "written/val_loss",
     "epochs": "epochs",
     "parameters": "parameters",
     "seconds": "seconds",
@@ -224,7 +224,7 @@ def draw_curves(study: Study, variants: Sequence[Variant], path: Path) -> None:
         for name, label in (("train_loss", "training"), ("val_loss", "validation")):
             losses = curves.get(name, {})
             epochs = sorted(losses)
-            axis.plot([epoch + 1 for epoch in epochs], [losses[epoch] for epoch in epochs], label=label)
+            axis.plot(epochs, [losses[epoch] for epoch in epochs], label=label)
         axis.set_title(variant.label)
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.3)

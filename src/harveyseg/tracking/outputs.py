@@ -47,7 +47,7 @@ class RunState:
     record: RunRecord
     status: Status = "FINISHED"
     history: Sequence[Mapping[str, float]] = ()
-    """Rows as in ``history.csv``: ``epoch`` (from 0, the step), ``time_ms`` (the timestamp), ``train_loss``, ..."""
+    """Rows as in ``history.csv``: ``epoch`` (from 1, the step), ``time_ms`` (the timestamp), ``train_loss``, ..."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Values of the whole run besides the record's results."""
     evaluation: str = ""

@@ -104,7 +104,7 @@ def tag_runs(tracker: Tracker, outputs: Sequence[RunOutputs], tags: Mapping[str,
 
 
 def read_curves(tracker: Tracker, run_id: str) -> dict[str, dict[int, float]]:
-    """The values that a training logged after each epoch: name as in history.csv -> epoch (from 0) -> value.
+    """The values that a training logged after each epoch: name as in history.csv -> epoch (from 1) -> value.
 
     Raises:
         HarveysegError: when MLflow cannot be read.

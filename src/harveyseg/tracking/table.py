@@ -57,8 +57,6 @@ def _score(name: str) -> _Column:
     return _Column(name, "metrics", f"{split}/{metric}", _five_decimals, averaged=True, pooled=True)
 
 
-_LOSSES = {"train_loss": "final/train_loss", "val_loss": "best/val_loss"}
-"""Which epoch's losses a row shows."""
 _COMPARED = (
     _score("val_score"),  # nested
     _score("val_argmax_score"),
@@ -67,8 +65,12 @@ _COMPARED = (
     *(_score(f"val_{name}") for name in ("macro_dice", "argmax_macro_dice", "miou", "pixel_accuracy")),
     _score("test_score"),
     *(_score(f"test_{name}") for name in ("argmax_score", "argmax_macro_dice", "miou", "pixel_accuracy")),
-    *(_Column(name, "metrics", key, _five_decimals, averaged=True) for name, key in _LOSSES.items()),
-    _Column("best_epoch", "metrics", "best/epoch", _whole),
+    # Of the epoch whose weights are written, as the scores are.
+    *(
+        _Column(name, "metrics", f"written/{name}", _five_decimals, averaged=True)
+        for name in ("train_loss", "val_loss")
+    ),
+    _Column("best_epoch", "metrics", "written/epoch", _whole),
     _Column("epochs", "metrics", "epochs", _whole),
     _Column("lr", "parameters", "train.lr", repr),
     _Column("batch_size", "parameters", "train.batch_size", _whole),

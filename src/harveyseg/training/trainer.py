@@ -36,7 +36,7 @@ from harveyseg.training.params import TrainParams
 _log = logging.getLogger(__name__)
 
 Row = dict[str, float]
-"""One epoch: epoch (from 0), time_ms, train_loss, val_loss, val_argmax_score, lr, images_per_second, seconds.
+"""One epoch: epoch (from 1), time_ms, train_loss, val_loss, val_argmax_score, lr, images_per_second, seconds.
 
 An epoch that was not validated lacks val_loss and val_argmax_score. Images are samples: a photo can have several."""
 
@@ -75,7 +75,17 @@ class Result:
     std: tuple[float, float, float]
     history: tuple[Row, ...]
     results: dict[str, float]
-    """``best/*``, ``final/*``, ``epochs``, ``seconds``, ``images_per_second``, ``parameters``, ..."""
+    """``written/*``, ``best/*``, ``epochs``, ``seconds``, ``images_per_second``, ``parameters``, ...
+
+    ``written/*`` are of the epoch whose weights these are, ``best/*`` of the one that is best by ``monitor``."""
+
+    def __str__(self) -> str:
+        """One line on the weights that are written."""
+        return (
+            f"the weights of epoch {self.results['written/epoch']:.0f} are written: "
+            f"train loss {self.results['written/train_loss']:.4f}  val loss {self.results['written/val_loss']:.4f}  "
+            f"argmax score {self.results['written/val_argmax_score']:.4f}"
+        )
 
 
 class Training:
@@ -171,7 +181,7 @@ class Training:
             # Keep.
             history.append(
                 {
-                    "epoch": epoch,
+                    "epoch": epoch + 1,
                     "time_ms": round(time.time() * 1000),
                     "train_loss": train_loss,
                     **validation,
@@ -186,8 +196,14 @@ class Training:
             self._checkpoint.save({"learner": learner.state_dict(), "history": history, "best_weights": best_weights})
             yield Epoch(history[-1], tuple(history), params.epochs)
 
-        weights = best_weights if params.validation.keep == "best" else learner.weights()
-        results = _results(history, best_epoch(history, params.validation.monitor), learner)
+        best = best_epoch(history, params.validation.monitor)
+        if params.validation.keep == "best":
+            weights = best_weights
+            written = best
+        else:
+            weights = learner.weights()
+            written = history[-1]
+        results = _results(history, best, written, learner)
         self._result = Result(weights, learner.mean, learner.std, tuple(history), results)
 
     def result(self) -> Result:
@@ -252,7 +268,7 @@ class Training:
         patience = self._params.validation.early_stopping
         if patience is None or not history or "val_loss" not in history[-1]:
             return False
-        return len(history) - 1 - best_epoch(history, self._params.validation.monitor)["epoch"] >= patience
+        return len(history) - best_epoch(history, self._params.validation.monitor)["epoch"] >= patience
 
 
 def best_epoch(history: Sequence[Row], monitor: Literal["argmax_score", "loss"]) -> Row:
@@ -261,9 +277,9 @@ def best_epoch(history: Sequence[Row], monitor: Literal["argmax_score", "loss"])
     An epoch whose validation loss is not finite is worse than any other, whatever its score: a network that returns
     NaN still scores as the all-empty baseline does.
 
-    >>> history = [{"epoch": 0, "val_loss": math.nan}, {"epoch": 1}, {"epoch": 2, "val_loss": 1.5}]
+    >>> history = [{"epoch": 1, "val_loss": math.nan}, {"epoch": 2}, {"epoch": 3, "val_loss": 1.5}]
     >>> best_epoch(history, "loss")["epoch"]
-    2
+    3
     """
 
     def badness(row: Row) -> tuple[bool, float]:
@@ -282,11 +298,11 @@ def _require_finite(train_loss: float, epoch: int) -> None:
         )
 
 
-def _results(history: Sequence[Row], best: Row, learner: Learner) -> dict[str, float]:
+def _results(history: Sequence[Row], best: Row, written: Row, learner: Learner) -> dict[str, float]:
     figures = ("epoch", "train_loss", "val_loss", "val_argmax_score")
     results = {
         **{f"best/{name}": best[name] for name in figures},
-        **{f"final/{name}": history[-1][name] for name in figures},
+        **{f"written/{name}": written[name] for name in figures},
         "epochs": float(len(history)),
         "seconds": sum(row["seconds"] for row in history),
         "images_per_second": float(np.mean([row["images_per_second"] for row in history])),

@@ -48,8 +48,8 @@ def main(
     split = split_hash(folds)
     unlabelled = None if config.train.self_training is None else load_part(cache / "test")
     device = resolve_device(config.train.device)
-    dtype = resolve_precision(config.train.precision, device)
-    key = stage_key(config, cache / "train", split, fold, cache / "test", device, dtype)
+    precision = resolve_precision(config.train.precision, device)
+    key = stage_key(config, cache / "train", split, fold, cache / "test", device, precision)
     checkpoint = Checkpoint(project_root() / ".checkpoints", key)
     rows = fold_rows(read_folds(folds), part.ids, fold)
     training = Training(config.spec, config.train, part, *rows, checkpoint=checkpoint, unlabelled=unlabelled)
@@ -58,7 +58,7 @@ def main(
         record = killed_record(checkpoint)
         if record is None:
             close_abandoned(tracker, key)
-            record = new_record(config, fold, part, split, key, device, dtype, Path.cwd())
+            record = new_record(config, fold, part, split, key, device, precision, Path.cwd())
         with show_running(tracker, record) as run_id:
             record.run_id = run_id
             checkpoint.save_record(record.model_dump())

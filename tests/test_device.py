@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from harveyseg.device import (
+    Precision,
     autocast,
     compute_environment,
     peak_memory_mb,
     resolve_device,
     resolve_precision,
     seed_everything,
+    use_precision,
     use_threads,
 )
 from harveyseg.errors import HarveysegError
@@ -44,22 +46,44 @@ def test_with_cuda() -> None:
 
 
 def test_requested_precision() -> None:
-    assert resolve_precision("fp32", CPU) == torch.float32
-    assert resolve_precision("bf16", CPU) == torch.bfloat16
+    assert resolve_precision("fp32", CPU) == "fp32"
+    assert resolve_precision("bf16", CPU) == "bf16"
+    with pytest.raises(HarveysegError, match=r"precision = 'tf32': only CUDA devices .*Set it to auto or fp32"):
+        resolve_precision("tf32", CPU)
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="needs Linux")
 def test_auto_takes_bfloat16_only_where_the_cpu_computes_with_it() -> None:
     native = any(flag in Path("/proc/cpuinfo").read_text() for flag in ("avx512_bf16", "amx_bf16"))
-    assert resolve_precision("auto", CPU) == (torch.bfloat16 if native else torch.float32)
+    assert resolve_precision("auto", CPU) == ("bf16" if native else "fp32")
 
 
 def test_autocast_computes_in_that_precision() -> None:
     values = torch.ones(2, 2)
-    with autocast(CPU, torch.bfloat16):
+    with autocast(CPU, "bf16"):
         assert (values @ values).dtype == torch.bfloat16
-    with autocast(CPU, torch.float32):
+    with autocast(CPU, "fp32"):
         assert (values @ values).dtype == torch.float32
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "tf32"])
+def test_only_tf32_lets_torch_round_to_tf32(precision: Precision) -> None:
+    use_precision(precision)
+    modes = {torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision}  # type: ignore[attr-defined]
+    assert modes <= ({"tf32"} if precision == "tf32" else {"ieee", "none"})
+    use_precision("fp32")
+
+
+@cuda
+@pytest.mark.parametrize(("precision", "largest"), [("fp32", 1e-6), ("tf32", 1e-2)])
+def test_convolutions_on_cuda_are_as_exact_as_their_precision(precision: Precision, largest: float) -> None:
+    use_precision(precision)
+    photos, kernels = torch.rand(2, 64, 32, 32), torch.rand(64, 64, 3, 3)
+    exact = torch.nn.functional.conv2d(photos.double(), kernels.double())
+    computed = torch.nn.functional.conv2d(photos.cuda(), kernels.cuda()).cpu().double()
+    error = float(((computed - exact) / exact).abs().max())
+    assert largest / 1e3 < error < largest
+    use_precision("fp32")
 
 
 def test_threads() -> None:

@@ -30,6 +30,7 @@ def repository(tmp_path: Path) -> Path:
     for name in ("params.yaml", "dvc.lock", "dvc.yaml", "src/train.py", "src/params.yaml", "src/ü x.py"):
         (folder / name).write_text("1\n")
     git(folder, "init", "-q")
+    (folder / ".gitignore").write_text("ignored.py\n")
     git(folder, "add", ".")
     git(folder, "commit", "-q", "-m", "Start")
     return folder
@@ -46,7 +47,13 @@ def test_a_clean_checkout(repository: Path) -> None:
         (["params.yaml"], False),
         (["dvc.lock"], False),
         (["params.yaml", "dvc.lock"], False),  # what every experiment changes
-        (["new.py"], False),  # untracked
+        (["new.py"], False),  # untracked, but no code of the project
+        (["src/new.txt"], False),
+        (["src/new.py"], True),
+        (["src/harveyseg/models/networks/mynet.py"], True),
+        (["src/harveyseg/config/presets/mine.yaml"], True),
+        (["stages/new.py"], True),
+        (["src/ignored.py"], True),  # by .gitignore: it is in no commit either
         (["dvc.yaml"], True),
         (["src/train.py"], True),
         (["src/params.yaml"], True),  # another file of that name
@@ -56,8 +63,9 @@ def test_a_clean_checkout(repository: Path) -> None:
 )
 def test_changes(repository: Path, names: list[str], dirty: bool, staged: bool) -> None:
     for name in names:
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
         (repository / name).write_text("2\n")
-        if staged and name != "new.py":
+        if staged and "new" not in name and "ignored" not in name:
             git(repository, "add", name)
     assert git_state(repository).dirty is dirty
 
@@ -81,11 +89,35 @@ def test_another_commit_is_another_state(repository: Path) -> None:
 
 
 def test_no_repository_no_commit_no_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert git_state(tmp_path) == GitState(None, False)
+    assert git_state(tmp_path) == GitState(None, None)
     git(tmp_path, "init", "-q")
-    assert git_state(tmp_path) == GitState(None, False)
+    assert git_state(tmp_path) == GitState(None, None)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert git_state(tmp_path) == GitState(None, False)
+    assert git_state(tmp_path) == GitState(None, None)
+
+
+def test_an_index_that_git_cannot_read_is_unknown_and_not_clean(repository: Path) -> None:
+    commit = git(repository, "rev-parse", "HEAD")
+    (repository / ".git" / "index").write_bytes(b"damaged")
+    assert git_state(repository) == GitState(commit, None)
+
+
+def test_a_project_in_a_folder_of_a_larger_repository(repository: Path) -> None:
+    project = repository / "flood maps"
+    (project / "src").mkdir(parents=True)
+    for name in ("params.yaml", "dvc.lock", "src/train.py"):
+        (project / name).write_text("1\n")
+    git(repository, "add", ".")
+    git(repository, "commit", "-q", "-m", "Add a project")
+    for name in ("params.yaml", "dvc.lock"):
+        (project / name).write_text("2\n")
+    (repository / "src" / "train.py").write_text("2\n")  # of another project
+    assert git_state(project) == GitState(git(repository, "rev-parse", "HEAD"), False)
+    (project / "src" / "train.py").write_text("2\n")
+    assert git_state(project).dirty
+    git(repository, "checkout", "-q", "flood maps/src/train.py")
+    (project / "src" / "new.py").touch()
+    assert git_state(project).dirty
 
 
 def test_the_experiments_name_is_dvcs(monkeypatch: pytest.MonkeyPatch) -> None:

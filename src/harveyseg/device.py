@@ -12,7 +12,12 @@ import torch
 from harveyseg.errors import HarveysegError
 
 DeviceName = Literal["auto", "cpu", "cuda"]
-PrecisionName = Literal["auto", "fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16"]
+"""A resolved precision, as settings, stage keys and run records spell it."""
+PrecisionName = Literal["auto", "fp32", "tf32", "bf16"]
+
+
+_TF32_CAPABILITY = (8, 0)
 
 
 def resolve_device(name: DeviceName) -> torch.device:
@@ -30,32 +35,43 @@ def resolve_device(name: DeviceName) -> torch.device:
     return torch.device("cuda" if name != "cpu" and available else "cpu")
 
 
-def resolve_precision(name: PrecisionName, device: torch.device) -> torch.dtype:
+def resolve_precision(name: PrecisionName, device: torch.device) -> Precision:
     """``auto`` takes bfloat16 where the chip computes with it, and float32 elsewhere.
 
     A CPU without AVX-512 BF16 or AMX emulates bfloat16, which is slower than float32, so ``auto`` looks at the CPU's
     capabilities. float16 is not offered: U-Nets that are trained from scratch overflow in it.
+
+    >>> resolve_precision("fp32", torch.device("cpu"))
+    'fp32'
+
+    Raises:
+        HarveysegError: when ``tf32`` is asked for and the device lacks it.
     """
-    if name == "fp32":
-        return torch.float32
-    if name == "bf16":
-        return torch.bfloat16
+    if name == "tf32" and (device.type != "cuda" or torch.cuda.get_device_capability(device) < _TF32_CAPABILITY):
+        raise HarveysegError(
+            "precision = 'tf32': only CUDA devices from Ampere on (compute capability 8.0) compute with it. Set it to "
+            "auto or fp32."
+        )
+    if name != "auto":
+        return name
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     native = {"avx512_bf16", "amx_bf16"} & set(_read_cpuinfo("flags").split())
-    return torch.bfloat16 if native else torch.float32
+    return "bf16" if native else "fp32"
 
 
-def precision_name(dtype: torch.dtype) -> str:
-    """``fp32`` or ``bf16``: a resolved precision as settings, stage keys and run records spell it."""
-    return {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype]
+def use_precision(precision: Precision) -> None:
+    """Let float32 convolutions and matrix products on CUDA be rounded to TF32 for ``tf32``, and for nothing else.
+
+    torch's own default is TF32 in convolutions: 10 bits of mantissa instead of 23.
+    """
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
 
 
-def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
-    """Autocast to ``dtype``; for float32 a context that does nothing."""
-    if dtype == torch.float32:
-        return nullcontext()
-    return torch.autocast(device.type, dtype=dtype)
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """Autocast to bfloat16 for ``bf16``; otherwise a context that does nothing."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 def use_threads(count: int) -> None:

@@ -9,14 +9,20 @@ from pathlib import Path
 LIBRARIES = ("albumentations", "dvc", "harveyseg", "mlflow", "numpy", "segmentation-models-pytorch", "torch")
 
 
+_CODE = tuple(f":(glob){folder}/**/*.{suffix}" for folder in ("src", "stages") for suffix in ("py", "yaml"))
+
+
 @dataclass(frozen=True)
 class GitState:
     """The commit that is checked out, and whether the checkout differs from it."""
 
     commit: str | None
     """None outside a git repository."""
-    dirty: bool
-    """Changes in tracked files other than params.yaml and dvc.lock, which each experiment changes by design."""
+    dirty: bool | None
+    """Whether the project holds code that is in no commit; None where git cannot tell.
+
+    That is a change in a tracked file, other than in params.yaml and dvc.lock, which each experiment changes by design,
+    or an untracked ``*.py`` or ``*.yaml`` under ``src`` or ``stages``, ignored by git or not."""
 
 
 def git_state(folder: Path) -> GitState:
@@ -30,11 +36,12 @@ def git_state(folder: Path) -> GitState:
             return None
 
     commit = git("rev-parse", "HEAD")
-    changed = git("status", "--porcelain", "--untracked-files=no")
-    if commit is None or changed is None:
-        return GitState(None, False)
-    names = {line[3:].strip() for line in changed.splitlines()}
-    return GitState(commit.strip(), bool(names - {"params.yaml", "dvc.lock"}))
+    changed = git("diff", "--name-only", "--no-renames", "--relative", "-z", "HEAD")
+    untracked = git("ls-files", "--others", "-z", "--", *_CODE)
+    if commit is None or changed is None or untracked is None:
+        return GitState(None if commit is None else commit.strip(), None)
+    names = {name for name in changed.split("\0") if name}
+    return GitState(commit.strip(), bool(untracked or names - {"params.yaml", "dvc.lock"}))
 
 
 def experiment_name() -> str | None:

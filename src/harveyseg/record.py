@@ -57,8 +57,8 @@ class RunRecord(BaseModel):
     parameters: dict[str, Value]
     """Flat, e.g. ``train.lr`` -> 0.001."""
     git_commit: str | None
-    git_dirty: bool
-    """Whether the checkout had changes other than in params.yaml and dvc.lock."""
+    git_dirty: bool | None
+    """Whether the project held code that is in no commit; None where git could not tell."""
     data_source: str
     data_hash: str
     split_hash: str

@@ -21,6 +21,7 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from ruamel.yaml import YAML
 from safetensors.numpy import save_file
@@ -263,7 +264,7 @@ def weights(content: bytes | None) -> Action:
 def checkpoint(folder: Path) -> None:
     (folder / ".checkpoints/key").mkdir(parents=True)
     (folder / ".checkpoints/key/state.pt").write_bytes(b"")
-    Checkpoint(folder / ".checkpoints", "key").load()
+    Checkpoint(folder / ".checkpoints", "key").load(torch.device("cpu"))
 
 
 def twice(folder: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from harveyseg.data.cache import CachedPart
+from harveyseg.device import Precision
 from harveyseg.pipeline.check import ModelConfig, write_config
 from harveyseg.pipeline.identity import new_record, stage_key
 from harveyseg.record import RunRecord
@@ -30,9 +31,9 @@ def key(
     fold: int = 0,
     test: Path = TEST,
     device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    precision: Precision = "fp32",
 ) -> str:
-    return stage_key(config, cache, split_hash, fold, test, torch.device(device), dtype)
+    return stage_key(config, cache, split_hash, fold, test, torch.device(device), precision)
 
 
 @pytest.fixture
@@ -109,8 +110,8 @@ def test_the_test_photos_decide_a_self_training(cache: Path, tmp_path: Path) -> 
 
 def test_device_and_precision_decide(cache: Path) -> None:
     keys = {key(config(), cache, device=device) for device in ("cpu", "cuda")}
-    keys.add(key(config(), cache, dtype=torch.bfloat16))
-    assert len(keys) == 3
+    keys |= {key(config(), cache, precision=precision) for precision in ("tf32", "bf16")}
+    assert len(keys) == 4
 
 
 IN_ANOTHER_PROCESS = """
@@ -121,7 +122,7 @@ from harveyseg.pipeline.check import read_config
 from harveyseg.pipeline.identity import stage_key
 
 config, cache, split_hash = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-print(stage_key(read_config(config), cache, split_hash, 0, Path("absent"), torch.device("cpu"), torch.float32))
+print(stage_key(read_config(config), cache, split_hash, 0, Path("absent"), torch.device("cpu"), "fp32"))
 """
 
 
@@ -135,7 +136,7 @@ def test_another_process_finds_the_same_key(cache: Path, tmp_path: Path) -> None
 
 def test_a_record_says_who_is_training(tiny_part: CachedPart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def make(config: ModelConfig, part: CachedPart) -> RunRecord:
-        return new_record(config, 2, part, SPLIT, "key", torch.device("cpu"), torch.bfloat16, tmp_path)
+        return new_record(config, 2, part, SPLIT, "key", torch.device("cpu"), "bf16", tmp_path)
 
     monkeypatch.setenv("DVC_EXP_NAME", "ocher-pope")
     record = make(config(lr=1e-5), tiny_part)
@@ -149,5 +150,5 @@ def test_a_record_says_who_is_training(tiny_part: CachedPart, tmp_path: Path, mo
     assert make(config(), dataclasses.replace(tiny_part, skipped=3)).parameters["data.skipped"] == 3
     assert record.environment["torch"] == torch.__version__
     assert record.environment["precision"] == "bf16"
-    assert (record.git_commit, record.git_dirty) == (None, False)  # tmp_path is no repository
+    assert (record.git_commit, record.git_dirty) == (None, None)  # tmp_path is no repository
     assert (record.run_id, record.ended_ms, record.results) == (None, None, {})

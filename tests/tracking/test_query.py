@@ -28,7 +28,7 @@ from helpers.tracking import all_mlflow_runs, connect
 
 def test_runs_are_found_by_id_and_read_back(tracker: Tracker, project: Path) -> None:
     settings = {"inference.tta": "flips", "postprocess.method": "auto"}
-    records = [make_record(experiment="ocher-pope"), make_record(fold=1, git_commit=None, git_dirty=True)]
+    records = [make_record(experiment="ocher-pope"), make_record(fold=1, git_commit=None, git_dirty=None)]
     for record in records:
         mirror(tracker, RunState(record, settings=settings))
     ids = {run.data.tags["harveyseg.uid"]: run.info.run_id for run in all_mlflow_runs(tracker)}

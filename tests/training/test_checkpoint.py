@@ -15,6 +15,8 @@ from harveyseg.errors import HarveysegError
 from harveyseg.record import RunRecord
 from harveyseg.training.checkpoint import Checkpoint
 
+CPU = torch.device("cpu")
+
 
 def draws() -> tuple[Any, ...]:
     """Draws that use every part of the generators' states, the normal number kept back included."""
@@ -28,12 +30,12 @@ def test_the_random_streams_go_on_exactly(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path, "key")
     random.gauss(0, 1)  # the second of a pair is kept back
     np.random.normal()
-    checkpoint.save({"epoch": 4})
+    checkpoint.save({"epoch": 4}, CPU)
     expected = [draws() for _ in range(3)]
     random.seed(99)
     np.random.seed(99)
     torch.manual_seed(99)
-    assert Checkpoint(tmp_path, "key").load() == {"epoch": 4}
+    assert Checkpoint(tmp_path, "key").load(CPU) == {"epoch": 4}
     assert [draws() for _ in range(3)] == expected
 
 
@@ -48,8 +50,8 @@ def test_network_and_optimiser_come_back(tmp_path: Path) -> None:
         "best": None,
         "history": [{"lr": 0.1}],
     }
-    Checkpoint(tmp_path, "key").save(state)
-    loaded = Checkpoint(tmp_path, "key").load()
+    Checkpoint(tmp_path, "key").save(state, CPU)
+    loaded = Checkpoint(tmp_path, "key").load(CPU)
     assert loaded is not None
     assert loaded["history"] == [{"lr": 0.1}]
     assert loaded["best"] is None
@@ -59,8 +61,8 @@ def test_network_and_optimiser_come_back(tmp_path: Path) -> None:
 
 
 def test_another_key_is_another_training(tmp_path: Path) -> None:
-    Checkpoint(tmp_path, "one").save({"epoch": 4})
-    assert Checkpoint(tmp_path, "other").load() is None
+    Checkpoint(tmp_path, "one").save({"epoch": 4}, CPU)
+    assert Checkpoint(tmp_path, "other").load(CPU) is None
     assert Checkpoint(tmp_path, "other").load_record() is None
 
 
@@ -68,7 +70,7 @@ def test_a_new_one_touches_neither_disk_nor_generators(tmp_path: Path) -> None:
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    assert Checkpoint(tmp_path / "all", "key").load() is None
+    assert Checkpoint(tmp_path / "all", "key").load(CPU) is None
     assert torch.equal(torch.rand(2), expected)
     assert not (tmp_path / "all").exists()
 
@@ -85,7 +87,7 @@ def test_a_damaged_file_is_named_and_changes_no_generator(
     tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = Checkpoint(tmp_path, "key")
-    checkpoint.save({"epoch": 4})
+    checkpoint.save({"epoch": 4}, CPU)
     (path,) = checkpoint.folder.iterdir()
     if kind == "half":
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -99,7 +101,7 @@ def test_a_damaged_file_is_named_and_changes_no_generator(
     expected = torch.rand(2)
     torch.manual_seed(5)
     with pytest.raises(HarveysegError) as caught:
-        checkpoint.load()
+        checkpoint.load(CPU)
     assert str(path) in str(caught.value)
     assert "Delete the folder to train from the first epoch" in str(caught.value)
     assert torch.equal(torch.rand(2), expected)
@@ -109,7 +111,10 @@ def test_a_damaged_file_is_named_and_changes_no_generator(
 SLOW_SAVER = """
 import sys, time
 from pathlib import Path
+import torch
 from harveyseg.training.checkpoint import Checkpoint
+
+CPU = torch.device("cpu")
 
 class Slow:
     def __reduce__(self):  # torch.save is in the middle of its work
@@ -117,8 +122,8 @@ class Slow:
         time.sleep(60)
 
 checkpoint = Checkpoint(Path(sys.argv[1]), "key")
-checkpoint.save({"epoch": 0})
-checkpoint.save({"epoch": 1, "slow": Slow()})
+checkpoint.save({"epoch": 0}, CPU)
+checkpoint.save({"epoch": 1, "slow": Slow()}, CPU)
 """
 
 
@@ -129,7 +134,7 @@ def test_a_process_killed_while_it_saves_leaves_the_epoch_before(tmp_path: Path)
         assert saver.stdout.readline() == "saving\n"
         saver.send_signal(signal.SIGKILL)
     checkpoint = Checkpoint(tmp_path, "key")
-    assert checkpoint.load() == {"epoch": 0}
+    assert checkpoint.load(CPU) == {"epoch": 0}
     checkpoint.remove()
     assert not list(tmp_path.iterdir())  # what the killed one left half-written goes, too
 
@@ -173,3 +178,31 @@ def test_a_second_process_is_kept_from_the_same_training(tmp_path: Path) -> None
         assert "another process runs this very training" in refused.stderr
         assert other("another").stdout == "in\n"
     assert other("key").stdout == "in\n"
+
+
+def test_a_training_on_the_cpu_leaves_cuda_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine with GPUs, where the first call about a generator would start CUDA on each of them."""
+
+    def start_cuda() -> None:
+        pytest.fail("CUDA was started")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "_lazy_init", start_cuda)
+    checkpoint = Checkpoint(tmp_path, "key")
+    checkpoint.save({"epoch": 1}, CPU)
+    assert checkpoint.load(CPU) == {"epoch": 1}
+
+
+def test_only_the_generator_of_the_used_gpu_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saved where two GPUs are visible, loaded where one is: states of all of them would be one too many."""
+    gpu = torch.device("cuda")
+    state = torch.arange(16, dtype=torch.uint8)
+    restored: list[tuple[torch.Tensor, torch.device]] = []
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: state if device == gpu else None)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda *arguments: restored.append(arguments))
+    Checkpoint(tmp_path, "key").save({"epoch": 1}, gpu)
+    assert Checkpoint(tmp_path, "key").load(gpu) == {"epoch": 1}
+    ((loaded, device),) = restored
+    assert torch.equal(loaded, state)
+    assert device == gpu

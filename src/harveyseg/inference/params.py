@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from harveyseg.config.settings import Section
-from harveyseg.device import DeviceName, PrecisionName, precision_name, resolve_device, resolve_precision
+from harveyseg.device import DeviceName, PrecisionName, resolve_device, resolve_precision
 from harveyseg.inference.sizes import MULTIPLE
 
 
@@ -19,7 +19,7 @@ class InferenceParams(Section):
     device: DeviceName = "auto"
     """``auto``: CUDA where there is any, else the CPU."""
     precision: PrecisionName = "auto"
-    """``auto``: bfloat16 where the chip computes with it, else float32."""
+    """``auto``: bfloat16 where the chip computes with it, else float32; ``tf32``: on CUDA only."""
     tta: Literal["none", "flips", "d4"] = "none"
     """Mean over the photo and its mirror images (4 passes), or over all symmetries of the square (8 passes)."""
     scales: tuple[float, ...] = (1.0,)
@@ -49,6 +49,6 @@ class InferenceParams(Section):
         device = resolve_device(self.device)
         values = self.model_dump(exclude={"batch_size"})
         values["device"] = device.type
-        values["precision"] = precision_name(resolve_precision(self.precision, device))
+        values["precision"] = resolve_precision(self.precision, device)
         values["scales"] = ", ".join(map(str, self.scales))
         return {f"inference.{name}": value for name, value in values.items()}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from harveyseg.arrays import Photos
 from harveyseg.data.normalisation import normalise
-from harveyseg.device import autocast, resolve_device, resolve_precision, use_threads
+from harveyseg.device import autocast, resolve_device, resolve_precision, use_precision, use_threads
 from harveyseg.inference.params import InferenceParams
 from harveyseg.inference.sizes import resize_maps
 from harveyseg.inference.sliding_window import PredictBatch, quantise, sliding_window, window_size
@@ -56,6 +56,7 @@ class Predictor:
         use_threads(params.threads)
         self._device = resolve_device(params.device)
         self._precision = resolve_precision(params.precision, self._device)
+        use_precision(self._precision)
         self._network = network.to(self._device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self._mean = mean
         self._std = std

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from harveyseg.classes import CLASS_NAMES, N_SCORED, SCORE_SIZE
 from harveyseg.data.cache import CachedPart
-from harveyseg.device import compute_environment, precision_name
+from harveyseg.device import Precision, compute_environment
 from harveyseg.files import digest, sha256
 from harveyseg.pipeline.check import ModelConfig, flat_parameters
 from harveyseg.project import experiment_name, git_state, library_versions
@@ -17,7 +17,7 @@ from harveyseg.training.checkpoint import Checkpoint
 
 
 def stage_key(
-    config: ModelConfig, cache: Path, split_hash: str, fold: int, test: Path, device: torch.device, dtype: torch.dtype
+    config: ModelConfig, cache: Path, split_hash: str, fold: int, test: Path, device: torch.device, precision: Precision
 ) -> str:
     """SHA-256 of all that decides the weights of a training.
 
@@ -31,7 +31,7 @@ def stage_key(
         fold: the fold that is held out.
         test: folder of the cached test part; its photos count for self-training only.
         device: ``train.device``, resolved on this machine.
-        dtype: ``train.precision``, resolved on this machine.
+        precision: ``train.precision``, resolved on this machine.
     """
     parameters = flat_parameters(config)
     del parameters["train.workers"]  # the processes that augment do not change the result
@@ -49,7 +49,7 @@ def stage_key(
             "code": config.code,
             "files": config.files,
             "device": device.type,
-            "precision": precision_name(dtype),
+            "precision": precision,
         }
     )
 
@@ -73,7 +73,7 @@ def new_record(
     split_hash: str,
     key: str,
     device: torch.device,
-    dtype: torch.dtype,
+    precision: Precision,
     checkout: Path,
 ) -> RunRecord:
     """The record of a training that starts now."""
@@ -98,7 +98,7 @@ def new_record(
         environment={
             **library_versions(),
             **compute_environment(device),
-            "precision": precision_name(dtype),
+            "precision": precision,
         },  # torch.__version__ also names the build
         started_ms=round(time.time() * 1000),
     )

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 UID = "harveyseg.uid"
 KIND = "harveyseg.kind"
 STAGE_KEY = "harveyseg.stage_key"
+UNKNOWN = "unknown"
+"""The tag ``harveyseg.git_dirty`` where git could not tell."""
 EXPERIMENT = "harveyseg.experiment"
 EVALUATION_TAG = "harveyseg.evaluation"
 """Which evaluation a run's scores are of. Another evaluation of the same training has a run of its own."""
@@ -172,7 +174,10 @@ def record_of(run: TrackedRun) -> RunRecord:
         for name, value in run.tags.items()
         if name.startswith(ENVIRONMENT_PREFIX)
     }
-    values = {name: run.tags.get(f"harveyseg.{name}") for name in names} | {
+    values: dict[str, object] = {name: run.tags.get(f"harveyseg.{name}") for name in names}
+    if values["git_dirty"] == UNKNOWN:
+        values["git_dirty"] = None
+    values |= {
         "run_id": run.run_id,
         "parameters": parameters,
         "environment": environment,

@@ -65,11 +65,16 @@ class Checkpoint:
             return None
         return value if isinstance(value, dict) else None
 
-    def save(self, state: dict[str, Any]) -> None:
-        """Write the state after an epoch, with the states of all random generators, atomically."""
+    def save(self, state: dict[str, Any], device: torch.device) -> None:
+        """Write the state after an epoch, with the states of the random generators, atomically.
+
+        Args:
+            state: what the training needs besides the generators.
+            device: the one that computes. Only its generator is kept: another machine may show other GPUs.
+        """
         generators = {
             "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
             # As plain lists, so that the file can be read back without unpickling arbitrary objects.
             "numpy": [value.tolist() if isinstance(value, np.ndarray) else value for value in np.random.get_state()],
             "python": random.getstate(),
@@ -77,8 +82,8 @@ class Checkpoint:
         with atomic(self._state) as temporary:
             torch.save({"training": state, "generators": generators}, temporary)
 
-    def load(self) -> dict[str, Any] | None:
-        """Read the state back and set the random generators; None when there is none.
+    def load(self, device: torch.device) -> dict[str, Any] | None:
+        """Read the state back and set the random generators of the CPU and of ``device``; None when there is none.
 
         Raises:
             HarveysegError: when the file is damaged.
@@ -94,8 +99,8 @@ class Checkpoint:
                 f"{self._state}: cannot be read ({error}). Delete the folder to train from the first epoch."
             ) from None
         torch.set_rng_state(generators["torch"])
-        if torch.cuda.is_available() and generators["cuda"]:
-            torch.cuda.set_rng_state_all(generators["cuda"])
+        if device.type == "cuda" and generators["cuda"] is not None:
+            torch.cuda.set_rng_state(generators["cuda"], device)
         name, keys, position, has_gauss, cached = generators["numpy"]
         np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
         version, internal, gauss = generators["python"]

@@ -52,7 +52,7 @@ class Learner:
 
     def __init__(self, spec: Mapping[str, Any], params: TrainParams, photos: pd.DataFrame, steps: int) -> None:
         self.device = resolve_device(params.device)
-        self.dtype = resolve_precision(params.precision, self.device)
+        self.precision = resolve_precision(params.precision, self.device)
         mean, std = channel_statistics(photos)
         self.mean = (float(mean[0]), float(mean[1]), float(mean[2]))
         self.std = (float(std[0]), float(std[1]), float(std[2]))
@@ -146,7 +146,7 @@ class Learner:
     def _predict(self, network: nn.Module, images: torch.Tensor) -> torch.Tensor:
         """Logits (B, C, H / stride, W / stride) of photos (B, H, W, 3), uint8."""
         inputs = normalise(images.to(self.device, non_blocking=True), self.mean, self.std)
-        with autocast(self.device, self.dtype):
+        with autocast(self.device, self.precision):
             logits: torch.Tensor = network(inputs)
         return logits
 

@@ -43,7 +43,7 @@ class TrainParams(Section):
     device: DeviceName
     """``auto``: CUDA where there is any, else the CPU."""
     precision: PrecisionName
-    """``auto``: bfloat16 where the chip computes with it, else float32."""
+    """``auto``: bfloat16 where the chip computes with it, else float32; ``tf32``: on CUDA only."""
     threads: int = Field(ge=1, le=256)
     """CPU threads that compute; another number gives other weights."""
     workers: int = Field(ge=0, le=64)

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from harveyseg.arrays import Rows
 from harveyseg.data.augmentation import Augmentation
 from harveyseg.data.cache import CachedPart
-from harveyseg.device import peak_memory_mb, resolve_device, seed_everything, use_threads
+from harveyseg.device import peak_memory_mb, resolve_device, seed_everything, use_precision, use_threads
 from harveyseg.errors import HarveysegError
 from harveyseg.training.checkpoint import Checkpoint
 from harveyseg.training.dataset import (
@@ -148,11 +148,12 @@ class Training:
         samples = Samples(self._part.images, self._masks, augmentation, self._rare_class_sampler())
         steps = params.epochs * len(self._batches(epoch=0))
         learner = Learner(self._spec, params, self._part.photos.iloc[self._train_rows], steps)
+        use_precision(learner.precision)
         history: list[Row] = []
         best_weights: dict[str, torch.Tensor] = {}
 
         # Resume.
-        state = self._checkpoint.load()
+        state = self._checkpoint.load(learner.device)
         if state is not None:
             learner.load_state_dict(state["learner"])
             history = list(state["history"])
@@ -193,7 +194,8 @@ class Training:
             improved = bool(validation) and best_epoch(history, params.validation.monitor) is history[-1]
             if improved and params.validation.keep == "best":
                 best_weights = learner.weights()
-            self._checkpoint.save({"learner": learner.state_dict(), "history": history, "best_weights": best_weights})
+            state = {"learner": learner.state_dict(), "history": history, "best_weights": best_weights}
+            self._checkpoint.save(state, learner.device)
             yield Epoch(history[-1], tuple(history), params.epochs)
 
         best = best_epoch(history, params.validation.monitor)

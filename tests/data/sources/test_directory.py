@@ -116,7 +116,7 @@ def test_bad_files_that_are_left_out_are_told_down_to_the_table(mixed: Path, tmp
     assert (part.ids, part.skipped) == (("2", "3"), 2)
     outputs = []
     for fold in (0, 1):
-        record = new_record(unet_config(), fold, part, "5" * 64, "key", torch.device("cpu"), torch.float32, tmp_path)
+        record = new_record(unet_config(), fold, part, "5" * 64, "key", torch.device("cpu"), "fp32", tmp_path)
         mirror(tracker, RunState(record))
         outputs.append(RunOutputs(record, tmp_path))
     assert [run.parameters["data.skipped"] for run in find_all_runs(tracker)] == ["2", "2"]

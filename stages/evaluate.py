@@ -23,10 +23,12 @@ from harveyseg.pipeline.stage import (
     PredictionsDir,
     run,
 )
+from harveyseg.project import project_root
 from harveyseg.record import identify_evaluation, read_run
 from harveyseg.tracking.client import TrackingParams, open_tracker
 from harveyseg.tracking.mirror import mirror
 from harveyseg.tracking.outputs import RunOutputs
+from harveyseg.training.checkpoint import Checkpoint
 from harveyseg.training.history import read_history
 
 
@@ -70,6 +72,8 @@ def main(
     prediction_figure(grid, folder / "sheet.png", f"{record.name}: photos that it was not trained on")
     learning_curve(read_history(model_folder / "history.csv"), folder / "learning_curve.png", record.name)
     mirror(tracker, RunOutputs(record, model_folder, folder).state())
+    # DVC has committed the training, or this stage would not run.
+    Checkpoint(project_root() / ".checkpoints", record.stage_key).remove_unused(record.uid)
     argmax_score = results["val/argmax_score"]
     print(f"{model}-{fold}: argmax score {argmax_score:.4f} (all empty {results['val/all_empty_score']:.4f})")
 

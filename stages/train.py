@@ -9,7 +9,7 @@ from harveyseg.data.split import fold_rows, read_folds, split_hash
 from harveyseg.device import resolve_device, resolve_precision
 from harveyseg.inference.network_file import save_network
 from harveyseg.pipeline.check import read_config
-from harveyseg.pipeline.identity import killed_record, new_record, stage_key
+from harveyseg.pipeline.identity import kept_record, new_record, stage_key
 from harveyseg.pipeline.stage import (
     CacheDir,
     CodeDir,
@@ -55,7 +55,7 @@ def main(
     training = Training(config.spec, config.train, part, *rows, checkpoint=checkpoint, unlabelled=unlabelled)
     tracker = open_tracker(section(params, "tracking", TrackingParams))
     with checkpoint.owned():
-        record = killed_record(checkpoint)
+        record = kept_record(checkpoint)
         if record is None:
             close_abandoned(tracker, key)
             record = new_record(config, fold, part, split, key, device, precision, Path.cwd())
@@ -66,15 +66,16 @@ def main(
                 mirror(tracker, RunState(record, "RUNNING", epoch.history))
                 print(f"{model}-{fold} {epoch}", flush=True)
             result = training.result()
-            record.results = result.results
-            record.ended_ms = round(time.time() * 1000)
+            if record.ended_ms is None:
+                record.results = result.results
+                record.ended_ms = round(time.time() * 1000)
             folder = out / f"{model}-{fold}"
             save_network(folder / WEIGHTS_FILE, result.state, config.spec, result.mean, result.std, part.size)
             write_history(folder / "history.csv", result.history)
             write_run(folder / "run.json", record)
             mirror(tracker, RunOutputs(record, folder).state())
             print(f"{model}-{fold} {result}")
-        checkpoint.remove()
+        checkpoint.finish(record.model_dump())
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Files stay whole, whatever happens to the process that writes them."""
 
+import errno
+import fcntl
 import hashlib
 import json
 import math
@@ -8,13 +10,28 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from harveyseg.errors import HarveysegError
-from harveyseg.files import atomic, digest, read_json, read_table, sha256, write_json, write_table, write_text
+from harveyseg.files import (
+    atomic,
+    create_array,
+    digest,
+    locked,
+    read_json,
+    read_table,
+    replacing,
+    sha256,
+    write_json,
+    write_table,
+    write_text,
+)
+from helpers.small_disk import small_disk
 
 WRITER = """
 import sys, time
@@ -38,8 +55,10 @@ def test_a_process_killed_in_the_middle_leaves_the_old_file(tmp_path: Path) -> N
         writer.send_signal(signal.SIGKILL)
         assert writer.wait() == -signal.SIGKILL
     assert path.read_text() == "the old file, whole"
-    write_text(path, "new")  # what the dead one left is in nobody's way
+    assert len(list(tmp_path.iterdir())) == 2
+    write_text(path, "new")
     assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]  # the next write removes what the dead one left
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
@@ -144,3 +163,72 @@ def test_a_table_comes_back_as_it_was_written(tmp_path: Path) -> None:
     write_table(tmp_path / "table.csv", table)
     read = read_table(tmp_path / "table.csv", {"id": str, "count": int, "share": float}, "")
     pd.testing.assert_frame_equal(read, table, check_dtype=False, check_exact=True)
+
+
+def test_a_write_leaves_other_files_and_those_of_living_writers(tmp_path: Path) -> None:
+    path = tmp_path / "state.txt"
+    bystanders = [tmp_path / name for name in (".state-notes.txt", ".state-abcdefgh.csv", ".other-abcdefgh.txt")]
+    for bystander in bystanders:
+        bystander.write_text("mine")
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "writing\n"
+        write_text(path, "mine first")
+        assert len(list(tmp_path.iterdir())) == len(bystanders) + 2
+        writer.send_signal(signal.SIGKILL)
+    assert all(bystander.read_text() == "mine" for bystander in bystanders)
+
+
+def _write_folder(folder: Path, content: bytes) -> None:
+    with replacing(folder) as building:
+        (building / "photo.jpg").write_bytes(content)
+
+
+def _write_array(path: Path, content: bytes) -> None:
+    with atomic(path) as temporary:
+        create_array(temporary, (len(content),))[:] = np.frombuffer(content, np.uint8)
+
+
+@pytest.mark.parametrize(
+    "write", [lambda path, content: write_text(path, content.decode()), _write_array, _write_folder]
+)
+def test_a_full_disk_is_one_sentence_and_the_old_file_stays(
+    tmp_path: Path, write: Callable[[Path, bytes], None]
+) -> None:
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        path = disk / "result"
+        write(path, b"x" * 1000)
+        before = {file: file.read_bytes() for file in disk.rglob("*") if file.is_file()}
+        with pytest.raises(HarveysegError, match=r"result: there is no room .* Free some disk space"):
+            write(path, b"y" * 2_000_000)
+        assert {file: file.read_bytes() for file in disk.rglob("*") if file.is_file()} == before
+
+
+def test_an_array_has_its_bytes_on_the_disk_before_it_is_filled(tmp_path: Path) -> None:
+    array = create_array(tmp_path / "a.npy", (3, 500_000))
+    assert (tmp_path / "a.npy").stat().st_blocks * 512 >= 1_500_000
+    array[1] = 7
+    array.flush()
+    assert np.load(tmp_path / "a.npy").sum(axis=1).tolist() == [0, 3_500_000, 0]
+
+
+def refuse(number: int) -> Callable[..., None]:
+    def call(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+def test_a_share_without_locks_and_modes_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", refuse(errno.ENOLCK))
+    monkeypatch.setattr(os, "chmod", refuse(errno.EPERM))
+    for content in ("old", "new"):
+        write_text(tmp_path / "a.txt", content)
+    assert (tmp_path / "a.txt").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.txt"]
+    with locked(tmp_path / "a.lock"):
+        write_text(tmp_path / "b.txt", "inside")
+    assert "cannot be locked here" in caplog.text
+    assert (tmp_path / "b.txt").read_text() == "inside"

@@ -1,18 +1,30 @@
 """Reading files with clear errors, and writing them so that a reader never sees half of one."""
 
+import errno
+import fcntl
 import hashlib
 import json
+import logging
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from harveyseg.errors import HarveysegError
+
+_log = logging.getLogger(__name__)
+
+_BLOCK = 2**20
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
 @contextmanager
@@ -20,7 +32,11 @@ def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path next to ``path``; move it there on success, delete it on any failure.
 
     A reader sees the old file or the whole new one, even if the process is killed. The temporary name has the suffix of
-    ``path``, because several writers choose the format by it.
+    ``path``, because several writers choose the format by it, and starts with a dot, which keeps it out of DVC's sight.
+    What killed writers of ``path`` left is deleted.
+
+    Raises:
+        HarveysegError: when the disk is full.
 
     Example:
         >>> import tempfile
@@ -30,18 +46,76 @@ def atomic(path: Path) -> Iterator[Path]:
         >>> target.read_text()
         'hello'
     """
+    with _explain_full_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _delete_leftovers(path)
+        handle, name = _open_temporary(path)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with suppress(PermissionError):  # shares and SD cards have no modes of their own
+                temporary.chmod(0o644)  # mkstemp gives 0600, which a colleague sharing the folder could not read
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.replace(path)
+        finally:
+            os.close(handle)
+            temporary.unlink(missing_ok=True)
+
+
+def create_array(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
+    """Create a ``.npy`` file of uint8 zeros, memory-mapped for writing, with all its bytes reserved on the disk.
+
+    Writing into a mapped file for which the disk has no room would end the process with SIGBUS.
+
+    Raises:
+        OSError: when the disk has no room for the array.
+    """
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    with path.open("r+b") as opened:
+        size = os.fstat(opened.fileno()).st_size
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(opened.fileno(), 0, size)
+        else:  # macOS
+            opened.seek(size - array.nbytes)
+            for start in range(0, array.nbytes, _BLOCK):
+                opened.write(bytes(min(_BLOCK, array.nbytes - start)))
+    return array
+
+
+@contextmanager
+def locked(path: Path, timeout: float = -1, waiting: str = "") -> Iterator[None]:
+    """Keep other processes out of the ``with`` block by a lock on a file, which stays.
+
+    Where the file system has no locks (some network shares), the block runs without one, after a warning.
+
+    Args:
+        path: the lock file.
+        timeout: seconds to wait for another process; for ever if negative.
+        waiting: logged once, when another process has the lock.
+
+    Raises:
+        filelock.Timeout: when another process has kept the lock for ``timeout`` seconds.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    lock = FileLock(path)
     try:
-        yield temporary
-        temporary.chmod(0o644)  # mkstemp gives 0600, which a colleague sharing the folder could not read
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if timeout == 0:
+                raise
+            if waiting:
+                _log.info("%s", waiting)
+            lock.acquire(timeout=timeout)
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, Timeout) or (isinstance(error, OSError) and error.errno not in _NO_LOCKS):
+            raise
+        _log.warning("%s: cannot be locked here (%s). Run one command at a time in this project.", path, error)
+    try:
+        yield
     finally:
-        temporary.unlink(missing_ok=True)
+        lock.release()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -54,7 +128,8 @@ def write_text(path: Path, text: str) -> None:
 def replacing(folder: Path) -> Iterator[Path]:
     """Yield a new folder that replaces ``folder`` on success and is deleted on failure."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+    prefix = f".{folder.name}-"
+    with _explain_full_disk(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as temporary:
         building = Path(temporary) / "new"
         building.mkdir()
         yield building
@@ -157,3 +232,47 @@ def digest(value: Mapping[str, Any]) -> str:
         True
     """
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def _open_temporary(path: Path) -> tuple[int, str]:
+    """Create a temporary file for ``path`` and lock it, which tells it from the leftovers of killed processes."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        with suppress(OSError):  # no locks here
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.path.exists(name):  # else another process took it for a leftover before it was locked
+            return handle, name
+        os.close(handle)
+
+
+def _delete_leftovers(path: Path) -> None:
+    """Delete the temporary files of ``path`` that no process has locked."""
+    temporary = re.compile(rf"\.{re.escape(path.stem)}-[a-z0-9_]{{8}}{re.escape(path.suffix)}")
+    for name in filter(temporary.fullmatch, os.listdir(path.parent)):
+        leftover = path.with_name(name)
+        with suppress(OSError), leftover.open("rb") as opened:  # locked, or gone
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            leftover.unlink()
+
+
+@contextmanager
+def _explain_full_disk(path: Path) -> Iterator[None]:
+    """Translate the ways in which libraries say that a disk is full."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, HarveysegError) or not _means_no_room(error):
+            raise
+        raise HarveysegError(
+            f"{path}: there is no room for it on its disk, or your quota there is used up. Free some disk space, then "
+            "run the same command again; it continues after what is complete."
+        ) from error
+
+
+def _means_no_room(error: BaseException | None) -> bool:
+    while error is not None:
+        # safetensors has an exception of its own, with Rust's text.
+        if getattr(error, "errno", None) in _NO_ROOM or any(f"(os error {code})" in str(error) for code in _NO_ROOM):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

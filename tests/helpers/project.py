@@ -90,6 +90,10 @@ class Project:
         """How many training runs MLflow's database holds."""
         query = f"""select count(*) from runs join tags on tags.run_uuid = runs.run_uuid
                     where tags.key = 'harveyseg.kind' and tags.value = 'train' and {condition}"""
+        return self.query(query)
+
+    def query(self, query: str) -> int:
+        """The one number that a query of MLflow's database gives."""
         with sqlite3.connect(self.folder / "mlflow.db") as database:
             return int(database.execute(query).fetchone()[0])
 

@@ -267,11 +267,6 @@ def checkpoint(folder: Path) -> None:
     Checkpoint(folder / ".checkpoints", "key").load(torch.device("cpu"))
 
 
-def twice(folder: Path) -> None:
-    with Checkpoint(folder / ".checkpoints", "key").owned(), Checkpoint(folder / ".checkpoints", "key").owned():
-        pass
-
-
 def submission(change_lines: Callable[[list[str]], object], name: str = "submission.csv") -> Action:
     """Score a submission for one photo after a change of its lines."""
 
@@ -538,7 +533,6 @@ PARTS = [
                 ),
             ),
             Case("the checkpoint of a killed training", "dvc repro train", checkpoint),
-            Case("the same training runs already", "dvc repro train", twice),
         ],
     ),
     Part(

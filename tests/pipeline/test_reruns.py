@@ -24,6 +24,17 @@ def test_a_second_time_nothing_runs(project: Project) -> None:
     assert project.run("git", "status", "--porcelain") == ""
 
 
+def test_what_kills_file_managers_and_notebooks_leave_reruns_nothing(project: Project) -> None:
+    data = project.folder / "data"
+    for folder in [data, *(path for path in data.rglob("*") if path.is_dir())]:
+        (folder / ".DS_Store").write_bytes(b"a view")
+        (folder / ".weights-0a1b2c3d.safetensors").write_bytes(b"half")
+        (folder / ".ipynb_checkpoints").mkdir()
+        (folder / ".ipynb_checkpoints" / "look-checkpoint.ipynb").write_text("{}")
+    assert "up to date" in project.run("dvc", "status")
+    assert project.stages("dvc", "repro") == set()
+
+
 def test_an_edit_of_one_network_trains_its_models_alone(project: Project) -> None:
     before = project.record("unet-0")
     edit(project, "models/networks/attention_unet.py")

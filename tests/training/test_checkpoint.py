@@ -14,6 +14,7 @@ import torch
 from harveyseg.errors import HarveysegError
 from harveyseg.record import RunRecord
 from harveyseg.training.checkpoint import Checkpoint
+from helpers.small_disk import small_disk
 
 CPU = torch.device("cpu")
 
@@ -135,8 +136,8 @@ def test_a_process_killed_while_it_saves_leaves_the_epoch_before(tmp_path: Path)
         saver.send_signal(signal.SIGKILL)
     checkpoint = Checkpoint(tmp_path, "key")
     assert checkpoint.load(CPU) == {"epoch": 0}
-    checkpoint.remove()
-    assert not list(tmp_path.iterdir())  # what the killed one left half-written goes, too
+    checkpoint.remove_unused()
+    assert not checkpoint.folder.exists()  # what the killed one left half-written goes, too
 
 
 def test_the_run_record_is_kept(tmp_path: Path) -> None:
@@ -158,26 +159,63 @@ def test_a_damaged_record_counts_as_none(tmp_path: Path, content: bytes) -> None
 
 
 def test_removing_what_is_not_there_is_no_error(tmp_path: Path) -> None:
-    Checkpoint(tmp_path, "key").remove()
+    Checkpoint(tmp_path, "key").remove_unused()
 
 
-def test_a_second_process_is_kept_from_the_same_training(tmp_path: Path) -> None:
+def test_a_second_process_waits_for_the_same_training_and_says_so_once(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / ".checkpoints", "key")
     script = (
-        "import sys; from pathlib import Path; from harveyseg.training.checkpoint import Checkpoint\n"
-        "with Checkpoint(Path(sys.argv[1]), sys.argv[2]).owned(): print('in')"
+        "import sys; from pathlib import Path; from harveyseg.logs import configure_logging; configure_logging()\n"
+        "from harveyseg.training.checkpoint import Checkpoint\n"
+        "checkpoint = Checkpoint(Path(sys.argv[1]), sys.argv[2])\n"
+        "with checkpoint.owned(): print(checkpoint.load_record())"
     )
 
-    def other(key: str) -> subprocess.CompletedProcess[str]:
+    def start(key: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", script, str(tmp_path / ".checkpoints"), key]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     with checkpoint.owned():
-        refused = other("key")
-        assert refused.returncode == 1
-        assert "another process runs this very training" in refused.stderr
-        assert other("another").stdout == "in\n"
-    assert other("key").stdout == "in\n"
+        assert start("another").communicate(timeout=120)[0] == "None\n"
+        second = start("key")
+        assert second.stderr is not None
+        assert second.stderr.readline().startswith("Another process runs this very training.")
+        checkpoint.finish({"uid": "1f", "ended_ms": 5})
+    printed, warnings = second.communicate(timeout=120)
+    assert printed == "{'ended_ms': 5, 'uid': '1f'}\n"  # the result of the first, not of the time before it
+    assert warnings == ""
+
+
+def test_a_finished_training_is_kept_until_it_is_evaluated_or_another_one_finishes(tmp_path: Path) -> None:
+    finished, killed, last = (Checkpoint(tmp_path / ".checkpoints", key) for key in ("a", "b", "c"))
+    finished.finish({"uid": "a", "ended_ms": 1})
+    killed.save_record({"uid": "b", "ended_ms": None})
+    finished.remove_unused("another uid")
+    killed.remove_unused("b")  # the uid of a training that still runs
+    assert finished.folder.exists()
+    assert killed.folder.exists()
+    last.finish({"uid": "c", "ended_ms": 2})
+    assert not finished.folder.exists()
+    assert killed.folder.exists()
+    last.remove_unused("c")
+    assert not last.folder.exists()
+
+
+def test_a_finished_training_that_another_process_takes_up_stays(tmp_path: Path) -> None:
+    taken, last = Checkpoint(tmp_path / ".checkpoints", "a"), Checkpoint(tmp_path / ".checkpoints", "b")
+    taken.finish({"uid": "a", "ended_ms": 1})
+    with taken.owned():
+        last.finish({"uid": "b", "ended_ms": 2})
+        assert taken.folder.exists()
+
+
+def test_a_full_disk_is_named_and_leaves_the_epoch_before(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        checkpoint = Checkpoint(disk / ".checkpoints", "key")
+        checkpoint.save({"epoch": 0}, CPU)
+        with pytest.raises(HarveysegError, match=r"state.pt: there is no room"):
+            checkpoint.save({"epoch": 1, "network": torch.zeros(10**6)}, CPU)
+        assert checkpoint.load(CPU) == {"epoch": 0}
 
 
 def test_a_training_on_the_cpu_leaves_cuda_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from harveyseg.config.settings import Section
 from harveyseg.data.manifest import read_manifest
 from harveyseg.data.resize import majority_classes, nearest_classes, resize_photo
 from harveyseg.errors import HarveysegError
-from harveyseg.files import atomic, read_json, read_table, write_json, write_table
+from harveyseg.files import atomic, create_array, read_json, read_table, write_json, write_table
 
 COUNTS: tuple[str, ...] = tuple(f"count_{class_id}" for class_id in range(N_CLASSES))
 """Columns of photos.csv: pixels of each class in the full-size mask."""
@@ -278,8 +278,7 @@ def _build_part(raw: Path, folder: Path, rows: pd.DataFrame, info: dict[str, Any
 
 
 def _create_array(files: ExitStack, path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    temporary = files.enter_context(atomic(path))
-    return np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+    return create_array(files.enter_context(atomic(path)), shape)
 
 
 def _fill_row(raw: Path, rows: pd.DataFrame, index: int, outputs: _Outputs, params: ResizeParams) -> dict[str, int]:

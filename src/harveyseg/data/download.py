@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from filelock import FileLock
 from requests.adapters import HTTPAdapter
 from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 from rich.console import Console
@@ -27,7 +26,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from urllib3.util import Retry
 
 from harveyseg.errors import HarveysegError
-from harveyseg.files import write_json
+from harveyseg.files import locked, write_json
 
 TRIES = 6
 """Consecutive requests without a new byte after which a download gives up."""
@@ -67,7 +66,7 @@ def fetch(url: str, path: Path, *, size: int | None = None, checksum: str | None
             size or checksum.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    with locked(path.with_name(f".{path.name}.lock")):
         if path.exists():
             difference = _difference(path, size, checksum)
             if not difference:

@@ -17,7 +17,7 @@ import pandas as pd
 from harveyseg.arrays import ClassMap, ClassMaps, Confusions, ProbabilityMap, ProbabilityMaps
 from harveyseg.classes import N_CLASSES, SCORE_SIZE
 from harveyseg.errors import HarveysegError
-from harveyseg.files import atomic, read_table, write_table
+from harveyseg.files import atomic, create_array, read_table, write_table
 from harveyseg.score import confusion
 
 SCORE_SHAPE = (SCORE_SIZE, SCORE_SIZE)
@@ -197,7 +197,7 @@ def write_probabilities(
         ValueError: when the batches hold more or fewer photos than ``ids``.
     """
     with atomic(path) as temporary:
-        stored = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(ids), N_CLASSES, *size))
+        stored = create_array(temporary, (len(ids), N_CLASSES, *size))
         written = 0
         for batch in batches:
             stored[written : written + len(batch)] = batch

@@ -11,14 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock
 from pydantic import BaseModel, Field, ValidationError
 
 from harveyseg.data.manifest import read_manifest
 from harveyseg.data.sources.kaggle_client import BrokenOffError, Competition, KaggleSubmission, require_client
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.evaluation.submission import read_submission
-from harveyseg.files import read_json, sha256, write_json
+from harveyseg.files import locked, read_json, sha256, write_json
 from harveyseg.record import RunRecord, read_run
 
 ENSEMBLE = "ensemble"
@@ -160,8 +159,7 @@ def submit(file: SubmissionFile, uploads: Path) -> Upload:
     """
     competition = Competition(file.competition)
     lock = uploads.parent / ".locks" / "uploads.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
+    with locked(lock):
         upload = refresh_scores(file, competition, uploads)
         if upload is None:
             upload = _send(file, competition, uploads)

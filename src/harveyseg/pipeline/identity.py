@@ -54,16 +54,17 @@ def stage_key(
     )
 
 
-def killed_record(checkpoint: Checkpoint) -> RunRecord | None:
-    """The record of this very training, if it was killed, under the name of the experiment that resumes it.
+def kept_record(checkpoint: Checkpoint) -> RunRecord | None:
+    """The record of this very training, if it was killed, or finished without DVC committing it; else None.
 
-    A record that cannot be read, such as one of another version, counts as none: the weights can still be resumed.
+    A killed training gets the name of the experiment that resumes it. A record that cannot be read, such as one of
+    another version, counts as none: the weights can still be resumed.
     """
     try:
         record = RunRecord.model_validate(checkpoint.load_record())
     except ValidationError:
         return None
-    return record.model_copy(update={"experiment": experiment_name()})
+    return record if record.ended_ms is not None else record.model_copy(update={"experiment": experiment_name()})
 
 
 def new_record(

@@ -267,6 +267,8 @@ def _tiles(probabilities_side: int, map_side: int, tile_side: int) -> list[_Tile
 
 
 def _write_image(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    encoded, content = cv2.imencode(path.suffix, pixels)
+    if not encoded:
+        raise HarveysegError(f"{path}: {pixels.shape[0]}x{pixels.shape[1]} pixels are more than this format holds.")
     with atomic(path) as temporary:
-        if not cv2.imwrite(str(temporary), pixels):
-            raise HarveysegError(f"{path}: {pixels.shape[0]}x{pixels.shape[1]} pixels are more than this format holds.")
+        temporary.write_bytes(content)  # OpenCV would not tell a full disk from a format that is too small

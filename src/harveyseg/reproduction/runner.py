@@ -17,16 +17,17 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from ruamel.yaml import YAML
 
 from harveyseg.errors import HarveysegError
+from harveyseg.files import locked
 from harveyseg.record import read_run
 from harveyseg.reproduction.studies import StudyRecipe, Trial, find_study, read_studies, study_tags, study_trials
 from harveyseg.reproduction.tables import ARGMAX_SCORE, SCORE
@@ -135,18 +136,16 @@ def _interrupted_by_signals() -> Iterator[None]:
 def _copies(root: Path, recipe: StudyRecipe) -> Iterator["_Copies"]:
     """The copies of the project for one study; a second study has to wait for the first one."""
     folder = root / _FOLDER
-    lock = FileLock(root / ".locks" / "study.lock", timeout=0)
-    (root / ".locks").mkdir(exist_ok=True)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise HarveysegError("Another study runs in this project. Wait until it ends, or stop it.") from None
-    try:
-        _remove(folder)  # of a study that was killed
-        yield _Copies(root, folder, recipe.params["data"]["path"])
-    finally:
-        _remove(folder)
-        lock.release()
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(root / ".locks" / "study.lock", timeout=0))
+        except Timeout:
+            raise HarveysegError("Another study runs in this project. Wait until it ends, or stop it.") from None
+        try:
+            _remove(folder)  # of a study that was killed
+            yield _Copies(root, folder, recipe.params["data"]["path"])
+        finally:
+            _remove(folder)
 
 
 def _remove(folder: Path) -> None:

@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from filelock import FileLock
-
 from harveyseg.config.settings import Section
 from harveyseg.errors import HarveysegError
+from harveyseg.files import locked
 from harveyseg.project import project_root
 from harveyseg.tracking.database import ARTIFACTS, database_path, prepare_database
 from harveyseg.tracking.faults import SQLITE, TrackingError, explain, public_address
@@ -244,8 +243,7 @@ class Tracker:
 @contextmanager
 def _locked(root: Path) -> Iterator[None]:
     lock = root / ".locks" / "tracking.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock, timeout=_LOCK_SECONDS):
+    with locked(lock, timeout=_LOCK_SECONDS):
         yield
 
 

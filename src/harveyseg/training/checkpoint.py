@@ -4,16 +4,16 @@ import json
 import random
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from harveyseg.errors import HarveysegError
-from harveyseg.files import atomic, write_json
+from harveyseg.files import atomic, locked, write_json
 
 
 class Checkpoint:
@@ -31,27 +31,14 @@ class Checkpoint:
         self.folder = root / stage_key
         self._state = self.folder / "state.pt"
         self._record = self.folder / "run.json"
+        # Elsewhere: removing the folder must not remove the lock.
+        self._lock = root.parent / ".locks" / f"training-{stage_key}.lock"
 
     @contextmanager
     def owned(self) -> Iterator[None]:
-        """Prevent a second process from running the same training, e.g. a queued experiment during ``dvc repro``.
-
-        Raises:
-            HarveysegError: when another process holds it.
-        """
-        locks = self.folder.parent.parent / ".locks"  # removing the folder must not remove the lock
-        locks.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(locks / f"training-{self.folder.name}.lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise HarveysegError(
-                f"{self.folder}: another process runs this very training. Wait for it; its result is then reused."
-            ) from None
-        try:
+        """Wait until no other process runs this training, then keep others from it; says so once if it has to wait."""
+        with locked(self._lock, waiting="Another process runs this very training. Waiting for it, to take its result."):
             yield
-        finally:
-            lock.release()
 
     def save_record(self, record: dict[str, Any]) -> None:
         """Keep the run's record before the first epoch, so that a killed training resumes under the same identity."""
@@ -79,8 +66,9 @@ class Checkpoint:
             "numpy": [value.tolist() if isinstance(value, np.ndarray) else value for value in np.random.get_state()],
             "python": random.getstate(),
         }
-        with atomic(self._state) as temporary:
-            torch.save({"training": state, "generators": generators}, temporary)
+        # An opened file: given a path, torch hides a full disk behind an error of its own.
+        with atomic(self._state) as temporary, temporary.open("wb") as opened:
+            torch.save({"training": state, "generators": generators}, opened)
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
         """Read the state back and set the random generators of the CPU and of ``device``; None when there is none.
@@ -107,6 +95,26 @@ class Checkpoint:
         random.setstate((version, tuple(internal), gauss))
         return training
 
-    def remove(self) -> None:
-        """Delete the folder, once the training's outs are written."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def finish(self, record: dict[str, Any]) -> None:
+        """Keep the finished training until it is evaluated, since DVC may fail to commit it, and drop earlier ones.
+
+        Args:
+            record: the run's record, whose ``ended_ms`` says that it is finished.
+        """
+        self.save_record(record)
+        for folder in self.folder.parent.iterdir():
+            earlier = Checkpoint(self.folder.parent, folder.name)
+            if folder != self.folder and (earlier.load_record() or {}).get("ended_ms") is not None:
+                earlier.remove_unused()
+
+    def remove_unused(self, uid: str | None = None) -> None:
+        """Delete the folder, unless another process uses it.
+
+        Args:
+            uid: delete it only if it is this run's, and the run is finished.
+        """
+        record = self.load_record() or {}
+        if uid is not None and (record.get("uid") != uid or record.get("ended_ms") is None):
+            return
+        with suppress(Timeout), locked(self._lock, timeout=0):
+            shutil.rmtree(self.folder, ignore_errors=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from filelock import FileLock
 from pydantic import Field, field_validator
 
 from harveyseg.config.settings import Section
@@ -22,7 +21,7 @@ from harveyseg.data.sources.figshare import FigshareParams, provide_figshare
 from harveyseg.data.sources.kaggle import KaggleParams, provide_kaggle
 from harveyseg.data.sources.source_data import SourceData
 from harveyseg.errors import HarveysegError
-from harveyseg.files import replacing, sha256, write_json
+from harveyseg.files import locked, replacing, sha256, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -165,10 +164,8 @@ def _explain_os_errors(raw: Path) -> Iterator[None]:
 @contextmanager
 def _exclusive(root: Path, raw: Path) -> Iterator[None]:
     """Wait until no other process downloads, and delete what killed ones have left."""
-    locks = root / ".locks"
-    locks.mkdir(parents=True, exist_ok=True)
     raw.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / "download.lock"):
+    with locked(root / ".locks" / "download.lock"):
         for pattern in (f".{raw.name}-*", ".source-*"):
             for leftover in raw.parent.glob(pattern):
                 shutil.rmtree(leftover, ignore_errors=True)

@@ -14,14 +14,13 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import fsspec
-from filelock import FileLock
 from rich.console import Console
 from rich.progress import track
 
 from harveyseg.data.download import without_secrets
 from harveyseg.data.manifest import FOLDERS
 from harveyseg.errors import HarveysegError
-from harveyseg.files import atomic
+from harveyseg.files import atomic, locked
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 """The extra of this project that installs the package for a protocol."""
@@ -49,7 +48,7 @@ def mirror_folder(url: str, downloads: Path, folder: Path) -> None:
     """
     store = downloads / "cloud" / hashlib.sha256(url.encode()).hexdigest()[:16]
     store.mkdir(parents=True, exist_ok=True)
-    with FileLock(store.with_suffix(".lock")):
+    with locked(store.with_suffix(".lock")):
         try:
             filesystem, base = _connect(url)
             files = _list_files(filesystem, base, url)

@@ -1,0 +1,83 @@
+"""What DVC, the disk or a second process interrupt is neither lost nor computed twice."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from helpers.project import TINY, Project, stages_run, start_project
+from helpers.small_disk import small_disk
+
+pytestmark = pytest.mark.slow
+
+DEMO: dict[str, object] = {"data": {"demo": {"train": 8, "test": 2, "seed": 0, "width": 96}}}
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Project:
+    """A project that is ready to train."""
+    project = start_project(tmp_path / "harveyseg", TINY | DEMO)
+    project.run("dvc", "repro", "split")
+    return project
+
+
+def test_a_training_that_dvc_cannot_commit_is_restored_and_not_repeated(started: Project) -> None:
+    cache = started.folder / ".dvc" / "cache"
+    shutil.move(cache, cache.with_name("kept"))
+    with small_disk(cache, "64m"):
+        shutil.copytree(cache.with_name("kept"), cache, dirs_exist_ok=True)
+        (cache / "ballast").write_bytes(bytes(shutil.disk_usage(cache).free - 40_960))  # too little for the weights
+        printed = started.run("dvc", "repro", "train", ok=False)
+    assert "epoch   1/1" in printed
+    assert "No space left on device" in printed
+    record = started.record("unet-0")
+    cache.rmdir()
+    shutil.move(cache.with_name("kept"), cache)
+    printed = started.run("dvc", "repro", "evaluate")
+    assert stages_run(printed) == {"train@unet-0", "evaluate@unet-0"}
+    assert "epoch   1/1" not in printed
+    assert started.record("unet-0") == record
+    assert started.runs("status = 'FINISHED'") == started.runs() == 1
+    assert not list((started.folder / ".checkpoints").iterdir())
+
+
+def test_two_experiments_that_need_one_training_share_it(started: Project) -> None:
+    started.commit("split")
+    commands = [
+        ["dvc", "exp", "run", "--temp", "--name", name, "-S", "train.epochs=20", "-S", f"inference.tta={tta}"]
+        for name, tta in (("plain", "none"), ("flips", "flips"))
+    ]
+    experiments = [
+        subprocess.Popen(
+            command,
+            cwd=started.folder,
+            env=started.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for command in commands
+    ]
+    printed = [experiment.communicate(timeout=600)[0] for experiment in experiments]
+    assert [experiment.returncode for experiment in experiments] == [0, 0], "\n".join(printed)
+    assert sorted(text.count("Another process runs this very training") for text in printed) == [0, 1]
+    assert sorted("epoch  20/20" in text for text in printed) == [False, True]
+    with_uids = """select count(distinct value) from tags join runs on runs.run_uuid = tags.run_uuid
+                   where key = 'harveyseg.uid' and runs.name like 'unet%'"""
+    assert started.query(with_uids) == 1
+
+
+@pytest.mark.parametrize(("folder", "stage"), [("cache", "resize-cache"), ("predictions", "evaluate")])
+def test_a_full_disk_is_one_sentence_and_the_stage_can_be_repeated(started: Project, folder: str, stage: str) -> None:
+    place = started.folder / "data" / folder
+    if stage == "evaluate":
+        started.run("dvc", "repro", "train")
+    shutil.rmtree(place, ignore_errors=True)
+    with small_disk(place, "200k"):
+        printed = started.run("dvc", "repro", "-f", "-s", stage, ok=False)
+        assert "error: data/" in printed
+        assert "there is no room for it on its disk" in printed
+        assert "Traceback" not in printed
+    place.rmdir()
+    assert stage in started.run("dvc", "repro", stage)

@@ -44,6 +44,14 @@ def test_the_committed_file_is_the_demo_preset_byte_for_byte(params: Path) -> No
     assert applied(params, "demo") == COMMITTED
 
 
+@pytest.mark.parametrize("name", ["demo", "report", "report-small", "best", "best-imagenet"])
+def test_no_preset_chooses_an_epoch_on_the_photos_that_it_is_scored_on(params: Path, name: str) -> None:
+    recipe = YAML(typ="safe").load(applied(params, name))
+    for train in (recipe["train"], *(model.get("train", {}) for model in recipe["models"].values())):
+        validation = recipe["train"]["validation"] | train.get("validation", {})
+        assert (validation["keep"], validation["early_stopping"]) == ("last", None)
+
+
 def test_report_keeps_data_tracking_and_comments(params: Path) -> None:
     params.write_text(
         COMMITTED.replace("source: demo", "source: directory").replace("required: false", "required: true")

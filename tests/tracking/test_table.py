@@ -267,6 +267,18 @@ def test_bad_files_that_were_left_out_are_noted_once(tracker: Tracker, project: 
     assert notes == "- unet all, attention_unet all: 3 bad files were left out of the data (data.on_bad: skip)\n"
 
 
+@pytest.mark.parametrize(("keep", "chosen"), [("best", True), ("last", False)])
+def test_a_row_says_that_its_epoch_was_chosen_on_the_photos_it_is_scored_on(
+    tracker: Tracker, project: Path, keep: str, chosen: bool
+) -> None:
+    record = make_record(parameters={"train.validation.keep": keep})
+    mirror(tracker, RunState(record, metrics={"val/argmax_score": 0.5, "pooled/val/argmax_score": 0.5}))
+    frame = comparison_table(tracker, [RunOutputs(record, project)])
+    notes = dict(zip(frame["fold"], frame["note"], strict=True))
+    assert ("the epoch was chosen on the held-out photos" in notes["all"]) == chosen
+    assert notes["0"] == ""
+
+
 def test_removed_model_leaves_the_table_though_its_folder_stays(tracker: Tracker, project: Path) -> None:
     outputs = write_workspace(project)
     log(tracker, outputs)

@@ -27,6 +27,7 @@ _ALL_FOLDS = "all"
 _MEAN = "mean"
 _SPREAD = "spread"
 _NOT_POOLED = "no score over the photos of all folds: postprocess has not run, or `harveyseg sync` is due"
+_EPOCH_CHOSEN = "the epoch was chosen on the held-out photos (keep: best), so the val scores are optimistic"
 
 Cell = str | float | None
 
@@ -277,6 +278,8 @@ def _all_folds(folds: Sequence[dict[str, Cell]], runs: Sequence[TrackedRun | Non
             row[column.name] = values[0] if all(value == values[0] for value in values) else None
     row["gain_over_empty"] = _gain_over_empty(pooled)
     notes = [*_skipped_notes(runs), *([] if pooled else [_NOT_POOLED])]
+    if any(run is not None and run.parameters.get("train.validation.keep") == "best" for run in runs):
+        notes.append(_EPOCH_CHOSEN)
     return row | {"note": "; ".join(notes)}
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
+from ruamel.yaml import YAML
 
 from harveyseg.errors import HarveysegError
 from harveyseg.files import read_json, write_json
@@ -277,6 +278,18 @@ def test_a_row_says_that_its_epoch_was_chosen_on_the_photos_it_is_scored_on(
     notes = dict(zip(frame["fold"], frame["note"], strict=True))
     assert ("the epoch was chosen on the held-out photos" in notes["all"]) == chosen
     assert notes["0"] == ""
+
+
+def test_dvc_tracks_no_file_that_differs_between_databases(tracker: Tracker, project: Path, tmp_path: Path) -> None:
+    outputs = write_workspace(project)
+    second = open_tracker(TrackingParams(), tmp_path / "clone")
+    for store, folder in ((tracker, "first"), (second, "second")):
+        log(store, outputs)
+        make_table(store, outputs, tmp_path / folder)
+    outs = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]["compare"]["outs"]
+    for path in (tmp_path / "first").iterdir():
+        differs = path.read_bytes() != (tmp_path / "second" / path.name).read_bytes()
+        assert (f"data/reports/{path.name}" in outs) != differs
 
 
 def test_removed_model_leaves_the_table_though_its_folder_stays(tracker: Tracker, project: Path) -> None:

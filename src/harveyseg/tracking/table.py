@@ -1,7 +1,8 @@
 """The comparison table, made from MLflow alone, and its verification against the stages' own files.
 
 Scores and parameters go to ``comparison.csv`` and ``comparison.md``, the same bytes in every clone; run ids and costs,
-which differ between machines, go to ``costs.csv``.
+which differ between machines, go to ``costs.csv``, which is no output of DVC: a table from another database would
+otherwise block ``dvc checkout``.
 """
 
 import math

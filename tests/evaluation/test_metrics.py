@@ -47,10 +47,15 @@ def test_metrics_record_names_its_run() -> None:
 def test_presence_errors_by_hand() -> None:
     # One of two photos has a false-positive class 6; class 5 is missed once, class 1 never.
     without_grass = np.where(TRUTH == 5, 0, TRUTH).astype(np.uint8)
-    assert presence_errors(COUNTS) == {"false_positive_classes": 0.5, "missed_classes": 0.0}
+    assert presence_errors(COUNTS) == {
+        "false_positive_classes": 0.5,
+        "missed_classes": 0.0,
+        "predicted_classes": 1.5,
+    }
     assert presence_errors(np.stack([confusion(TRUTH, without_grass)])) == {
         "false_positive_classes": 0.0,
         "missed_classes": 1.0,
+        "predicted_classes": 1.0,
     }
 
 

@@ -173,6 +173,17 @@ def test_a_dry_run_says_everything_and_touches_nothing(
     assert sorted(project.rglob("*")) == before
 
 
+def test_an_empty_submission_is_said_before_it_is_sent(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warning = "no class is submitted for any photo"
+    assert warning not in upload(monkeypatch, capsys, "--dry-run")[1]
+    empty = list(np.zeros((2, 1024, 1024), np.uint8))
+    write_submission(project / "data" / "submission" / "submission.csv", ["10", "11"], empty, SubmitParams())
+    describe(project)
+    assert warning in upload(monkeypatch, capsys, "--dry-run")[1]
+
+
 @pytest.mark.usefixtures("untracked")
 class TestUpload:
     """What happens after the first one, and what can go wrong."""

@@ -280,6 +280,21 @@ def test_a_row_says_that_its_epoch_was_chosen_on_the_photos_it_is_scored_on(
     assert notes["0"] == ""
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "noted"),
+    [("predicted", 0.0, True), ("submitted", 0.0, True), ("predicted", 0.04, False), ("submitted", 0.04, False)],
+)
+def test_a_row_says_that_nothing_is_predicted(
+    tracker: Tracker, project: Path, name: str, value: float, noted: bool
+) -> None:
+    metrics = {"val/argmax_score": 0.6, "pooled/val/argmax_score": 0.6}
+    metrics |= {f"val/{name}_classes": value, f"pooled/val/{name}_classes": value}
+    record = make_record()
+    mirror(tracker, RunState(record, metrics=metrics))
+    notes = comparison_table(tracker, [RunOutputs(record, project)])["note"].tolist()[:2]
+    assert ["(held-out photos), which scores as `all_empty`" in note for note in notes] == [noted, noted]
+
+
 def test_dvc_tracks_no_file_that_differs_between_databases(tracker: Tracker, project: Path, tmp_path: Path) -> None:
     outputs = write_workspace(project)
     second = open_tracker(TrackingParams(), tmp_path / "clone")

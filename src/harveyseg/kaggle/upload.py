@@ -79,6 +79,8 @@ class SubmissionFile:
     """The runs that get the score: the ensemble's, or that of each fold of a model."""
     earlier: Upload | None
     """Its submission, if ``uploads.json`` has one."""
+    empty: bool
+    """Whether no mask holds a pixel."""
 
     @property
     def mark(self) -> str:
@@ -93,6 +95,8 @@ class SubmissionFile:
             f"description:  {self.description}",
             "score to:     " + ", ".join(f"{record.name} (MLflow run {record.run_id})" for record in self.records),
         ]
+        if self.empty:
+            lines.append("warning:      no class is submitted for any photo: this scores as an empty submission does")
         if self.earlier is None:
             lines.append("then:         submit it unless Kaggle has it, wait for its score, and log that")
         else:
@@ -140,6 +144,7 @@ def prepare(
         description=f"{text} [{digest[:12]}]",
         records=_read_records(data, model, about),
         earlier=_find_upload(uploads, competition, digest),
+        empty=not any(any(rows) for rows in masks.values()),
     )
 
 

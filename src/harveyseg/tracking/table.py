@@ -243,6 +243,7 @@ def _row(source: _Source, fold: str) -> dict[str, Cell]:
     notes = [] if run.status == "FINISHED" else [f"the run is {run.status}"]
     missing = "no score: evaluate has not run, or `harveyseg sync` is due"
     notes += [missing] if cells["val_argmax_score"] is None else []
+    notes += _empty_notes(run.metrics)
     notes += [f"{name} is NaN" for name, value in cells.items() if isinstance(value, float) and math.isnan(value)]
     return identity | cells | {"run_id": run.run_id, "note": "; ".join(notes)}
 
@@ -278,7 +279,7 @@ def _all_folds(folds: Sequence[dict[str, Cell]], runs: Sequence[TrackedRun | Non
             values = [fold.get(column.name) for fold in folds]
             row[column.name] = values[0] if all(value == values[0] for value in values) else None
     row["gain_over_empty"] = _gain_over_empty(pooled)
-    notes = [*_skipped_notes(runs), *([] if pooled else [_NOT_POOLED])]
+    notes = [*_skipped_notes(runs), *_empty_notes(pooled), *([] if pooled else [_NOT_POOLED])]
     if any(run is not None and run.parameters.get("train.validation.keep") == "best" for run in runs):
         notes.append(_EPOCH_CHOSEN)
     return row | {"note": "; ".join(notes)}
@@ -298,6 +299,21 @@ def _gain_over_empty(metrics: Mapping[str, float]) -> float | None:
     if {"val/score", "val/all_empty_score"} <= metrics.keys():
         return metrics["val/score"] - metrics["val/all_empty_score"]
     return None
+
+
+def _empty_notes(metrics: Mapping[str, float]) -> list[str]:
+    """A note where no photo gets a single scored class: such a score is that of the all-empty baseline."""
+    texts = {
+        "predicted_classes": "the argmax maps predict no scored class in any photo",
+        "submitted_classes": "no scored class is submitted for any photo",
+    }
+    parts = {"val": "held-out", "test": "test"}
+    return [
+        f"{text} ({photos} photos), which scores as `{EMPTY}`"
+        for name, text in texts.items()
+        for part, photos in parts.items()
+        if metrics.get(f"{part}/{name}") == 0
+    ]
 
 
 def _skipped_notes(runs: Sequence[TrackedRun | None]) -> list[str]:

@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from pydantic import Field
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -229,6 +228,9 @@ def _presence(photos: pd.DataFrame) -> BoolArray:
 
 def _stratified_folds(group_of: Rows, presence: BoolArray, folds: int, random: np.random.Generator) -> IntArray:
     """The fold of each group."""
+    # Imported here: it needs scikit-learn, whose import takes a second, and every stage reads the split.
+    from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+
     sizes = np.bincount(group_of)
     labels = np.zeros((len(sizes), presence.shape[1]), bool)
     np.logical_or.at(labels, group_of, presence)

@@ -2,13 +2,12 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -26,6 +25,9 @@ from harveyseg.training.optimiser import make_moving_average, make_optimiser, pa
 from harveyseg.training.params import TrainParams
 from harveyseg.training.schedule import make_schedule
 from harveyseg.training.self_training import SelfTrainingParams, pseudo_label_loss
+
+if TYPE_CHECKING:
+    from timm.utils.model_ema import ModelEmaV3
 
 _log = logging.getLogger(__name__)
 

@@ -1,14 +1,16 @@
 """The optimiser, learning rates by depth, and the moving average of the weights."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field
-from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
 from harveyseg.config.settings import Section
+
+if TYPE_CHECKING:
+    from timm.utils.model_ema import ModelEmaV3
 
 OptimiserName = Literal["adam", "adamw"]
 
@@ -57,7 +59,7 @@ def make_optimiser(name: OptimiserName, groups: list[dict[str, object]], weight_
     return optimiser(groups, weight_decay=weight_decay, fused=True)
 
 
-def make_moving_average(network: nn.Module, decay: float) -> ModelEmaV3:
+def make_moving_average(network: nn.Module, decay: float) -> "ModelEmaV3":
     """Exponential moving average of the weights over the steps (Polyak and Juditsky 1992).
 
     Floating-point buffers (the statistics of batch norm) are averaged too; counters are copied. Early in training
@@ -67,4 +69,7 @@ def make_moving_average(network: nn.Module, decay: float) -> ModelEmaV3:
     Returns:
         The average, whose ``module`` is a copy of the network with the averaged weights, in evaluation mode.
     """
+    # Imported here: timm takes two seconds to import, and most training runs have no moving average.
+    from timm.utils.model_ema import ModelEmaV3
+
     return ModelEmaV3(network, decay=decay, use_warmup=True, warmup_gamma=9.0, warmup_power=1.0)

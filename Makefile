@@ -27,7 +27,7 @@ demo: $(VENV)  ## fresh clone -> finished pipeline on the embedded data
 	@echo "every run:   $(BIN)/harveyseg ui"
 
 test: $(VENV)  ## all tests and the examples in docstrings, a module on each core, at most four at a time
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)  ## style, types, and which room may import which
 	$(BIN)/ruff format --check .

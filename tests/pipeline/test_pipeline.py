@@ -105,7 +105,7 @@ def test_another_evaluation_leaves_the_workspaces_table_as_it_is(project: Projec
     reports = project.folder / "data" / "reports"
     written = {path.name: path.read_bytes() for path in reports.glob("comparison.*")}
     runs = project.runs()
-    project.run("dvc", "exp", "run", "--temp", "-S", "inference.tta=flips")
+    project.run("dvc", "exp", "run", "--temp", "-S", "inference.tta=flips", "compare")
     assert project.runs() == runs + 2  # one for each model, which are not trained again
     project.run("harveyseg", "table")
     assert {path.name: path.read_bytes() for path in reports.glob("comparison.*")} == written
@@ -136,7 +136,8 @@ def test_a_forced_retrain_leaves_every_run_with_scores(project: Project) -> None
     after, again = project.record("attention_unet-0"), load_file(path)
     assert all((weights[name] == again[name]).all() for name in weights)  # same seed, same weights
     assert after.run_id != before.run_id
-    assert "evaluate@attention_unet-0" in project.stages("dvc", "repro")
+    evaluation = "evaluate@attention_unet-0"
+    assert project.stages("dvc", "repro", evaluation) == {evaluation}
     assert project.runs() == 3
     scored = "exists (select 1 from latest_metrics m where m.run_uuid = runs.run_uuid and m.key = 'val/argmax_score')"
     assert project.runs(scored) == 3

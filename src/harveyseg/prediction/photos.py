@@ -271,4 +271,4 @@ def _write_image(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
     if not encoded:
         raise HarveysegError(f"{path}: {pixels.shape[0]}x{pixels.shape[1]} pixels are more than this format holds.")
     with atomic(path) as temporary:
-        temporary.write_bytes(content)  # OpenCV would not tell a full disk from a format that is too small
+        temporary.write_bytes(content.tobytes())  # OpenCV would not tell a full disk from a format that is too small

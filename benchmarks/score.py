@@ -23,6 +23,7 @@ import argparse
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -155,13 +156,12 @@ def main() -> None:
     if unknown := [name for name in names if name not in RECIPES]:
         parser.error(f"unknown recipes: {', '.join(unknown)}")
     file, _, column = arguments.groups.partition(":")
-    groups = arguments.groups if file in ("ids", "none") else f"{Path(file).resolve()}:{column}".rstrip(":")
+    named_groups = file in ("ids", "overlap", "none")
     common = [
         "data.source=directory",
         f"data.path={arguments.photos.resolve()}",
         f"split.folds={arguments.folds}",
         "split.method=stratified",
-        f"split.groups={groups}",
         f"folds={list(range(arguments.folds))}",
     ]
     training_photos = len(list((arguments.photos / "train_masks").rglob("*.png")))
@@ -171,6 +171,14 @@ def main() -> None:
         folder = arguments.keep or Path(temporary) / "clone"
         if not folder.exists():
             subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
+        # DVC watches one folder: the file of groups and the weights are copied into it.
+        inputs = folder.with_name(f"{folder.name}-inputs").resolve()
+        inputs.mkdir(exist_ok=True)
+        for path in (None if named_groups else Path(file), arguments.weights):
+            if path is not None:
+                shutil.copy(path, inputs)
+        groups = file if named_groups else f"{inputs / Path(file).name}:{column}".rstrip(":")
+        common += [f"data.inputs={inputs}", f"split.groups={groups}"]
         lines = []
         for name in names:
             recipe = RECIPES[name]
@@ -181,7 +189,7 @@ def main() -> None:
                 # The patience is the report's share of all epochs.
                 changes += [f"train.epochs={epochs}", f"train.schedule.plateau_patience={round(3 / 25 * epochs)}"]
             if name.startswith("first-place"):
-                weights = "null" if arguments.weights is None else str(arguments.weights.resolve())
+                weights = "null" if arguments.weights is None else str(inputs / arguments.weights.name)
                 changes.append(f"train.encoder_weights={weights}")
             runs = [
                 _run(folder, recipe, [*changes, f"train.seed={seed}"], arguments.jobs)

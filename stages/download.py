@@ -13,7 +13,8 @@ def main(params: ParamsFile = Path("params.yaml"), raw: RawDir = Path("data/raw"
     """Put the verified data into RAW: flat folders, manifest.csv and source.json."""
     settings = section(params, "data", DataParams)
     download_source(settings, project_root(), raw)
-    link_for_experiments(settings.path, project_root())
+    for path in (settings.path, settings.inputs):
+        link_for_experiments(path, project_root())
 
 
 if __name__ == "__main__":

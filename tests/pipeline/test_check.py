@@ -310,8 +310,8 @@ def test_other_content_of_a_local_weights_file_is_another_training(
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))  # a relative path is below the project's root
     torch.manual_seed(0)
     state = smp.encoders.get_encoder("mobilenet_v2", weights=None).state_dict()
-    path = write_params(tmp_path, MODELS, train={"encoder_weights": "own/weights.pt"})
     (tmp_path / "own").mkdir()
+    path = write_params(tmp_path, MODELS, train={"encoder_weights": "own/weights.pt"}, data={"inputs": "own"})
     written = []
     for value in (0.0, 0.0, 1.0):
         state["features.0.0.weight"][:] = value
@@ -321,6 +321,24 @@ def test_other_content_of_a_local_weights_file_is_another_training(
     assert written[0]["mobilenet_v2"] != written[2]["mobilenet_v2"]
     assert written[0]["unet"] == written[2]["unet"]
     assert json.loads(written[0]["mobilenet_v2"])["train"]["encoder_weights"] == "own/weights.pt"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "watched"),
+    [("own", True), ("own/groups.csv", True), ("OUT/own", True), ("own/other.csv", False), ("data/README.md", False)],
+)
+def test_a_file_of_groups_must_be_watched_by_dvc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inputs: str, watched: bool
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    data = {"inputs": inputs.replace("OUT", str(tmp_path))}
+    path = write_params(tmp_path, split={"groups": "own/groups.csv:strict"}, data=data)
+    if watched:
+        check_params(path)
+        return
+    (problem,) = problems(path)
+    assert problem.startswith("split.groups = own/groups.csv:strict: DVC does not watch this file")
+    assert "Set data.inputs to own/groups.csv" in problem
 
 
 def test_merge() -> None:

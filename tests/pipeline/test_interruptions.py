@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from helpers.project import TINY, Project, stages_run, start_project
@@ -66,6 +67,24 @@ def test_two_experiments_that_need_one_training_share_it(started: Project) -> No
     with_uids = """select count(distinct value) from tags join runs on runs.run_uuid = tags.run_uuid
                    where key = 'harveyseg.uid' and runs.name like 'unet%'"""
     assert started.query(with_uids) == 1
+
+
+def test_folds_are_those_of_the_file_of_groups_as_it_is(started: Project) -> None:
+    """Back and forth between two versions of the file and two seeds; nothing is forced."""
+    ids = list(pd.read_csv(started.folder / "data" / "splits" / "folds.csv", dtype=str)["id"])
+    versions = [
+        {photo: f"{name}{row // 2 if name == 'a' else row % 4}" for row, photo in enumerate(ids)} for name in "ab"
+    ]
+    options = ["-S", "split.groups=groups.csv", "-S", "data.inputs=groups.csv"]
+    for version, seed in [(0, 0), (0, 1), (1, 0), (0, 0), (1, 1), (1, 0), (0, 1)]:
+        rows = [f"{photo},{group}" for photo, group in versions[version].items()]
+        (started.folder / "groups.csv").write_text("\n".join(["id,group", *rows, ""]))
+        started.run("dvc", "exp", "run", *options, "-S", f"split.seed={seed}", "split")
+        folds = pd.read_csv(started.folder / "data" / "splits" / "folds.csv", dtype=str)
+        assert dict(zip(folds["id"], folds["group"], strict=True)) == versions[version]
+        assert (folds.groupby("group")["fold"].nunique() == 1).all()
+    assert started.stages("dvc", "repro", "split") == set()
+    assert "up to date" in started.run("dvc", "status", "split")
 
 
 @pytest.mark.parametrize(("folder", "stage"), [("cache", "resize-cache"), ("predictions", "evaluate")])

@@ -39,7 +39,7 @@ def test_a_stage_depends_on_its_own_digests(stage: str) -> None:
 
 
 def test_no_stage_but_code_names_a_source_file() -> None:
-    assert set(STAGES["code"]["deps"]) == {"src", "stages"}
+    assert set(STAGES["code"]["deps"]) == {"${data.inputs}", "src", "stages"}
     for stage in STAGES.keys() - {"code"}:
         deps = STAGES[stage]["deps"]
         assert not [dep for dep in deps if dep.startswith(("src", "stages")) or dep.endswith(".py")], stage

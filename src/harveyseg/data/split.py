@@ -102,6 +102,11 @@ def group_labels(
     return _groups_from_file(ids, params.groups, root)
 
 
+def groups_file(params: SplitParams) -> str | None:
+    """The CSV file that ``groups`` names, if it names one."""
+    return None if params.groups in ("ids", "overlap", "none") else _file_and_column(params.groups)[0]
+
+
 def fold_imbalance(fold: IntArray, presence: BoolArray, folds: int) -> float:
     """Measure how unequal the folds are; 0 is perfect.
 
@@ -277,11 +282,16 @@ def _groups_by_overlap(ids: list[str], overlaps: Collection[tuple[str, str]]) ->
     return [str(labels[index_of[photo_id]]) for photo_id in ids]
 
 
+def _file_and_column(setting: str) -> tuple[str, str]:
+    """``path.csv`` and ``path.csv:column`` as (path.csv, column or "")."""
+    if setting.endswith(".csv"):
+        return setting, ""
+    name, _, column = setting.rpartition(":")
+    return name, column
+
+
 def _groups_from_file(ids: list[str], setting: str, root: Path) -> list[str]:
-    name = setting
-    column = ""
-    if not setting.endswith(".csv"):
-        name, _, column = setting.rpartition(":")
+    name, column = _file_and_column(setting)
     if not name.endswith(".csv"):
         raise HarveysegError(
             f"split.groups = {setting}: allowed are ids, overlap, none, path.csv and path.csv:column. "

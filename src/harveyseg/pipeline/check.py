@@ -12,11 +12,12 @@ from typing import Any, ParamSpec, TypeVar
 
 from harveyseg.config.settings import load, parse
 from harveyseg.data.cache import ResizeParams
-from harveyseg.data.split import SplitParams
+from harveyseg.data.split import SplitParams, groups_file
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import read_json, sha256, write_json
 from harveyseg.models import locate_encoder_weights, takes_encoder_weights, validate
 from harveyseg.pipeline.code import code_digests, stage_files
+from harveyseg.project import project_root
 from harveyseg.record import MODEL_NAME
 from harveyseg.training.params import TrainParams, moved_keys
 
@@ -94,6 +95,8 @@ def check_params(params: Path, scripts: Path = Path("stages")) -> list[ModelConf
     resize = _gather(problems, parse, ResizeParams, values["resize-cache"], "resize-cache")
     split = _gather(problems, parse, SplitParams, values["split"], "split")
     problems += _fold_problems(values.get("folds"), split.folds if split else None)
+    if split is not None and (file := groups_file(split)):
+        problems += _watch_problems(values, file, f"split.groups = {split.groups}")
     train = _gather(problems, parse, TrainParams, values["train"], "train")
     if train is not None and resize is not None:
         problems += _sample_problems(train, resize.shape, "train")
@@ -109,6 +112,10 @@ def check_params(params: Path, scripts: Path = Path("stages")) -> list[ModelConf
         ]
         if config is not None:
             configs.append(config)
+            if config.files:
+                weights = str(config.train.encoder_weights)
+                unwatched = _watch_problems(values, weights, f"train.encoder_weights = {weights}")
+                problems += [problem for problem in unwatched if problem not in problems]
     raise_problems(problems, str(params), "Correct params.yaml, or the -S option that set it.")
     return configs
 
@@ -136,6 +143,19 @@ def _gather(problems: list[str], check: Callable[P, T], *args: P.args, **kwargs:
     except HarveysegError as error:
         problems += error.problems
         return None
+
+
+def _watch_problems(values: Mapping[str, Any], file: str, where: str) -> list[str]:
+    """A file that decides a result, but that DVC does not watch: it would not notice another content."""
+    data = values.get("data")
+    inputs = data.get("inputs") if isinstance(data, dict) else None
+    path = (project_root() / file).resolve()
+    if inputs and path.is_relative_to((project_root() / str(inputs)).resolve()):
+        return []
+    return [
+        f"{where}: DVC does not watch this file, so a change of it would go unnoticed. Set data.inputs to {file}, or to "
+        "a folder that holds all such files"
+    ]
 
 
 def _fold_problems(folds: object, count: int | None) -> list[str]:

@@ -33,6 +33,9 @@ class DataParams(Section):
     """Where the photos come from. Always explicit: no source ever replaces another."""
     path: str = ""
     """For ``directory``: a folder in the Kaggle layout; relative paths start at the project's root."""
+    inputs: str = "data/README.md"
+    """A file or folder that DVC watches and that must exist. The CSV file of ``split.groups`` and local weights files
+    of ``train.encoder_weights`` must be it or be inside it; relative paths start at the project's root."""
     url: str = ""
     """For ``directory``: a folder in cloud storage instead, e.g. ``s3://bucket/folder``. For ``figshare``: the DOI of
     another article or of a record of Zenodo (or its page's address), or the address of an archive."""

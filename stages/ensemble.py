@@ -56,7 +56,8 @@ def main(
     fold_models = load_fold_models(names, held_out, models, predictions, external)
     weights = choose_weights(fold_models, train, groups, settings, postprocess, inference.threads)
     record = new_ensemble_record(fold_models, weights, settings, Path.cwd())
-    close_abandoned(tracker, record.stage_key)
+    for line in close_abandoned(tracker, {record.stage_key}):
+        print(line, flush=True)
     with show_running(tracker, record) as run_id:
         record.run_id = run_id
         write_weights(out / "weights.json", fold_models, weights)

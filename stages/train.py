@@ -57,7 +57,8 @@ def main(
     with checkpoint.owned():
         record = kept_record(checkpoint)
         if record is None:
-            close_abandoned(tracker, key)
+            for line in close_abandoned(tracker, {key}):
+                print(line, flush=True)
             record = new_record(config, fold, part, split, key, device, precision, Path.cwd())
         with show_running(tracker, record) as run_id:
             record.run_id = run_id

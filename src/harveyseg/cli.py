@@ -150,6 +150,20 @@ def check() -> None:
 
 
 @_commands.command()
+def doctor() -> None:
+    """Say what of this machine and workspace will hurt, and the remedy; exit with 1 if something will fail."""
+    from harveyseg.doctor import examine
+    from harveyseg.project import project_root
+
+    findings = examine(project_root())
+    for finding in findings:
+        print(finding)
+    if any(finding.fails for finding in findings):
+        raise typer.Exit(1)
+    print("Nothing here will fail.")
+
+
+@_commands.command()
 def score(
     submission: Annotated[Path, typer.Argument(help="A submission file.")],
     masks: Annotated[Path, typer.Option(help="Folder of the true masks, <id>.png.")],

@@ -46,7 +46,7 @@ def test_help_lists_every_command(
 ) -> None:
     status, out, _ = command(monkeypatch, capsys, "--help")
     assert status == 0
-    for name in ("preset", "table", "study", "results", "sync", "check", "score", "predict", "upload", "ui"):
+    for name in ("preset", "table", "study", "results", "sync", "check", "doctor", "score", "predict", "upload", "ui"):
         assert f" {name} " in out
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -199,8 +199,7 @@ def test_processes_that_start_at_once_and_die(project: Path) -> None:
         assert train(tracker, resumed, epochs=6).run_id == adopted
         assert logged_steps(tracker, adopted) == [1, 2, 3, 4, 5, 6]  # 1 to 3 once, although they are in all histories
 
-        assert close_abandoned(tracker, "b2" * 32) == []
-        assert close_abandoned(tracker, "a1" * 32) == ["unet-f0"]
+        assert close_abandoned(tracker, {"b2" * 32}) == ["unet-f0: RUNNING -> KILLED"]  # whatever starts next
         stored = {run.info.run_id: run for run in all_mlflow_runs(tracker)}
         assert {run_id: run.info.status for run_id, run in stored.items()} == {
             terminated: "KILLED",
@@ -231,6 +230,96 @@ def test_an_abandoned_run_is_closed_by_sync_and_taken_up_by_its_training(tracker
     assert train(tracker, record.model_copy(update={"run_id": run_id})).run_id == run_id
     (stored,) = all_mlflow_runs(tracker)
     assert stored.info.status == "FINISHED"
+
+
+def leave_running(tracker: Tracker, record: RunRecord, host: str, epoch_ms: Sequence[int] = ()) -> str:
+    """A run as a killed process leaves it; its epochs end at these times."""
+    with contextlib.suppress(RuntimeError), show_running(tracker, record) as run_id:
+        raise RuntimeError
+    client = connect(tracker.uri)
+    assert run_id is not None
+    client.update_run(run_id, status="RUNNING")
+    client.set_tag(run_id, "harveyseg.process", f"{host} 17 1.0")
+    for step, time_ms in enumerate(epoch_ms):
+        client.log_metric(run_id, "epoch/train_loss", 1.0, time_ms, step)
+    return run_id
+
+
+def test_runs_of_another_host_name_are_closed_by_silence_or_by_the_same_stage_key(
+    tracker: Tracker, project: Path
+) -> None:
+    """A container has another host name each time, and nothing can be asked about its processes."""
+    now = round(time.time() * 1000)
+    minute = 60_000
+    epochs_of_ten_minutes = [now - 200 * minute + count * 10 * minute for count in range(8)]  # silent for 130 minutes
+    runs = {
+        "silent": leave_running(
+            tracker, make_record("silent", stage_key="a", started_ms=now - 210 * minute), "pod-1", epochs_of_ten_minutes
+        ),
+        "slow": leave_running(  # one epoch takes an hour
+            tracker, make_record("slow", stage_key="b", started_ms=now - 210 * minute), "pod-1", [now - 130 * minute]
+        ),
+        "starting": leave_running(
+            tracker, make_record("starting", stage_key="c", started_ms=now - 300 * minute), "pod-1"
+        ),
+        "old": leave_running(tracker, make_record("old", stage_key="d", started_ms=now - 1500 * minute), "pod-1"),
+    }
+    for key in "ab":
+        (project / ".checkpoints" / key).mkdir(parents=True)
+    old, silent = close_abandoned(tracker)  # the oldest first
+    assert silent.startswith("silent-f0: RUNNING -> KILLED (the same settings resume it; if it is not needed, delete ")
+    assert silent.endswith(f"{project}/.checkpoints/a)")
+    assert old == "old-f0: RUNNING -> KILLED"
+    assert close_abandoned(tracker) == []
+    assert mirror_all(tracker, [RunState(make_record("slow", stage_key="b"))])[0] == "slow-f0: RUNNING -> KILLED"
+    client = connect(tracker.uri)
+    status = {name: client.get_run(run_id).info for name, run_id in runs.items()}
+    assert {name: info.status for name, info in status.items()} == {
+        "silent": "KILLED",
+        "slow": "KILLED",
+        "starting": "RUNNING",
+        "old": "KILLED",
+    }
+    assert status["silent"].end_time == epochs_of_ten_minutes[-1]
+
+
+def test_whatever_is_deleted_or_renamed_in_the_ui_comes_back_or_is_said(
+    tracker: Tracker, project: Path, tmp_path: Path
+) -> None:
+    outputs = []
+    for fold in (0, 1, 2):
+        record = train(tracker, make_record(fold=fold, stage_key=f"{fold}" * 64))
+        outputs.append(write_outputs(tmp_path, record, SCORES))
+    states = [output.state() for output in outputs]
+    mirror_all(tracker, states)
+    client = connect(tracker.uri)
+    ids = [str(output.record.run_id) for output in outputs]
+
+    client.delete_run(ids[0])
+    assert mirror_all(tracker, states) == ["unet-f0: was deleted in MLflow, restored"]
+    assert mirror_all(tracker, states) == []
+
+    for order in (["run", "experiment"], ["experiment"]):
+        for what in order:
+            if what == "run":
+                client.delete_run(ids[1])
+            else:
+                client.delete_experiment(tracker.experiment_id)
+        restored = open_tracker(TrackingParams(), project, required=True, restore=True)
+        assert mirror_all(restored, states) == []
+        assert sorted(run.info.run_id for run in all_mlflow_runs(restored)) == sorted(ids)
+
+    client.rename_experiment(tracker.experiment_id, "renamed")
+    (line,) = mirror_all(open_tracker(TrackingParams(), project, required=True), states)
+    assert line.startswith("3 runs are in MLflow's experiment 'renamed', not in 'harveyseg': was it renamed?")
+    renamed = open_tracker(TrackingParams(experiment="renamed"), project, required=True)
+    assert mirror_all(renamed, states) == []
+    for run_id in ids:  # the other way that the line names
+        client.delete_run(run_id)
+    assert len(mirror_all(open_tracker(TrackingParams(), project, required=True), states)) == 3
+    again = open_tracker(TrackingParams(), project, required=True)
+    assert mirror_all(again, states) == []
+    assert len(all_mlflow_runs(again)) == 3
 
 
 def test_resume_of_a_run_this_tracker_does_not_know(tracker: Tracker) -> None:
@@ -338,7 +427,7 @@ def test_an_evaluation_leaves_status_and_end_of_its_training(tracker: Tracker, t
 
 
 def test_absent_and_changed_files_are_sent_and_no_others(
-    tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     output = write_outputs(tmp_path, make_record(), SCORES)
     original = MlflowClient.log_artifact
@@ -350,8 +439,17 @@ def test_absent_and_changed_files_are_sent_and_no_others(
 
     with monkeypatch.context() as patched:
         patched.setattr(MlflowClient, "log_artifact", full_disk)
-        assert mirror(open_tracker(TrackingParams(), tmp_path / "a project"), output.state()) is None
-    assert mirror(tracker, output.state()) == "unet-f0: 1 files, RUNNING -> FINISHED"
+        full = open_tracker(TrackingParams(), tmp_path / "a project")
+        assert mirror(full, output.state()) == "unet-f0: imported, 3 epochs, 15 values, 1 files, 1 files NOT stored"
+        assert mirror(full, output.state()) == "unet-f0: 1 files NOT stored"  # never "MLflow has everything"
+    (stored,) = all_mlflow_runs(tracker)
+    assert stored.info.status == "FINISHED"
+    assert stored.data.metrics["val/miou"] == 0.25
+    (warning,) = [message for message in caplog.messages if "artifact store" in message]
+    assert f"{tmp_path.as_uri()}/a%20project/mlflow-artifacts cannot be used: [Errno 28]" in warning
+    assert "Make room on that disk; then `harveyseg sync` sends them." in warning
+    assert "WITHOUT tracking" not in caplog.text
+    assert mirror(tracker, output.state()) == "unet-f0: 1 files"
     assert mirror(tracker, output.state()) is None
     (output.predictions or tmp_path).joinpath("sheet.png").write_bytes(b"drawn again")
     (output.predictions or tmp_path).joinpath(".sheet-x7.png").write_bytes(b"left by a killed process")

@@ -121,7 +121,7 @@ def test_dead_tracker_warns_once_and_training_continues(
         with pytest.raises(HarveysegError, match="best/val_argmax_score"):  # a wrong value is one, tracked or not
             mirror(tracker, RunState(record, metrics={"best/val_argmax_score": float("nan")}))
     assert mirror(tracker, RunState(record, metrics=SCORES)) is None
-    assert close_abandoned(tracker, "a1" * 32) == []
+    assert close_abandoned(tracker, {"a1" * 32}) == []
     assert time.monotonic() - started < 15
     assert run_id == "0" * 32  # the identity stays
     (warning,) = [record.getMessage() for record in caplog.records if record.name.startswith("harveyseg")]

@@ -15,7 +15,7 @@ from harveyseg.config.settings import Section
 from harveyseg.errors import HarveysegError
 from harveyseg.files import locked
 from harveyseg.project import project_root
-from harveyseg.tracking.database import ARTIFACTS, database_path, prepare_database
+from harveyseg.tracking.database import ARTIFACTS, check_database, database_path, prepare_database
 from harveyseg.tracking.faults import SQLITE, TrackingError, explain, public_address
 
 if TYPE_CHECKING:
@@ -100,6 +100,29 @@ def prepare_local_database(root: Path) -> None:
                 prepare_database(database, uri)
     except Exception as error:
         raise HarveysegError(_unusable(uri, explain(error, uri))) from error
+
+
+def inspect_tracker(root: Path) -> tuple[str, str] | None:
+    """Look whether MLflow can be used, without making or changing anything.
+
+    Args:
+        root: the project's root.
+
+    Returns:
+        What is wrong and what to do, both without a full stop; None when nothing is.
+    """
+    uri = tracking_uri(root)
+    try:
+        _require_address(uri)
+        database = database_path(uri)
+        if database is not None:
+            check_database(database, uri)
+        elif uri.startswith(("http://", "https://")):
+            _ask_server(uri)
+    except Exception as error:
+        fault = explain(error, uri)
+        return f"MLflow at {public_address(uri)} cannot be used: {fault}", fault.remedy
+    return None
 
 
 class Tracker:
@@ -269,6 +292,19 @@ def _require_address(uri: str) -> None:
             f"Set MLFLOW_TRACKING_URI to {SQLITE}<file>.db or http://<server>; `mlflow migrate-filestore` takes over "
             "the runs of a folder",
         )
+
+
+def _ask_server(uri: str) -> None:
+    """One question that every MLflow server answers to those who may use it.
+
+    Raises:
+        Exception: whatever went wrong.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow.tracking import MlflowClient
+
+    MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
 
 
 def _get_or_create_experiment(client: "MlflowClient", name: str, artifacts: str | None, restore: bool) -> str:

@@ -10,6 +10,7 @@ from harveyseg.tracking.faults import SQLITE, TrackingError, known_revisions, ot
 ARTIFACTS = "mlflow-artifacts"
 """The folder next to the database that holds the runs' files."""
 
+_PATIENCE_SECONDS = 60
 _PLACES = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -41,18 +42,34 @@ def prepare_database(path: Path, uri: str) -> None:
     Raises:
         TrackingError: when it is a folder, or another version of MLflow made its tables.
     """
-    if path.is_dir():
-        raise TrackingError("that is a folder", f"Set MLFLOW_TRACKING_URI to a file in it: {SQLITE}{path}/mlflow.db")
+    check_database(path, uri)
     if not path.exists():
         _create(path)
         return
-    with closing(sqlite3.connect(path, timeout=60)) as connection:
+    with closing(sqlite3.connect(path, timeout=_PATIENCE_SECONDS)) as connection:
+        if read_revision(connection) is not None:
+            _relocate(connection, path)
+
+
+def check_database(path: Path, uri: str) -> None:
+    """Look whether this MLflow can use the database, if there is one.
+
+    Args:
+        path: its file.
+        uri: its address.
+
+    Raises:
+        TrackingError: when it is a folder, or another version of MLflow made its tables.
+        sqlite3.Error: when it is not a database, or cannot be read.
+    """
+    if path.is_dir():
+        raise TrackingError("that is a folder", f"Set MLFLOW_TRACKING_URI to a file in it: {SQLITE}{path}/mlflow.db")
+    if not path.exists():
+        return
+    with closing(sqlite3.connect(path, timeout=_PATIENCE_SECONDS)) as connection:
         revision = read_revision(connection)
-        if revision is None:
-            return  # MLflow makes the tables, or says that this is no database of its own
-        if not known_revisions().get(revision, False):
-            raise other_version(revision, uri)
-        _relocate(connection, path)
+    if revision is not None and not known_revisions().get(revision, False):  # None: MLflow makes the tables
+        raise other_version(revision, uri)
 
 
 def read_revision(connection: sqlite3.Connection) -> str | None:

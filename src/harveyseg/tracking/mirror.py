@@ -10,9 +10,11 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,7 @@ from harveyseg.tracking.query import (
     STAGE_KEY,
     UID,
     UNKNOWN,
+    deleted_runs_of_training,
     list_artifacts,
     runs_of_training,
     select_run,
@@ -57,6 +60,12 @@ _EPOCH_MARK = EPOCH_PREFIX + "train_loss"
 _MAX_PARAMETER = 6000
 _MAX_TAG = 8000
 _MAX_DATASET_DIGEST = 32
+_SILENT_EPOCHS = 10
+"""A training elsewhere is taken for dead after a silence of this many times its longest epoch, ..."""
+_SILENT_MS = 3_600_000
+"""... and at least an hour; ..."""
+_SILENT_START_MS = 24 * 3_600_000
+"""... if it has not finished its first epoch, after a day."""
 _CLOCK_TOLERANCE_SECONDS = 5.0
 """A process's start time is computed from the boot time, which a clock adjustment moves."""
 
@@ -109,8 +118,7 @@ def mirror(tracker: Tracker, state: RunState) -> str | None:
         changes += [f"{len(missing)} epochs"] if missing else []
         changes += [f"{len(changed)} values"] if changed else []
         _send_dataset(client, copy.run, record)
-        sent = _send_artifacts(client, copy, digests)
-        changes += [f"{sent} files"] if sent else []
+        changes += _send_artifacts(tracker, client, copy, digests)
         changes += _send_status(client, copy, state)
         if state.status == "RUNNING":
             run = copy.run if record.uid in tracker.running else client.get_run(copy.run.info.run_id)
@@ -124,14 +132,14 @@ def mirror_all(tracker: Tracker, states: Sequence[RunState]) -> list[str]:
     """Mirror finished runs, and close runs whose process died.
 
     Returns:
-        One line for each run that lacked something.
+        One line for each run that lacked something, and for each other experiment that holds some of them.
 
     Raises:
         HarveysegError: see :func:`mirror`.
     """
-    closed = close_abandoned(tracker)
+    closed = close_abandoned(tracker, {state.record.stage_key for state in states})
     lines = [mirror(tracker, state) for state in states]
-    return [*(f"{name}: RUNNING -> KILLED" for name in closed), *(line for line in lines if line)]
+    return [*closed, *(line for line in lines if line), *_other_experiments(tracker, states)]
 
 
 @contextmanager
@@ -172,35 +180,81 @@ def show_running(tracker: Tracker, record: RunRecord) -> Iterator[str | None]:
             mirror(tracker, RunState(record.model_copy(update={"run_id": run_id, "results": {}}), status))
 
 
-def close_abandoned(tracker: Tracker, stage_key: str | None = None) -> list[str]:
+def close_abandoned(tracker: Tracker, stage_keys: Collection[str] = ()) -> list[str]:
     """Close, as KILLED, the runs whose process died without closing them.
 
-    Only processes of this machine can be known to be dead. A training that continues from its checkpoint takes its run
-    up again.
+    On this machine it is known which processes are dead. A run of another machine, or of a container that had another
+    host name, counts as abandoned when it has long been silent, or has one of ``stage_keys``. Nothing is lost by a
+    mistake: a training that continues, or ends, takes its run up again.
 
     Args:
         tracker: where to.
-        stage_key: only runs of this key.
+        stage_keys: of what this process is about to compute, or finds finished.
 
     Returns:
-        The names of the closed runs.
+        One line for each closed run; it names the checkpoint, where one was left.
 
     Raises:
         HarveysegError: when a required tracker fails.
     """
-    condition = "attributes.status = 'RUNNING'"
-    if stage_key is not None:
-        condition += f" AND tags.`{STAGE_KEY}` = '{stage_key}'"
 
     def close(client: "MlflowClient") -> list[str]:
-        dead = [run for run in tracker.search(client, condition) if _is_dead(run.data.tags.get(_PROCESS, ""))]
-        for run in dead:
-            epochs = client.get_metric_history(run.info.run_id, _EPOCH_MARK)
-            last_sign = max((epoch.timestamp for epoch in epochs), default=run.info.start_time)
-            client.set_terminated(run.info.run_id, "KILLED", last_sign)
-        return [str(run.info.run_name) for run in dead]
+        lines = []
+        for run in tracker.search(client, "attributes.status = 'RUNNING'"):
+            signs = [run.info.start_time]
+            signs += [epoch.timestamp for epoch in client.get_metric_history(run.info.run_id, _EPOCH_MARK)]
+            if not _is_abandoned(run, signs, stage_keys):
+                continue
+            client.set_terminated(run.info.run_id, "KILLED", max(signs))
+            stage_key = run.data.tags.get(STAGE_KEY, "")
+            checkpoint = tracker.root / ".checkpoints" / stage_key
+            left = bool(stage_key) and stage_key not in stage_keys and checkpoint.is_dir()
+            hint = f" (the same settings resume it; if it is not needed, delete {checkpoint})" if left else ""
+            lines.append(f"{run.info.run_name}: RUNNING -> KILLED{hint}")
+        return lines
 
     return tracker.attempt(close) or []
+
+
+def _is_abandoned(run: "MlflowRun", signs_ms: Sequence[int], stage_keys: Collection[str]) -> bool:
+    """Whether the process of a run has ended, or must have.
+
+    Args:
+        run: one that is RUNNING.
+        signs_ms: when it started, and when its epochs ended.
+        stage_keys: see :func:`close_abandoned`.
+    """
+    host, _, process = run.data.tags.get(_PROCESS, "").partition(" ")
+    if not process:  # a run without the tag was not made here
+        return False
+    if host == socket.gethostname():
+        return _is_dead(process)
+    if run.data.tags.get(STAGE_KEY) in stage_keys:
+        return True
+    times = sorted(signs_ms)
+    longest = max((later - earlier for earlier, later in pairwise(times)), default=0)
+    patience = max(_SILENT_EPOCHS * longest, _SILENT_MS if len(times) > 1 else _SILENT_START_MS)
+    return time.time() * 1000 - times[-1] > patience
+
+
+def _other_experiments(tracker: Tracker, states: Sequence[RunState]) -> list[str]:
+    """One line for each other experiment that holds runs of ``states``: it was renamed, or the setting was changed."""
+
+    def find(client: "MlflowClient") -> list[str]:
+        runs = [
+            select_run(runs_of_training(tracker, client, state.record), state.record.run_id, state.evaluation)
+            for state in states
+        ]
+        counts = Counter(run.info.experiment_id for run in runs if run is not None)
+        counts.pop(tracker.experiment_id, None)
+        names = {number: client.get_experiment(number).name for number in counts}
+        return [
+            f"{count} runs are in MLflow's experiment {names[number]!r}, not in {tracker.params.experiment!r}: was it "
+            f"renamed? Set tracking.experiment to {names[number]!r}, or delete these runs in MLflow and sync again."
+            for number, count in sorted(counts.items())
+        ]
+
+    return tracker.attempt(find) or []
 
 
 def _claim(tracker: Tracker, client: "MlflowClient", state: RunState) -> _MirroredRun:
@@ -209,15 +263,29 @@ def _claim(tracker: Tracker, client: "MlflowClient", state: RunState) -> _Mirror
     with tracker.locked():
         runs = runs_of_training(tracker, client, record)
         run = select_run(runs, record.run_id, state.evaluation)
+        restored = run is None and _restore(tracker, client, state)
+        run = client.get_run(restored) if restored else run
         copy = _MirroredRun(_create(tracker, client, state, runs) if run is None else run)
         if run is not None and len(state.evaluation) > len(run.data.tags.get(EVALUATION_TAG, "")):
             client.set_tag(run.info.run_id, EVALUATION_TAG, state.evaluation)
     copy.others = [other.info.run_id for other in runs if other is not run]
     if run is not None:
         copy.epochs = {metric.step for metric in client.get_metric_history(run.info.run_id, _EPOCH_MARK)}
-    elif state.status != "RUNNING":
+    if restored:
+        copy.changes = ["was deleted in MLflow, restored"]
+    elif run is None and state.status != "RUNNING":
         copy.changes = ["a run of its own for this evaluation" if runs else "imported"]
     return copy
+
+
+def _restore(tracker: Tracker, client: "MlflowClient", state: RunState) -> str | None:
+    """Restore the run of this evaluation if it was deleted: a second one would be there twice after an undo."""
+    deleted = deleted_runs_of_training(tracker, client, state.record)
+    run = select_run(deleted, state.record.run_id, state.evaluation)
+    if run is None:
+        return None
+    client.restore_run(run.info.run_id)
+    return str(run.info.run_id)
 
 
 def _create(tracker: Tracker, client: "MlflowClient", state: RunState, others: Sequence["MlflowRun"]) -> "MlflowRun":
@@ -328,25 +396,46 @@ def _send_dataset(client: "MlflowClient", run: "MlflowRun", record: RunRecord) -
     client.log_inputs(run.info.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
 
-def _send_artifacts(client: "MlflowClient", copy: _MirroredRun, digests: Mapping[Artifact, str]) -> int:
-    """Send the files that are absent or have changed; returns how many. Weights are stored once per training."""
+def _send_artifacts(
+    tracker: Tracker, client: "MlflowClient", copy: _MirroredRun, digests: Mapping[Artifact, str]
+) -> list[str]:
+    """Send the files that are absent or have changed; returns what was sent and what could not be.
+
+    Weights are stored once per training. A store that fails is left alone from then on.
+    """
     run_id = copy.run.info.run_id
     sent = _sent_digests(copy.run)
-    present = list_artifacts(client, run_id, {artifact.folder for artifact in digests})
-    weights = f"{MODEL_FOLDER}/{WEIGHTS_FILE}"
+    outdated = {artifact: digest for artifact, digest in digests.items() if sent.get(artifact.name) != digest}
     count = 0
-    for artifact, digest in digests.items():
-        if artifact.name in present and sent.get(artifact.name) == digest:
-            continue
-        if artifact.name == weights and any(
-            weights in list_artifacts(client, other, {MODEL_FOLDER}) for other in copy.others
-        ):
-            continue
-        client.log_artifact(run_id, str(artifact.path), artifact.folder)
-        sent[artifact.name] = digest
-        client.set_tag(run_id, _ARTIFACTS, json.dumps(sent, sort_keys=True))  # each time: the next upload may fail
-        count += 1
-    return count
+    try:
+        if not tracker.artifacts_lost:
+            for artifact in _absent_artifacts(client, copy, digests, outdated):
+                client.log_artifact(run_id, str(artifact.path), artifact.folder)
+                sent[artifact.name] = digests[artifact]
+                client.set_tag(run_id, _ARTIFACTS, json.dumps(sent, sort_keys=True))  # each time: the next may fail
+                outdated.pop(artifact, None)
+                count += 1
+    except Exception as error:
+        client.get_run(run_id)  # fails where the tracker is away altogether
+        store = str(copy.run.info.artifact_uri).removesuffix(f"/{run_id}/artifacts")
+        tracker.lose_artifacts(store, error)
+    changes = [f"{count} files"] if count else []
+    if tracker.artifacts_lost and outdated:
+        changes.append(f"{len(outdated)} files NOT stored")
+    return changes
+
+
+def _absent_artifacts(
+    client: "MlflowClient", copy: _MirroredRun, digests: Mapping[Artifact, str], outdated: Collection[Artifact]
+) -> list[Artifact]:
+    """The files that the run lacks or holds otherwise; not the weights, where the training's other runs have them."""
+    present = list_artifacts(client, copy.run.info.run_id, {artifact.folder for artifact in digests})
+    absent = [artifact for artifact in digests if artifact.name not in present or artifact in outdated]
+    weights = f"{MODEL_FOLDER}/{WEIGHTS_FILE}"
+    elsewhere = any(artifact.name == weights for artifact in absent) and any(
+        weights in list_artifacts(client, run_id, {MODEL_FOLDER}) for run_id in copy.others
+    )
+    return [artifact for artifact in absent if not (elsewhere and artifact.name == weights)]
 
 
 def _sent_digests(run: "MlflowRun") -> dict[str, str]:
@@ -429,13 +518,11 @@ def _this_process() -> str:
 
 
 def _is_dead(process: str) -> bool:
-    """Whether a process, named as by :func:`_this_process`, is known to have ended."""
+    """Whether a process of this machine, named as by :func:`_this_process` without the host, has ended."""
     try:
-        host, pid, started = process.split(" ")
-        if host != socket.gethostname():
-            return False
+        pid, started = process.split(" ")
         return bool(abs(psutil.Process(int(pid)).create_time() - float(started)) > _CLOCK_TOLERANCE_SECONDS)
     except psutil.NoSuchProcess:
         return True
-    except ValueError:  # a run without the tag was not made here
+    except ValueError:  # not written by this package
         return False

@@ -204,6 +204,11 @@ def runs_of_training(tracker: Tracker, client: "MlflowClient", record: RunRecord
     ]
 
 
+def deleted_runs_of_training(tracker: Tracker, client: "MlflowClient", record: RunRecord) -> list["MlflowRun"]:
+    """The runs of one training or ensemble that were deleted but can be restored, oldest first."""
+    return tracker.search(client, f"tags.`{UID}` = '{record.uid}'", deleted=True)
+
+
 def select_run(runs: Sequence["MlflowRun"], run_id: str | None, evaluation: str) -> "MlflowRun | None":
     """The run that holds an evaluation, or may: one that is not evaluated yet, or not post-processed yet.
 

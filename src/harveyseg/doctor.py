@@ -1,0 +1,281 @@
+"""What of this machine and this workspace will hurt, each in one line with its remedy: ``harveyseg doctor``.
+
+Every check is a function that only looks, and returns what it found. The pipeline's own stages stop with the same
+remedies; here they are known before hours have passed.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harveyseg.config.settings import listed_models, load
+from harveyseg.data.photo_files import PHOTO_KINDS
+from harveyseg.device import resolve_precision
+from harveyseg.errors import HarveysegError
+from harveyseg.tracking.client import inspect_tracker
+
+SHARED_MEMORY = Path("/dev/shm")
+
+_MIB = 2**20
+_LITTLE_SPACE = 200 * _MIB
+"""Below this the demo does not fit: 60 MB of data, the same again in DVC's cache, and MLflow's copies."""
+_SOME_SPACE = 5 * 1024 * _MIB
+_BATCHES_PER_WORKER = 2
+"""torch's ``prefetch_factor``: batches that each worker keeps ready."""
+_BYTES_PER_PIXEL = 3 * 4 + 8
+"""A sample: three channels in float32, and class ids in int64."""
+_OLD_LOCK_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that will hurt."""
+
+    text: str
+    """What it is and what it does, without a full stop."""
+    remedy: str
+    fails: bool = True
+    """Whether something will fail; else it is slow, or misleading."""
+
+    def __str__(self) -> str:
+        """One line."""
+        return f"{'fails' if self.fails else 'note'}: {self.text}. {self.remedy}."
+
+
+def examine(root: Path) -> list[Finding]:
+    """Make all checks.
+
+    Args:
+        root: the project's root.
+
+    Raises:
+        HarveysegError: when there is no params.yaml, or it is not YAML.
+    """
+    params = load(root / "params.yaml")
+    return [
+        *check_programs(root, os.environ),
+        *check_git(root),
+        *check_data_path(root, params),
+        *check_leftovers(root),
+        *check_disk(root),
+        *check_shared_memory(params),
+        *check_precision(params),
+        *check_locks(root),
+        *check_mlflow(root),
+    ]
+
+
+def check_programs(root: Path, environment: Mapping[str, str]) -> list[Finding]:
+    """Whether ``dvc`` and the Python of the stages belong to the environment that runs this."""
+    here = Path(sys.executable).parent
+    findings = []
+    dvc = shutil.which("dvc", path=environment.get("PATH", ""))
+    if dvc is None:
+        findings.append(Finding("`dvc` is not on the PATH", f"Activate the environment, or call {here / 'dvc'}"))
+    elif Path(dvc).parent.resolve() != here.resolve():
+        findings.append(
+            Finding(f"`dvc` is {dvc}, of another environment than this one", f"Activate {here.parent}", fails=False)
+        )
+    python = _stage_python(root, environment)
+    if python is None:
+        findings.append(Finding("no Python for the stages is on the PATH", f"Activate {here.parent}"))
+    elif python.parent.resolve() != here.resolve():
+        code = "import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, ('torch', 'mlflow', 'dvc'))))"
+        complete = subprocess.run([python, "-c", code], capture_output=True, check=False).returncode == 0
+        lacks = "another environment than this one" if complete else "which lacks the project's packages"
+        findings.append(Finding(f"stages run with {python}, {lacks}", f"Activate {here.parent}", fails=not complete))
+    return findings
+
+
+def check_git(root: Path) -> list[Finding]:
+    """Whether DVC finds its own folder and a git repository that git lets it read."""
+    findings = []
+    config = root / ".dvc" / "config"
+    if not config.exists():
+        findings.append(Finding(f"{root} is not a DVC project", "Run `dvc init` there"))
+    try:
+        command = ["git", "-C", str(root), "rev-parse", "--show-toplevel"]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
+    except OSError:
+        return [*findings, Finding("git is not installed, and `dvc exp` needs it", "Install git")]
+    if "dubious ownership" in answer.stderr:
+        quoted = shlex.quote(answer.stderr.partition("repository at '")[2].partition("'")[0] or str(root))
+        remedy = f"Run `git config --global --add safe.directory {quoted}`"
+        findings.append(Finding("another user owns this git repository, and git refuses to read it", remedy))
+    elif answer.returncode != 0:
+        without_git = config.exists() and "no_scm = true" in config.read_text(encoding="utf-8").lower()
+        remedy = "Run `git init && git add -A && git commit -m start`, or `dvc config core.no_scm true`"
+        if not without_git:
+            findings.append(Finding("this is not a git repository, and DVC refuses to run without one", remedy))
+    elif Path(answer.stdout.strip()).resolve() != root.resolve():
+        findings.append(
+            Finding(
+                f"the git repository begins above this project, at {answer.stdout.strip()}",
+                "Commits and experiments there hold more than this project; a repository of its own avoids that",
+                fails=False,
+            )
+        )
+    return findings
+
+
+def check_data_path(root: Path, params: Mapping[str, Any]) -> list[Finding]:
+    """Whether ``data.path``, which DVC watches with every source, is there, and holds photos where it has to."""
+    data = params.get("data")
+    if not isinstance(data, dict):
+        return []
+    path = str(data.get("path") or "")
+    meant = os.path.expandvars(path.strip())
+    if meant != path or path.startswith("~"):
+        meant = str(Path(meant).expanduser())
+        return [Finding(f"data.path = {path!r}: DVC takes it literally", f"Write data.path: {meant}")]
+    folder = root / path
+    if not path or not folder.exists():
+        return [
+            Finding(
+                f"data.path = {path!r}: not on this machine, and DVC stops without it",
+                "Bring the photos there, or run `dvc repro --allow-missing`, which uses what `dvc pull` brought",
+            )
+        ]
+    if data.get("source") == "directory" and not data.get("url"):
+        photos = (file for file in folder.rglob("*") if file.suffix.lower() in PHOTO_KINDS)
+        if next(photos, None) is None:
+            return [Finding(f"data.path = {path!r}: holds no photos", "Correct data.path in params.yaml")]
+    return []
+
+
+def check_leftovers(root: Path) -> list[Finding]:
+    """What killed processes and models that are no longer listed have left."""
+    findings = []
+    hidden = sorted(path for path in (root / "data").rglob(".*") if path.name not in (".gitignore", ".gitkeep"))
+    if hidden:
+        findings.append(_leftover(f"{len(hidden)} hidden files or folders in data/", hidden))
+    try:
+        models, folds = listed_models(root / "params.yaml")
+    except HarveysegError:
+        return findings
+    listed = {f"{model}-{fold}" for model in models for fold in folds}
+    for folder in (root / "data" / "models", root / "data" / "predictions"):
+        unlisted = sorted(path for path in _folders(folder) if path.name not in listed)
+        if unlisted:
+            what = (
+                f"data/{folder.name} holds {', '.join(path.name for path in unlisted)}, which params.yaml does not list"
+            )
+            findings.append(_leftover(what, unlisted))
+    checkpoints = sorted(_folders(root / ".checkpoints"))
+    if checkpoints:
+        size = sum(file.stat().st_size for folder in checkpoints for file in folder.rglob("*") if file.is_file())
+        runs = f"{len(checkpoints)} training runs, unfinished or not evaluated yet"
+        what = f"checkpoints of {runs}, take {size / _MIB:,.0f} MiB"
+        findings.append(Finding(what, "If no stage runs and none is needed: `rm -r .checkpoints`", fails=False))
+    return findings
+
+
+def check_disk(root: Path) -> list[Finding]:
+    """Free space where data, cache, checkpoints and MLflow's files are."""
+    free = shutil.disk_usage(root).free
+    if free >= _SOME_SPACE:
+        return []
+    remedy = "Make room: `dvc gc --workspace` deletes cached results that the workspace does not use"
+    return [Finding(f"{free / _MIB:,.0f} MiB are free on the disk of {root}", remedy, fails=free < _LITTLE_SPACE)]
+
+
+def check_shared_memory(params: Mapping[str, Any]) -> list[Finding]:
+    """Whether the batches that ``train.workers`` keep ready fit into shared memory."""
+    train = params.get("train")
+    if not isinstance(train, dict) or not SHARED_MEMORY.is_dir():
+        return []
+    augmentation = train.get("augmentation")
+    crop = augmentation.get("crop") if isinstance(augmentation, dict) else None
+    size = crop or (params.get("resize-cache") or {}).get("size")
+    height, width = size if isinstance(size, list) else (size, size)
+    values = (train.get("workers"), train.get("batch_size"), height, width)
+    numbers = [value for value in values if isinstance(value, int)]
+    if len(numbers) < len(values):
+        return []  # the stage `code` says what is wrong with them
+    workers, batch_size, height, width = numbers
+    needed = workers * _BATCHES_PER_WORKER * batch_size * height * width * _BYTES_PER_PIXEL
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    if needed <= free:
+        return []
+    return [
+        Finding(
+            f"{SHARED_MEMORY} has {free / _MIB:,.0f} MiB, and the batches of {workers} workers take "
+            f"{needed / _MIB:,.0f} MiB: they would die of a bus error",
+            "Set train.workers to 0, or start the container with a larger --shm-size",
+        )
+    ]
+
+
+def check_precision(params: Mapping[str, Any]) -> list[Finding]:
+    """Whether this CPU computes with bfloat16, where there is no GPU."""
+    train = params.get("train")
+    precision = train.get("precision") if isinstance(train, dict) else None
+    on_cpu = not torch.cuda.is_available() or (isinstance(train, dict) and train.get("device") == "cpu")
+    if precision not in ("auto", "bf16", "tf32") or not on_cpu:
+        return []
+    if precision == "tf32":
+        return [Finding("train.precision is tf32, which no CPU has", "Set it to auto or fp32")]
+    if resolve_precision("auto", torch.device("cpu")) == "bf16":
+        return []
+    if precision == "bf16":
+        return [Finding("this CPU emulates bf16, which is slow", "Set train.precision to auto or fp32", fails=False)]
+    return [
+        Finding(
+            "this CPU has no bf16, so weights differ from those of machines that have it",
+            "Set train.precision to fp32 on all of them if that matters",
+            fails=False,
+        )
+    ]
+
+
+def check_locks(root: Path) -> list[Finding]:
+    """Locks of git and DVC that a killed process has left. This project's own end with their process."""
+    findings = []
+    index = root / ".git" / "index.lock"
+    if index.exists() and time.time() - index.stat().st_mtime > _OLD_LOCK_SECONDS:
+        findings.append(Finding(f"{index} is left by a killed git", f"If no git runs: `rm {shlex.quote(str(index))}`"))
+    readers = root / ".dvc" / "tmp" / "rwlock"
+    if readers.exists():
+        try:
+            json.loads(readers.read_text(encoding="utf-8") or "{}")
+        except ValueError:
+            remedy = f"If no dvc runs: `rm {shlex.quote(str(readers))}`"
+            findings.append(Finding(f"{readers} is damaged, and DVC stops at it", remedy))
+    return findings
+
+
+def check_mlflow(root: Path) -> list[Finding]:
+    """Whether MLflow answers, and its database is of this MLflow's version."""
+    fault = inspect_tracker(root)
+    return [] if fault is None else [Finding(*fault)]
+
+
+def _stage_python(root: Path, environment: Mapping[str, str]) -> Path | None:
+    """The Python that ``stages/run`` chooses."""
+    for name in ("VIRTUAL_ENV", "CONDA_PREFIX"):
+        if (active := environment.get(name)) and os.access(Path(active) / "bin" / "harveyseg", os.X_OK):
+            return Path(active) / "bin" / "python"
+    if os.access(own := root / ".venv" / "bin" / "python", os.X_OK):
+        return own
+    found = shutil.which("python", path=environment.get("PATH", ""))
+    return None if found is None else Path(found)
+
+
+def _leftover(what: str, paths: list[Path]) -> Finding:
+    command = shlex.join(["rm", "-r", *map(str, paths[:5])])
+    more = "" if len(paths) <= 5 else f" and {len(paths) - 5} more"
+    return Finding(what, f"If no stage runs: `{command}`{more}", fails=False)
+
+
+def _folders(parent: Path) -> Iterator[Path]:
+    return (path for path in parent.glob("*") if path.is_dir() and not path.name.startswith("."))

@@ -1,0 +1,204 @@
+"""What `harveyseg doctor` finds, on real repositories, folders, databases and processes."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections import namedtuple
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harveyseg import doctor
+from harveyseg.config.settings import load
+from helpers.paths import ROOT
+from helpers.ports import free_port
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture
+def workspace(project: Path) -> Path:
+    """A project that nothing is wrong with."""
+    shutil.copy(ROOT / "params.yaml", project)
+    for folder in (".dvc", "data"):
+        (project / folder).mkdir()
+    (project / ".dvc" / "config").touch()
+    (project / "data" / "README.md").touch()
+    subprocess.run(["git", "init", "-q", project], check=True)
+    return project
+
+
+def with_data(workspace: Path, **values: Any) -> dict[str, Any]:
+    params = load(workspace / "params.yaml")
+    return params | {"data": params["data"] | values}
+
+
+def with_train(workspace: Path, **values: Any) -> dict[str, Any]:
+    params = load(workspace / "params.yaml")
+    return params | {"train": params["train"] | values}
+
+
+def test_a_sound_workspace_will_not_fail(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    for name in ("VIRTUAL_ENV", "CONDA_PREFIX"):
+        monkeypatch.delenv(name, raising=False)
+    assert [finding for finding in doctor.examine(workspace) if finding.fails] == []
+    assert not (workspace / "mlflow.db").exists()  # it only looks
+
+
+def test_programs_of_another_environment(workspace: Path, tmp_path: Path) -> None:
+    here = Path(sys.executable).parent
+    assert doctor.check_programs(workspace, {"PATH": str(here)}) == []
+    no_dvc, no_python = doctor.check_programs(workspace, {"PATH": ""})
+    assert str(no_dvc) == f"fails: `dvc` is not on the PATH. Activate the environment, or call {here / 'dvc'}."
+    assert no_python.fails
+    other = tmp_path / "bin"
+    other.mkdir()
+    for name in ("dvc", "python"):
+        (other / name).write_text("#!/bin/sh\nexit 1\n")  # as a Python without the packages answers
+        (other / name).chmod(0o755)
+    dvc, python = doctor.check_programs(workspace, {"PATH": str(other)})
+    assert (dvc.fails, python.fails) == (False, True)
+    assert python.text == f"stages run with {other / 'python'}, which lacks the project's packages"
+    (other / "harveyseg").symlink_to(other / "dvc")
+    (chosen,) = doctor.check_programs(workspace, {"PATH": str(here), "VIRTUAL_ENV": str(tmp_path)})
+    assert chosen.text == python.text  # as stages/run chooses
+
+
+def test_git(workspace: Path, tmp_path: Path) -> None:
+    assert doctor.check_git(workspace) == []
+    (workspace / "inner" / ".dvc").mkdir(parents=True)
+    (workspace / "inner" / ".dvc" / "config").touch()
+    (inner,) = doctor.check_git(workspace / "inner")
+    assert not inner.fails
+    assert str(workspace) in inner.text
+    shutil.rmtree(workspace / ".git")
+    (none,) = doctor.check_git(workspace)
+    assert none.fails
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "status"], cwd=workspace, capture_output=True, text=True, check=False
+    )
+    assert "is not a git repository" in done.stderr  # DVC does refuse
+    (workspace / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
+    assert doctor.check_git(workspace) == []
+    assert next(finding.remedy for finding in doctor.check_git(tmp_path)) == "Run `dvc init` there"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to another user")
+def test_a_repository_of_another_owner(workspace: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # no safe.directory of this machine's
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
+    for path in (workspace, workspace / ".git"):
+        os.chown(path, 12345, 12345)
+    (finding,) = doctor.check_git(workspace)
+    command = finding.remedy.split("`")[1]
+    subprocess.run(command, shell=True, check=True)
+    assert doctor.check_git(workspace) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "remedy"),
+    [
+        ("~/photos", "Write data.path: {home}/photos"),
+        ("$HOME/photos", "Write data.path: {home}/photos"),
+        ("photos ", "Write data.path: photos"),
+        ("absent", "Bring the photos there"),
+        ("empty", "Correct data.path"),
+    ],
+)
+def test_data_path(workspace: Path, path: str, remedy: str) -> None:
+    (workspace / "empty").mkdir()
+    (finding,) = doctor.check_data_path(workspace, with_data(workspace, source="directory", path=path))
+    assert finding.fails
+    assert remedy.format(home=Path.home()) in finding.remedy
+
+
+def test_photos_that_are_there(workspace: Path) -> None:
+    photos = workspace / "photos" / "train_images"
+    photos.mkdir(parents=True)
+    (photos / "1.JPG").touch()
+    assert doctor.check_data_path(workspace, with_data(workspace, source="directory", path="photos")) == []
+    assert doctor.check_data_path(workspace, load(workspace / "params.yaml")) == []
+
+
+def test_leftovers(workspace: Path) -> None:
+    assert doctor.check_leftovers(workspace) == []
+    for name in ("models/unet-0", "models/gone-0", "predictions/unet-2", "cache/.train-x7"):
+        (workspace / "data" / name).mkdir(parents=True)
+    (workspace / ".checkpoints" / "a1").mkdir(parents=True)
+    (workspace / ".checkpoints" / "a1" / "state.pt").write_bytes(bytes(3 * 2**20))
+    hidden, models, predictions, checkpoints = doctor.check_leftovers(workspace)
+    assert "data/models holds gone-0, which" in models.text
+    assert "data/predictions holds unet-2, which" in predictions.text
+    assert "take 3 MiB" in checkpoints.text
+    for finding in (hidden, models, predictions):
+        assert not finding.fails
+        subprocess.run(finding.remedy.split("`")[1], shell=True, check=True)
+    assert doctor.check_leftovers(workspace) == [checkpoints]
+    assert (workspace / "data" / "models" / "unet-0").exists()
+
+
+@pytest.mark.parametrize(("free", "expected"), [(100, [True]), (1000, [False]), (100_000, [])])
+def test_disk(workspace: Path, monkeypatch: pytest.MonkeyPatch, free: int, expected: list[bool]) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, free * 2**20))
+    assert [finding.fails for finding in doctor.check_disk(workspace)] == expected
+
+
+def test_shared_memory(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docker's default is 64 MiB; 4 workers keep 2 batches of 8 crops of 512 each: 64 samples of 5 MiB."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 64 * 2**20))
+    params = with_train(workspace, workers=4, batch_size=8, augmentation={"crop": 512})
+    (finding,) = doctor.check_shared_memory(params)
+    assert finding.fails
+    assert "has 64 MiB, and the batches of 4 workers take 320 MiB" in finding.text
+    assert doctor.check_shared_memory(with_train(workspace, workers=0, batch_size=8)) == []
+    rectangular = with_train(workspace, workers=1, batch_size=1, augmentation={"crop": None})
+    assert doctor.check_shared_memory(rectangular | {"resize-cache": {"size": [384, 512]}}) == []
+
+
+@pytest.mark.parametrize(("native", "expected"), [("flags : avx2", 1), ("flags : avx2 amx_bf16", 0)])
+def test_precision(workspace: Path, monkeypatch: pytest.MonkeyPatch, native: str, expected: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("harveyseg.device._read_cpuinfo", lambda key: native.partition(":")[2])
+    for precision in ("auto", "bf16"):
+        findings = doctor.check_precision(with_train(workspace, precision=precision))
+        assert [finding.fails for finding in findings] == [False] * expected
+    assert doctor.check_precision(with_train(workspace, precision="fp32")) == []
+    assert [finding.fails for finding in doctor.check_precision(with_train(workspace, precision="tf32"))] == [True]
+
+
+def test_locks(workspace: Path) -> None:
+    index = workspace / ".git" / "index.lock"
+    index.touch()
+    assert doctor.check_locks(workspace) == []  # a git that runs now
+    os.utime(index, (0, 0))
+    (workspace / ".dvc" / "tmp").mkdir()
+    (workspace / ".dvc" / "tmp" / "rwlock").write_text('{"half a fi')
+    findings = doctor.check_locks(workspace)
+    assert [finding.fails for finding in findings] == [True, True]
+    for finding in findings:
+        subprocess.run(finding.remedy.split("`")[1], shell=True, check=True)
+    assert doctor.check_locks(workspace) == []
+
+
+def test_mlflow(workspace: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor.check_mlflow(workspace) == []
+    shutil.copy(migrated, workspace / "mlflow.db")
+    assert doctor.check_mlflow(workspace) == []
+    with closing(sqlite3.connect(workspace / "mlflow.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    (newer,) = doctor.check_mlflow(workspace)
+    assert "revision ffffffffffff" in newer.text
+    assert newer.remedy == "Use the newer MLflow: `pip install --upgrade mlflow`"
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ann:secret@127.0.0.1:{free_port()}")
+    (away,) = doctor.check_mlflow(workspace)
+    assert away.fails
+    assert "Connection refused" in away.text
+    assert "secret" not in str(away)
+    assert away.remedy.startswith("Start that server")

@@ -153,8 +153,8 @@ def _watch_problems(values: Mapping[str, Any], file: str, where: str) -> list[st
     if inputs and path.is_relative_to((project_root() / str(inputs)).resolve()):
         return []
     return [
-        f"{where}: DVC does not watch this file, so a change of it would go unnoticed. Set data.inputs to {file}, or to "
-        "a folder that holds all such files"
+        f"{where}: DVC does not watch this file, so a change of it would go unnoticed. Set data.inputs to {file}, or "
+        "to a folder that holds all such files"
     ]
 
 

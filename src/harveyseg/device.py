@@ -3,7 +3,8 @@
 import os
 import platform
 import random
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
 import numpy as np
@@ -112,6 +113,27 @@ def compute_environment(device: torch.device) -> dict[str, str]:
         environment["cudnn"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
         environment["driver"] = _driver_version()
     return environment
+
+
+@contextmanager
+def explain_out_of_memory(work: str, remedy: str) -> Iterator[None]:
+    """Turn an allocation that fails, on CUDA or on the CPU, into one sentence.
+
+    Args:
+        work: what needs the memory, with the settings that decide how much.
+        remedy: which of them to lower.
+
+    Raises:
+        HarveysegError: in place of torch's, NumPy's or Python's error.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # On the CPU torch raises a plain RuntimeError, known by its text alone.
+        allocation = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        if not allocation:
+            raise
+        raise HarveysegError(f"out of memory: {work}. {remedy}") from error
 
 
 def peak_memory_mb(device: torch.device) -> float | None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,70 @@ def test_a_loss_that_explodes_stops_with_the_remedy(tiny_part: CachedPart, tmp_p
     tiny_part.photos["pixels"] = 0  # the mean becomes infinite
     with pytest.raises(HarveysegError, match=r"loss became nan in epoch 1\. Lower train\.lr"):
         train(tiny_part, tmp_path)
+
+
+@pytest.mark.parametrize("loss", [{"presence": 0.2}, {"presence": 0.2, "dice": 0.5}], ids=str)
+def test_a_training_with_the_presence_loss_that_diverges_stops_with_the_remedy(
+    tiny_part: CachedPart, tmp_path: Path, loss: dict[str, float]
+) -> None:
+    huge_steps: dict[str, Any] = {"optimiser": {"name": "adamw", "weight_decay": 1e30}, "lr": 10, "epochs": 30}
+    with pytest.raises(HarveysegError, match=r"loss became (nan|inf) in epoch \d+\. Lower train\.lr"):
+        train(tiny_part, tmp_path, loss=loss, **huge_steps)
+
+
+def test_weights_that_the_last_step_broke_are_not_written(tiny_part: CachedPart, tmp_path: Path) -> None:
+    """One step of one epoch: its loss is finite, the weights after it are not."""
+    huge_step: dict[str, Any] = {
+        "optimiser": {"name": "adamw", "weight_decay": 1e38},
+        "lr": 10,
+        "epochs": 1,
+        "batch_size": 8,
+    }
+    with pytest.raises(HarveysegError, match=r"Lower train\.lr"):
+        train(tiny_part, tmp_path, validation=LAST, **huge_step)
+
+
+@pytest.mark.parametrize(
+    ("changes", "samples"),
+    [({}, "photos of 32x32 pixels"), ({"augmentation": CROPS}, "crops of 32x32 pixels")],
+)
+@pytest.mark.parametrize("in_training", [True, False])
+def test_out_of_memory_names_batch_size_crop_and_precision(
+    tiny_part: CachedPart, tmp_path: Path, changes: dict[str, Any], samples: str, in_training: bool
+) -> None:
+    def allocate(module: torch.nn.Module, _: tuple[torch.Tensor]) -> None:
+        if isinstance(module, Unet) and module.training is in_training:
+            torch.empty(2**50)  # 4 PiB: torch's own error
+
+    hook = register_module_forward_pre_hook(allocate)
+    try:
+        with pytest.raises(HarveysegError) as caught:
+            train(tiny_part, tmp_path, **changes)
+    finally:
+        hook.remove()
+    assert str(caught.value) == (
+        f"out of memory: training on cpu with train.batch_size = 4, {samples} and precision fp32. "
+        "Lower train.batch_size, train.augmentation.crop or resize-cache.size."
+    )
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_workers_are_kept_from_epoch_to_epoch_and_end_with_the_training(
+    tiny_part: CachedPart, tmp_path: Path, method: str
+) -> None:
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method(method, force=True)
+    try:
+        training = make_training(tiny_part, tmp_path, workers=1, optimiser=EMA, self_training=SELF_TRAINING)
+        workers = [{process.pid for process in multiprocessing.active_children()} for _ in training.run()]
+        assert len(workers[0]) == 2  # of the labelled and of the unlabelled photos
+        assert workers == [workers[0]] * 3
+        assert not multiprocessing.active_children()
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    assert equal_weights(
+        training.result(), train(tiny_part, tmp_path / "none", optimiser=EMA, self_training=SELF_TRAINING)
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,12 @@
 """Which samples an epoch is made of: augmented photos, batches in a seeded order, crops of rare classes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from harveyseg.arrays import ClassMaps, Photos
 from harveyseg.classes import N_CLASSES, RARE
@@ -66,6 +66,37 @@ def unlabelled_batches(photos: int, sizes: Sequence[int], seed: int, epoch: int)
     (order,) = epoch_batches(range(photos), photos * samples, seed, epoch, crops_per_photo=-(-samples // photos))
     keys = iter(order)
     return [list(islice(keys, size)) for size in sizes]
+
+
+class EpochLoader:
+    """Loads the batches of one epoch after the other in the same worker processes.
+
+    Workers that start with every epoch import the package and get a copy of the photos each time, unless they are
+    forked.
+
+    Args:
+        samples: the dataset; a worker copies it when it starts.
+        workers: processes; 0 loads in this one.
+        seed: the training's seed.
+        pin_memory: whether batches go to page-locked memory, for copies to CUDA.
+    """
+
+    def __init__(self, samples: Dataset[Batch], workers: int, seed: int, pin_memory: bool) -> None:
+        self._batches: list[list[SampleKey]] = []
+        self._loader = DataLoader(
+            samples,
+            batch_sampler=self._batches,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            # A generator of its own: the loader draws a seed from it, which must not depend on the rest.
+            generator=torch.Generator().manual_seed(seed),
+            pin_memory=pin_memory,
+        )
+
+    def epoch(self, batches: Sequence[list[SampleKey]]) -> Iterator[Batch]:
+        """The samples of these batches; the epoch before must have been read to its end."""
+        self._batches[:] = batches
+        return iter(self._loader)
 
 
 class RareClassSampler:

@@ -13,16 +13,24 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from harveyseg.arrays import Rows
 from harveyseg.data.augmentation import Augmentation
 from harveyseg.data.cache import CachedPart
-from harveyseg.device import peak_memory_mb, resolve_device, seed_everything, use_precision, use_threads
+from harveyseg.device import (
+    explain_out_of_memory,
+    peak_memory_mb,
+    resolve_device,
+    seed_everything,
+    use_precision,
+    use_threads,
+)
 from harveyseg.errors import HarveysegError
 from harveyseg.training.checkpoint import Checkpoint
 from harveyseg.training.dataset import (
     Batch,
+    EpochLoader,
     RareClassSampler,
     SampleKey,
     Samples,
@@ -145,7 +153,8 @@ class Training:
         use_threads(params.threads)
         seed_everything(params.seed)
         augmentation = Augmentation(params.augmentation, params.seed)
-        samples = Samples(self._part.images, self._masks, augmentation, self._rare_class_sampler())
+        labelled = self._loader(Samples(self._part.images, self._masks, augmentation, self._rare_class_sampler()))
+        views = self._unlabelled_loader(augmentation)
         steps = params.epochs * len(self._batches(epoch=0))
         learner = Learner(self._spec, params, self._part.photos.iloc[self._train_rows], steps)
         use_precision(learner.precision)
@@ -165,18 +174,21 @@ class Training:
 
             # Train.
             batches = self._batches(epoch)
-            labelled = self._load(samples, batches)
-            unlabelled = self._load_unlabelled(augmentation, batches, epoch)
+            unlabelled = self._unlabelled_batches(views, batches, epoch)
             lr = learner.lr
             started = time.perf_counter()
-            train_loss = learner.train_epoch(zip(labelled, unlabelled, strict=True))
+            with explain_out_of_memory(self._describe_memory(learner), _LESS_MEMORY):
+                train_loss = learner.train_epoch(zip(labelled.epoch(batches), unlabelled, strict=True))
             train_seconds = time.perf_counter() - started
             _require_finite(train_loss, epoch)
 
             # Validate.
             validation: dict[str, float] = {}
             if (epoch + 1) % params.validation.every == 0 or epoch + 1 == params.epochs:
-                validation = learner.validate(self._part.images, self._masks, self._val_rows, self._val_batch_size())
+                with explain_out_of_memory(self._describe_memory(learner), _LESS_MEMORY):
+                    validation = learner.validate(
+                        self._part.images, self._masks, self._val_rows, self._val_batch_size()
+                    )
             learner.end_epoch(validation)
 
             # Keep.
@@ -205,6 +217,7 @@ class Training:
         else:
             weights = learner.weights()
             written = history[-1]
+        _require_finite_weights(weights, history)
         results = _results(history, best, written, learner)
         self._result = Result(weights, learner.mean, learner.std, tuple(history), results)
 
@@ -233,30 +246,39 @@ class Training:
         params = self._params
         return epoch_batches(self._train_rows, params.batch_size, params.seed, epoch, params.sampling.crops_per_photo)
 
-    def _load(self, samples: Dataset[Batch], batches: list[list[SampleKey]]) -> DataLoader[Batch]:
-        return DataLoader(
-            samples,
-            batch_sampler=batches,
-            num_workers=self._params.workers,
-            # A generator of its own: the loader draws a seed from it, which must not depend on the rest.
-            generator=torch.Generator().manual_seed(self._params.seed),
-            pin_memory=resolve_device(self._params.device).type == "cuda",
-        )
+    def _loader(self, samples: Dataset[Batch]) -> EpochLoader:
+        params = self._params
+        return EpochLoader(samples, params.workers, params.seed, resolve_device(params.device).type == "cuda")
 
-    def _load_unlabelled(
-        self, augmentation: Augmentation, batches: Sequence[Sequence[SampleKey]], epoch: int
+    def _unlabelled_loader(self, augmentation: Augmentation) -> EpochLoader | None:
+        if self._params.self_training is None or self._unlabelled is None:
+            return None
+        return self._loader(UnlabelledViews(self._unlabelled.images, augmentation))
+
+    def _unlabelled_batches(
+        self, views: EpochLoader | None, batches: Sequence[Sequence[SampleKey]], epoch: int
     ) -> Iterable[Batch | None]:
         """For each batch of the epoch two views of as many test photos, or None without self-training."""
         params = self._params
         if (
-            params.self_training is None
+            views is None
+            or params.self_training is None
             or self._unlabelled is None
             or epoch < params.self_training.start * params.epochs
         ):
             return repeat(None, len(batches))
         sizes = [len(batch) for batch in batches]
-        keys = unlabelled_batches(len(self._unlabelled.ids), sizes, params.seed, epoch)
-        return self._load(UnlabelledViews(self._unlabelled.images, augmentation), keys)
+        return views.epoch(unlabelled_batches(len(self._unlabelled.ids), sizes, params.seed, epoch))
+
+    def _describe_memory(self, learner: Learner) -> str:
+        params = self._params
+        crop = params.augmentation.crop
+        height, width = self._part.size
+        samples = f"photos of {height}x{width} pixels" if crop is None else f"crops of {crop}x{crop} pixels"
+        return (
+            f"training on {learner.device.type} with train.batch_size = {params.batch_size}, {samples} and precision "
+            f"{learner.precision}"
+        )
 
     def _val_batch_size(self) -> int:
         """Whole photos are validated: at most as many of their pixels at a time as a batch of crops has."""
@@ -290,6 +312,15 @@ def best_epoch(history: Sequence[Row], monitor: Literal["argmax_score", "loss"])
         return (not finite, figure if finite else 0.0)
 
     return min((row for row in history if "val_loss" in row), key=badness)
+
+
+_LESS_MEMORY = "Lower train.batch_size, train.augmentation.crop or resize-cache.size."
+
+
+def _require_finite_weights(weights: Mapping[str, torch.Tensor], history: Sequence[Row]) -> None:
+    """Refuse what the last step of a training broke, after its loss was computed."""
+    if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
+        _require_finite(math.nan, len(history) - 1)
 
 
 def _require_finite(train_loss: float, epoch: int) -> None:

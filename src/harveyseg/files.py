@@ -1,12 +1,12 @@
 """Reading files with clear errors, and writing them so that a reader never sees half of one."""
 
 import errno
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import re
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,6 +19,9 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from harveyseg.errors import HarveysegError
+
+if sys.platform != "win32":
+    import fcntl
 
 _log = logging.getLogger(__name__)
 
@@ -238,8 +241,9 @@ def _open_temporary(path: Path) -> tuple[int, str]:
     """Create a temporary file for ``path`` and lock it, which tells it from the leftovers of killed processes."""
     while True:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-        with suppress(OSError):  # no locks here
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        if sys.platform != "win32":
+            with suppress(OSError):  # no locks here
+                fcntl.flock(handle, fcntl.LOCK_EX)
         if os.path.exists(name):  # else another process took it for a leftover before it was locked
             return handle, name
         os.close(handle)
@@ -251,7 +255,8 @@ def _delete_leftovers(path: Path) -> None:
     for name in filter(temporary.fullmatch, os.listdir(path.parent)):
         leftover = path.with_name(name)
         with suppress(OSError), leftover.open("rb") as opened:  # locked, or gone
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if sys.platform != "win32":  # there, a file that is open cannot be deleted anyway
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
             leftover.unlink()
 
 

@@ -131,6 +131,7 @@ def test_sync_table_and_check(
     )
     data = project / "data"
     scores = {"val/argmax_score": 0.612345678, "val/score": 0.7, "val/all_empty_score": 0.5}
+    scores |= {f"pooled/{name}": value for name, value in scores.items()}  # of one fold, so the same
     trained = write_outputs(data, make_record(parameters={"train.lr": 1e-05}), scores)
     write_outputs(data, make_record("ensemble", None, kind="ensemble", parameters={}), scores)
     status, out, _ = command(monkeypatch, capsys, "sync")

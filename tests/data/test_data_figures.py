@@ -30,7 +30,7 @@ from harveyseg.data.figures import (
 from harveyseg.errors import HarveysegError
 from harveyseg.files import write_json
 from harveyseg.training.checkpoint import Checkpoint
-from harveyseg.training.dataset import SampleKey
+from harveyseg.training.dataset import SampleKey, Samples
 from harveyseg.training.params import TrainParams
 from harveyseg.training.trainer import Training
 from helpers.paths import ROOT
@@ -122,13 +122,14 @@ def test_samples_are_the_ones_that_training_sees(
     values = YAML(typ="safe").load(ROOT / "params.yaml")["train"]
     values |= {"augmentation": augmentation.model_dump(), "seed": 7, "epochs": 1}
     seen: dict[SampleKey, Any] = {}
-    original = Training._load
+    original = Samples.__getitem__
 
-    def recording(self: Training, samples: Any, batches: list[list[SampleKey]]) -> Any:
-        seen.update({key: [value.numpy() for value in samples[key]] for batch in batches for key in batch})
-        return original(self, samples, batches)
+    def recording(self: Samples, key: SampleKey) -> Any:
+        sample = original(self, key)
+        seen[key] = [value.numpy() for value in sample]
+        return sample
 
-    monkeypatch.setattr(Training, "_load", recording)
+    monkeypatch.setattr(Samples, "__getitem__", recording)
     spec = {"network": "unet", "width": 1}
     train = parse(TrainParams, values, "train")
     list(Training(spec, train, tiny_part, np.arange(11), np.arange(11, 12), Checkpoint(tmp_path, "k")).run())

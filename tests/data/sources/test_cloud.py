@@ -126,7 +126,7 @@ def test_a_full_disk_is_not_the_network(
         Path("/dev/full").write_bytes(b"photo")  # answers each write as a full disk does
 
     monkeypatch.setattr(type(memory), "get_file", full)
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(HarveysegError, match="there is no room for it on its disk"):
         fetched("memory://bucket/photos", tmp_path, "a")
 
 

@@ -31,7 +31,6 @@ from harveyseg.data.split import read_folds
 from harveyseg.ensemble.members import load_fold_models
 from harveyseg.ensemble.weights import EnsembleWeights, read_weights
 from harveyseg.evaluation.metrics import true_masks
-from harveyseg.inference.probabilities import count_confusions
 from harveyseg.postprocess.regression import clipped_log_odds
 from harveyseg.postprocess.rules import ExpectedDiceRule, fit_presence_model
 from harveyseg.postprocess.select import group_folds, select_rule
@@ -149,7 +148,7 @@ def main() -> None:
     for source, weights in sources.items():
         predict = fold_models.predictor(weights.chosen, weights.without_fold)
         statistics = collect_statistics(map(predict, range(len(rows))), truth, rows, threads=2)
-        areas = count_confusions(predict, truth, rows, threads=2).sum(1)[:, 1:]
+        areas = statistics.confusions.sum(1)[:, 1:]
         dice = [held_out_dice(statistics, areas, groups, fold_of == fold) for fold in range(int(fold_of.max()) + 1)]
         scores = [float(np.concatenate([of_fold[rule] for of_fold in dice]).mean()) for rule in dice[0]]
         selected = statistics.dice(select_rule(statistics, groups, "auto").nested_thresholds).mean(1)

@@ -143,7 +143,7 @@ def main() -> None:
     """Clone, run each recipe, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, help="folder in the Kaggle layout")
-    parser.add_argument("--groups", default="ids", help="split.groups, e.g. overlap_groups.csv:group_strict")
+    parser.add_argument("--groups", default="overlap", help="split.groups, e.g. overlap_groups.csv:group_strict")
     parser.add_argument("--recipes", default=",".join(RECIPES), help="some of: " + ", ".join(RECIPES))
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--folds", type=int, default=3)

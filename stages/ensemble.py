@@ -53,7 +53,9 @@ def main(
     workspace_models = load_fold_models(names, held_out, models, predictions)
     external = out / "added"
     add_external_models(settings.runs, tracker, workspace_models, train, truth["val"], raw, inference, external)
-    fold_models = load_fold_models(names, held_out, models, predictions, external)
+    fold_models = workspace_models
+    if settings.runs:
+        fold_models = load_fold_models(names, held_out, models, predictions, external)
     weights = choose_weights(fold_models, train, groups, settings, postprocess, inference.threads)
     record = new_ensemble_record(fold_models, weights, settings, Path.cwd())
     for line in close_abandoned(tracker, {record.stage_key}):

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from harveyseg.arrays import Confusions
 from harveyseg.config.settings import section
 from harveyseg.data.cache import load_part
@@ -24,7 +27,7 @@ from harveyseg.pipeline.stage import (
     run,
 )
 from harveyseg.project import project_root
-from harveyseg.record import identify_evaluation, read_run
+from harveyseg.record import WEIGHTS_FILE, identify_evaluation, read_run
 from harveyseg.tracking.client import TrackingParams, open_tracker
 from harveyseg.tracking.mirror import mirror
 from harveyseg.tracking.outputs import RunOutputs
@@ -47,28 +50,28 @@ def main(
     model_folder = models / f"{model}-{fold}"
     folder = out / f"{model}-{fold}"
     record = read_run(model_folder / "run.json")
-    trained = load_network(model_folder / "weights.safetensors")
+    trained = load_network(model_folder / WEIGHTS_FILE)
     train = load_part(cache / "train")
     test = load_part(cache / "test")
     truth = true_masks(cache / "score")
     _, held_out = fold_rows(read_folds(folds), train.ids, fold)
 
     confusions: dict[str, Confusions] = {}
+    stored: dict[str, npt.NDArray[np.uint8]] = {}
     for name, part, rows in (("val", train, held_out.tolist()), ("test", test, list(range(len(test.ids))))):
         maps = predict_maps(trained.network, part.images, rows, trained.mean, trained.std, inference)
         write_probabilities(folder / f"{name}.npy", [part.ids[row] for row in rows], maps.size, maps.batches)
+        _, stored[name] = read_probabilities(folder / f"{name}.npy")
         if name in truth:
-            _, stored = read_probabilities(folder / f"{name}.npy")
-            confusions[name] = count_confusions(stored.__getitem__, truth[name], rows, inference.threads)
+            confusions[name] = count_confusions(stored[name].__getitem__, truth[name], rows, inference.threads)
 
-    _, stored_val = read_probabilities(folder / "val.npy")
     val_rows = held_out.tolist()
-    boundary = boundary_accuracies(stored_val.__getitem__, truth["val"], val_rows, inference.threads)
+    boundary = boundary_accuracies(stored["val"].__getitem__, truth["val"], val_rows, inference.threads)
     boundary_entries = {f"val/{name}": accuracy for name, accuracy in boundary.items()}
     identity = identify_evaluation(record.uid, inference.deciding(), train.data_hash)
     results = write_evaluation(folder, record, confusions, {**identity, **boundary_entries})
 
-    grid = prediction_grid(train, val_rows, truth["val"], {"prediction": stored_val.__getitem__}, photos=4)
+    grid = prediction_grid(train, val_rows, truth["val"], {"prediction": stored["val"].__getitem__}, photos=4)
     prediction_figure(grid, folder / "sheet.png", f"{record.name}: photos that it was not trained on")
     learning_curve(read_history(model_folder / "history.csv"), folder / "learning_curve.png", record.name)
     mirror(tracker, RunOutputs(record, model_folder, folder).state())

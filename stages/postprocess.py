@@ -20,7 +20,7 @@ from harveyseg.pipeline.stage import (
     run,
 )
 from harveyseg.postprocess.figures import threshold_figure
-from harveyseg.postprocess.files import postprocess_metrics, write_rule
+from harveyseg.postprocess.files import write_rule
 from harveyseg.postprocess.select import PostprocessParams, select_rule, warn_of_single_group
 from harveyseg.postprocess.statistics import collect_statistics
 from harveyseg.record import read_evaluation_id, read_run
@@ -73,10 +73,9 @@ def main(
         records = {fold: files.record for fold, files in outputs.items()}
         evaluations = {fold: read_evaluation_id(files.metrics) for fold, files in outputs.items()}
         recorded = {f"postprocess.{name}": value for name, value in settings.model_dump().items()}
-        write_rule(out, source, records, val, photos, selected, test, evaluations, recorded)
+        scores = write_rule(out, source, records, val, photos, selected, test, evaluations, recorded)
         for files in outputs.values():
             mirror(tracker, files.state())
-        scores = postprocess_metrics(val, selected, test)
         print(f"{source}: {selected.rule.name}, {scores['val/score']:.4f} ({scores['val/postprocess_gain']:+.4f})")
 
 

@@ -24,10 +24,10 @@ def main(
     folds: FoldsFile = Path("data/splits/folds.csv"),
     figures: FiguresDir = Path("data/figures"),
 ) -> None:
-    """Write FOLDS and FIGURES, and print the number of photos and the classes of each fold."""
+    """Write FOLDS, FIGURES and, for ``groups: overlap``, overlaps.csv next to FOLDS; print what each fold holds."""
     settings = section(params, "split", SplitParams)
     photos = read_photos(cache / "train")
-    overlaps = []
+    overlaps = None
     if settings.groups == "overlap":
         manifest = read_manifest(raw / "manifest.csv")
         files = [raw / name for name in manifest["image"]]

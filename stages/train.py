@@ -22,10 +22,10 @@ from harveyseg.pipeline.stage import (
     run,
 )
 from harveyseg.project import project_root
-from harveyseg.record import write_run
+from harveyseg.record import WEIGHTS_FILE, write_run
 from harveyseg.tracking.client import TrackingParams, open_tracker
 from harveyseg.tracking.mirror import close_abandoned, mirror, show_running
-from harveyseg.tracking.outputs import WEIGHTS_FILE, RunOutputs, RunState
+from harveyseg.tracking.outputs import RunOutputs, RunState
 from harveyseg.training.checkpoint import Checkpoint
 from harveyseg.training.history import write_history
 from harveyseg.training.trainer import Training
@@ -41,7 +41,7 @@ def main(
     folds: FoldsFile = Path("data/splits/folds.csv"),
     out: ModelsDir = Path("data/models"),
 ) -> None:
-    """Train one model on all folds but one and keep the epoch that does best on that one."""
+    """Train one model on all folds but one, and write the weights that ``train.validation.keep`` names."""
     config = read_config(code / "train" / f"{model}.json")
     config.require_unchanged(scripts)
     part = load_part(cache / "train")

@@ -11,6 +11,7 @@ import pytest
 
 from harveyseg.data.cache import CachedPart
 from harveyseg.tracking.client import Tracker, TrackingParams, open_tracker
+from helpers.environment import VARIABLES
 from helpers.file_server import FileServer, serving
 from helpers.http_server import PROXIES
 from helpers.kaggle_server import Kaggle, running
@@ -77,7 +78,7 @@ def tiny_part() -> CachedPart:
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MLFLOW_TRACKING_URI", "HARVEYSEG_REQUIRE_TRACKING", "DVC_ROOT", "DVC_EXP_NAME"):
+    for name in VARIABLES:
         monkeypatch.setenv(name, "")  # so that it is taken back if the test sets it, as MLflow's set_tracking_uri does
         monkeypatch.delenv(name)
 

@@ -10,11 +10,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from harveyseg import doctor
 from harveyseg.config.settings import load
+from harveyseg.data.augmentation import Augmentation, AugmentationParams
+from harveyseg.training.dataset import Samples, UnlabelledViews
 from helpers.paths import ROOT
 from helpers.ports import free_port
 
@@ -126,6 +129,12 @@ def test_photos_that_are_there(workspace: Path) -> None:
     assert doctor.check_data_path(workspace, load(workspace / "params.yaml")) == []
 
 
+def test_an_absent_input(workspace: Path) -> None:
+    (finding,) = doctor.check_data_path(workspace, with_data(workspace, inputs="../overlap_groups.csv"))
+    assert finding.fails
+    assert finding.text.startswith("data.inputs = '../overlap_groups.csv': not on this machine")
+
+
 def test_leftovers(workspace: Path) -> None:
     assert doctor.check_leftovers(workspace) == []
     for name in ("models/unet-0", "models/gone-0", "predictions/unet-2", "cache/.train-x7"):
@@ -150,12 +159,21 @@ def test_disk(workspace: Path, monkeypatch: pytest.MonkeyPatch, free: int, expec
 
 
 def test_shared_memory(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Docker's default is 64 MiB; 4 workers keep 2 batches of 8 crops of 512 each: 64 samples of 5 MiB."""
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 64 * 2**20))
-    params = with_train(workspace, workers=4, batch_size=8, augmentation={"crop": 512})
-    (finding,) = doctor.check_shared_memory(params)
+    """4 workers keep 2 batches of 8 crops of 512 each: 64 samples of 1 MiB, and as many pairs of views of 1.5 MiB."""
+    unchanged = Augmentation(AugmentationParams(), seed=0)
+    samples = Samples(np.zeros((1, 512, 512, 3), np.uint8), np.zeros((1, 512, 512), np.uint8), unchanged, None)
+    assert sum(tensor.nbytes for tensor in samples[0, 0, 0]) == 2**20
+    views = UnlabelledViews(np.zeros((1, 512, 512, 3), np.uint8), unchanged)
+    assert sum(tensor.nbytes for tensor in views[0, 0, 0]) == 1.5 * 2**20
+    settings = {"workers": 4, "batch_size": 8, "augmentation": {"crop": 512}}
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 64 * 2**20))  # Docker's default
+    assert doctor.check_shared_memory(with_train(workspace, **settings)) == []
+    (finding,) = doctor.check_shared_memory(with_train(workspace, **settings, self_training={"weight": 1.0}))
     assert finding.fails
-    assert "has 64 MiB, and the batches of 4 workers take 320 MiB" in finding.text
+    assert "has 64 MiB, and the batches of 4 workers take 160 MiB" in finding.text
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 63 * 2**20))
+    (finding,) = doctor.check_shared_memory(with_train(workspace, **settings))
+    assert "has 63 MiB, and the batches of 4 workers take 64 MiB" in finding.text
     assert doctor.check_shared_memory(with_train(workspace, workers=0, batch_size=8)) == []
     rectangular = with_train(workspace, workers=1, batch_size=1, augmentation={"crop": None})
     assert doctor.check_shared_memory(rectangular | {"resize-cache": {"size": [384, 512]}}) == []
@@ -170,6 +188,10 @@ def test_precision(workspace: Path, monkeypatch: pytest.MonkeyPatch, native: str
         assert [finding.fails for finding in findings] == [False] * expected
     assert doctor.check_precision(with_train(workspace, precision="fp32")) == []
     assert [finding.fails for finding in doctor.check_precision(with_train(workspace, precision="tf32"))] == [True]
+    (finding,) = doctor.check_precision(with_train(workspace, precision="auto", device="cuda"))
+    assert str(finding) == (
+        "fails: train.device = 'cuda': this machine has no usable CUDA device. Set it to auto or cpu."
+    )
 
 
 def test_locks(workspace: Path) -> None:

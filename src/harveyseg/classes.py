@@ -43,6 +43,9 @@ SCORE_SIZE = 1024
 N_SCORED = N_CLASSES - 1
 """24: the competition scores the classes 1..24 and not the background."""
 
+CLASS_LIST = {"names": CLASS_NAMES, "scored": N_SCORED, "score_size": SCORE_SIZE}
+"""What identifies this list of classes and its score, in stage keys and in the ids of evaluations."""
+
 RARE = 0.01
 """A class is rare if it covers less than this share of the training pixels."""
 

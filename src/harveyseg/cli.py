@@ -230,11 +230,12 @@ def upload(
     print(file.describe(), flush=True)
     if dry_run:
         return
+    evaluations = [locate_outputs(record, DATA).evaluation for record in file.records]  # before anything is sent
     submitted = submit(file, UPLOADS)
     print(f"submission {submitted.ref}: {submitted.outcome}", flush=True)
     tracker = open_tracker(tracking)
-    for record in file.records:
-        mirror(tracker, RunState(record, metrics=submitted.metrics, evaluation=locate_outputs(record, DATA).evaluation))
+    for record, evaluation in zip(file.records, evaluations, strict=True):
+        mirror(tracker, RunState(record, metrics=submitted.metrics, evaluation=evaluation))
 
 
 @_commands.command()

@@ -14,13 +14,11 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, get_args
 
 from harveyseg.config.settings import listed_models, load
 from harveyseg.data.photo_files import PHOTO_KINDS
-from harveyseg.device import resolve_precision
+from harveyseg.device import PrecisionName, resolve_device, resolve_precision
 from harveyseg.errors import HarveysegError
 from harveyseg.tracking.client import inspect_tracker
 
@@ -32,8 +30,10 @@ _LITTLE_SPACE = 200 * _MIB
 _SOME_SPACE = 5 * 1024 * _MIB
 _BATCHES_PER_WORKER = 2
 """torch's ``prefetch_factor``: batches that each worker keeps ready."""
-_BYTES_PER_PIXEL = 3 * 4 + 8
-"""A sample: three channels in float32, and class ids in int64."""
+_BYTES_PER_PIXEL = 3 + 1
+"""A sample, see :data:`harveyseg.training.dataset.Batch`: three channels and class ids, in uint8."""
+_BYTES_PER_UNLABELLED_PIXEL = 2 * 3
+"""Two views of a sample for self-training, whose loader has workers of its own."""
 _OLD_LOCK_SECONDS = 60
 
 
@@ -129,27 +129,20 @@ def check_git(root: Path) -> list[Finding]:
 
 
 def check_data_path(root: Path, params: Mapping[str, Any]) -> list[Finding]:
-    """Whether ``data.path``, which DVC watches with every source, is there, and holds photos where it has to."""
+    """Whether what DVC watches, ``data.path`` and ``data.inputs``, is there, and holds photos where it has to."""
     data = params.get("data")
     if not isinstance(data, dict):
         return []
-    path = str(data.get("path") or "")
-    meant = os.path.expandvars(path.strip())
-    if meant != path or path.startswith("~"):
-        meant = str(Path(meant).expanduser())
-        return [Finding(f"data.path = {path!r}: DVC takes it literally", f"Write data.path: {meant}")]
-    folder = root / path
-    if not path or not folder.exists():
-        return [
-            Finding(
-                f"data.path = {path!r}: not on this machine, and DVC stops without it",
-                "Bring the photos there, or run `dvc repro --allow-missing`, which uses what `dvc pull` brought",
-            )
-        ]
-    if data.get("source") == "directory" and not data.get("url"):
-        photos = (file for file in folder.rglob("*") if file.suffix.lower() in PHOTO_KINDS)
-        if next(photos, None) is None:
-            return [Finding(f"data.path = {path!r}: holds no photos", "Correct data.path in params.yaml")]
+    findings = [
+        *_check_watched(root, "data.path", data.get("path"), "Bring the photos there"),
+        *_check_watched(root, "data.inputs", data.get("inputs"), "Bring that file there"),
+    ]
+    if findings or data.get("source") != "directory" or data.get("url"):
+        return findings
+    path = str(data["path"])
+    photos = (file for file in (root / path).rglob("*") if file.suffix.lower() in PHOTO_KINDS)
+    if next(photos, None) is None:
+        return [Finding(f"data.path = {path!r}: holds no photos", "Correct data.path in params.yaml")]
     return []
 
 
@@ -181,7 +174,7 @@ def check_leftovers(root: Path) -> list[Finding]:
 
 
 def check_disk(root: Path) -> list[Finding]:
-    """Free space where data, cache, checkpoints and MLflow's files are."""
+    """Free space on the project's disk, where data, cache, checkpoints and MLflow's files are unless set elsewhere."""
     free = shutil.disk_usage(root).free
     if free >= _SOME_SPACE:
         return []
@@ -203,7 +196,8 @@ def check_shared_memory(params: Mapping[str, Any]) -> list[Finding]:
     if len(numbers) < len(values):
         return []  # the stage `code` says what is wrong with them
     workers, batch_size, height, width = numbers
-    needed = workers * _BATCHES_PER_WORKER * batch_size * height * width * _BYTES_PER_PIXEL
+    bytes_per_pixel = _BYTES_PER_PIXEL + (_BYTES_PER_UNLABELLED_PIXEL if train.get("self_training") else 0)
+    needed = workers * _BATCHES_PER_WORKER * batch_size * height * width * bytes_per_pixel
     free = shutil.disk_usage(SHARED_MEMORY).free
     if needed <= free:
         return []
@@ -217,17 +211,20 @@ def check_shared_memory(params: Mapping[str, Any]) -> list[Finding]:
 
 
 def check_precision(params: Mapping[str, Any]) -> list[Finding]:
-    """Whether this CPU computes with bfloat16, where there is no GPU."""
+    """Whether this machine has the device and the precision of the training, and computes with bfloat16."""
     train = params.get("train")
-    precision = train.get("precision") if isinstance(train, dict) else None
-    on_cpu = not torch.cuda.is_available() or (isinstance(train, dict) and train.get("device") == "cpu")
-    if precision not in ("auto", "bf16", "tf32") or not on_cpu:
+    if not isinstance(train, dict) or train.get("precision") not in get_args(PrecisionName):
+        return []  # the stage `code` says what is wrong with them
+    name: PrecisionName = train["precision"]
+    try:
+        device = resolve_device(train.get("device", "auto"))
+        resolve_precision(name, device)
+    except HarveysegError as error:
+        cause, _, remedy = str(error).rstrip(".").rpartition(". ")
+        return [Finding(f"train.{cause}", remedy)]
+    if device.type != "cpu" or name not in ("auto", "bf16") or resolve_precision("auto", device) == "bf16":
         return []
-    if precision == "tf32":
-        return [Finding("train.precision is tf32, which no CPU has", "Set it to auto or fp32")]
-    if resolve_precision("auto", torch.device("cpu")) == "bf16":
-        return []
-    if precision == "bf16":
+    if name == "bf16":
         return [Finding("this CPU emulates bf16, which is slow", "Set train.precision to auto or fp32", fails=False)]
     return [
         Finding(
@@ -255,9 +252,26 @@ def check_locks(root: Path) -> list[Finding]:
 
 
 def check_mlflow(root: Path) -> list[Finding]:
-    """Whether MLflow answers, and its database is of this MLflow's version."""
+    """Whether a server of MLflow answers, or an SQLite database is of this MLflow's version."""
     fault = inspect_tracker(root)
     return [] if fault is None else [Finding(*fault)]
+
+
+def _check_watched(root: Path, setting: str, value: object, remedy: str) -> list[Finding]:
+    """Whether a path that DVC watches exists, as DVC reads it."""
+    path = str(value or "")
+    meant = os.path.expandvars(path.strip())
+    if meant != path or path.startswith("~"):
+        meant = str(Path(meant).expanduser())
+        return [Finding(f"{setting} = {path!r}: DVC takes it literally", f"Write {setting}: {meant}")]
+    if not path or not (root / path).exists():
+        return [
+            Finding(
+                f"{setting} = {path!r}: not on this machine, and DVC stops without it",
+                f"{remedy}, or run `dvc repro --allow-missing`, which uses what `dvc pull` brought",
+            )
+        ]
+    return []
 
 
 def _stage_python(root: Path, environment: Mapping[str, str]) -> Path | None:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harveyseg.classes import CLASS_NAMES, N_SCORED, SCORE_SIZE
+from harveyseg.classes import CLASS_LIST
 from harveyseg.errors import HarveysegError
 from harveyseg.files import digest, read_json, write_json
 
@@ -28,6 +28,9 @@ POOLED = "pooled/"
 """How the metrics of a model over the photos of all its folds begin; each of its runs holds them."""
 
 _ID_LENGTH = 16
+
+WEIGHTS_FILE = "weights.safetensors"
+"""A trained network, next to its ``run.json``; see :mod:`harveyseg.inference.network_file`."""
 
 SKIPPED = "data.skipped"
 """The parameter of a training that says how many bad files were left out of its data; absent where none were."""
@@ -117,8 +120,7 @@ def identify_evaluation(uid: str, settings: Mapping[str, Value], data_hash: str)
     >>> plain["evaluation"] == identify_evaluation("1f", {"inference.tta": "flips"}, "d0")["evaluation"]
     False
     """
-    classes = {"names": CLASS_NAMES, "scored": N_SCORED, "score_size": SCORE_SIZE}
-    identity = digest({"uid": uid, "settings": dict(settings), "data": data_hash, "classes": classes})
+    identity = digest({"uid": uid, "settings": dict(settings), "data": data_hash, "classes": CLASS_LIST})
     return {EVALUATION: identity[:_ID_LENGTH], **settings}
 
 

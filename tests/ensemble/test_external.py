@@ -27,6 +27,7 @@ from harveyseg.score import confusion, image_scores
 from harveyseg.tracking.client import Tracker, TrackingParams, open_tracker
 from harveyseg.tracking.mirror import mirror, show_running
 from harveyseg.tracking.outputs import RunOutputs, RunState
+from helpers.environment import VARIABLES
 from helpers.records import make_record
 
 PARAMS = InferenceParams(batch_size=2, threads=1, device="cpu", precision="fp32")
@@ -45,7 +46,7 @@ PHOTO = (160, 224)
 def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracker]:
     """One for all tests: each trains under ids of its own."""
     with pytest.MonkeyPatch.context() as environment:
-        for name in ("MLFLOW_TRACKING_URI", "HARVEYSEG_REQUIRE_TRACKING", "DVC_ROOT", "DVC_EXP_NAME"):
+        for name in VARIABLES:
             environment.delenv(name, raising=False)
         yield open_tracker(TrackingParams(), tmp_path_factory.mktemp("project"))
 

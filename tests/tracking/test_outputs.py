@@ -56,7 +56,8 @@ def test_scores_are_of_this_run_and_this_evaluation(tmp_path: Path) -> None:
     write_outputs(tmp_path, outputs[0].record, SCORES | {"evaluation": "e9"})
     with pytest.raises(HarveysegError, match=r"post-processes another evaluation of unet-f0 .* `dvc repro`"):
         outputs[0].scores()
-    assert outputs[0].evaluation == ""
+    with pytest.raises(HarveysegError, match="post-processes another evaluation of unet-f0"):
+        _ = outputs[0].evaluation  # no evaluation is better than another one's
     write_json(path, {"runs": entries[:1]})
     with pytest.raises(HarveysegError, match="evaluates another run"):
         outputs[1].scores()

@@ -190,6 +190,7 @@ def test_a_finished_training_is_kept_until_it_is_evaluated_or_another_one_finish
     finished, killed, last = (Checkpoint(tmp_path / ".checkpoints", key) for key in ("a", "b", "c"))
     finished.finish({"uid": "a", "ended_ms": 1})
     killed.save_record({"uid": "b", "ended_ms": None})
+    (tmp_path / ".checkpoints" / ".DS_Store").touch()  # as file managers leave it
     finished.remove_unused("another uid")
     killed.remove_unused("b")  # the uid of a training that still runs
     assert finished.folder.exists()

@@ -151,6 +151,18 @@ def test_a_validation_that_is_not_a_number_is_beaten_by_any_other(
     result = train(tiny_part, tmp_path, epochs=6, validation={"monitor": monitor, "early_stopping": 3})
     assert result.results["best/val_loss"] == 5
     assert len(result.history) == 5  # three after the second
+    # MLflow and JSON hold no NaN: such an epoch counts as one that was not validated.
+    assert ["val_loss" in row for row in result.history] == [False, True, False, True, True]
+
+
+def test_a_training_without_a_finite_validation_of_what_it_writes_stops_with_the_remedy(
+    tiny_part: CachedPart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, losses in enumerate(((math.nan, math.inf), (5.0, math.nan))):
+        figures = iter(losses)
+        monkeypatch.setattr(Learner, "validate", lambda *_: {"val_loss": next(figures), "val_argmax_score": 0.9})  # noqa: B023
+        with pytest.raises(HarveysegError, match=r"validation loss became nan in epoch 2\. Lower train\.lr"):
+            train(tiny_part, tmp_path / str(number), epochs=2, validation=LAST)
 
 
 def test_statistics_come_from_the_training_part_alone(tiny_part: CachedPart, tmp_path: Path) -> None:

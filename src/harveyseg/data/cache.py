@@ -216,7 +216,7 @@ def read_resized_photo(path: Path, full: tuple[int, int], size: tuple[int, int])
     """
     # Of other formats than JPEG, OpenCV's reduced decode makes a full one and then skips pixels.
     reduction = _jpeg_reduction(full, size) if path.suffix == ".jpg" else 1
-    return resize_photo(_decode(path, _IMREAD[reduction] | cv2.IMREAD_IGNORE_ORIENTATION), size)
+    return resize_photo(decode_image(path, _IMREAD[reduction] | cv2.IMREAD_IGNORE_ORIENTATION), size)
 
 
 def read_mask(path: Path) -> ClassMap:
@@ -225,7 +225,7 @@ def read_mask(path: Path) -> ClassMap:
     Raises:
         HarveysegError: when the file is absent or cannot be decoded.
     """
-    return _decode(path, cv2.IMREAD_UNCHANGED)
+    return decode_image(path, cv2.IMREAD_UNCHANGED)
 
 
 def _open_array(path: Path, shape: tuple[int, ...] | None) -> npt.NDArray[np.uint8]:
@@ -307,7 +307,16 @@ def _statistics(photo: Photo, mask: ClassMap) -> dict[str, int]:
     return {column: int(value) for column, value in zip(STATISTICS, values, strict=True)}
 
 
-def _decode(path: Path, flags: int) -> npt.NDArray[np.uint8]:
+def decode_image(path: Path, flags: int) -> npt.NDArray[np.uint8]:
+    """Decode a photo or mask of ``data/raw``.
+
+    Args:
+        path: the file.
+        flags: OpenCV's, ``cv2.IMREAD_...``.
+
+    Raises:
+        HarveysegError: when it is absent or cannot be decoded.
+    """
     remedy = "Run `dvc repro -f download` to fetch the data again."
     try:
         data = np.fromfile(path, np.uint8)

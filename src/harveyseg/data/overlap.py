@@ -25,7 +25,7 @@ from scipy.sparse import coo_array
 from scipy.spatial import KDTree
 
 from harveyseg.arrays import FloatArray, IntArray
-from harveyseg.errors import HarveysegError
+from harveyseg.data.cache import decode_image
 
 SIDE = 800
 """Pixels of a photo's longer side when features are taken."""
@@ -108,12 +108,11 @@ def photo_features(path: Path) -> Features:
     Raises:
         HarveysegError: when it cannot be decoded.
     """
-    grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if grey is None:
-        raise HarveysegError(f"{path}: cannot be decoded. Replace the file, then run `dvc repro` again.")
+    grey = decode_image(path, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
     scale = SIDE / max(grey.shape)
     if scale < 1:
-        grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        reduced = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        grey = np.asarray(reduced, np.uint8)
     points, descriptors = cv2.SIFT.create(FEATURES, contrastThreshold=0.02).detectAndCompute(grey, None)
     if descriptors is None:
         return Features(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))

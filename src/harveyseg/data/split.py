@@ -8,8 +8,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from pydantic import Field
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from harveyseg.arrays import BoolArray, IntArray, Rows
 from harveyseg.classes import CLASS_NAMES
@@ -43,7 +41,7 @@ class SplitParams(Section):
 
 
 def make_folds(
-    photos: pd.DataFrame, params: SplitParams, root: Path, overlaps: Collection[tuple[str, str]] = ()
+    photos: pd.DataFrame, params: SplitParams, root: Path, overlaps: Collection[tuple[str, str]] | None = None
 ) -> pd.DataFrame:
     """Assign every training photo to the fold in which it is held out.
 
@@ -71,10 +69,11 @@ def make_folds(
     n_groups = int(group_of.max()) + 1 if ids else 0
     if n_groups < params.folds:
         groups_found = "1 group" if n_groups == 1 else f"{n_groups} groups"
+        smaller = "lower split.id_distance" if params.groups == "ids" else "set split.groups to another kind"
         raise HarveysegError(
             f"split.folds = {params.folds}: the {len(ids)} training photos form only {groups_found} "
-            f"(split.groups = {params.groups}), and each fold needs one. Add photos, lower split.folds, or lower "
-            "split.id_distance (split.groups: none keeps nothing together)."
+            f"(split.groups = {params.groups}), and each fold needs one. Add photos, lower split.folds, or {smaller} "
+            "(split.groups: none keeps nothing together)."
         )
     presence = _presence(photos)
     random = np.random.default_rng(params.seed)
@@ -86,7 +85,7 @@ def make_folds(
 
 
 def group_labels(
-    ids: list[str], params: SplitParams, root: Path, overlaps: Collection[tuple[str, str]] = ()
+    ids: list[str], params: SplitParams, root: Path, overlaps: Collection[tuple[str, str]] | None = None
 ) -> list[str]:
     """The group of each photo.
 
@@ -98,6 +97,8 @@ def group_labels(
     if params.groups == "ids":
         return _groups_by_distance(ids, params.id_distance)
     if params.groups == "overlap":
+        if overlaps is None:
+            raise ValueError("groups: overlap needs the pairs of photos that overlap")
         return _groups_by_overlap(ids, overlaps)
     return _groups_from_file(ids, params.groups, root)
 
@@ -273,6 +274,10 @@ def _groups_by_distance(ids: list[str], distance: int) -> list[str]:
 
 def _groups_by_overlap(ids: list[str], overlaps: Collection[tuple[str, str]]) -> list[str]:
     """Groups of photos that overlap directly or through others, which need not be among ``ids`` (test photos)."""
+    # Imported here, as scikit-learn is: every stage reads the split.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     nodes = list(dict.fromkeys([*ids, *(photo_id for pair in overlaps for photo_id in pair)]))
     index_of = {photo_id: index for index, photo_id in enumerate(nodes)}
     first = [index_of[pair[0]] for pair in overlaps]

@@ -77,7 +77,7 @@ def presence_errors(confusions: Confusions) -> dict[str, float]:
 
 
 def logged_metrics(entries: MetricsFile) -> dict[str, float]:
-    """The metrics alone, as they are logged: the entries of ``metrics.json`` named ``<part>/<metric>``."""
+    """The metrics alone: the entries of ``metrics.json`` named ``<part>/<metric>``, without the ids and notes."""
     return {name: float(value) for name, value in entries.items() if "/" in name and isinstance(value, float)}
 
 

@@ -1,4 +1,4 @@
 """From a trained network to class probabilities: windows, test-time augmentation, the files that hold them.
 
-May import: models, config and the leaf modules.
+May import: models, data, config and the leaf modules.
 """

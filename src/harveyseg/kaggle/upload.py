@@ -82,11 +82,6 @@ class SubmissionFile:
     empty: bool
     """Whether no mask holds a pixel."""
 
-    @property
-    def mark(self) -> str:
-        """What its description ends with, at Kaggle."""
-        return f"[{self.sha256[:12]}]"
-
     def describe(self) -> str:
         """What would be done, line by line."""
         lines = [
@@ -141,7 +136,7 @@ def prepare(
         sha256=digest,
         rows=sum(map(len, masks.values())),
         competition=competition,
-        description=f"{text} [{digest[:12]}]",
+        description=f"{text} {_mark(digest)}",
         records=_read_records(data, model, about),
         earlier=_find_upload(uploads, competition, digest),
         empty=not any(any(rows) for rows in masks.values()),
@@ -195,7 +190,7 @@ def refresh_scores(file: SubmissionFile, competition: Competition, uploads: Path
         HarveysegError: when it was, and nothing is new of it; when Kaggle cannot be reached.
     """
     earlier = _find_upload(uploads, file.competition, file.sha256)
-    found = next((item for item in competition.submissions() if item.description.endswith(file.mark)), None)
+    found = _find_at_kaggle(file, competition)
     if found is None and (earlier is None or earlier.ref is None):
         return None
     if found is not None:
@@ -237,7 +232,7 @@ def _send(file: SubmissionFile, competition: Competition, uploads: Path) -> Uplo
         competition.submit(file.path, file.description)
     except BrokenOffError as error:
         cause = f" {error}"
-    found = next((item for item in competition.submissions() if item.description.endswith(file.mark)), None)
+    found = _find_at_kaggle(file, competition)
     if found is None:
         raise HarveysegError(
             f"{file.path}:{cause} The file is not among the submissions of {competition.page}/submissions so far. The "
@@ -262,6 +257,17 @@ def _new_upload(file: SubmissionFile) -> Upload:
         runs=[record.uid for record in file.records],
         time=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _find_at_kaggle(file: SubmissionFile, competition: Competition) -> KaggleSubmission | None:
+    """The newest submission of the file in Kaggle's list, found by its mark."""
+    mark = _mark(file.sha256)
+    return next((item for item in competition.submissions() if item.description.endswith(mark)), None)
+
+
+def _mark(digest: str) -> str:
+    """What the description of a submission ends with, at Kaggle."""
+    return f"[{digest[:12]}]"
 
 
 def _key(upload: Upload) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
-from harveyseg.classes import CLASS_NAMES, N_SCORED, SCORE_SIZE
+from harveyseg.classes import CLASS_LIST
 from harveyseg.data.cache import CachedPart
 from harveyseg.device import Precision, compute_environment
 from harveyseg.files import digest, sha256
@@ -45,7 +45,7 @@ def stage_key(
             "split": split_hash,
             "fold": fold,
             "parameters": parameters,
-            "classes": {"names": CLASS_NAMES, "scored": N_SCORED, "score_size": SCORE_SIZE},
+            "classes": CLASS_LIST,
             "code": config.code,
             "files": config.files,
             "device": device.type,

@@ -170,15 +170,15 @@ def postprocess_metrics(
 
 
 def pooled_metrics(
-    val: ThresholdStatistics, selected: SelectedRule, test: ThresholdStatistics | None
+    metrics: Mapping[str, float], val: ThresholdStatistics, test: ThresholdStatistics | None
 ) -> dict[str, float]:
     """Compute the metrics of a model as a whole, as those of an ensemble are: over the photos of all its folds.
 
     A mean over folds would be another number: mIoU and macro Dice of all photos are no means of those of the folds.
 
     Args:
-        val: see :func:`postprocess_metrics`.
-        selected: see :func:`postprocess_metrics`.
+        metrics: from :func:`postprocess_metrics`, of all photos.
+        val: of the out-of-fold photos.
         test: of the mean of the fold models' probabilities.
 
     Returns:
@@ -186,13 +186,13 @@ def pooled_metrics(
         of :func:`harveyseg.evaluation.metrics.presence_errors`, without those of single classes; the
         ``nested_argmax_score`` of an ensemble is the argmax score here.
     """
-    metrics = postprocess_metrics(val, selected, test)
+    pooled = dict(metrics)
     for part, statistics in (("val", val), ("test", test)):
         if statistics is not None:
             argmax = argmax_metrics(statistics.confusions) | presence_errors(statistics.confusions)
-            metrics |= {f"{part}/{name}": value for name, value in argmax.items()}
-    metrics["val/nested_argmax_score"] = metrics["val/argmax_score"]  # a single model has no weights to choose
-    return {f"{POOLED}{name}": value for name, value in metrics.items() if "dice/" not in name}
+            pooled |= {f"{part}/{name}": value for name, value in argmax.items()}
+    pooled["val/nested_argmax_score"] = pooled["val/argmax_score"]  # a single model has no weights to choose
+    return {f"{POOLED}{name}": value for name, value in pooled.items() if "dice/" not in name}
 
 
 def write_rule(
@@ -205,7 +205,7 @@ def write_rule(
     test: ThresholdStatistics | None,
     evaluations: Mapping[int | None, str],
     settings: Mapping[str, Value],
-) -> None:
+) -> dict[str, float]:
     """Write ``rules/<source>.json``, a :class:`FittedRule`, and ``metrics/<source>.json``.
 
     Args:
@@ -221,6 +221,9 @@ def write_rule(
 
     The file of metrics has an entry for each run: for a training the metrics of the photos of its fold, and, the same
     in every fold, the :func:`pooled_metrics` of the model. Test photos are post-processed for the source as a whole.
+
+    Returns:
+        The metrics over all photos, see :func:`postprocess_metrics`.
     """
     fitted = FittedRule(
         source=source,
@@ -235,7 +238,8 @@ def write_rule(
         rule=selected.rule,
     )
     write_json(folder / "rules" / f"{source}.json", fitted.model_dump())
-    pooled = {} if None in records else pooled_metrics(val, selected, test)
+    metrics = postprocess_metrics(val, selected, test)
+    pooled = {} if None in records else pooled_metrics(metrics, val, test)
     runs: list[dict[str, Value]] = []
     for fold, record in records.items():
         in_run = np.array([fold in (None, photo_fold) for photo_fold in photos["fold"]])
@@ -243,4 +247,5 @@ def write_rule(
         identity = identify_postprocessing(evaluations[fold], settings, evaluations.values())
         run_metrics = postprocess_metrics(val.subset(in_run), selected_in_run, test if len(records) == 1 else None)
         runs.append({"uid": record.uid, **identity, **run_metrics, **pooled})
-    write_json(folder / "metrics" / f"{source}.json", {**postprocess_metrics(val, selected, test), "runs": runs})
+    write_json(folder / "metrics" / f"{source}.json", {**metrics, "runs": runs})
+    return metrics

@@ -9,7 +9,7 @@ from harveyseg.errors import HarveysegError
 from harveyseg.files import read_json
 from harveyseg.inference.network_file import TrainedNetwork, load_network
 from harveyseg.postprocess.files import FittedRule, read_rule
-from harveyseg.record import read_run
+from harveyseg.record import WEIGHTS_FILE, read_run
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def load_trained_ensemble(params: Path, data: Path, model: str | None, argmax: b
         path = data / "ensemble" / "weights.json"
         weights = read_json(path, "Run `dvc repro`, or name a trained model with --model.")["weights"]
     else:
-        trained = sorted(path.parent.name for path in (data / "models").glob(f"*-{folds[0]}/weights.safetensors"))
+        trained = sorted(path.parent.name for path in (data / "models").glob(f"*-{folds[0]}/{WEIGHTS_FILE}"))
         names = [name.rpartition("-")[0] for name in trained]
         if model not in names:
             raise HarveysegError(f"--model {model}: not trained here. Trained are: {', '.join(names) or 'none'}")
@@ -52,7 +52,7 @@ def load_trained_ensemble(params: Path, data: Path, model: str | None, argmax: b
         for fold in folds
     ]
     return TrainedEnsemble(
-        networks=tuple(load_network(folder / "weights.safetensors") for folder, _ in members),
+        networks=tuple(load_network(folder / WEIGHTS_FILE) for folder, _ in members),
         weights=tuple(weight for _, weight in members),
         rule=None if argmax else _read_rule(data, model, folds),
     )

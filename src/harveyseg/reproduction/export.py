@@ -15,10 +15,9 @@ from harveyseg.errors import HarveysegError
 from harveyseg.files import write_text
 from harveyseg.reproduction.studies import StudyRecipe, read_studies, study_tag
 from harveyseg.tracking.client import Tracker
-from harveyseg.tracking.query import KIND, TrackedRun, find_all_runs, find_tagged_runs, read_curves
+from harveyseg.tracking.query import KIND, UID, TrackedRun, find_all_runs, find_tagged_runs, read_curves
 
 _SPLIT = "harveyseg.split_hash"
-_ENVIRONMENT = "environment."
 
 
 class StudyRun(BaseModel):
@@ -68,20 +67,25 @@ def load_study_runs(recipe: StudyRecipe, tracker: Tracker, names: Sequence[str] 
     Args:
         recipe: the recipe that was varied.
         tracker: where to read.
-        names: the studies; all if None.
+        names: the studies; all if None. Of named ones only those whose curves are drawn get curves: each costs a
+            request to MLflow.
 
     Raises:
         HarveysegError: when MLflow cannot be read.
     """
     tracked: dict[str, TrackedRun] = {}
     studies: dict[str, dict[str, str]] = {}
-    for name in read_studies() if names is None else names:
+    definitions = read_studies()
+    for name in definitions if names is None else names:
         tag = study_tag(name, recipe)
         for run in find_tagged_runs(tracker, tag):
             if run.status == "FINISHED" and run.run_id is not None:
                 tracked[run.run_id] = run
                 studies.setdefault(run.run_id, {})[name] = run.tags[tag]
-    runs = [_study_run(run, studies[run_id], read_curves(tracker, run_id)) for run_id, run in tracked.items()]
+    runs = []
+    for run_id, run in tracked.items():
+        drawn = names is None or any(definitions[name].curves for name in studies[run_id])
+        runs.append(_study_run(run, studies[run_id], read_curves(tracker, run_id) if drawn else {}))
     ordered = sorted(runs, key=lambda run: (run.started_ms, run.uid))
     return StudyRuns(recipe, _data_metrics({run.split_hash for run in runs}, tracker), tuple(ordered))
 
@@ -113,7 +117,7 @@ def import_study_runs(path: Path) -> StudyRuns:
 
 def _study_run(run: TrackedRun, studies: dict[str, str], curves: dict[str, dict[int, float]]) -> StudyRun:
     return StudyRun(
-        uid=run.tags["harveyseg.uid"],
+        uid=run.tags[UID],
         studies=studies,
         seed=int(run.parameters["train.seed"]),
         fold=int(run.tags["harveyseg.fold"]),
@@ -124,9 +128,7 @@ def _study_run(run: TrackedRun, studies: dict[str, str], curves: dict[str, dict[
         parameters=run.parameters,
         metrics=run.metrics,
         curves=curves,
-        environment={
-            name.removeprefix(_ENVIRONMENT): value for name, value in run.tags.items() if name.startswith(_ENVIRONMENT)
-        },
+        environment=run.environment,
     )
 
 

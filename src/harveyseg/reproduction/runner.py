@@ -26,6 +26,7 @@ import psutil  # type: ignore[import-untyped]
 from filelock import Timeout
 from ruamel.yaml import YAML
 
+from harveyseg.data.sources.experiment_links import link_into_copy
 from harveyseg.errors import HarveysegError
 from harveyseg.files import locked
 from harveyseg.record import read_run
@@ -143,7 +144,9 @@ def _copies(root: Path, recipe: StudyRecipe) -> Iterator["_Copies"]:
             raise HarveysegError("Another study runs in this project. Wait until it ends, or stop it.") from None
         try:
             _remove(folder)  # of a study that was killed
-            yield _Copies(root, folder, recipe.params["data"]["path"])
+            data = recipe.params["data"]
+            inputs = {f"data.{key}": str(data[key]) for key in ("path", "inputs") if data.get(key)}
+            yield _Copies(root, folder, inputs)
         finally:
             _remove(folder)
 
@@ -157,10 +160,10 @@ def _remove(folder: Path) -> None:
 class _Copies:
     """Copies of the project, as it is when this is constructed, in which DVC can work as it likes."""
 
-    def __init__(self, root: Path, folder: Path, photos: str) -> None:
+    def __init__(self, root: Path, folder: Path, inputs: Mapping[str, str]) -> None:
         self._root = root
         self._folder = folder
-        self._photos = photos
+        self._inputs = inputs
         self._stopped = False
         self._fetching = threading.Lock()
         self._snapshot = folder / "snapshot"
@@ -236,18 +239,14 @@ class _Copies:
         self._run_dvc(self._snapshot, log, "cache", "dir", "--local", cache)
 
     def _copy(self, name: str) -> Path:
-        """A copy of the snapshot, from which a relative ``data.path`` leads to the photos."""
+        """A copy of the snapshot, from which relative paths lead to the photos and the other inputs."""
         project = self._folder / "trials" / name / "project"
         shutil.copytree(self._snapshot, project, symlinks=True)
-        link = Path(os.path.normpath(project / self._photos))
-        if not link.exists():
-            if not link.is_relative_to(self._folder):
+        for setting, path in self._inputs.items():
+            if not link_into_copy(path, self._root, project, self._folder):
                 raise HarveysegError(
-                    f"data.path = {self._photos!r}: the path points too far above the project. Use an absolute path."
+                    f"{setting} = {path!r}: the path points too far above the project. Use an absolute path."
                 )
-            link.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileExistsError):  # another trial has just made it
-                link.symlink_to(os.path.normpath(self._root / self._photos))
         return project
 
     def _run_dvc(self, project: Path, log: Path, *arguments: str) -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from harveyseg.classes import N_SCORED
 from harveyseg.errors import HarveysegError
-from harveyseg.files import atomic, write_text
+from harveyseg.files import atomic, write_table, write_text
 from harveyseg.reproduction.export import StudyRun, StudyRuns
 from harveyseg.reproduction.studies import Study, find_study, study_variants
 
@@ -179,7 +179,7 @@ def write_study(name: str, studies: StudyRuns, folder: Path) -> str:
         )
     table = study_table(study, variants)
     shown = f"{study.title}\n\nThe report: {study.says}\n\n{study_markdown(table)}\n{describe_variants(variants)}\n"
-    write_text(folder / f"study-{name}.csv", table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    write_table(folder / f"study-{name}.csv", table, float_format="%.6f")
     write_text(folder / f"study-{name}.md", shown)
     if study.curves:
         draw_curves(study, variants, folder / f"study-{name}.png")

@@ -7,7 +7,7 @@ If MLflow is unreachable, training continues: the tracker warns once and then do
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -92,6 +92,7 @@ def prepare_local_database(root: Path) -> None:
     Raises:
         HarveysegError: when the address is none of a database or server, or MLflow cannot use the database.
     """
+    _configure_mlflow()
     uri = tracking_uri(root)
     try:
         _require_address(uri)
@@ -130,8 +131,7 @@ class Tracker:
 
     def __init__(self, params: TrackingParams, root: Path, restore: bool = False) -> None:
         """Connect; see :func:`open_tracker`."""
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        _configure_mlflow()
         self.params = params
         self.uri = tracking_uri(root)
         self.root = root
@@ -199,14 +199,12 @@ class Tracker:
             fault.remedy,
         )
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Keep other processes of this project from creating a database, an experiment or a run.
 
         Do not upload while holding the lock.
         """
-        with _locked(self.root):
-            yield
+        return _locked(self.root)
 
     def search(self, client: "MlflowClient", condition: str, *, deleted: bool = False) -> list["MlflowRun"]:
         """All runs of the experiment that meet a condition in MLflow's filter language, oldest first.
@@ -270,6 +268,12 @@ def _locked(root: Path) -> Iterator[None]:
         yield
 
 
+def _configure_mlflow() -> None:
+    """Set what MLflow reads from the environment, before it is imported; what the user has set stays."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
 def _unusable(uri: str, fault: TrackingError) -> str:
     remedy = fault.remedy
     if os.environ.get("MLFLOW_TRACKING_URI"):
@@ -300,8 +304,7 @@ def _ask_server(uri: str) -> None:
     Raises:
         Exception: whatever went wrong.
     """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    _configure_mlflow()
     from mlflow.tracking import MlflowClient
 
     MlflowClient(tracking_uri=uri).search_experiments(max_results=1)

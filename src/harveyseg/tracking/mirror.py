@@ -22,9 +22,9 @@ import psutil  # type: ignore[import-untyped]
 
 from harveyseg.errors import raise_problems
 from harveyseg.files import sha256
-from harveyseg.record import RunRecord, format_value
+from harveyseg.record import WEIGHTS_FILE, RunRecord, format_value
 from harveyseg.tracking.client import Tracker
-from harveyseg.tracking.outputs import MAX_NAME, MODEL_FOLDER, WEIGHTS_FILE, Artifact, RunState, check_metrics
+from harveyseg.tracking.outputs import MAX_NAME, MODEL_FOLDER, Artifact, RunState, check_metrics
 from harveyseg.tracking.query import (
     ENVIRONMENT_PREFIX,
     EPOCH_PREFIX,

@@ -11,9 +11,8 @@ from harveyseg.classes import slug
 from harveyseg.config.settings import listed_models
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import read_json, read_table
-from harveyseg.record import EVALUATION, POOLED, RunRecord, Value, read_run
+from harveyseg.record import EVALUATION, POOLED, WEIGHTS_FILE, RunRecord, Value, read_run
 
-WEIGHTS_FILE = "weights.safetensors"
 MODEL_FOLDER = "model"
 """Where a training's weights are among its artifacts."""
 SETTINGS = ("inference.", "postprocess.")
@@ -78,12 +77,12 @@ class RunOutputs:
 
     @property
     def evaluation(self) -> str:
-        """The id of the evaluation and of its post-processing, if any; empty where no evaluation is up to date."""
-        try:
-            entries = self._entries()
-        except HarveysegError:
-            return ""
-        return str(entries[-1].get(EVALUATION, "")) if entries else ""
+        """The id of the evaluation and of its post-processing, if any; empty before the first evaluation.
+
+        Raises:
+            HarveysegError: see :meth:`scores`.
+        """
+        return _evaluation_of(self._entries())
 
     @property
     def parameters(self) -> dict[str, Value]:
@@ -92,7 +91,7 @@ class RunOutputs:
         Raises:
             HarveysegError: see :meth:`scores`.
         """
-        return self.record.parameters | self._settings()
+        return self.record.parameters | _settings_of(self._entries())
 
     def scores(self) -> dict[str, float]:
         """The values of the evaluation and of its post-processing, where there are some, named as :data:`SCORES` says.
@@ -100,13 +99,7 @@ class RunOutputs:
         Raises:
             HarveysegError: when a file is damaged, or belongs to another run or to another evaluation.
         """
-        values = {
-            name: value
-            for entry in self._entries()
-            for name, value in entry.items()
-            if name.startswith(SCORES) and value is not None
-        }
-        return check_metrics(values, f"the scores of {self.record.name} in {self.predictions}")
+        return self._scores_of(self._entries())
 
     def class_shares(self) -> dict[str, float]:
         """``data/pixel_share/<class>`` and ``data/photos/<class>`` of all training photos.
@@ -155,18 +148,24 @@ class RunOutputs:
             HarveysegError: when a file is damaged, or belongs to another run or to another evaluation.
         """
         history = self.folder / "history.csv"
+        entries = self._entries()
         return RunState(
             record=self.record,
             history=read_epochs(history) if history.exists() else (),
-            metrics=self.scores() | self.class_shares() | dict(further_metrics or {}),
-            evaluation=self.evaluation,
-            settings=self._settings(),
+            metrics=self._scores_of(entries) | self.class_shares() | dict(further_metrics or {}),
+            evaluation=_evaluation_of(entries),
+            settings=_settings_of(entries),
             artifacts=self.artifacts(),
         )
 
-    def _settings(self) -> dict[str, Value]:
-        entries = self._entries()
-        return {name: value for entry in entries for name, value in entry.items() if name.startswith(SETTINGS)}
+    def _scores_of(self, entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        values = {
+            name: value
+            for entry in entries
+            for name, value in entry.items()
+            if name.startswith(SCORES) and value is not None
+        }
+        return check_metrics(values, f"the scores of {self.record.name} in {self.predictions}")
 
     def _entries(self) -> list[dict[str, Any]]:
         """The run's entry in metrics.json, then the one of its post-processing, as far as they exist."""
@@ -253,7 +252,7 @@ def read_epochs(path: Path) -> list[dict[str, float]]:
     """
     remedy = f"`dvc checkout {path} --force` restores it."
     required = {"epoch", "time_ms", "train_loss"}
-    table = read_table(path, dict.fromkeys(required, str), remedy)  # as text: pandas rounds when it parses floats
+    table = read_table(path, dict.fromkeys(required, str), remedy)  # as text: the training says which columns there are
     try:
         rows = [{str(name): float(cell) for name, cell in row.items() if cell} for row in table.to_dict("records")]
     except ValueError as error:
@@ -261,6 +260,14 @@ def read_epochs(path: Path) -> list[dict[str, float]]:
     if not all(required <= row.keys() for row in rows):
         raise HarveysegError(f"{path}: not a training history (a row lacks epoch, time_ms or train_loss). {remedy}")
     return rows
+
+
+def _evaluation_of(entries: Sequence[Mapping[str, Any]]) -> str:
+    return str(entries[-1].get(EVALUATION, "")) if entries else ""
+
+
+def _settings_of(entries: Sequence[Mapping[str, Any]]) -> dict[str, Value]:
+    return {name: value for entry in entries for name, value in entry.items() if name.startswith(SETTINGS)}
 
 
 def _read_entry(path: Path, record: RunRecord) -> dict[str, Any]:

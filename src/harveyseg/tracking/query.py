@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic
-from harveyseg.record import MODEL_NAME, RunRecord
+from harveyseg.record import MODEL_NAME, WEIGHTS_FILE, RunRecord
 from harveyseg.tracking.client import Tracker
-from harveyseg.tracking.outputs import MODEL_FOLDER, SETTINGS, WEIGHTS_FILE, RunOutputs
+from harveyseg.tracking.outputs import MODEL_FOLDER, SETTINGS, RunOutputs
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
@@ -44,6 +44,15 @@ class TrackedRun:
     metrics: dict[str, float]
     """The last value of each."""
     tags: dict[str, str]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Versions and hardware that the run was computed with."""
+        return {
+            name.removeprefix(ENVIRONMENT_PREFIX): value
+            for name, value in self.tags.items()
+            if name.startswith(ENVIRONMENT_PREFIX)
+        }
 
 
 def find_runs(tracker: Tracker, outputs: Sequence[RunOutputs]) -> list[TrackedRun | None]:
@@ -169,18 +178,13 @@ def record_of(run: TrackedRun) -> RunRecord:
     names = {"uid", "kind", "stage_key", "model", "fold", "experiment", "device", "git_commit", "git_dirty"}
     names |= {"data_source", "data_hash", "split_hash"}
     parameters = {name: value for name, value in run.parameters.items() if not name.startswith(SETTINGS)}
-    environment = {
-        name.removeprefix(ENVIRONMENT_PREFIX): value
-        for name, value in run.tags.items()
-        if name.startswith(ENVIRONMENT_PREFIX)
-    }
     values: dict[str, object] = {name: run.tags.get(f"harveyseg.{name}") for name in names}
     if values["git_dirty"] == UNKNOWN:
         values["git_dirty"] = None
     values |= {
         "run_id": run.run_id,
         "parameters": parameters,
-        "environment": environment,
+        "environment": run.environment,
         "started_ms": run.started_ms,
     }
     try:

@@ -48,7 +48,7 @@ class Checkpoint:
         """The record of :meth:`save_record`, or None when there is none to resume."""
         try:
             value = json.loads(self._record.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):  # no such file, no JSON, no text
+        except (OSError, ValueError):  # no such file, a stray file in place of the folder, no JSON, no text
             return None
         return value if isinstance(value, dict) else None
 

@@ -180,7 +180,7 @@ class Training:
             with explain_out_of_memory(self._describe_memory(learner), _LESS_MEMORY):
                 train_loss = learner.train_epoch(zip(labelled.epoch(batches), unlabelled, strict=True))
             train_seconds = time.perf_counter() - started
-            _require_finite(train_loss, epoch)
+            _require_finite("training loss", train_loss, epoch + 1)
 
             # Validate.
             validation: dict[str, float] = {}
@@ -190,6 +190,12 @@ class Training:
                         self._part.images, self._masks, self._val_rows, self._val_batch_size()
                     )
             learner.end_epoch(validation)
+            if validation and not math.isfinite(validation["val_loss"]):
+                # It is worse than any other, whatever its score: maps of NaN score as the all-empty baseline does.
+                _log.warning(
+                    "epoch %d: the validation loss is %s, so it is left out", epoch + 1, validation["val_loss"]
+                )
+                validation = {}
 
             # Keep.
             history.append(
@@ -210,6 +216,8 @@ class Training:
             self._checkpoint.save(state, learner.device)
             yield Epoch(history[-1], tuple(history), params.epochs)
 
+        if not any("val_loss" in row for row in history):
+            _require_finite("validation loss", math.nan, len(history))
         best = best_epoch(history, params.validation.monitor)
         if params.validation.keep == "best":
             weights = best_weights
@@ -217,7 +225,10 @@ class Training:
         else:
             weights = learner.weights()
             written = history[-1]
-        _require_finite_weights(weights, history)
+        if "val_loss" not in written:
+            _require_finite("validation loss", math.nan, len(history))
+        if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
+            _require_finite("largest weight", math.nan, round(written["epoch"]))
         results = _results(history, best, written, learner)
         self._result = Result(weights, learner.mean, learner.std, tuple(history), results)
 
@@ -298,36 +309,22 @@ class Training:
 def best_epoch(history: Sequence[Row], monitor: Literal["argmax_score", "loss"]) -> Row:
     """The validated epoch that is best by ``monitor``, the first of several that are equally good.
 
-    An epoch whose validation loss is not finite is worse than any other, whatever its score: a network that returns
-    NaN still scores as the all-empty baseline does.
-
-    >>> history = [{"epoch": 1, "val_loss": math.nan}, {"epoch": 2}, {"epoch": 3, "val_loss": 1.5}]
+    >>> history = [{"epoch": 1, "val_loss": 2.0}, {"epoch": 2}, {"epoch": 3, "val_loss": 1.5}]
     >>> best_epoch(history, "loss")["epoch"]
     3
     """
-
-    def badness(row: Row) -> tuple[bool, float]:
-        finite = math.isfinite(row["val_loss"])
-        figure = row["val_loss"] if monitor == "loss" else -row["val_argmax_score"]
-        return (not finite, figure if finite else 0.0)
-
-    return min((row for row in history if "val_loss" in row), key=badness)
+    validated = (row for row in history if "val_loss" in row)
+    return min(validated, key=lambda row: row["val_loss"] if monitor == "loss" else -row["val_argmax_score"])
 
 
 _LESS_MEMORY = "Lower train.batch_size, train.augmentation.crop or resize-cache.size."
 
 
-def _require_finite_weights(weights: Mapping[str, torch.Tensor], history: Sequence[Row]) -> None:
-    """Refuse what the last step of a training broke, after its loss was computed."""
-    if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
-        _require_finite(math.nan, len(history) - 1)
-
-
-def _require_finite(train_loss: float, epoch: int) -> None:
-    if not math.isfinite(train_loss):
+def _require_finite(name: str, value: float, epoch: int) -> None:
+    if not math.isfinite(value):
         raise HarveysegError(
-            f"the training loss became {train_loss} in epoch {epoch + 1}. Lower train.lr, or set train.precision: "
-            "fp32; with class_weights: report the loss has no lower bound (its weights have mixed signs)."
+            f"the {name} became {value} in epoch {epoch}. Lower train.lr, or set train.precision: fp32; with "
+            "class_weights: report the loss has no lower bound (its weights have mixed signs)."
         )
 
 

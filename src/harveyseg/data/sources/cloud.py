@@ -4,7 +4,6 @@ fsspec's own ``rsync`` compares sizes only, and its ``walk`` skips the subfolder
 are listed and compared here: one is fetched again when its size or version (checksum or time) has changed.
 """
 
-import errno
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -66,8 +65,6 @@ def mirror_folder(url: str, downloads: Path, folder: Path) -> None:
         except HarveysegError:
             raise
         except Exception as error:  # each file system has its own exceptions
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise  # of the local disk
             raise HarveysegError(_unreadable(url, error)) from error
         for outdated in set(store.iterdir()) - set(targets.values()):
             outdated.unlink()

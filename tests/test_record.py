@@ -109,7 +109,7 @@ def test_an_evaluation_is_identified_by_run_settings_data_and_classes(monkeypatc
             ("u1", settings, "d2"),
         )
     }
-    monkeypatch.setattr("harveyseg.record.CLASS_NAMES", ("Background", "Flood"))
+    monkeypatch.setattr("harveyseg.record.CLASS_LIST", {"names": ("Background", "Flood")})
     ids.add(identify_evaluation("u1", settings, "d1")["evaluation"])
     assert len(ids) == 5
     monkeypatch.undo()

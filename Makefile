@@ -29,7 +29,7 @@ demo: $(VENV)  ## fresh clone -> finished pipeline on the embedded data
 test: $(VENV)  ## all tests and the examples in docstrings, a module on each core, at most four at a time
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-check: $(VENV)  ## style, types, and which room may import which
+check: $(VENV)  ## style, types, and which package may import which
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -41,7 +41,7 @@ docs: $(VENV)  ## the site in docs/_build; fails on a broken link or an outdated
 	@echo "docs/_build/docs/index.html"
 
 # The stamp is newer than what it was made from, so a second call does nothing. Compiling once halves the seconds that every
-# stage spends importing, also where Python is told not to write beside its files.
+# stage spends importing, also where Python is told not to write next to its files.
 $(VENV): $(VENV)/.made
 $(VENV)/.made: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
@@ -51,7 +51,7 @@ $(VENV)/.made: requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 
-lock: $(VENV)  ## requirements.lock anew, for every platform and Python
+lock: $(VENV)  ## write requirements.lock again, for every platform and Python
 	$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --extra dev \
 	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 	    pyproject.toml --output-file requirements.lock

@@ -1,4 +1,4 @@
-"""Fixtures that several rooms share: real photos, local services, an MLflow tracker and a tiny cached part."""
+"""Fixtures that several packages share: real photos, local services, an MLflow tracker and a tiny cached part."""
 
 import os
 import shutil

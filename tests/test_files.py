@@ -51,7 +51,7 @@ def test_a_process_killed_in_the_middle_leaves_the_old_file(tmp_path: Path) -> N
     with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline() == "writing\n"
-        assert path.read_text() == "the old file, whole"  # a reader beside it
+        assert path.read_text() == "the old file, whole"  # a reader at the same time
         writer.send_signal(signal.SIGKILL)
         assert writer.wait() == -signal.SIGKILL
     assert path.read_text() == "the old file, whole"
@@ -119,9 +119,9 @@ def test_a_damaged_file_is_named_with_cause_and_remedy(tmp_path: Path, content: 
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(HarveysegError) as caught:
-        read_json(path, "Make it anew.")
+        read_json(path, "Make it again.")
     assert str(caught.value).startswith(f"{path}: {cause}")
-    assert str(caught.value).endswith(" Make it anew.")
+    assert str(caught.value).endswith(" Make it again.")
 
 
 def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:

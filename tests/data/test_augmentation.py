@@ -129,7 +129,7 @@ def test_zoom_shows_what_it_says_and_photo_and_mask_stay_together() -> None:
         assert labels.shape == (64, 64)
         level = moved[..., 0].astype(float)
         factors.append((level[-1, 0] - level[0, 0]) / 63 / (250 / 255))
-        # The class changes every tenth grey level; the photo's pixel beside it is within one source pixel of it.
+        # The class changes every tenth grey level; the photo's pixel next to it is within one source pixel of it.
         assert np.abs(level / 10 - 0.5 - labels).max() < 0.5 + 2.1 * 250 / 255 / 10
         assert set(np.unique(labels)) <= set(np.unique(mask))
     assert np.exp(-0.6) * 0.97 < min(factors) < 0.6

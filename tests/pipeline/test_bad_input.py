@@ -550,7 +550,7 @@ PARTS = [
             ),
             Case("runs beyond the photo", "harveyseg score", submission(line(1, "10170.png_1,1048576 2"))),
             Case("runs that overlap", "harveyseg score", submission(line(1, "10170.png_1,5 10 8 3"))),
-            Case("nothing to hand in", "harveyseg upload", lambda folder: harveyseg("upload", "--dry-run")),
+            Case("nothing to submit", "harveyseg upload", lambda folder: harveyseg("upload", "--dry-run")),
         ],
     ),
     Part(

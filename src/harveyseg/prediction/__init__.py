@@ -1,4 +1,4 @@
 """``harveyseg predict``: class maps of new photos from trained models.
 
-May import: ensemble, postprocess and the rooms below them.
+May import: ensemble, postprocess and the layers below.
 """

@@ -60,7 +60,7 @@ def fetched(url: str, tmp_path: Path, name: str) -> dict[str, bytes]:
 
 
 def stamps(tmp_path: Path) -> dict[str, tuple[int, int]]:
-    """Inode and time of each file among the downloads: another one was written anew."""
+    """Inode and time of each file among the downloads: another one was written again."""
     files = [path for path in (tmp_path / "downloads").rglob("*") if path.is_file() and path.suffix != ".lock"]
     return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 

@@ -101,7 +101,7 @@ def test_a_later_run_goes_on_at_another_signed_address(
     assert not (tmp_path / "raw").exists()
     assert service.count("DownloadDataFiles") == 1
     download_source(PARAMS, tmp_path, tmp_path / "raw")
-    assert service.count("DownloadDataFiles") == 2  # signed anew
+    assert service.count("DownloadDataFiles") == 2  # signed again
     assert service.requests[-1] == ("GET", "bytes=5000-")
     assert (tmp_path / "raw" / "manifest.csv").exists()
 

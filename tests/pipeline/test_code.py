@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -71,6 +72,26 @@ def test_a_script_is_no_part_of_its_closure(tmp_path: Path) -> None:
         "import json, harveyseg.errors\nfrom harveyseg import classes\nfrom harveyseg.classes import slug\n"
     )
     assert closure(script) == [PACKAGE / name for name in ("__init__.py", "classes.py", "errors.py")]
+
+
+def test_relative_imports_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = {
+        "__init__.py": "",
+        "rgb.py": "from .maps import roofs\nfrom .maps.roads import width\nfrom . import water\n",
+        "maps/__init__.py": "",
+        "maps/roofs.py": "from .. import pools\nfrom ..errors import Error\n",
+        "maps/roads.py": "width = 2\n",
+        **dict.fromkeys(("water.py", "pools.py", "errors.py", "unused.py"), "class Error(Exception): ...\n"),
+    }
+    package = tmp_path / "harveyseg"
+    for name, text in sources.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text)
+    command = [sys.executable, "-c", LOADED, "harveyseg.rgb"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    monkeypatch.setattr("harveyseg.pipeline.code.PACKAGE", package)
+    assert [str(path) for path in closure(package / "rgb.py")] == json.loads(done.stdout)["harveyseg.rgb"]
 
 
 def test_a_module_can_be_left_out_with_all_that_only_it_imports(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 import ast
 import json
 import os
+import re
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,8 +113,42 @@ def test_digests_are_of_exactly_what_python_loads() -> None:
     command = [sys.executable, "-c", LOADED, json.dumps(arguments)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     for (stage, network), loaded in zip(cases, json.loads(done.stdout), strict=True):
-        files = [str(path) for path in stage_files(stage, ROOT / "stages", network)]
+        files = [str(path) for path in stage_files(stage, ROOT / "stages", [network] if network else [])]
         assert files == [str(script(stage)), *loaded], (stage, network)
+
+
+def test_an_ensemble_with_other_experiments_runs_depends_on_every_network(tmp_path: Path) -> None:
+    main = runpy.run_path(str(script("code")))["main"]
+    digests = tmp_path / "code" / "ensemble.txt"
+    for runs, networks in (([], set()), (["0a1b"], {f"harveyseg/models/networks/{name}.py" for name in NETWORKS})):
+        params = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
+        params["models"] = {"unet": params["models"]["unet"]}
+        params["ensemble"]["runs"] = runs
+        YAML(typ="safe", pure=True).dump(params, tmp_path / "params.yaml")
+        main(params=tmp_path / "params.yaml", scripts=ROOT / "stages", out=tmp_path / "code")
+        names = {line.split("  ")[1] for line in digests.read_text().splitlines()}
+        assert {name for name in names if "/networks/" in name} - {"harveyseg/models/networks/__init__.py"} == networks
+
+
+def test_what_digests_cannot_see_is_not_there() -> None:
+    """A module that is imported by name, other than a network, and a file that a stage reads from the package."""
+    by_name = {
+        path.relative_to(PACKAGE).as_posix()
+        for stage in STAGES
+        for path in stage_files(stage, ROOT / "stages", NETWORKS if stage in PER_MODEL else [])[1:]
+        if re.search(r"import_module|__import__|importlib\.resources|__file__", path.read_text(encoding="utf-8"))
+    }
+    assert by_name == {"models/__init__.py", "pipeline/code.py"}  # networks; this package's folder
+
+
+def test_a_stage_imports_no_other_script(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "stages" / "run", tmp_path / "run")
+    (tmp_path / "code.py").write_text("raise SystemExit('not the module of the standard library')\n")
+    (tmp_path / "split.py").write_text("import code\nprint(code.InteractiveConsole.__name__)\n")
+    environment = os.environ | {"VIRTUAL_ENV": sys.prefix}
+    command = [str(tmp_path / "run"), "split"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "InteractiveConsole\n"
 
 
 @pytest.mark.parametrize("stage", STAGES)

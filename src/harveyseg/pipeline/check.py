@@ -50,7 +50,7 @@ class ModelConfig:
         Raises:
             HarveysegError: naming each file that changed since the stage ``code`` ran.
         """
-        code = code_digests(stage_files("train", scripts, self.spec["network"]))
+        code = code_digests(stage_files("train", scripts, [self.spec["network"]]))
         changed = sorted(name for name in self.code.keys() | code.keys() if self.code.get(name) != code.get(name))
         if self.files != _files_read(self.train):
             changed.append(f"train.encoder_weights ({self.train.encoder_weights})")
@@ -214,7 +214,7 @@ def _check_model(
     if size is not None and (problems := _sample_problems(merged, size, f"{where}.train")):
         raise HarveysegError("\n".join(problems), problems)
     validate(spec, weights, where, size, merged.augmentation.crop)
-    code = code_digests(stage_files("train", scripts, spec["network"]))
+    code = code_digests(stage_files("train", scripts, [spec["network"]]))
     return ModelConfig(name, spec, merged, code, _files_read(merged))
 
 

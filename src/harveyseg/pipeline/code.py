@@ -4,6 +4,9 @@ A stage runs its script and every module of this package that the script imports
 writes the SHA-256 of those files to one file per stage, ``data/code/<stage>.txt``, which is that stage's only code
 dependency in ``dvc.yaml``. An edit thus reruns exactly the stages that import the edited file, and new imports never
 change ``dvc.yaml``. The digests are of the package that Python imports, whether from a checkout or installed.
+
+Only ``import`` statements are followed. Networks, which are imported by name, are given; no stage may import another
+module by name, read a file of the package, or import another script (``stages/run`` does not let it).
 """
 
 import ast
@@ -60,13 +63,13 @@ def module_closure(module: str) -> list[Path]:
     return closure(path)
 
 
-def stage_files(stage: str, scripts: Path, network: str | None = None) -> list[Path]:
+def stage_files(stage: str, scripts: Path, networks: Collection[str] = ()) -> list[Path]:
     """The files that decide what a stage writes.
 
     Args:
         stage: its name in ``dvc.yaml``.
         scripts: the folder ``stages``.
-        network: for a stage of :data:`PER_MODEL`, the module of :mod:`harveyseg.models.networks` that it builds.
+        networks: the modules of :mod:`harveyseg.models.networks` that it builds.
 
     Returns:
         The stage's script, then the package's files in alphabetical order.
@@ -77,7 +80,7 @@ def stage_files(stage: str, scripts: Path, network: str | None = None) -> list[P
     script = scripts / f"{stage.replace('-', '_')}.py"
     without = frozenset() if stage in STAGES_THAT_READ_MLFLOW else UNHASHED_PACKAGES
     files = set(closure(script, without))
-    if network is not None:
+    for network in networks:
         files |= set(module_closure(f"harveyseg.models.networks.{network}"))
     return [script, *sorted(files)]
 
@@ -111,10 +114,11 @@ def _imported_modules(source: Path) -> set[str]:
     for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module)
+        elif isinstance(node, ast.ImportFrom):
+            module = _absolute_name(node, source)
+            names.add(module)
             # The imported name may be a module itself: `from harveyseg.models import unet`.
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+            names.update(f"{module}.{alias.name}" for alias in node.names)
     modules: set[str] = set()
     for name in names:
         parts = name.split(".")
@@ -122,3 +126,11 @@ def _imported_modules(source: Path) -> set[str]:
             # Importing a.b.c also runs a/__init__ and a.b/__init__.
             modules.update(".".join(parts[:length]) for length in range(1, len(parts) + 1))
     return {module for module in modules if _file_of(module) is not None}
+
+
+def _absolute_name(node: ast.ImportFrom, source: Path) -> str:
+    """The module after ``from``: ``harveyseg.models`` for ``from .models import unet`` in ``harveyseg/cli.py``."""
+    if not node.level:
+        return node.module or ""
+    package = source.parents[node.level - 1].relative_to(PACKAGE.parent)
+    return ".".join([*package.parts, *filter(None, [node.module])])

@@ -1,4 +1,4 @@
-"""Device, precision and threads: resolved once and recorded with each run."""
+"""Device, precision and threads: what the settings mean on this machine, and how torch is told."""
 
 import os
 import platform

@@ -21,7 +21,6 @@ from harveyseg.data.cache import CachedPart
 from harveyseg.device import (
     explain_out_of_memory,
     peak_memory_mb,
-    resolve_device,
     seed_everything,
     use_precision,
     use_threads,
@@ -153,10 +152,11 @@ class Training:
         use_threads(params.threads)
         seed_everything(params.seed)
         augmentation = Augmentation(params.augmentation, params.seed)
-        labelled = self._loader(Samples(self._part.images, self._masks, augmentation, self._rare_class_sampler()))
-        views = self._unlabelled_loader(augmentation)
         steps = params.epochs * len(self._batches(epoch=0))
         learner = Learner(self._spec, params, self._part.photos.iloc[self._train_rows], steps)
+        samples = Samples(self._part.images, self._masks, augmentation, self._rare_class_sampler())
+        labelled = self._loader(samples, learner.device)
+        views = self._unlabelled_loader(augmentation, learner.device)
         use_precision(learner.precision)
         history: list[Row] = []
         best_weights: dict[str, torch.Tensor] = {}
@@ -183,12 +183,8 @@ class Training:
             _require_finite("training loss", train_loss, epoch + 1)
 
             # Validate.
-            validation: dict[str, float] = {}
-            if (epoch + 1) % params.validation.every == 0 or epoch + 1 == params.epochs:
-                with explain_out_of_memory(self._describe_memory(learner), _LESS_MEMORY):
-                    validation = learner.validate(
-                        self._part.images, self._masks, self._val_rows, self._val_batch_size()
-                    )
+            validate = (epoch + 1) % params.validation.every == 0 or epoch + 1 == params.epochs
+            validation = self._validate(learner) if validate else {}
             learner.end_epoch(validation)
             if validation and not math.isfinite(validation["val_loss"]):
                 # It is worse than any other, whatever its score: maps of NaN score as the all-empty baseline does.
@@ -216,21 +212,7 @@ class Training:
             self._checkpoint.save(state, learner.device)
             yield Epoch(history[-1], tuple(history), params.epochs)
 
-        if not any("val_loss" in row for row in history):
-            _require_finite("validation loss", math.nan, len(history))
-        best = best_epoch(history, params.validation.monitor)
-        if params.validation.keep == "best":
-            weights = best_weights
-            written = best
-        else:
-            weights = learner.weights()
-            written = history[-1]
-        if "val_loss" not in written:
-            _require_finite("validation loss", math.nan, len(history))
-        if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
-            _require_finite("largest weight", math.nan, round(written["epoch"]))
-        results = _results(history, best, written, learner)
-        self._result = Result(weights, learner.mean, learner.std, tuple(history), results)
+        self._result = self._finish(learner, history, best_weights)
 
     def result(self) -> Result:
         """The kept weights and the metrics.
@@ -241,6 +223,28 @@ class Training:
         if self._result is None:
             raise RuntimeError("run() was not iterated to its end")
         return self._result
+
+    def _validate(self, learner: Learner) -> dict[str, float]:
+        with explain_out_of_memory(self._describe_memory(learner), _LESS_MEMORY):
+            return learner.validate(self._part.images, self._masks, self._val_rows, self._val_batch_size())
+
+    def _finish(self, learner: Learner, history: Sequence[Row], best_weights: Mapping[str, torch.Tensor]) -> Result:
+        """The weights that ``validation.keep`` names, which must be finite and validated."""
+        if not any("val_loss" in row for row in history):
+            _require_finite("validation loss", math.nan, len(history))
+        best = best_epoch(history, self._params.validation.monitor)
+        if self._params.validation.keep == "best":
+            weights = dict(best_weights)
+            written = best
+        else:
+            weights = learner.weights()
+            written = history[-1]
+        if "val_loss" not in written:
+            _require_finite("validation loss", math.nan, len(history))
+        if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
+            _require_finite("largest weight", math.nan, round(written["epoch"]))
+        results = _results(history, best, written, learner)
+        return Result(weights, learner.mean, learner.std, tuple(history), results)
 
     def _rare_class_sampler(self) -> RareClassSampler | None:
         probability = self._params.sampling.rare_class_probability
@@ -257,14 +261,13 @@ class Training:
         params = self._params
         return epoch_batches(self._train_rows, params.batch_size, params.seed, epoch, params.sampling.crops_per_photo)
 
-    def _loader(self, samples: Dataset[Batch]) -> EpochLoader:
-        params = self._params
-        return EpochLoader(samples, params.workers, params.seed, resolve_device(params.device).type == "cuda")
+    def _loader(self, samples: Dataset[Batch], device: torch.device) -> EpochLoader:
+        return EpochLoader(samples, self._params.workers, self._params.seed, device.type == "cuda")
 
-    def _unlabelled_loader(self, augmentation: Augmentation) -> EpochLoader | None:
+    def _unlabelled_loader(self, augmentation: Augmentation, device: torch.device) -> EpochLoader | None:
         if self._params.self_training is None or self._unlabelled is None:
             return None
-        return self._loader(UnlabelledViews(self._unlabelled.images, augmentation))
+        return self._loader(UnlabelledViews(self._unlabelled.images, augmentation), device)
 
     def _unlabelled_batches(
         self, views: EpochLoader | None, batches: Sequence[Sequence[SampleKey]], epoch: int

@@ -241,10 +241,7 @@ def _other_experiments(tracker: Tracker, states: Sequence[RunState]) -> list[str
     """One line for each other experiment that holds runs of ``states``: it was renamed, or the setting was changed."""
 
     def find(client: "MlflowClient") -> list[str]:
-        runs = [
-            select_run(runs_of_training(tracker, client, state.record), state.record.run_id, state.evaluation)
-            for state in states
-        ]
+        runs = [_find(tracker, client, state)[1] for state in states]
         counts = Counter(run.info.experiment_id for run in runs if run is not None)
         counts.pop(tracker.experiment_id, None)
         names = {number: client.get_experiment(number).name for number in counts}
@@ -257,12 +254,16 @@ def _other_experiments(tracker: Tracker, states: Sequence[RunState]) -> list[str
     return tracker.attempt(find) or []
 
 
+def _find(tracker: Tracker, client: "MlflowClient", state: RunState) -> tuple[list["MlflowRun"], "MlflowRun | None"]:
+    """All runs of the training, and the one that holds this evaluation or may get it."""
+    runs = runs_of_training(tracker, client, state.record)
+    return runs, select_run(runs, state.record.run_id, state.evaluation)
+
+
 def _claim(tracker: Tracker, client: "MlflowClient", state: RunState) -> _MirroredRun:
     """Find the run of this record and evaluation, or create it. The only part that needs the lock."""
-    record = state.record
     with tracker.locked():
-        runs = runs_of_training(tracker, client, record)
-        run = select_run(runs, record.run_id, state.evaluation)
+        runs, run = _find(tracker, client, state)
         restored = run is None and _restore(tracker, client, state)
         run = client.get_run(restored) if restored else run
         copy = _MirroredRun(_create(tracker, client, state, runs) if run is None else run)

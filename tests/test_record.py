@@ -15,24 +15,16 @@ from harveyseg.record import (
     read_run,
     write_run,
 )
+from helpers.records import START_MS, make_record
 
 
 def record() -> RunRecord:
-    return RunRecord(
-        kind="train",
-        model="unet",
+    return make_record(
         fold=2,
-        stage_key="5" * 64,
         parameters={"train.lr": 1e-05, "train.ema": None, "train.softmax_before_loss": False, "model.network": "unet"},
         git_commit=None,
         git_dirty=True,
-        data_source="demo",
-        data_hash="d" * 64,
-        split_hash="e" * 64,
-        device="cpu",
-        environment={"torch": "2.15.0"},
-        started_ms=1_790_000_000_123,
-        ended_ms=1_790_000_060_456,
+        ended_ms=START_MS + 60_333,
         results={"best/val_argmax_score": 0.1 + 0.2, "best/epoch": 3.0},
     )
 

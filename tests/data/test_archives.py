@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import tarfile
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 
 from harveyseg.data.archives import Limits, unpack
 from harveyseg.errors import HarveysegError
+from helpers.waiting import wait_until
 
 FILES = {"train_images/1.jpg": os.urandom(3000), "train_masks/1.png": b"mask", "empty": b""}
 
@@ -231,11 +231,7 @@ def test_killed_half_way_leaves_nothing_that_looks_finished(tmp_path: Path) -> N
     code = "import sys; from pathlib import Path; from harveyseg.data.archives import unpack\n"
     code += "unpack(Path(sys.argv[1]), Path(sys.argv[2]))"
     process = subprocess.Popen([sys.executable, "-c", code, str(archive), str(tmp_path / "out")])
-    deadline = time.monotonic() + 60
-    while not any(tmp_path.glob(".out-*/new/9")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.001)
+    wait_until(lambda: any(tmp_path.glob(".out-*/new/9")), process)
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "out").exists()

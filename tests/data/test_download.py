@@ -22,6 +22,7 @@ from harveyseg.data import download as downloads
 from harveyseg.data.download import fetch, fetch_json, without_secrets
 from harveyseg.errors import HarveysegError
 from helpers.file_server import FileServer, etag, serving
+from helpers.waiting import wait_until
 
 DATA = random.Random(0).randbytes(3_000_000)
 MD5 = f"md5:{hashlib.md5(DATA).hexdigest()}"
@@ -88,11 +89,7 @@ def test_killed_and_resumed_by_another_process(server: FileServer, tmp_path: Pat
     server.stall = threading.Event()
     process = subprocess.Popen(command)
     part = tmp_path / "file.part"
-    deadline = time.monotonic() + 60
-    while not part.exists() or part.stat().st_size < 1_000_000:
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.01)
+    wait_until(lambda: part.exists() and part.stat().st_size >= 1_000_000, process)
     process.kill()
     assert process.wait() == -signal.SIGKILL
     server.stall.set()

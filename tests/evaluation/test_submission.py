@@ -12,7 +12,6 @@ from harveyseg.errors import HarveysegError
 from harveyseg.evaluation.submission import (
     SubmitParams,
     decode_mask,
-    encode_class_map,
     encode_mask,
     read_submission,
     score_submission,
@@ -20,6 +19,7 @@ from harveyseg.evaluation.submission import (
 )
 from harveyseg.score import argmax_metrics, confusion
 from helpers.photos import huge
+from helpers.submissions import blobs, masks_of
 
 LABELS = np.array([[0, 1, 1, 0], [0, 0, 0, 2], [2, 0, 0, 0], [1, 1, 1, 1]], np.uint8)
 
@@ -32,17 +32,10 @@ def notebook_encode(mask: npt.NDArray[np.bool_]) -> str:
     return " ".join(str(value) for value in runs)
 
 
-def blobs(seed: int, size: int = SCORE_SIZE) -> npt.NDArray[np.uint8]:
-    coarse = np.random.default_rng(seed).integers(0, 9, (8, 8)).astype(np.uint8)
-    return np.kron(coarse, np.ones((size // 8, size // 8), np.uint8))
-
-
 def test_rows_of_a_hand_made_mask() -> None:
-    rows = encode_class_map(LABELS)
     # Row by row from 1: the first row's roof is 2..3, the last row's 13..16; class 2 is 8..9, over the line's end.
-    assert rows[:2] == ["2 2 13 4", "8 2"]
-    assert rows[2:] == [""] * 22
-    assert encode_mask(LABELS == 1) == "2 2 13 4"
+    assert [encode_mask(mask) for mask in masks_of(LABELS)[:3]] == ["2 2 13 4", "8 2", ""]
+    assert encode_mask(LABELS < 25) == "1 16"
     assert np.array_equal(decode_mask("2 2 13 4", size=4), LABELS == 1)
     assert np.array_equal(decode_mask("8 2", size=4), LABELS == 2)
     assert not decode_mask("", size=4).any()
@@ -51,17 +44,9 @@ def test_rows_of_a_hand_made_mask() -> None:
 @pytest.mark.parametrize("classes", [2, 5, 25])
 def test_rows_are_those_of_the_notebooks(classes: int) -> None:
     labels = np.random.default_rng(classes).integers(0, classes, (16, 16)).astype(np.uint8)
-    rows = encode_class_map(labels)
-    for class_id in range(1, 25):
-        mask = labels == class_id
-        assert rows[class_id - 1] == encode_mask(mask) == notebook_encode(mask)
-        assert np.array_equal(decode_mask(rows[class_id - 1], size=16), mask)
-
-
-@pytest.mark.parametrize("value", [0, 7])
-def test_rows_of_one_class_everywhere(value: int) -> None:
-    rows = encode_class_map(np.full((4, 4), value, np.uint8))
-    assert [row for row in rows if row] == (["1 16"] if value else [])
+    for mask in masks_of(labels):
+        assert encode_mask(mask) == notebook_encode(mask)
+        assert np.array_equal(decode_mask(encode_mask(mask), size=16), mask)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +73,7 @@ def test_bad_rows_are_refused_with_their_cause(row: str, cause: str) -> None:
 
 def test_a_written_submission(tmp_path: Path) -> None:
     path = tmp_path / "submission.csv"
-    write_submission(path, ["20", "3"], iter([blobs(1), blobs(2)]), SubmitParams())
+    write_submission(path, ["20", "3"], iter([masks_of(blobs(1)), masks_of(blobs(2))]), SubmitParams())
     lines = path.read_text().splitlines()
     assert lines[0] == "ImageClassId,rle_mask"
     assert [line.split(",")[0] for line in lines[1:]] == [f"{i}.png_{c}" for i in ("20", "3") for c in range(1, 25)]
@@ -107,18 +92,18 @@ def test_classes_may_overlap(tmp_path: Path) -> None:
     assert np.array_equal(np.stack([decode_mask(row) for row in rows]), masks)
 
 
-@pytest.mark.parametrize("labels", [np.zeros((4, 4), np.uint8), np.zeros((25, 1024, 1024), np.bool_)])
-def test_predictions_of_another_shape_are_refused(tmp_path: Path, labels: npt.NDArray[np.uint8]) -> None:
-    with pytest.raises(ValueError, match="a class map or 24 masks"):
-        write_submission(tmp_path / "submission.csv", ["a"], [labels], SubmitParams())
+@pytest.mark.parametrize("masks", [blobs(1) > 0, np.zeros((25, 1024, 1024), np.bool_)])
+def test_predictions_of_another_shape_are_refused(tmp_path: Path, masks: npt.NDArray[np.bool_]) -> None:
+    with pytest.raises(ValueError, match="expected 24 masks"):
+        write_submission(tmp_path / "submission.csv", ["a"], [masks], SubmitParams())
     assert not list(tmp_path.iterdir())
 
 
 def test_too_few_predictions_and_double_ids_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="shorter"):
-        write_submission(tmp_path / "submission.csv", ["a", "b"], [blobs(1)], SubmitParams())
+        write_submission(tmp_path / "submission.csv", ["a", "b"], [masks_of(blobs(1))], SubmitParams())
     with pytest.raises(HarveysegError, match="duplicate row"):
-        write_submission(tmp_path / "submission.csv", ["a", "a"], [blobs(1), blobs(2)], SubmitParams())
+        write_submission(tmp_path / "submission.csv", ["a", "a"], [masks_of(blobs(1))] * 2, SubmitParams())
     assert not list(tmp_path.iterdir())
 
 
@@ -182,8 +167,8 @@ def masks_dir(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("row_id", ["{id}.png_{class}", "{id}_{class}"])
 def test_a_perfect_submission_scores_1(tmp_path: Path, masks_dir: Path, row_id: str, header: str) -> None:
     path = tmp_path / "submission.csv"
-    maps = [blobs(1), blobs(2), blobs(3)]
-    write_submission(path, ["20", "3", "x_7"], maps, SubmitParams.model_validate({"row_id": row_id}))
+    masks = [masks_of(blobs(seed)) for seed in (1, 2, 3)]
+    write_submission(path, ["20", "3", "x_7"], masks, SubmitParams.model_validate({"row_id": row_id}))
     path.write_text(path.read_text().replace("ImageClassId,rle_mask", header))
     metrics = score_submission(path, masks_dir)
     assert metrics["score"] == metrics["macro_dice"] == 1
@@ -191,7 +176,7 @@ def test_a_perfect_submission_scores_1(tmp_path: Path, masks_dir: Path, row_id: 
 
 def test_the_score_of_a_file_is_that_of_its_maps(tmp_path: Path, masks_dir: Path) -> None:
     predictions = [blobs(11), blobs(12), blobs(13)]
-    write_submission(tmp_path / "submission.csv", ["20", "3", "x_7"], predictions, SubmitParams())
+    write_submission(tmp_path / "submission.csv", ["20", "3", "x_7"], map(masks_of, predictions), SubmitParams())
     metrics = score_submission(tmp_path / "submission.csv", masks_dir)
     expected = argmax_metrics(
         np.stack([confusion(blobs(seed), maps) for seed, maps in zip((1, 2, 3), predictions, strict=True)])
@@ -203,7 +188,7 @@ def test_the_score_of_a_file_is_that_of_its_maps(tmp_path: Path, masks_dir: Path
 
 def test_masks_that_cannot_be_used_are_named(tmp_path: Path, masks_dir: Path) -> None:
     path = tmp_path / "submission.csv"
-    write_submission(path, ["20", "3", "x_7"], [blobs(1)] * 3, SubmitParams())
+    write_submission(path, ["20", "3", "x_7"], [masks_of(blobs(1))] * 3, SubmitParams())
     with pytest.raises(HarveysegError, match="no masks"):
         score_submission(path, tmp_path / "absent")
     Image.fromarray(np.full((4, 4), 25, np.uint8)).save(masks_dir / "20.png")
@@ -229,5 +214,5 @@ def test_submitting_the_real_masks_scores_1(tmp_path: Path, real_data: Path) -> 
         (folder / file.name).symlink_to(file)
         with Image.open(file) as opened:
             maps.append(np.array(opened.resize((SCORE_SIZE, SCORE_SIZE), Image.Resampling.NEAREST)))
-    write_submission(tmp_path / "submission.csv", [file.stem for file in files], maps, SubmitParams())
+    write_submission(tmp_path / "submission.csv", [file.stem for file in files], map(masks_of, maps), SubmitParams())
     assert score_submission(tmp_path / "submission.csv", folder)["score"] == 1

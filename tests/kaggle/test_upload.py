@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harveyseg import cli
 from harveyseg.data.manifest import COLUMNS
 from harveyseg.data.sources.kaggle_client import Competition, KaggleSubmission
 from harveyseg.errors import HarveysegError
@@ -20,15 +19,14 @@ from harveyseg.record import RunRecord, write_run
 from harveyseg.tracking.client import TrackingParams, open_tracker
 from harveyseg.tracking.outputs import RunState, locate_outputs
 from harveyseg.tracking.query import find_runs
+from helpers.commands import run_command
 from helpers.kaggle_server import COMPETITION, LIMIT, SIGNATURE, TOKEN, Answer, Kaggle
+from helpers.records import START_MS, make_record
 
 
 def record(model: str, fold: int | None) -> RunRecord:
-    return RunRecord(
-        uid=f"uid-{model}", kind="ensemble" if fold is None else "train", model=model, fold=fold, stage_key="k",
-        parameters={}, git_commit=None, git_dirty=False, data_source="kaggle", data_hash="d", split_hash="s",
-        device="cpu", environment={}, started_ms=1, ended_ms=2,
-    )  # fmt: skip
+    kind = "ensemble" if fold is None else "train"
+    return make_record(model, fold, kind=kind, uid=f"uid-{model}", data_source="kaggle", ended_ms=START_MS + 1)
 
 
 def describe(project: Path, source: str = "kaggle") -> None:
@@ -51,10 +49,10 @@ def project(kaggle: Kaggle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     rows = [f"test,{photo},test_images/{photo}.jpg,,3,4,h," for photo in ("10", "11")]
     (data / "raw").mkdir(parents=True)
     (data / "raw" / "manifest.csv").write_text("\n".join([",".join(COLUMNS), *rows]) + "\n")
-    labels = np.zeros((2, 1024, 1024), np.uint8)
-    labels[:, 100:200] = 23
-    write_submission(data / "submission" / "submission.csv", ["10", "11"], list(labels), SubmitParams())
-    write_submission(data / "submission" / "unet.csv", ["10", "11"], list(labels + 1), SubmitParams())
+    masks = np.zeros((24, 1024, 1024), np.bool_)
+    masks[22, 100:200] = True
+    write_submission(data / "submission" / "submission.csv", ["10", "11"], [masks] * 2, SubmitParams())
+    write_submission(data / "submission" / "unet.csv", ["10", "11"], [~masks] * 2, SubmitParams())
     write_run(data / "ensemble" / "run.json", record("ensemble", None))
     write_run(data / "models" / "unet-0" / "run.json", record("unet", 0))
     write_run(data / "models" / "other-0" / "run.json", record("other", 0))
@@ -85,15 +83,10 @@ def upload(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str, command: str = "upload"
 ) -> tuple[int, str, str]:
     """Run the command: exit status, stdout, stderr. It never shows a secret."""
-    monkeypatch.setattr(sys, "argv", ["harveyseg", command, *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.app()
-    out, err = capsys.readouterr()
+    status, out, err = run_command(monkeypatch, capsys, command, *arguments)
     for secret in (TOKEN, SIGNATURE):
         assert secret not in out + err
-    status = ended.value.code
-    assert status is None or isinstance(status, int)
-    return status or 0, out, err
+    return status, out, err
 
 
 def recorded_uploads(project: Path) -> list[dict[str, Any]]:
@@ -178,7 +171,7 @@ def test_an_empty_submission_is_said_before_it_is_sent(
 ) -> None:
     warning = "no class is submitted for any photo"
     assert warning not in upload(monkeypatch, capsys, "--dry-run")[1]
-    empty = list(np.zeros((2, 1024, 1024), np.uint8))
+    empty = [np.zeros((24, 1024, 1024), np.bool_)] * 2
     write_submission(project / "data" / "submission" / "submission.csv", ["10", "11"], empty, SubmitParams())
     describe(project)
     assert warning in upload(monkeypatch, capsys, "--dry-run")[1]

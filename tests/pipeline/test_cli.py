@@ -6,17 +6,17 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from harveyseg import cli
 from harveyseg.classes import CLASS_NAMES
 from harveyseg.evaluation.submission import SubmitParams, write_submission
 from harveyseg.inference.network_file import save_network
 from harveyseg.models import build
+from helpers.commands import run_command
 from helpers.paths import ROOT
 from helpers.records import make_record, write_outputs
+from helpers.submissions import blobs, masks_of
 
 
 @pytest.fixture
@@ -28,23 +28,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
-) -> tuple[int, str, str]:
-    """Run the command in this process: exit status, stdout, stderr."""
-    monkeypatch.setattr(sys, "argv", ["harveyseg", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.app()
-    out, err = capsys.readouterr()
-    status = ended.value.code
-    assert status is None or isinstance(status, int)
-    return status or 0, out, err
-
-
 def test_help_lists_every_command(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, out, _ = command(monkeypatch, capsys, "--help")
+    status, out, _ = run_command(monkeypatch, capsys, "--help")
     assert status == 0
     for name in ("preset", "table", "study", "results", "sync", "check", "doctor", "score", "predict", "upload", "ui"):
         assert f" {name} " in out
@@ -75,7 +62,7 @@ def test_errors(
     arguments: list[str],
     message: str,
 ) -> None:
-    status, out, err = command(monkeypatch, capsys, *arguments)
+    status, out, err = run_command(monkeypatch, capsys, *arguments)
     assert (status, out) == (1, "")
     assert err.startswith("error: ")
     assert message in err
@@ -87,32 +74,27 @@ def test_outside_the_project(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for arguments in (["preset", "demo"], ["check"], ["predict", "a.jpg", "--out", "maps"]):
-        status, _, err = command(monkeypatch, capsys, *arguments)
+        status, _, err = run_command(monkeypatch, capsys, *arguments)
         assert status == 1
         assert err.startswith("error: params.yaml: no such file. Run this in the project's root folder")
 
 
 def test_preset(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, err = command(monkeypatch, capsys, "preset", "report")
+    status, out, err = run_command(monkeypatch, capsys, "preset", "report")
     assert (status, err) == (0, "")
     assert "dvc repro" in out
     assert "epochs: 25" in (project / "params.yaml").read_text()
 
 
-def blobs(seed: int) -> npt.NDArray[np.uint8]:
-    coarse = np.random.default_rng(seed).integers(0, 9, (8, 8)).astype(np.uint8)
-    return np.kron(coarse, np.ones((128, 128), np.uint8))
-
-
-def test_argmax_score(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_score(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     masks = {"10": blobs(1), "11": blobs(2)}
     (project / "masks").mkdir()
     for name, mask in masks.items():
         Image.fromarray(mask).save(project / "masks" / f"{name}.png")
     scores = {}
     for name, maps in {"perfect": list(masks.values()), "empty": [np.zeros((1024, 1024), np.uint8)] * 2}.items():
-        write_submission(project / f"{name}.csv", list(masks), maps, SubmitParams())
-        status, out, err = command(monkeypatch, capsys, "score", f"{name}.csv", "--masks", "masks")
+        write_submission(project / f"{name}.csv", list(masks), map(masks_of, maps), SubmitParams())
+        status, out, err = run_command(monkeypatch, capsys, "score", f"{name}.csv", "--masks", "masks")
         assert (status, err) == (0, "")
         scores[name] = dict(line.split(": ") for line in out.splitlines())
     assert scores["perfect"]["score"] == scores["perfect"]["macro_dice"] == "1.00000"
@@ -134,16 +116,16 @@ def test_sync_table_and_check(
     scores |= {f"pooled/{name}": value for name, value in scores.items()}  # of one fold, so the same
     trained = write_outputs(data, make_record(parameters={"train.lr": 1e-05}), scores)
     write_outputs(data, make_record("ensemble", None, kind="ensemble", parameters={}), scores)
-    status, out, _ = command(monkeypatch, capsys, "sync")
+    status, out, _ = run_command(monkeypatch, capsys, "sync")
     assert status == 0
     assert f"{trained.record.name}: imported, 3 epochs" in out
-    status, out, _ = command(monkeypatch, capsys, "table")
+    status, out, _ = run_command(monkeypatch, capsys, "table")
     assert status == 0
     assert "0.61235" in out
-    assert command(monkeypatch, capsys, "check") == (0, "The table and the stages' files agree.\n", "")
+    assert run_command(monkeypatch, capsys, "check") == (0, "The table and the stages' files agree.\n", "")
     table = data / "reports" / "comparison.csv"
     table.write_text(table.read_text().replace("0.61235", "0.61236", 1))
-    status, out, err = command(monkeypatch, capsys, "check")
+    status, out, err = run_command(monkeypatch, capsys, "check")
     assert (status, out) == (1, "")
     assert "unet 0: val_argmax_score is 0.61236, the stages' files say 0.61235" in err
 
@@ -155,7 +137,7 @@ def test_predict(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     path = project / "data" / "models" / "unet-0" / "weights.safetensors"
     save_network(path, state, spec, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), (64, 64))
     Image.fromarray(np.zeros((30, 50, 3), np.uint8)).save(project / "photo.jpg")
-    status, out, err = command(monkeypatch, capsys, "predict", "photo.jpg", "--out", "maps", "--model", "unet")
+    status, out, err = run_command(monkeypatch, capsys, "predict", "photo.jpg", "--out", "maps", "--model", "unet")
     assert (status, err) == (0, "")
     assert out.splitlines() == [
         "photo.jpg: Flooded 100.0%", "maps: class maps, overlays and areas.csv of 1 photos",
@@ -166,7 +148,7 @@ def test_predict(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     header, row = (project / "maps" / "areas.csv").read_text().splitlines()
     assert header.count(",") == row.count(",") == len(CLASS_NAMES)
     arguments = ["photo.jpg", "--out", "mosaic", "--model", "unet", "--photo-size", "20x25", "--argmax"]
-    assert command(monkeypatch, capsys, "predict", *arguments)[0] == 0
+    assert run_command(monkeypatch, capsys, "predict", *arguments)[0] == 0
     with Image.open(project / "mosaic" / "photo.png") as opened:
         assert opened.size == (50, 30)
         assert (np.array(opened) == 23).all()

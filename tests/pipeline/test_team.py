@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from ruamel.yaml import YAML
 from helpers.paths import ROOT
 from helpers.ports import free_port
 from helpers.project import TINY, Project, stages_run, start_project
+from helpers.waiting import answers, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -75,14 +75,10 @@ class Team:
         return self._run(["bash", "-c", self.script(block)], f"{block}.log")
 
     def wait(self, address: str) -> None:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            try:
-                urllib.request.urlopen(address, timeout=2).close()
-                return
-            except OSError:
-                time.sleep(0.1)
-        raise AssertionError("\n".join(log.read_text() for log in self.folder.glob("*.log")))
+        try:
+            wait_until(lambda: answers(address), seconds=120)
+        except AssertionError:
+            raise AssertionError("\n".join(log.read_text() for log in self.folder.glob("*.log"))) from None
 
     def stop(self, process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)

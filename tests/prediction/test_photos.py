@@ -34,8 +34,9 @@ from harveyseg.prediction.photos import (
     read_bgr,
 )
 from harveyseg.prediction.trained_ensemble import TrainedEnsemble, load_trained_ensemble
-from harveyseg.record import RunRecord, write_run
+from harveyseg.record import write_run
 from helpers.paths import ROOT
+from helpers.records import make_record
 
 PARAMS = InferenceParams(threads=1, device="cpu", precision="fp32")
 FLOODED, GRASS = 23, 5
@@ -440,14 +441,8 @@ def test_runs_that_were_added_to_the_ensemble(workspace: Path) -> None:
 def test_the_rule_of_the_same_runs_is_used(workspace: Path, model: str | None) -> None:
     data, source = workspace / "data", model or "ensemble"
     folders = [data / "ensemble"] if model is None else [data / "models" / f"unet-{fold}" for fold in (0, 2)]
-    records = [
-        RunRecord(
-            kind="ensemble" if model is None else "train", model=source, fold=fold, stage_key="k", parameters={},
-            git_commit=None, git_dirty=False, data_source="demo", data_hash="d", split_hash="s", device="cpu",
-            environment={}, started_ms=1,
-        )
-        for fold in ([None] if model is None else [0, 2])
-    ]  # fmt: skip
+    kind = "ensemble" if model is None else "train"
+    records = [make_record(source, fold, kind=kind) for fold in ([None] if model is None else [0, 2])]
     for folder, record in zip(folders, records, strict=True):
         write_run(folder / "run.json", record)
     path = data / "postprocess" / "rules" / f"{source}.json"

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -14,6 +13,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from helpers.project import Project, start_project
+from helpers.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -56,11 +56,12 @@ class Study:
 
     def wait_for(self, started: subprocess.Popen[bytes], pattern: str, times: int, file: Path) -> None:
         """Wait until what a process writes to a file has the pattern so many times."""
-        deadline = time.monotonic() + 600
-        while not file.exists() or len(re.findall(pattern, file.read_text())) < times:
-            assert started.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.2)
+        try:
+            wait_until(
+                lambda: file.exists() and len(re.findall(pattern, file.read_text())) >= times, started, seconds=600
+            )
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log.read_text()}") from None
 
 
 def processes_in(folder: Path) -> list[psutil.Process]:

@@ -9,8 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +28,7 @@ from helpers.paths import ROOT
 from helpers.ports import free_port
 from helpers.records import SCORES, START_MS, make_history, make_record, make_results, write_outputs
 from helpers.tracking import all_mlflow_runs, artifact_names, connect, logged_steps, start_script
+from helpers.waiting import answers, wait_until
 
 
 def train(tracker: Tracker, record: RunRecord, epochs: int = 3) -> RunRecord:
@@ -561,14 +560,7 @@ class Server:
         environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         with (self.folder / "log").open("a") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline:
-            try:
-                urllib.request.urlopen(f"{self.uri}/health", timeout=1).close()
-                return
-            except (urllib.error.URLError, TimeoutError, ConnectionError):
-                time.sleep(0.2)
-        raise AssertionError((self.folder / "log").read_text())
+        wait_until(lambda: answers(f"{self.uri}/health"), self._process, seconds=90)
 
     def kill(self) -> None:
         os.killpg(self._process.pid, signal.SIGKILL)

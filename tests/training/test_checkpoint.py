@@ -14,6 +14,7 @@ import torch
 from harveyseg.errors import HarveysegError
 from harveyseg.record import RunRecord
 from harveyseg.training.checkpoint import Checkpoint
+from helpers.records import make_record
 from helpers.small_disk import small_disk
 
 CPU = torch.device("cpu")
@@ -141,10 +142,7 @@ def test_a_process_killed_while_it_saves_leaves_the_epoch_before(tmp_path: Path)
 
 
 def test_the_run_record_is_kept(tmp_path: Path) -> None:
-    record = RunRecord(
-        kind="train", model="unet", fold=0, stage_key="k", parameters={"train.lr": 1e-05}, git_commit=None,
-        git_dirty=False, data_source="demo", data_hash="d", split_hash="s", device="cpu", environment={}, started_ms=5,
-    )  # fmt: skip
+    record = make_record(parameters={"train.lr": 1e-05}, git_commit=None)
     Checkpoint(tmp_path, "k").save_record(record.model_dump())
     assert RunRecord.model_validate(Checkpoint(tmp_path, "k").load_record()) == record
 

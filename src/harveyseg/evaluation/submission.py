@@ -5,17 +5,15 @@ A row is one class of one image: ``ImageClassId,rle_mask``. The mask is 1024 x 1
 class 1..24 has a row; it is empty where the class does not occur.
 """
 
-import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
-from harveyseg.arrays import BinaryMask, BinaryMasks, ClassMap, IntArray
+from harveyseg.arrays import BinaryMask, BinaryMasks, ClassMap
 from harveyseg.classes import N_CLASSES, N_SCORED, SCORE_SIZE
 from harveyseg.config.settings import Section
 from harveyseg.errors import HarveysegError, raise_problems
@@ -34,29 +32,6 @@ class SubmitParams(Section):
     """The ids of the rows. The competition's own script writes the first, its page shows the second."""
 
 
-def encode_class_map(classes: ClassMap) -> list[str]:
-    """Run-length rows of the classes 1..24 of a class map, in one pass over its pixels.
-
-    >>> encode_class_map(np.array([[0, 1, 1], [1, 2, 0]], np.uint8))[:3]
-    ['2 3', '5 1', '']
-
-    Args:
-        classes: class ids, uint8 (H, W).
-
-    Returns:
-        24 strings, "" where the class does not occur.
-    """
-    flat = classes.reshape(-1)
-    starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
-    lengths = np.diff(starts, append=flat.size)
-    run_classes = flat[starts]
-    # A stable sort brings the runs of each class together and keeps their order.
-    order = np.argsort(run_classes, kind="stable")
-    bounds = np.searchsorted(run_classes[order], np.arange(1, N_CLASSES + 1))
-    pairs = np.stack((starts[order] + 1, lengths[order]), axis=1)
-    return [_format_runs(pairs[first:last]) for first, last in itertools.pairwise(bounds.tolist())]
-
-
 def encode_mask(mask: BinaryMask) -> str:
     """The run-length row of one binary mask, bool (H, W).
 
@@ -66,10 +41,7 @@ def encode_mask(mask: BinaryMask) -> str:
     edges = np.flatnonzero(np.diff(mask.reshape(-1).view(np.int8), prepend=0, append=0))
     starts = edges[::2]
     ends = edges[1::2]
-    return _format_runs(np.stack((starts + 1, ends - starts), axis=1))
-
-
-def _format_runs(pairs: IntArray) -> str:
+    pairs = np.stack((starts + 1, ends - starts), axis=1)
     return " ".join(map(str, pairs.reshape(-1).tolist()))
 
 
@@ -112,16 +84,13 @@ def decode_mask(row: str, size: int = SCORE_SIZE) -> BinaryMask:
     return np.repeat(inside, np.diff(edges)).reshape(size, size)
 
 
-def write_submission(
-    path: Path, ids: Sequence[str], predictions: Iterable[ClassMap | BinaryMasks], params: SubmitParams
-) -> None:
+def write_submission(path: Path, ids: Sequence[str], predictions: Iterable[BinaryMasks], params: SubmitParams) -> None:
     """Write a submission, atomically, and check it: every row is decoded again, and the whole file is read back.
 
     Args:
         path: the CSV file.
         ids: the test photos, in the order of the rows.
-        predictions: for each photo a class map, uint8 (1024, 1024), or one mask for each class 1..24, bool
-            (24, 1024, 1024), which may overlap.
+        predictions: for each photo one mask for each class 1..24, bool (24, 1024, 1024), which may overlap.
         params: how rows are named.
 
     Raises:
@@ -130,8 +99,8 @@ def write_submission(
         RuntimeError: when a row does not decode to its mask (a bug in this module).
     """
     rows: list[tuple[str, str]] = []
-    for photo, prediction in zip(ids, predictions, strict=True):
-        for class_id, row in enumerate(_encode_photo(photo, prediction), start=1):
+    for photo, masks in zip(ids, predictions, strict=True):
+        for class_id, row in enumerate(_encode_photo(photo, masks), start=1):
             rows.append((params.row_id.replace("{id}", photo).replace("{class}", str(class_id)), row))
     with atomic(path) as temporary:
         pd.DataFrame(rows, columns=list(HEADER)).to_csv(temporary, index=False, lineterminator="\n")
@@ -139,20 +108,12 @@ def write_submission(
             raise RuntimeError(f"{path}: the photos are not in the order of the test set")
 
 
-def _encode_photo(photo: str, prediction: npt.NDArray[Any]) -> list[str]:
-    """The 24 rows of a class map or of 24 masks, decoded again to check them."""
-    if prediction.dtype == np.uint8 and prediction.shape == (SCORE_SIZE, SCORE_SIZE):
-        rows = encode_class_map(prediction)
-        decoded = np.zeros((SCORE_SIZE, SCORE_SIZE), np.uint8)
-        for class_id, row in enumerate(rows, start=1):
-            if row:
-                decoded[decode_mask(row)] = class_id
-    elif prediction.dtype == np.bool_ and prediction.shape == (N_SCORED, SCORE_SIZE, SCORE_SIZE):
-        rows = [encode_mask(mask) for mask in prediction]
-        decoded = np.stack([decode_mask(row) for row in rows])
-    else:
-        raise ValueError(f"{photo}: {prediction.dtype} {prediction.shape}: expected a class map or 24 masks")
-    if not np.array_equal(decoded, prediction):
+def _encode_photo(photo: str, masks: BinaryMasks) -> list[str]:
+    """The 24 rows of a photo, decoded again to check them."""
+    if masks.dtype != np.bool_ or masks.shape != (N_SCORED, SCORE_SIZE, SCORE_SIZE):
+        raise ValueError(f"{photo}: {masks.dtype} {masks.shape}: expected 24 masks, bool (24, 1024, 1024)")
+    rows = [encode_mask(mask) for mask in masks]
+    if not all(np.array_equal(decode_mask(row), mask) for row, mask in zip(rows, masks, strict=True)):
         raise RuntimeError(f"{photo}: its rows do not decode to its masks")
     return rows
 

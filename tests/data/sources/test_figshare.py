@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -34,6 +33,7 @@ from helpers.figshare import (
 )
 from helpers.file_server import FileServer, serving
 from helpers.paths import ROOT
+from helpers.waiting import wait_until
 
 
 @pytest.fixture
@@ -48,11 +48,7 @@ def service(local_service: FileServer, monkeypatch: pytest.MonkeyPatch) -> Figsh
 
 
 def wait_for_part(folder: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
-    while not any(path.stat().st_size > 50_000 for path in folder.rglob("*.part")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.01)
+    wait_until(lambda: any(path.stat().st_size > 50_000 for path in folder.rglob("*.part")), process)
 
 
 def test_two_clones_by_the_real_stage(service: Figshare, tmp_path: Path) -> None:

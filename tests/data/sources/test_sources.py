@@ -21,6 +21,7 @@ from harveyseg.data.sources import SOURCES, DataParams, download_source
 from harveyseg.errors import HarveysegError
 from harveyseg.files import sha256
 from helpers.paths import ROOT
+from helpers.waiting import wait_until
 
 STAGE = ROOT / "stages/download.py"
 
@@ -147,11 +148,7 @@ def test_killed_leaves_nothing_for_ever(photos: Path, tmp_path: Path) -> None:
         "sources.download_source(params, Path(sys.argv[1]), Path(sys.argv[1], 'data/raw'))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "copying").exists():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.01)
+    wait_until((tmp_path / "copying").exists, process)
     params = data_params(source="directory", path="photos")
     second = threading.Thread(target=download_source, args=(params, tmp_path, tmp_path / "data/raw"))
     second.start()

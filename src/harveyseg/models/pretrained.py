@@ -4,20 +4,17 @@ They are published on the Hugging Face hub, or come with a Python package, or ar
 """
 
 import importlib.util
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import segmentation_models_pytorch as smp
 import timm
-import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from harveyseg.errors import HarveysegError
+from harveyseg.models.weights_file import load_state, read_state
 
 TIMM_PREFIX = "tu-"
 """Prefix by which smp knows timm's encoders."""
@@ -90,7 +87,8 @@ def load_encoder_weights(module: nn.Module, encoder: str, weights: EncoderWeight
     if weights.package is not None:
         _load_packaged(module, encoder, weights.file)
     else:
-        _load_state(module, encoder, weights.file)
+        contents = "just this encoder, as smp names its tensors"
+        load_state(module, read_state(weights.file), weights.file, f"the encoder {encoder}", contents)
 
 
 def _published_names(encoder: str) -> list[str]:
@@ -149,57 +147,8 @@ def _packaged_file(encoder: str, package: str) -> Path:
 def _load_packaged(module: nn.Module, encoder: str, path: Path) -> None:
     """Load a package's weights: the same layers in the same order under other names, then the classifier."""
     classifier = ("_conv_head.", "_bn1.", "_fc.")
-    tensors = [value for key, value in _read_state(path).items() if not key.startswith(classifier)]
+    tensors = [value for key, value in read_state(path).items() if not key.startswith(classifier)]
     expected = module.state_dict()
     if [value.shape for value in tensors] != [value.shape for value in expected.values()]:
         raise HarveysegError(f"encoder_weights = 'imagenet': {path} does not fit the encoder {encoder}.")
     module.load_state_dict(dict(zip(expected, tensors, strict=True)))
-
-
-def _load_state(module: nn.Module, encoder: str, path: Path) -> None:
-    """Load the state dict of a user's file."""
-    state = _read_state(path)
-    try:
-        module.load_state_dict(state)  # smp's encoders remove the classifier's tensors from `state`
-    except RuntimeError as error:
-        expected = module.state_dict()
-        misshaped = [
-            f"{key} is {tuple(state[key].shape)}, not {tuple(expected[key].shape)}"
-            for key in expected
-            if key in state and state[key].shape != expected[key].shape
-        ]
-        problems = {
-            "missing": [key for key in expected if key not in state],
-            "unexpected": [key for key in state if key not in expected],
-            "of another shape": misshaped,
-        }
-        lines = [f"{len(keys)} tensors {problem}: {_first_few(keys)}" for problem, keys in problems.items() if keys]
-        raise HarveysegError(
-            f"encoder_weights: {path} does not fit the encoder {encoder}: {'; '.join(lines)}. It must hold the state "
-            "dict of just this encoder as smp names its tensors. Give another file, or set `encoder_weights: null`."
-        ) from error
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict; nothing in the file is executed."""
-    try:
-        if path.suffix == ".safetensors":
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files fail in many ways, inside zip, pickle and safetensors
-        reason = str(error).split("\n", 1)[0]
-        raise HarveysegError(
-            f"encoder_weights: {path} cannot be read as a weights file ({reason}). It must be a .safetensors file or "
-            "one that torch.save wrote with nothing but tensors in it."
-        ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise HarveysegError(
-            f"encoder_weights: {path} holds no state dict. It must be one mapping of names to tensors, "
-            "as `torch.save(encoder.state_dict(), path)` writes it."
-        )
-    return dict(state)
-
-
-def _first_few(keys: list[str]) -> str:
-    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")

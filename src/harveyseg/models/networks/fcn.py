@@ -5,10 +5,9 @@ coarser than the photo; a 3x3 convolution to 512 channels with dropout 0.1; a 1x
 enlargement. (The paper's own networks are VGG16 with learnt enlargement and summed skips.)
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights
 from torchvision.models.segmentation import fcn_resnet50
@@ -16,6 +15,7 @@ from torchvision.models.segmentation import fcn_resnet50
 from harveyseg.config.settings import Section
 from harveyseg.errors import HarveysegError
 from harveyseg.models import Network
+from harveyseg.models.weights_file import load_state, read_state
 
 TAKES_ENCODER_WEIGHTS = True
 
@@ -51,6 +51,7 @@ class Fcn(Network):
 def build(params: Params, classes: int, encoder_weights: str | None) -> Fcn:
     """Make an FCN.
 
+    >>> import torch
     >>> network = build(Params(), classes=25, encoder_weights=None).eval()
     >>> network(torch.zeros(1, 3, 60, 90)).shape
     torch.Size([1, 25, 60, 90])
@@ -76,7 +77,7 @@ def build(params: Params, classes: int, encoder_weights: str | None) -> Fcn:
                 f"cannot be downloaded ({error}). Run once with a network, give a path to a local weights file, or set "
                 "`encoder_weights: null`."
             ) from error
-        _load_backbone(network, state)
+        network.model.backbone.load_state_dict(_without_classifier(state))
     elif encoder_weights is not None:
         path = Path(encoder_weights)
         if not path.is_file():
@@ -84,18 +85,10 @@ def build(params: Params, classes: int, encoder_weights: str | None) -> Fcn:
                 f"encoder_weights = {encoder_weights!r}: no such file, and no name of weights published for the FCN "
                 "(there is: `imagenet`). Give a path to a local weights file, or set `encoder_weights: null`."
             )
-        try:
-            state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-            _load_backbone(network, state)
-        except Exception as error:  # damaged files fail in many ways, inside zip, pickle and safetensors
-            reason = " ".join(str(error).split())
-            raise HarveysegError(
-                f"encoder_weights: {path} cannot be loaded: {reason[:300]}. It must hold nothing but the state dict of "
-                "torchvision's resnet50. Give another file, or set `encoder_weights: null`."
-            ) from error
+        state = _without_classifier(read_state(path))
+        load_state(network.model.backbone, state, path, "the FCN's ResNet-50", "torchvision's resnet50")
     return network
 
 
-def _load_backbone(network: Fcn, state: dict[str, Tensor]) -> None:
-    """Load ResNet-50's weights, except the classifier's."""
-    network.model.backbone.load_state_dict({name: value for name, value in state.items() if not name.startswith("fc.")})
+def _without_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if not name.startswith("fc.")}

@@ -23,7 +23,7 @@ from harveyseg.errors import HarveysegError
 if sys.platform != "win32":
     import fcntl
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _BLOCK = 2**20
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -109,12 +109,12 @@ def locked(path: Path, timeout: float = -1, waiting: str = "") -> Iterator[None]
             if timeout == 0:
                 raise
             if waiting:
-                _log.info("%s", waiting)
+                logger.info("%s", waiting)
             lock.acquire(timeout=timeout)
     except (OSError, NotImplementedError) as error:
         if isinstance(error, Timeout) or (isinstance(error, OSError) and error.errno not in _NO_LOCKS):
             raise
-        _log.warning("%s: cannot be locked here (%s). Run one command at a time in this project.", path, error)
+        logger.warning("%s: cannot be locked here (%s). Run one command at a time in this project.", path, error)
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ import torch
 from mlflow.tracking import MlflowClient
 
 from harveyseg.data.cache import CachedPart, read_resized_photo
-from harveyseg.data.manifest import COLUMNS
+from harveyseg.data.manifest import MANIFEST_COLUMNS
 from harveyseg.ensemble.external import add_external_models, find_external_models
 from harveyseg.ensemble.members import FoldModels, load_fold_models
 from harveyseg.errors import HarveysegError
@@ -83,7 +83,7 @@ def raw(tmp_path: Path) -> Path:
             coarse = rng.integers(0, 256, (5, 7, 3)).astype(np.uint8)
             cv2.imwrite(str(folder / part / f"{photo}.jpg"), cv2.resize(coarse, PHOTO[::-1]))
             rows.append((part, photo, f"{part}/{photo}.jpg", "", PHOTO[1], PHOTO[0], "", ""))
-    pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(folder / "manifest.csv", index=False)
+    pd.DataFrame(rows, columns=list(MANIFEST_COLUMNS)).to_csv(folder / "manifest.csv", index=False)
     return folder
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harveyseg.data.manifest import COLUMNS
+from harveyseg.data.manifest import MANIFEST_COLUMNS
 from harveyseg.data.sources.kaggle_client import Competition, KaggleSubmission
 from harveyseg.errors import HarveysegError
 from harveyseg.evaluation.submission import SubmitParams, write_submission
@@ -48,7 +48,7 @@ def project(kaggle: Kaggle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     data = folder / "data"
     rows = [f"test,{photo},test_images/{photo}.jpg,,3,4,h," for photo in ("10", "11")]
     (data / "raw").mkdir(parents=True)
-    (data / "raw" / "manifest.csv").write_text("\n".join([",".join(COLUMNS), *rows]) + "\n")
+    (data / "raw" / "manifest.csv").write_text("\n".join([",".join(MANIFEST_COLUMNS), *rows]) + "\n")
     masks = np.zeros((24, 1024, 1024), np.bool_)
     masks[22, 100:200] = True
     write_submission(data / "submission" / "submission.csv", ["10", "11"], [masks] * 2, SubmitParams())

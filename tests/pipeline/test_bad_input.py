@@ -147,7 +147,7 @@ def doi(url: str) -> Action:
     """Ask for a DOI where Zenodo has one record, which shows no files."""
 
     def act(folder: Path) -> None:
-        with serving() as server, mock.patch.dict(os.environ, {zenodo.API_VARIABLE: server.address}):
+        with serving() as server, mock.patch.dict(os.environ, {zenodo.ZENODO_API_VARIABLE: server.address}):
             for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
                 os.environ.pop(name, None)
             server.files["/records/12"] = b'{"id": 12}'

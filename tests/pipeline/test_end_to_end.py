@@ -12,7 +12,7 @@ import pytest
 
 from harveyseg.data.demo import DemoParams, write_demo
 from harveyseg.data.manifest import read_manifest
-from harveyseg.data.sources.figshare import API_VARIABLE
+from harveyseg.data.sources.figshare import FIGSHARE_API_VARIABLE
 from harveyseg.evaluation.submission import score_submission
 from helpers.figshare import IMAGES_ARTICLE, MASKS_ARTICLE, Figshare, zipped
 from helpers.file_server import FileServer
@@ -38,7 +38,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 @pytest.fixture
 def service(local_service: FileServer, monkeypatch: pytest.MonkeyPatch) -> Figshare:
     figshare = Figshare(local_service)
-    monkeypatch.setenv(API_VARIABLE, figshare.api)
+    monkeypatch.setenv(FIGSHARE_API_VARIABLE, figshare.api)
     return figshare
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from harveyseg.reproduction.claims import Finding, StudyResults, read_claims
+from harveyseg.reproduction.claims import Judgement, StudyResults, read_claims
 from harveyseg.reproduction.studies import TABLE_1, read_studies
 from harveyseg.reproduction.tables import Variant
 from helpers.studies import make_variant, with_curves
@@ -22,7 +22,7 @@ def make_results(
     return StudyResults(named, shares or {}, pretrained)
 
 
-def judge(claim: str, results: StudyResults) -> Finding:
+def judge(claim: str, results: StudyResults) -> Judgement:
     return read_claims()[claim].judge(results)
 
 
@@ -38,12 +38,12 @@ MARGIN = 0.0393
 )
 def test_a_gain_counts_beyond_the_margin(gain: float, verdict: str) -> None:
     variants = [make_variant("off", 0.60), make_variant("on", 0.60 + gain)]
-    finding = judge("softmax", make_results({"softmax": variants, "dropout": [NOISE]}))
-    assert finding.verdict == verdict
-    assert finding.measured == f"on {0.6 + gain:.4f}; off 0.6000"
-    assert finding.difference == pytest.approx(gain)
-    assert finding.margin == pytest.approx(MARGIN, abs=5e-5)
-    assert finding.note == ("missing: more seeds" if verdict == "not testable here" else "")
+    judgement = judge("softmax", make_results({"softmax": variants, "dropout": [NOISE]}))
+    assert judgement.verdict == verdict
+    assert judgement.measured == f"on {0.6 + gain:.4f}; off 0.6000"
+    assert judgement.difference == pytest.approx(gain)
+    assert judgement.margin == pytest.approx(MARGIN, abs=5e-5)
+    assert judgement.note == ("missing: more seeds" if verdict == "not testable here" else "")
 
 
 def test_more_seeds_make_the_margin_smaller() -> None:
@@ -51,9 +51,9 @@ def test_more_seeds_make_the_margin_smaller() -> None:
     results = make_results({"softmax": [off, on], "dropout": [NOISE]})
     # The variance of 4 x 0.0001 is pooled over 4 + 2 + 2 degrees of freedom, for which t is 2.306.
     assert results.noise().deviation == pytest.approx(math.sqrt(0.0004 / 8))
-    finding = judge("softmax", results)
-    assert finding.margin == pytest.approx(2.306 * math.sqrt(0.0004 / 8 * 2 / 3), rel=1e-3)
-    assert finding.verdict == "confirmed"
+    judgement = judge("softmax", results)
+    assert judgement.margin == pytest.approx(2.306 * math.sqrt(0.0004 / 8 * 2 / 3), rel=1e-3)
+    assert judgement.verdict == "confirmed"
 
 
 def test_chance_is_seldom_confirmed() -> None:
@@ -68,16 +68,16 @@ def test_chance_is_seldom_confirmed() -> None:
 
 
 def test_without_a_known_spread_nothing_is_judged() -> None:
-    finding = judge("softmax", make_results({"softmax": [make_variant("off", 0.5), make_variant("on", 0.7)]}))
-    assert (finding.verdict, finding.margin) == ("not testable here", None)
-    assert "`harveyseg study softmax --seeds 3`" in finding.note
+    judgement = judge("softmax", make_results({"softmax": [make_variant("off", 0.5), make_variant("on", 0.7)]}))
+    assert (judgement.verdict, judgement.margin) == ("not testable here", None)
+    assert "`harveyseg study softmax --seeds 3`" in judgement.note
 
 
 def test_what_has_not_run_says_how_to_run_it() -> None:
     for name, claim in read_claims().items():
-        finding = claim.judge(make_results({}))
-        assert finding.verdict == "not testable here", name
-        assert f"`harveyseg study {claim.study}`" in finding.note or "`dvc repro`" in finding.note, name
+        judgement = claim.judge(make_results({}))
+        assert judgement.verdict == "not testable here", name
+        assert f"`harveyseg study {claim.study}`" in judgement.note or "`dvc repro`" in judgement.note, name
 
 
 def test_every_claim_names_variants_that_its_study_has() -> None:
@@ -107,9 +107,9 @@ def test_class_weights_do_not_help_unless_the_reports_do(report: float, verdict:
 def test_the_smaller_size_is_the_second() -> None:
     for double, single in (("512", "256"), ("[128, 192]", "[64, 96]")):
         variants = [make_variant(double, 0.6), make_variant(single, 0.65)]
-        finding = judge("size", make_results({"size": variants, "dropout": [NOISE]}))
-        assert finding.measured == f"{single} 0.6500; {double} 0.6000"
-        assert finding.verdict == "confirmed"
+        judgement = judge("size", make_results({"size": variants, "dropout": [NOISE]}))
+        assert judgement.measured == f"{single} 0.6500; {double} 0.6000"
+        assert judgement.verdict == "confirmed"
 
 
 @pytest.mark.parametrize(
@@ -143,17 +143,17 @@ def test_seeds_that_collapsed_to_one_class_are_left_out_and_counted() -> None:
     assert "1 of 1 seeds collapsed to one class" in nothing.measured
     both = Variant("on", (*collapsed.seeds, *learnt.seeds))
     half = make_results({"softmax": [off, both], "dropout": [NOISE]})
-    finding = judge("softmax", half)
-    assert finding.measured == "on 0.7000 (1 of 2 seeds collapsed to one class; 0.6650 with them); off 0.6000"
-    assert finding.difference == pytest.approx(0.1)
-    assert finding.verdict == "confirmed"
+    judgement = judge("softmax", half)
+    assert judgement.measured == "on 0.7000 (1 of 2 seeds collapsed to one class; 0.6650 with them); off 0.6000"
+    assert judgement.difference == pytest.approx(0.1)
+    assert judgement.verdict == "confirmed"
     # The difference between a seed that learnt and one that did not is no noise.
     assert half.noise().deviation == pytest.approx(0.01)
     # What learns seldom is no gain, however good it is then.
     seldom = Variant("on", (*make_variant("on", 0.4, **COLLAPSED).seeds, *learnt.seeds))
-    finding = judge("softmax", make_results({"softmax": [off, seldom], "dropout": [NOISE]}))
-    assert finding.verdict == "contradicted"
-    assert finding.note == "not so with the seeds that collapsed to one class"
+    judgement = judge("softmax", make_results({"softmax": [off, seldom], "dropout": [NOISE]}))
+    assert judgement.verdict == "contradicted"
+    assert judgement.note == "not so with the seeds that collapsed to one class"
     rivals = [make_variant(name, 0.6, **COLLAPSED) for name in TABLE_1[1:]]
     networks = make_results({"architecture": [make_variant("unet", 0.65), *rivals], "dropout": [NOISE]})
     assert judge("unet_first", networks).verdict == "not testable here"
@@ -219,11 +219,11 @@ def curve(lowest: int, slope: float = 0.01) -> dict[int, float]:
     ],
 )
 def test_the_optimum_is_read_off_the_curve(losses: dict[int, float], verdict: str) -> None:
-    finding = judge("optimum", make_results({"epochs": [with_curves(make_variant("35", 0.6), {"val_loss": losses})]}))
-    assert finding.verdict == verdict
+    judgement = judge("optimum", make_results({"epochs": [with_curves(make_variant("35", 0.6), {"val_loss": losses})]}))
+    assert judgement.verdict == verdict
     lowest = min(losses, key=lambda epoch: losses[epoch])
-    assert finding.measured.startswith(f"lowest validation loss after epoch {lowest} of 35; ")
-    assert finding.measured.endswith("median step 0.0100")
+    assert judgement.measured.startswith(f"lowest validation loss after epoch {lowest} of 35; ")
+    assert judgement.measured.endswith("median step 0.0100")
 
 
 @pytest.mark.parametrize(
@@ -278,11 +278,11 @@ def test_minorities_are_the_classes_below_one_percent(pools: float, verdict: str
     both = {"architecture": [network("attention_unet", -0.1), network("unet", -0.1)]}  # means of 0
     assert judge("minorities", make_results(both, shares=shares)).verdict == "not testable here"
     # Roofs are no minority, and no photo holds solar panels.
-    finding = judge("minorities", results)
-    assert finding.measured == f"attention_unet {(pools + 0.1) / 2:.4f}; unet 0.1000"
-    assert finding.difference == pytest.approx(pools / 2 - 0.05)
-    assert finding.margin == pytest.approx(MARGIN, abs=5e-5)
-    assert finding.verdict == verdict
+    judgement = judge("minorities", results)
+    assert judgement.measured == f"attention_unet {(pools + 0.1) / 2:.4f}; unet 0.1000"
+    assert judgement.difference == pytest.approx(pools / 2 - 0.05)
+    assert judgement.margin == pytest.approx(MARGIN, abs=5e-5)
+    assert judgement.verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -305,11 +305,11 @@ def test_borders_must_gain_more_than_the_interior(near: float, far: float, verdi
     networks = [network("attention_unet", (near, far)), network("unet", (0.5, 0.6))]
     # Their differences deviate by 0.01.
     others = network("0.1", *((0.5 + by, 0.6) for by in (0.0, 0.02, 0.0001, 0.0201, 0.01)))
-    finding = judge("borders", make_results({"architecture": networks, "dropout": [others]}))
-    assert finding.measured == f"attention_unet {near - far:.4f}; unet -0.1000"
-    assert finding.difference == pytest.approx(near - far + 0.1)
-    assert finding.margin == pytest.approx(MARGIN, abs=5e-5)
-    assert finding.verdict == verdict
+    judgement = judge("borders", make_results({"architecture": networks, "dropout": [others]}))
+    assert judgement.measured == f"attention_unet {near - far:.4f}; unet -0.1000"
+    assert judgement.difference == pytest.approx(near - far + 0.1)
+    assert judgement.margin == pytest.approx(MARGIN, abs=5e-5)
+    assert judgement.verdict == verdict
     alone = judge("borders", make_results({"architecture": networks}))
     assert alone.verdict == "not testable here"
     unmeasured = [make_variant("attention_unet", 0.6), make_variant("unet", 0.6)]
@@ -321,6 +321,6 @@ def test_borders_must_gain_more_than_the_interior(near: float, far: float, verdi
 def test_a_shared_machine_does_not_tell_the_latency() -> None:
     names = ("mobilenet_v2", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "unet")
     networks = [make_variant(name, 0.6, images_per_second=20.0) for name in names]
-    finding = judge("latency", make_results({"architecture": networks}))
-    assert finding.note == "missing: an idle machine (`benchmarks/latency.py`)"
-    assert finding.verdict == "not testable here"
+    judgement = judge("latency", make_results({"architecture": networks}))
+    assert judgement.note == "missing: an idle machine (`benchmarks/latency.py`)"
+    assert judgement.verdict == "not testable here"

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from harveyseg.errors import HarveysegError
-from harveyseg.training.history import COLUMNS, read_history, write_history
+from harveyseg.training.history import HISTORY_COLUMNS, read_history, write_history
 
 
 def rows(count: int) -> list[dict[str, float]]:
     rng = np.random.default_rng(0)
     made = []
     for epoch in range(count):
-        row = dict(zip(COLUMNS, rng.random(len(COLUMNS)).tolist(), strict=True))
+        row = dict(zip(HISTORY_COLUMNS, rng.random(len(HISTORY_COLUMNS)).tolist(), strict=True))
         # Losses of any size, and the smallest number there is.
         row |= {"epoch": epoch, "time_ms": 1_790_000_000_123 + epoch, "train_loss": math.pi * 10.0 ** (40 - epoch)}
         made.append(row | {"lr": 5e-324, "val_loss": 0.1 + 0.2})
@@ -26,7 +26,7 @@ def test_round_trip_keeps_every_bit(tmp_path: Path) -> None:
     write_history(tmp_path / "history.csv", original)
     frame = read_history(tmp_path / "history.csv")
     assert frame.to_dict("records") == original
-    assert tuple(frame.columns) == COLUMNS
+    assert tuple(frame.columns) == HISTORY_COLUMNS
     assert frame["epoch"].dtype == frame["time_ms"].dtype == np.int64
 
 

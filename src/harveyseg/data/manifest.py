@@ -22,7 +22,7 @@ from harveyseg.files import read_table, write_table
 FOLDERS = ("train_images", "train_masks", "test_images", "test_masks")
 """Names of the folders of a data set, in upper or lower case."""
 MASK_ENDINGS = (".png",)
-COLUMNS: dict[str, type] = {
+MANIFEST_COLUMNS: dict[str, type] = {
     "part": str,
     "id": str,
     "image": str,
@@ -75,7 +75,7 @@ class VerifiedPhotos:
     pairs: list[Pair]
     """Sorted by part, training first, then by id."""
     manifest: pd.DataFrame
-    """A row for each pair (see ``COLUMNS``); ``image`` and ``mask`` are the files' paths in ``data/raw``."""
+    """A row for each pair (see ``MANIFEST_COLUMNS``); ``image`` and ``mask`` are the files' paths in ``data/raw``."""
     skipped: list[Problem]
     """Why files were left out; a file can have several problems."""
 
@@ -144,7 +144,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
     Raises:
         HarveysegError: when the file is absent or not a manifest.
     """
-    return read_table(path, COLUMNS, "Run `dvc repro download` to write it again.")
+    return read_table(path, MANIFEST_COLUMNS, "Run `dvc repro download` to write it again.")
 
 
 def write_skipped(path: Path, skipped: Sequence[Problem]) -> None:
@@ -182,7 +182,7 @@ def _manifest(checked: Sequence[tuple[Pair, _Checked]]) -> pd.DataFrame:
         )
         for pair, result in checked
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(MANIFEST_COLUMNS))
 
 
 def _find_pairs(folder: Path) -> tuple[list[Pair], list[Problem]]:

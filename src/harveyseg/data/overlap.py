@@ -55,7 +55,7 @@ _TOLERANCE = 8.0
 """Pixels by which a matched feature may miss the transform."""
 
 
-Pair = tuple[int, int]
+_Pair = tuple[int, int]
 """Indices of two photos, the smaller one first."""
 
 
@@ -89,8 +89,8 @@ def find_overlaps(photos: Sequence[Path], ids: Sequence[str], threads: int) -> l
         features = list(pool.map(photo_features, photos))
         positions = list(pool.map(photo_position, photos))
         order = _frame_order(ids)
-        overlaps: set[Pair] = set()
-        compared: set[Pair] = set()
+        overlaps: set[_Pair] = set()
+        compared: set[_Pair] = set()
         candidates = candidate_pairs(order, features, positions)
         while candidates:
             pairs = sorted(candidates)
@@ -136,7 +136,7 @@ def photo_position(path: Path) -> tuple[float, float] | None:
 
 def candidate_pairs(
     order: Sequence[int], features: Sequence[Features], positions: Sequence[tuple[float, float] | None]
-) -> set[Pair]:
+) -> set[_Pair]:
     """The pairs of photos that are worth comparing: a fixed number for each photo.
 
     Args:
@@ -147,7 +147,7 @@ def candidate_pairs(
     Returns:
         Pairs of indices, the smaller one first.
     """
-    pairs: set[Pair] = set()
+    pairs: set[_Pair] = set()
     for place, index in enumerate(order):
         pairs |= {_pair(index, later) for later in order[place + 1 : place + 1 + _NEXT_IDS]}
     pairs |= _nearest_positions(positions)
@@ -203,7 +203,7 @@ def _metres(positions: Sequence[tuple[float, float]]) -> FloatArray:
     return metres
 
 
-def _nearest_positions(positions: Sequence[tuple[float, float] | None]) -> set[Pair]:
+def _nearest_positions(positions: Sequence[tuple[float, float] | None]) -> set[_Pair]:
     located = [index for index, position in enumerate(positions) if position is not None]
     if len(located) < 2:
         return set()
@@ -217,7 +217,7 @@ def _nearest_positions(positions: Sequence[tuple[float, float] | None]) -> set[P
     }
 
 
-def _most_similar(features: Sequence[Features]) -> set[Pair]:
+def _most_similar(features: Sequence[Features]) -> set[_Pair]:
     """Each photo with those that hold most of its features' nearest neighbours."""
     descriptors = np.concatenate([photo.descriptors for photo in features])
     photo_of = np.repeat(np.arange(len(features)), [len(photo.descriptors) for photo in features])
@@ -235,17 +235,17 @@ def _most_similar(features: Sequence[Features]) -> set[Pair]:
     votes = coo_array((np.ones(len(voters)), (voters, voted)), shape=size).tocsr()
     votes = (votes + votes.T).tolil()
     votes.setdiag(0)
-    pairs: set[Pair] = set()
+    pairs: set[_Pair] = set()
     for photo, (others, counts) in enumerate(zip(votes.rows, votes.data, strict=True)):
         ranked = sorted(zip(counts, others, strict=True), key=lambda entry: (-entry[0], entry[1]))
         pairs |= {_pair(photo, other) for count, other in ranked[:_CANDIDATES] if count > 0}
     return pairs
 
 
-def _pairs_around(overlaps: set[Pair], order: Sequence[int]) -> set[Pair]:
+def _pairs_around(overlaps: set[_Pair], order: Sequence[int]) -> set[_Pair]:
     """For each overlap, the frames shortly before and after one photo, each with the other photo."""
     place_of = {index: place for place, index in enumerate(order)}
-    pairs: set[Pair] = set()
+    pairs: set[_Pair] = set()
     for pair in overlaps:
         for photo, other in (pair, pair[::-1]):
             place = place_of[photo]
@@ -259,5 +259,5 @@ def _frame_order(ids: Sequence[str]) -> list[int]:
     return sorted(range(len(ids)), key=lambda index: (len(ids[index]), ids[index]))
 
 
-def _pair(first: int, second: int) -> Pair:
+def _pair(first: int, second: int) -> _Pair:
     return min(first, second), max(first, second)

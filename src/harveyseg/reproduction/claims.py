@@ -33,8 +33,8 @@ from harveyseg.reproduction.tables import ALL_EMPTY_SCORE, ARGMAX_SCORE, Variant
 
 Verdict = Literal["confirmed", "contradicted", "not testable here"]
 CONFIRMED: Verdict = "confirmed"
-REFUTED: Verdict = "contradicted"
-UNDECIDED: Verdict = "not testable here"
+CONTRADICTED: Verdict = "contradicted"
+NOT_TESTABLE: Verdict = "not testable here"
 
 _DEFINITIONS = files("harveyseg.reproduction") / "claims.yaml"
 _PRETRAINED = ("mobilenet_v2", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3")
@@ -48,7 +48,7 @@ _SHORTEST_CURVE = 30
 
 
 @dataclass(frozen=True)
-class Finding:
+class Judgement:
     """What was measured of a claim, and what follows."""
 
     measured: str
@@ -190,7 +190,7 @@ class Better(Section):
     denied: bool = False
     """Whether the claim is that the variant is *not* better."""
 
-    def judge(self, study: str, results: StudyResults) -> Finding:
+    def judge(self, study: str, results: StudyResults) -> Judgement:
         """Compare the means of the seeds that learnt."""
         labels = list(results.studies.get(study, {}))
         variants = results.find(study, _labels(study, [self.variant, *self.rivals], labels))
@@ -199,37 +199,39 @@ class Better(Section):
         shown = results.find(study, self.shown)
         measured = "; ".join(self._format(results, variant) for variant in (*variants, *shown))
         if collapsed := [variant.label for variant in variants if not variant.learnt.seeds]:
-            return Finding(measured, UNDECIDED, note=f"missing: a seed of {', '.join(collapsed)} that learns")
+            return Judgement(measured, NOT_TESTABLE, note=f"missing: a seed of {', '.join(collapsed)} that learns")
         means = [statistics.fmean(results.values(variant.learnt, self.quantity)) for variant in variants]
         if any(map(math.isnan, means)):
             return not_run(study)
         if not any(means):
-            return Finding(measured, UNDECIDED, note="missing: a longer or larger training, in which one is above 0")
+            return Judgement(
+                measured, NOT_TESTABLE, note="missing: a longer or larger training, in which one is above 0"
+            )
         best = max(range(1, len(variants)), key=lambda index: means[index])
         difference = means[0] - means[best]
         noise = results.noise(self.quantity)
         margin = noise.margin(len(variants[0].learnt.seeds), len(variants[best].learnt.seeds))
-        finding = _judge(measured, difference, margin)
+        judgement = _judge(measured, difference, margin)
         all_seeds = [statistics.fmean(results.values(variant, self.quantity)) for variant in variants]
-        if finding.verdict == CONFIRMED and all_seeds[0] <= all_seeds[best]:
+        if judgement.verdict == CONFIRMED and all_seeds[0] <= all_seeds[best]:
             note = "not so with the seeds that collapsed to one class"
-            finding = Finding(measured, REFUTED, difference, margin, note)
+            judgement = Judgement(measured, CONTRADICTED, difference, margin, note)
         if self.denied:
-            opposite = {CONFIRMED: REFUTED, REFUTED: CONFIRMED, UNDECIDED: UNDECIDED}
-            finding = Finding(measured, opposite[finding.verdict], difference, margin, finding.note)
-        return self._without_pretraining(finding, results)
+            opposite = {CONFIRMED: CONTRADICTED, CONTRADICTED: CONFIRMED, NOT_TESTABLE: NOT_TESTABLE}
+            judgement = Judgement(measured, opposite[judgement.verdict], difference, margin, judgement.note)
+        return self._without_pretraining(judgement, results)
 
-    def _without_pretraining(self, finding: Finding, results: StudyResults) -> Finding:
+    def _without_pretraining(self, judgement: Judgement, results: StudyResults) -> Judgement:
         """A claim about pretrained encoders is not tested without pretraining, unless a handicapped rival wins."""
         names = {self.variant, *self.rivals}
-        handicapped_rival_wins = finding.verdict == REFUTED and self.variant not in _PRETRAINED
+        handicapped_rival_wins = judgement.verdict == CONTRADICTED and self.variant not in _PRETRAINED
         if results.pretrained or names.isdisjoint(_PRETRAINED):
-            return finding
+            return judgement
         if handicapped_rival_wins:
             note = "though no encoder had ImageNet weights"
-            return Finding(finding.measured, REFUTED, finding.difference, finding.margin, note)
-        note = f"{finding.note or 'missing:'}{',' if finding.note else ''} ImageNet weights"
-        return Finding(finding.measured, UNDECIDED, finding.difference, finding.margin, note)
+            return Judgement(judgement.measured, CONTRADICTED, judgement.difference, judgement.margin, note)
+        note = f"{judgement.note or 'missing:'}{',' if judgement.note else ''} ImageNet weights"
+        return Judgement(judgement.measured, NOT_TESTABLE, judgement.difference, judgement.margin, note)
 
     def _format(self, results: StudyResults, variant: Variant) -> str:
         """Label and mean, of the seeds that learnt, and of all where some did not."""
@@ -248,7 +250,7 @@ class Order(Section):
     kind: Literal["order"]
     variants: list[str]
 
-    def judge(self, study: str, results: StudyResults) -> Finding:
+    def judge(self, study: str, results: StudyResults) -> Judgement:
         """Compare each pair; without pretraining only the networks that the report did not pretrain either."""
         variants = results.find(study, self.variants)
         if not variants:
@@ -259,7 +261,7 @@ class Order(Section):
             for side in scored
         )
         if collapsed := [variant.label for variant in variants if not variant.learnt.seeds]:
-            return Finding(measured, UNDECIDED, note=f"missing: a seed of {', '.join(collapsed)} that learns")
+            return Judgement(measured, NOT_TESTABLE, note=f"missing: a seed of {', '.join(collapsed)} that learns")
         comparable = [variant for variant in variants if results.pretrained or variant.label not in _PRETRAINED]
         noise = results.noise()
         verdicts = [
@@ -270,13 +272,13 @@ class Order(Section):
             ).verdict
             for ahead, behind in itertools.combinations(comparable, 2)
         ]
-        if REFUTED in verdicts:
-            return Finding(measured, REFUTED, note="another order")
+        if CONTRADICTED in verdicts:
+            return Judgement(measured, CONTRADICTED, note="another order")
         if not results.pretrained:
-            return Finding(measured, UNDECIDED, note="missing: ImageNet weights, more seeds")
-        if UNDECIDED in verdicts:
-            return Finding(measured, UNDECIDED, note="missing: more seeds")
-        return Finding(measured, CONFIRMED)
+            return Judgement(measured, NOT_TESTABLE, note="missing: ImageNet weights, more seeds")
+        if NOT_TESTABLE in verdicts:
+            return Judgement(measured, NOT_TESTABLE, note="missing: more seeds")
+        return Judgement(measured, CONFIRMED)
 
 
 class Near(Section):
@@ -289,17 +291,17 @@ class Near(Section):
     value: float
     tolerance: float
 
-    def judge(self, study: str, results: StudyResults) -> Finding:
+    def judge(self, study: str, results: StudyResults) -> Judgement:
         """Compare the means of the seeds that learnt with the value."""
         variants = results.find(study, [self.variant, self.counterpart])
         if not variants:
             return not_run(study)
         if not all(variant.learnt.seeds for variant in variants):
-            return Finding("", UNDECIDED, note="missing: a seed of each variant that learns")
+            return Judgement("", NOT_TESTABLE, note="missing: a seed of each variant that learns")
         mean, counterpart = (variant.learnt.mean(self.metric) for variant in variants)
         measured = f"{self.variant} {mean:.3f}; {self.counterpart} {counterpart:.3f}"
         is_near = abs(mean - self.value) < self.tolerance < abs(counterpart - self.value)
-        return Finding(measured, CONFIRMED if is_near else REFUTED, mean - self.value, self.tolerance)
+        return Judgement(measured, CONFIRMED if is_near else CONTRADICTED, mean - self.value, self.tolerance)
 
 
 class PixelShare(Section):
@@ -309,14 +311,14 @@ class PixelShare(Section):
     classes: list[str]
     above: float
 
-    def judge(self, study: str, results: StudyResults) -> Finding:
+    def judge(self, study: str, results: StudyResults) -> Judgement:
         """Sum the shares."""
         if not results.shares:
-            return Finding("", UNDECIDED, note="no run on this data has logged the class shares: `dvc repro`")
+            return Judgement("", NOT_TESTABLE, note="no run on this data has logged the class shares: `dvc repro`")
         shares = {name: results.shares[CLASS_NAMES.index(name)] for name in self.classes}
         total = sum(shares.values())
         measured = ", ".join(f"{name} {share:.1%}" for name, share in shares.items()) + f"; together {total:.1%}"
-        return Finding(measured, CONFIRMED if total > self.above else REFUTED)
+        return Judgement(measured, CONFIRMED if total > self.above else CONTRADICTED)
 
 
 class Optimum(Section):
@@ -326,7 +328,7 @@ class Optimum(Section):
     first: int
     last: int
 
-    def judge(self, study: str, results: StudyResults) -> Finding:
+    def judge(self, study: str, results: StudyResults) -> Judgement:
         """Compare the lowest loss inside this range with the lowest outside, by the curve of the longest training."""
         losses = results.longest_curve(study, "val_loss")
         if len(losses) < _SHORTEST_CURVE or len(results.measured(study)) < len(results.studies[study]):
@@ -340,13 +342,15 @@ class Optimum(Section):
             f"{self.last}, {outside:.4f} outside; median step {step:.4f}"
         )
         if lowest == max(losses):
-            return Finding(measured, UNDECIDED, outside - inside, note="missing: a longer training, it still falls")
+            return Judgement(
+                measured, NOT_TESTABLE, outside - inside, note="missing: a longer training, it still falls"
+            )
         margin = _CLEAR_CHANGE * step
         if abs(inside - outside) <= margin:
-            return Finding(
-                measured, UNDECIDED, outside - inside, margin, "missing: more seeds, the curve is flat there"
+            return Judgement(
+                measured, NOT_TESTABLE, outside - inside, margin, "missing: more seeds, the curve is flat there"
             )
-        return Finding(measured, CONFIRMED if inside < outside else REFUTED, outside - inside, margin)
+        return Judgement(measured, CONFIRMED if inside < outside else CONTRADICTED, outside - inside, margin)
 
 
 class Overfitting(Section):
@@ -354,7 +358,7 @@ class Overfitting(Section):
 
     kind: Literal["overfitting"]
 
-    def judge(self, study: str, results: StudyResults) -> Finding:
+    def judge(self, study: str, results: StudyResults) -> Judgement:
         """Compare means of three epochs, since a single lowest epoch is always below a single last one."""
         losses = results.longest_curve(study, "val_loss")
         scores = results.longest_curve(study, "val_argmax_score")
@@ -372,9 +376,9 @@ class Overfitting(Section):
             f"size {change:+.4f} (median step {_median_step(scores):.4f})"
         )
         if rise <= margin:
-            return Finding(measured, REFUTED, rise, margin, "no rise; one seed")
+            return Judgement(measured, CONTRADICTED, rise, margin, "no rise; one seed")
         score_holds = change >= -_CLEAR_CHANGE * _median_step(scores)
-        return Finding(measured, CONFIRMED if score_holds else REFUTED, rise, margin, "one seed")
+        return Judgement(measured, CONFIRMED if score_holds else CONTRADICTED, rise, margin, "one seed")
 
 
 class Untested(Section):
@@ -384,7 +388,7 @@ class Untested(Section):
     metric: str
     needs: str
 
-    def judge(self, study: str, results: StudyResults) -> Finding:
+    def judge(self, study: str, results: StudyResults) -> Judgement:
         """Show the metric of all variants."""
         if not results.measured(study):
             return not_run(study)
@@ -393,7 +397,7 @@ class Untested(Section):
             scores = [variant.compared.mean(ARGMAX_SCORE) for variant in results.distinct]
             shown = [f"all variants of all studies {min(scores):.4f} to {max(scores):.4f}"]
             shown.append(f"all empty {results.distinct[0].mean(ALL_EMPTY_SCORE):.4f}")
-        return Finding("; ".join(shown), UNDECIDED, note=f"missing: {self.needs}")
+        return Judgement("; ".join(shown), NOT_TESTABLE, note=f"missing: {self.needs}")
 
 
 class Claim(Section):
@@ -405,7 +409,7 @@ class Claim(Section):
     study: str | None = None
     test: Annotated[Better | Order | Near | PixelShare | Optimum | Overfitting | Untested, Field(discriminator="kind")]
 
-    def judge(self, results: StudyResults) -> Finding:
+    def judge(self, results: StudyResults) -> Judgement:
         """Test the claim."""
         return self.test.judge(self.study or "", results)
 
@@ -416,9 +420,9 @@ def read_claims() -> dict[str, Claim]:
         return {name: parse(Claim, values, name) for name, values in load(path).items()}
 
 
-def not_run(study: str) -> Finding:
-    """The finding on a claim whose study has not run, or ran before these metrics existed."""
-    return Finding("", UNDECIDED, note=f"missing: `harveyseg study {study}`")
+def not_run(study: str) -> Judgement:
+    """The judgement on a claim whose study has not run, or ran before these metrics existed."""
+    return Judgement("", NOT_TESTABLE, note=f"missing: `harveyseg study {study}`")
 
 
 def _labels(study: str, names: Sequence[str], labels: Sequence[str]) -> list[str]:
@@ -430,14 +434,14 @@ def _labels(study: str, names: Sequence[str], labels: Sequence[str]) -> list[str
     return [by_name.get(name, name) for name in names]
 
 
-def _judge(measured: str, difference: float, margin: float) -> Finding:
+def _judge(measured: str, difference: float, margin: float) -> Judgement:
     """The verdict on a claimed gain: beyond the margin one way, the other, or neither."""
     if math.isnan(margin):
         note = "missing: how much seeds differ, `harveyseg study softmax --seeds 3`"
-        return Finding(measured, UNDECIDED, difference, None, note)
+        return Judgement(measured, NOT_TESTABLE, difference, None, note)
     if abs(difference) <= margin:
-        return Finding(measured, UNDECIDED, difference, margin, "missing: more seeds")
-    return Finding(measured, CONFIRMED if difference > 0 else REFUTED, difference, margin)
+        return Judgement(measured, NOT_TESTABLE, difference, margin, "missing: more seeds")
+    return Judgement(measured, CONFIRMED if difference > 0 else CONTRADICTED, difference, margin)
 
 
 def _median_step(curve: Mapping[int, float]) -> float:

@@ -96,17 +96,17 @@ def _format_noise(noise: Noise) -> str:
 
 
 def _claims_table(results: StudyResults) -> str:
-    findings = [(claim, claim.judge(results)) for claim in read_claims().values()]
+    judgements = [(claim, claim.judge(results)) for claim in read_claims().values()]
     rows = [
         {
             "the report": f"{claim.section}: {claim.says}",
-            "measured here": finding.measured,
-            "difference": _format_difference(finding.difference),
-            "margin": "" if finding.margin is None else f"{finding.margin:.4f}",
-            "verdict": f"**{finding.verdict}**",
-            "note": finding.note,
+            "measured here": judgement.measured,
+            "difference": _format_difference(judgement.difference),
+            "margin": "" if judgement.margin is None else f"{judgement.margin:.4f}",
+            "verdict": f"**{judgement.verdict}**",
+            "note": judgement.note,
         }
-        for claim, finding in findings
+        for claim, judgement in judgements
     ]
     return _table(pd.DataFrame(rows))
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -191,7 +191,7 @@ class Tracker:
         """Warn that the store of artifacts cannot be used, and send it nothing more: scores do not need it."""
         self.artifacts_lost = True
         fault = explain(error, self.uri)
-        _logger.warning(
+        logger.warning(
             "MLflow's artifact store %s cannot be used: %s\n"
             "Scores and curves are logged, files are not. %s; then `harveyseg sync` sends them.",
             public_address(store),
@@ -231,7 +231,7 @@ class Tracker:
         self._failure = explain(error, self.uri)
         if self._required:
             raise HarveysegError(_unusable(self.uri, self._failure)) from error
-        _logger.warning(
+        logger.warning(
             "MLflow at %s cannot be used: %s\n%s.\n"
             "Continuing WITHOUT tracking. Nothing is lost: `harveyseg sync` adds this run when MLflow is back.",
             public_address(self.uri),
@@ -329,5 +329,5 @@ def _get_or_create_experiment(client: "MlflowClient", name: str, artifacts: str 
                 "`harveyseg sync` restores it with its runs; or name another one in tracking.experiment",
             )
         client.restore_experiment(experiment.experiment_id)
-        _logger.info("MLflow's experiment %r was deleted; it and its runs are restored.", name)
+        logger.info("MLflow's experiment %r was deleted; it and its runs are restored.", name)
     return str(experiment.experiment_id)

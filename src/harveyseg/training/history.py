@@ -11,12 +11,21 @@ import pandas as pd
 
 from harveyseg.files import read_table, write_table
 
-COLUMNS = ("epoch", "time_ms", "train_loss", "val_loss", "val_argmax_score", "lr", "images_per_second", "seconds")
+HISTORY_COLUMNS = (
+    "epoch",
+    "time_ms",
+    "train_loss",
+    "val_loss",
+    "val_argmax_score",
+    "lr",
+    "images_per_second",
+    "seconds",
+)
 
 
 def write_history(path: Path, rows: Sequence[dict[str, float]]) -> None:
     """Write the rows, atomically; floats with all their digits, an empty cell for a missing value."""
-    frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"epoch": int, "time_ms": int})
+    frame = pd.DataFrame(rows, columns=list(HISTORY_COLUMNS)).astype({"epoch": int, "time_ms": int})
     write_table(path, frame)
 
 
@@ -27,4 +36,4 @@ def read_history(path: Path) -> pd.DataFrame:
         HarveysegError: when the file is absent or no such table.
     """
     remedy = f"Run `dvc repro -f train@{path.parent.name}`, or `dvc checkout {path} --force`."
-    return read_table(path, dict.fromkeys(COLUMNS, float) | {"epoch": int, "time_ms": int}, remedy)
+    return read_table(path, dict.fromkeys(HISTORY_COLUMNS, float) | {"epoch": int, "time_ms": int}, remedy)

@@ -29,7 +29,7 @@ from harveyseg.training.self_training import SelfTrainingParams, pseudo_label_lo
 if TYPE_CHECKING:
     from timm.utils.model_ema import ModelEmaV3
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Learner:
@@ -185,5 +185,5 @@ def _class_weights(params: TrainParams, photos: pd.DataFrame) -> FloatArray | No
     weights = class_weights(params.class_weights, frequencies)
     if weights is not None and (absent := np.flatnonzero(frequencies == 0)).size:
         names = ", ".join(f"{class_id} {CLASS_NAMES[class_id]}" for class_id in absent)
-        _log.warning("train.class_weights: no training pixel of %s: weight 0", names)
+        logger.warning("train.class_weights: no training pixel of %s: weight 0", names)
     return weights

@@ -40,7 +40,7 @@ from harveyseg.training.dataset import (
 from harveyseg.training.learner import Learner
 from harveyseg.training.params import TrainParams
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Row = dict[str, float]
 """One epoch: epoch (from 1), time_ms, train_loss, val_loss, val_argmax_score, lr, images_per_second, seconds.
@@ -188,7 +188,7 @@ class Training:
             learner.end_epoch(validation)
             if validation and not math.isfinite(validation["val_loss"]):
                 # It is worse than any other, whatever its score: maps of NaN score as the all-empty baseline does.
-                _log.warning(
+                logger.warning(
                     "epoch %d: the validation loss is %s, so it is left out", epoch + 1, validation["val_loss"]
                 )
                 validation = {}
@@ -252,7 +252,7 @@ class Training:
             return None
         sampler = RareClassSampler(probability, self._masks, self._train_rows, self._params.seed)
         if not sampler.photos:
-            _log.warning(
+            logger.warning(
                 "train.sampling.rare_class_probability: no class is rare in the training part; crops are drawn evenly"
             )
         return sampler

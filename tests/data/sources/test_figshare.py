@@ -39,7 +39,7 @@ from helpers.waiting import wait_until
 @pytest.fixture
 def service(local_service: FileServer, monkeypatch: pytest.MonkeyPatch) -> Figshare:
     published = Figshare(local_service)
-    monkeypatch.setenv(figshare.API_VARIABLE, published.api)
+    monkeypatch.setenv(figshare.FIGSHARE_API_VARIABLE, published.api)
     published.publish(IMAGES_ARTICLE, {"train_images.zip": zipped(in_folder("train_images", PHOTOS))})
     published.publish(
         MASKS_ARTICLE, {"train_masks.zip": zipped({**in_folder("train_masks", MASKS), "__MACOSX/._1.png": b"x"})}
@@ -148,7 +148,7 @@ def test_offline_after_the_first_time(
         service.server.address, service.api = second_server.address, f"{second_server.address}/v2"
         second_server.files.update(service.server.files)
         second_server.redirections.update(service.server.redirections)
-        monkeypatch.setenv(figshare.API_VARIABLE, service.api)
+        monkeypatch.setenv(figshare.FIGSHARE_API_VARIABLE, service.api)
         first = download_files(tmp_path)
     with caplog.at_level(logging.WARNING):
         assert download_files(tmp_path) == first

@@ -49,7 +49,7 @@ class Zenodo:
 
 @pytest.fixture
 def service(local_service: FileServer, monkeypatch: pytest.MonkeyPatch) -> Zenodo:
-    monkeypatch.setenv(zenodo.API_VARIABLE, f"{local_service.address}/api")
+    monkeypatch.setenv(zenodo.ZENODO_API_VARIABLE, f"{local_service.address}/api")
     published = Zenodo(local_service)
     both = {**in_folder("flood/train_images", PHOTOS), **in_folder("flood/train_masks", MASKS)}
     published.publish(FIRST, {"flood photos #1.zip": zipped(both), "readme.txt": b"Photos"})

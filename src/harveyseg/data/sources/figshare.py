@@ -26,8 +26,8 @@ from harveyseg.data.sources.source_data import SourceData
 from harveyseg.errors import HarveysegError
 from harveyseg.files import sha256
 
-API = "https://api.figshare.com/v2"
-API_VARIABLE = "HARVEYSEG_FIGSHARE_API"
+_API = "https://api.figshare.com/v2"
+FIGSHARE_API_VARIABLE = "HARVEYSEG_FIGSHARE_API"
 """Environment variable with another address of the API, for tests."""
 
 _PAGE = 1000  # the API's maximum
@@ -155,7 +155,7 @@ def _provide_archive(url: str, downloads: Path, unpacked: Path) -> str:
 
 class _FigshareApi(RepositoryApi):
     def __init__(self, downloads: Path) -> None:
-        super().__init__("figshare", os.environ.get(API_VARIABLE, API), downloads / "figshare")
+        super().__init__("figshare", os.environ.get(FIGSHARE_API_VARIABLE, _API), downloads / "figshare")
 
     def articles_of(self, doi: str) -> list[tuple[int, int | None]]:
         """Number and version (None: the latest) of the articles behind the DOI of an article or of a collection."""

@@ -15,8 +15,8 @@ from pydantic import BaseModel, Field
 from harveyseg.data.sources.published import PublishedFile, RepositoryApi
 from harveyseg.errors import HarveysegError
 
-API = "https://zenodo.org/api"
-API_VARIABLE = "HARVEYSEG_ZENODO_API"
+_API = "https://zenodo.org/api"
+ZENODO_API_VARIABLE = "HARVEYSEG_ZENODO_API"
 """Environment variable with another address of the API, for tests."""
 DOI = re.compile(r"10\.5281/zenodo\.(\d+)", re.IGNORECASE)
 PAGE = re.compile(r"https?://(?:www\.)?zenodo\.org/records?/(\d+)/?(?:[?#].*)?")
@@ -51,7 +51,7 @@ def provide_record(number: int, downloads: Path, unpacked: Path) -> dict[str, An
     Raises:
         HarveysegError: when it has no public files, or one cannot be fetched or unpacked.
     """
-    api = RepositoryApi("Zenodo", os.environ.get(API_VARIABLE, API), downloads / "zenodo")
+    api = RepositoryApi("Zenodo", os.environ.get(ZENODO_API_VARIABLE, _API), downloads / "zenodo")
     record = api.query(f"records/{number}", {}, _Record)
     origin = f"Zenodo record {record.id}"
     if not record.files:

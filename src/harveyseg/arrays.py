@@ -7,6 +7,9 @@ map holds class ids. Probabilities are stored in 256 levels: level k is the prob
 import numpy as np
 import numpy.typing as npt
 
+SIDE_MULTIPLE = 32
+"""Networks halve a photo up to five times: every network takes sides divisible by this."""
+
 Photo = npt.NDArray[np.uint8]
 """uint8 (H, W, 3): one photo, RGB."""
 
@@ -24,6 +27,9 @@ ProbabilityMap = npt.NDArray[np.uint8]
 
 ProbabilityMaps = npt.NDArray[np.uint8]
 """uint8 (C, H, W): the probabilities of one photo, in levels."""
+
+ProbabilityStack = npt.NDArray[np.uint8]
+"""uint8 (N, C, H, W): the probabilities of photos of one size, in levels."""
 
 BinaryMask = npt.NDArray[np.bool_]
 """bool (H, W): the pixels of one class."""
@@ -45,6 +51,9 @@ FloatArray = npt.NDArray[np.float64]
 
 Float32Array = npt.NDArray[np.float32]
 """float32; the docstring says which shape."""
+
+ByteArray = npt.NDArray[np.uint8]
+"""uint8; the docstring says which shape."""
 
 IntArray = npt.NDArray[np.int64]
 """int64; the docstring says which shape."""

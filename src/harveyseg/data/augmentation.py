@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
-from harveyseg.arrays import ClassMap, Photo
+from harveyseg.arrays import SIDE_MULTIPLE, ClassMap, Photo
 from harveyseg.config.settings import Section
 
 # Albumentations runs inside worker processes and next to torch's own threads; more threads here only slow both down.
@@ -33,7 +33,7 @@ class AugmentationParams(Section):
     """Largest change, as a share of the full range."""
     d4: float = Field(default=0.0, ge=0, le=1)
     """One of the eight symmetries of the square (quarter turns, mirrored or not), for samples that are square."""
-    crop: int | None = Field(default=None, ge=32, multiple_of=32)
+    crop: int | None = Field(default=None, ge=SIDE_MULTIPLE, multiple_of=SIDE_MULTIPLE)
     """Side of a square sample in the cache's pixels, cut out at random; null takes whole photos."""
     zoom: float = Field(default=0.0, ge=0, le=2)
     """The side of what a crop shows is ``crop * exp(U(-zoom, zoom))`` pixels of the photo."""

@@ -8,13 +8,12 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from pydantic import Field, field_validator
 from rich.console import Console
 from rich.progress import track
 
-from harveyseg.arrays import ClassMap, ClassMaps, FloatArray, Photo, Photos
+from harveyseg.arrays import SIDE_MULTIPLE, ByteArray, ClassMap, ClassMaps, FloatArray, Photo, Photos
 from harveyseg.classes import N_CLASSES, SCORE_SIZE
 from harveyseg.config.settings import Section
 from harveyseg.data.manifest import read_manifest
@@ -29,7 +28,6 @@ STATISTICS: tuple[str, ...] = ("pixels", "sum_r", "sum_g", "sum_b", "sumsq_r", "
 
 _MIN_SIDE = 64
 _MAX_SIDE = 4096
-_MULTIPLE = 32
 _IMREAD = {
     1: cv2.IMREAD_COLOR,
     2: cv2.IMREAD_REDUCED_COLOR_2,
@@ -56,11 +54,14 @@ class ResizeParams(Section):
         if (
             not isinstance(sides, list | tuple)
             or len(sides) != 2
-            or any(type(side) is not int or side % _MULTIPLE or not _MIN_SIDE <= side <= _MAX_SIDE for side in sides)
+            or any(
+                type(side) is not int or side % SIDE_MULTIPLE or not _MIN_SIDE <= side <= _MAX_SIDE for side in sides
+            )
         ):
             raise ValueError(
-                f"must be one number or [height, width], each a multiple of {_MULTIPLE} in {_MIN_SIDE}..{_MAX_SIDE} "
-                f"({_MIN_SIDE}, {_MIN_SIDE + _MULTIPLE}, {_MIN_SIDE + 2 * _MULTIPLE}, ..., {_MAX_SIDE}); "
+                f"must be one number or [height, width], each a multiple of {SIDE_MULTIPLE} in "
+                f"{_MIN_SIDE}..{_MAX_SIDE} ({_MIN_SIDE}, {_MIN_SIDE + SIDE_MULTIPLE}, "
+                f"{_MIN_SIDE + 2 * SIDE_MULTIPLE}, ..., {_MAX_SIDE}); "
                 "the networks halve the photo five times"
             )
         return value if isinstance(value, int) else (sides[0], sides[1])
@@ -228,7 +229,7 @@ def read_mask(path: Path) -> ClassMap:
     return decode_image(path, cv2.IMREAD_UNCHANGED)
 
 
-def _open_array(path: Path, shape: tuple[int, ...] | None) -> npt.NDArray[np.uint8]:
+def _open_array(path: Path, shape: tuple[int, ...] | None) -> ByteArray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
@@ -277,7 +278,7 @@ def _build_part(raw: Path, folder: Path, rows: pd.DataFrame, info: dict[str, Any
     write_json(folder / "info.json", info)
 
 
-def _create_array(files: ExitStack, path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+def _create_array(files: ExitStack, path: Path, shape: tuple[int, ...]) -> ByteArray:
     return create_array(files.enter_context(atomic(path)), shape)
 
 
@@ -307,7 +308,7 @@ def _statistics(photo: Photo, mask: ClassMap) -> dict[str, int]:
     return {column: int(value) for column, value in zip(STATISTICS, values, strict=True)}
 
 
-def decode_image(path: Path, flags: int) -> npt.NDArray[np.uint8]:
+def decode_image(path: Path, flags: int) -> ByteArray:
     """Decode a photo or mask of ``data/raw``.
 
     Args:

@@ -19,12 +19,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import ExifTags, Image
 from scipy.sparse import coo_array
 from scipy.spatial import KDTree
 
-from harveyseg.arrays import FloatArray, IntArray
+from harveyseg.arrays import Float32Array, FloatArray, IntArray
 from harveyseg.data.cache import decode_image
 
 SIDE = 800
@@ -63,9 +62,9 @@ _Pair = tuple[int, int]
 class Features:
     """Local features of one photo."""
 
-    points: npt.NDArray[np.float32]
+    points: Float32Array
     """(n, 2): x and y in pixels of the reduced photo."""
-    descriptors: npt.NDArray[np.float32]
+    descriptors: Float32Array
     """(n, 128): RootSIFT, of unit length."""
 
 
@@ -172,7 +171,7 @@ def count_matches(first: Features, second: Features) -> int:
     return int(inliers.sum())
 
 
-def _distinct_matches(similarity: npt.NDArray[np.float32]) -> IntArray:
+def _distinct_matches(similarity: Float32Array) -> IntArray:
     """Rows and the columns most similar to them, int64 (m, 2), where the second most similar one is much less so."""
     best_two = np.argpartition(-similarity, 1, axis=1)[:, :2]
     values = np.take_along_axis(similarity, best_two, axis=1)

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from harveyseg.arrays import ClassMap, ProbabilityMaps
+from harveyseg.arrays import ClassMap, ProbabilityMaps, ProbabilityStack
 from harveyseg.data.cache import CachedPart
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import read_json
@@ -27,10 +26,10 @@ class FoldModel:
 
     record: RunRecord
     val_ids: tuple[str, ...]
-    val: npt.NDArray[np.uint8]
+    val: ProbabilityStack
     """(n, 25, H, W): probabilities of the photos that its training held out."""
     test_ids: tuple[str, ...]
-    test: npt.NDArray[np.uint8]
+    test: ProbabilityStack
     """(n, 25, H, W): probabilities of the test photos."""
     argmax_score: float
     """val/argmax_score of its evaluation."""
@@ -123,7 +122,7 @@ class FoldModels:
         """(H, W) of the maps that :meth:`test` yields."""
         return largest_size(*self._test_shares(weights))
 
-    def _test_shares(self, weights: Mapping[str, float]) -> tuple[list[npt.NDArray[np.uint8]], list[float]]:
+    def _test_shares(self, weights: Mapping[str, float]) -> tuple[list[ProbabilityStack], list[float]]:
         """The test probabilities of every fold model, and the share of each in the mean."""
         arrays = [self[model, fold].test for model in weights for fold in self.folds]
         return arrays, [weight / len(self.folds) for weight in weights.values() for _ in self.folds]

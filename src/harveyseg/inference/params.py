@@ -4,9 +4,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from harveyseg.arrays import SIDE_MULTIPLE
 from harveyseg.config.settings import Section
 from harveyseg.device import DeviceName, PrecisionName, resolve_device, resolve_precision
-from harveyseg.inference.sizes import MULTIPLE
 
 
 class InferenceParams(Section):
@@ -40,8 +40,10 @@ class InferenceParams(Section):
     @field_validator("window")
     @classmethod
     def _check_window(cls, value: int | None) -> int | None:
-        if value is not None and (value < 2 * MULTIPLE or value % MULTIPLE):
-            raise ValueError(f"must be null or a multiple of {MULTIPLE} from {2 * MULTIPLE}: networks halve the photo")
+        if value is not None and (value < 2 * SIDE_MULTIPLE or value % SIDE_MULTIPLE):
+            raise ValueError(
+                f"must be null or a multiple of {SIDE_MULTIPLE} from {2 * SIDE_MULTIPLE}: networks halve the photo"
+            )
         return value
 
     def deciding(self) -> dict[str, str | int | float | None]:

@@ -9,11 +9,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from harveyseg.arrays import Photos
+from harveyseg.arrays import Photos, ProbabilityStack
 from harveyseg.data.normalisation import normalise
 from harveyseg.device import autocast, resolve_device, resolve_precision, use_precision, use_threads
 from harveyseg.inference.params import InferenceParams
@@ -27,7 +26,7 @@ class PredictedMaps(NamedTuple):
 
     size: tuple[int, int]
     """(height, width) of each map in pixels."""
-    batches: Iterator[npt.NDArray[np.uint8]]
+    batches: Iterator[ProbabilityStack]
     """uint8 (n, C, height, width): ``round(255 * p)``."""
 
 
@@ -142,7 +141,7 @@ def predict_maps(
 
 def _predict_batches(
     predict: PredictBatch, photos: Photos, rows: Sequence[int], params: InferenceParams
-) -> Iterator[npt.NDArray[np.uint8]]:
+) -> Iterator[ProbabilityStack]:
     size = (photos.shape[1], photos.shape[2])
     window = window_size(size, params)
     if window == size:

@@ -14,7 +14,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from harveyseg.arrays import ClassMap, ClassMaps, Confusions, ProbabilityMap, ProbabilityMaps
+from harveyseg.arrays import (
+    ClassMap,
+    ClassMaps,
+    Confusions,
+    Float32Array,
+    ProbabilityMap,
+    ProbabilityMaps,
+    ProbabilityStack,
+)
 from harveyseg.classes import N_CLASSES, SCORE_SIZE
 from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic, create_array, read_table, write_table
@@ -29,7 +37,7 @@ STRIPE = 256
 _Result = TypeVar("_Result")
 
 
-def upsample(probabilities: ProbabilityMaps, size: tuple[int, int] = SCORE_SHAPE) -> npt.NDArray[np.float32]:
+def upsample(probabilities: ProbabilityMaps, size: tuple[int, int] = SCORE_SHAPE) -> Float32Array:
     """Enlarge probabilities bilinearly, with pixel centres at half-integers and edges repeated.
 
     The same as ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)``.
@@ -86,13 +94,13 @@ def update_argmax(candidate: npt.NDArray[Any], class_id: int, best: npt.NDArray[
     cv2.max(class_map, better, dst=class_map)
 
 
-def upsample_channel(channel: ProbabilityMap, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+def upsample_channel(channel: ProbabilityMap, size: tuple[int, int]) -> Float32Array:
     """One class's probabilities, uint8 (H, W), enlarged as by :func:`upsample`: float32 (height, width)."""
     enlarged = cv2.resize(channel.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
     return np.asarray(enlarged, np.float32)
 
 
-def upsample_rows(channel: ProbabilityMap, size: tuple[int, int], rows: slice) -> npt.NDArray[np.float32]:
+def upsample_rows(channel: ProbabilityMap, size: tuple[int, int], rows: slice) -> Float32Array:
     """Some rows of the result of :func:`upsample_channel`, up to rounding, in memory for only these rows.
 
     Args:
@@ -150,9 +158,7 @@ def count_confusions(
     return np.stack(apply_to_argmax_maps(confusion, probabilities, truth, rows, threads))
 
 
-def average(
-    arrays: Sequence[npt.NDArray[np.uint8]], weights: Sequence[float], rows: Sequence[int]
-) -> npt.NDArray[np.uint8]:
+def average(arrays: Sequence[ProbabilityStack], weights: Sequence[float], rows: Sequence[int]) -> ProbabilityMaps:
     """Weighted mean of several models' probabilities of one photo.
 
     Args:
@@ -171,7 +177,7 @@ def average(
     return np.rint(total).astype(np.uint8)
 
 
-def largest_size(arrays: Sequence[npt.NDArray[np.uint8]], weights: Sequence[float]) -> tuple[int, int]:
+def largest_size(arrays: Sequence[ProbabilityStack], weights: Sequence[float]) -> tuple[int, int]:
     """The greatest height and the greatest width of the maps (n, C, H, W) of the models that have a weight."""
     sizes = np.array([array.shape[2:] for array, weight in zip(arrays, weights, strict=True) if weight > 0])
     return int(sizes[:, 0].max()), int(sizes[:, 1].max())
@@ -183,7 +189,7 @@ def ids_file(path: Path) -> Path:
 
 
 def write_probabilities(
-    path: Path, ids: Sequence[str], size: tuple[int, int], batches: Iterable[npt.NDArray[np.uint8]]
+    path: Path, ids: Sequence[str], size: tuple[int, int], batches: Iterable[ProbabilityStack]
 ) -> None:
     """Write probabilities batch by batch, in bounded memory, and a list of their photos; both atomically.
 
@@ -208,7 +214,7 @@ def write_probabilities(
     write_table(ids_file(path), pd.DataFrame({"id": list(ids)}))
 
 
-def read_probabilities(path: Path) -> tuple[tuple[str, ...], npt.NDArray[np.uint8]]:
+def read_probabilities(path: Path) -> tuple[tuple[str, ...], ProbabilityStack]:
     """Open stored probabilities without reading them into memory.
 
     Returns:

@@ -5,10 +5,8 @@ import math
 from torch import Tensor
 from torch.nn import functional
 
+from harveyseg.arrays import SIDE_MULTIPLE
 from harveyseg.errors import HarveysegError
-
-MULTIPLE = 32
-"""Networks halve the photo up to five times: every network takes sides divisible by this."""
 
 
 def round_up(side: int) -> int:
@@ -17,7 +15,7 @@ def round_up(side: int) -> int:
     >>> round_up(32), round_up(33)
     (32, 64)
     """
-    return math.ceil(side / MULTIPLE) * MULTIPLE
+    return math.ceil(side / SIDE_MULTIPLE) * SIDE_MULTIPLE
 
 
 def output_stride(photo: tuple[int, int], maps: Tensor) -> int:

@@ -4,14 +4,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from harveyseg.arrays import IntArray, Photo, Photos, ProbabilityMaps
+from harveyseg.arrays import SIDE_MULTIPLE, ByteArray, IntArray, Photo, Photos, ProbabilityMaps
 from harveyseg.errors import HarveysegError
 from harveyseg.inference.params import InferenceParams
-from harveyseg.inference.sizes import MULTIPLE, output_stride, round_up
+from harveyseg.inference.sizes import output_stride, round_up
 
 PredictBatch = Callable[[Photos], Tensor]
 """From photos of one size to probabilities, float32 (N, C, H / stride, W / stride)."""
@@ -70,7 +69,8 @@ def sliding_window(
                 if any(begin % stride for begin in (*tops, *lefts)):
                     raise HarveysegError(
                         f"the network's maps have 1/{stride} of the photo's size, but windows start at multiples of "
-                        f"{MULTIPLE} pixels. Set inference.window to null, or take a network whose stride divides that."
+                        f"{SIDE_MULTIPLE} pixels. Set inference.window to null, or take a network whose stride divides "
+                        "that."
                     )
                 rows, columns = maps.shape[2:]
                 row_weights = _window_weights([top // stride for top in tops], rows).to(maps.device)
@@ -90,7 +90,7 @@ def sliding_window(
 
 
 @torch.inference_mode()
-def quantise(probabilities: Tensor) -> npt.NDArray[np.uint8]:
+def quantise(probabilities: Tensor) -> ByteArray:
     """Probabilities in levels, uint8 of the same shape: ``round(255 * p)``. Overwrites its argument."""
     return probabilities.mul_(255).round_().to(torch.uint8).contiguous().cpu().numpy()
 
@@ -98,9 +98,9 @@ def quantise(probabilities: Tensor) -> npt.NDArray[np.uint8]:
 def _window_starts(side: int, window: int, overlap: float) -> list[int]:
     """Where windows start that cover a side: evenly spread multiples of 32; the last window reaches the end."""
     last = round_up(max(0, side - window))
-    step = max(MULTIPLE, int(window * (1 - overlap)) // MULTIPLE * MULTIPLE)
+    step = max(SIDE_MULTIPLE, int(window * (1 - overlap)) // SIDE_MULTIPLE * SIDE_MULTIPLE)
     gaps = math.ceil(last / step)
-    return [0, *(last * gap // gaps // MULTIPLE * MULTIPLE for gap in range(1, gaps + 1))]
+    return [0, *(last * gap // gaps // SIDE_MULTIPLE * SIDE_MULTIPLE for gap in range(1, gaps + 1))]
 
 
 def _window_weights(starts: Sequence[int], window: int) -> Tensor:

@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from harveyseg.inference.sizes import MULTIPLE, output_stride, resize_maps
+from harveyseg.arrays import SIDE_MULTIPLE
+from harveyseg.inference.sizes import output_stride, resize_maps
 
 _ROWS = 2
 _COLUMNS = 3
@@ -77,7 +78,7 @@ def _at_scale(network: Callable[[Tensor], Tensor], photos: Tensor, tta: str, sca
 
 
 def _scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    height, width = (max(MULTIPLE, round(side * scale / MULTIPLE) * MULTIPLE) for side in size)
+    height, width = (max(SIDE_MULTIPLE, round(side * scale / SIDE_MULTIPLE) * SIDE_MULTIPLE) for side in size)
     return height, width
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from harveyseg.arrays import SIDE_MULTIPLE
 from harveyseg.config.settings import load, parse
 from harveyseg.data.cache import ResizeParams
 from harveyseg.data.split import SplitParams, groups_file
@@ -179,7 +180,7 @@ def _sample_problems(train: TrainParams, size: tuple[int, int], where: str) -> l
     if augmentation.crop is not None and augmentation.crop > min(size):
         problems.append(
             f"{key}.crop = {augmentation.crop}: larger than the photos, {shape} pixels (resize-cache.size); take at "
-            f"most {min(size) // 32 * 32}, or null"
+            f"most {min(size) // SIDE_MULTIPLE * SIDE_MULTIPLE}, or null"
         )
     if augmentation.d4 and augmentation.crop is None and size[0] != size[1]:
         problems.append(

@@ -22,6 +22,7 @@ from harveyseg.arrays import (
     ClassMaps,
     Confusion,
     Confusions,
+    Float32Array,
     FloatArray,
     IntArray,
     ProbabilityMap,
@@ -187,7 +188,7 @@ def upsample_levels(channel: ProbabilityMap, size: tuple[int, int]) -> Probabili
     return round_to_levels(upsample_channel(channel, size))
 
 
-def round_to_levels(channel: npt.NDArray[np.float32]) -> ProbabilityMap:
+def round_to_levels(channel: Float32Array) -> ProbabilityMap:
     """Probabilities on the scale 0..255, float32 (H, W), rounded to levels."""
     return np.asarray(cv2.convertScaleAbs(channel), np.uint8)
 

@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from harveyseg.arrays import ClassMap, Photo, ProbabilityMaps
+from harveyseg.arrays import SIDE_MULTIPLE, ByteArray, ClassMap, Photo, ProbabilityMaps
 from harveyseg.classes import CLASS_NAMES, N_CLASSES, PALETTE
 from harveyseg.data.resize import resize_photo
 from harveyseg.errors import HarveysegError, raise_problems
@@ -19,7 +18,6 @@ from harveyseg.files import atomic, write_table
 from harveyseg.inference.params import InferenceParams
 from harveyseg.inference.predictor import Predictor, weighted_predictor
 from harveyseg.inference.probabilities import STRIPE, average, update_argmax, upsample_rows
-from harveyseg.inference.sizes import MULTIPLE
 from harveyseg.inference.sliding_window import sliding_window, window_size
 from harveyseg.postprocess.files import FittedRule
 from harveyseg.prediction.trained_ensemble import TrainedEnsemble
@@ -230,7 +228,7 @@ def _resized_size(photo: Photo, trained_size: tuple[int, int], photo_size: tuple
             f"photo would be enlarged more than fourfold, to {trained_size[0]}x{trained_size[1]}, the networks' size."
         )
     height, width = (
-        max(1, round(photo_side * trained_side / ground / MULTIPLE)) * MULTIPLE
+        max(1, round(photo_side * trained_side / ground / SIDE_MULTIPLE)) * SIDE_MULTIPLE
         for photo_side, trained_side, ground in zip(photo.shape, trained_size, photo_size, strict=False)
     )
     return height, width
@@ -266,7 +264,7 @@ def _tiles(probabilities_side: int, map_side: int, tile_side: int) -> list[_Tile
     ]
 
 
-def _write_image(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+def _write_image(path: Path, pixels: ByteArray) -> None:
     encoded, content = cv2.imencode(path.suffix, pixels)
     if not encoded:
         raise HarveysegError(f"{path}: {pixels.shape[0]}x{pixels.shape[1]} pixels are more than this format holds.")

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from harveyseg.data.manifest import read_manifest
 from harveyseg.data.sources.kaggle_client import BrokenOffError, Competition, KaggleSubmission, require_client
@@ -43,11 +43,11 @@ class Upload(BaseModel):
     """The ``uid`` of each run that the file was made of."""
     time: str
     """When it was submitted or found at Kaggle, ISO 8601, UTC."""
-    ref: int | None = None
+    ref: int
     """Kaggle's number."""
-    status: Literal["sent", "pending", "complete", "error"] = "sent"
-    error: str = ""
-    scores: dict[str, float] = Field(default_factory=dict)
+    status: Literal["pending", "complete", "error"]
+    error: str
+    scores: dict[str, float]
     """``public_score``, ``private_score``."""
 
     @property
@@ -165,7 +165,8 @@ def submit(file: SubmissionFile, uploads: Path) -> Upload:
             upload = _send(file, competition, uploads)
             print(f"submitted: submission {upload.ref} of {competition.page}/submissions", flush=True)
     if upload.status == "pending":
-        upload = _record(upload, competition.wait(int(upload.ref or 0), WAIT_SECONDS), uploads)
+        found = competition.wait(upload.ref, WAIT_SECONDS)
+        upload = _record(file, found, uploads, upload)
     if upload.status == "pending":
         raise HarveysegError(
             f"Submission {upload.ref} of {file.path} still waits for its score after {WAIT_SECONDS:.0f} s. The same "
@@ -191,14 +192,12 @@ def refresh_scores(file: SubmissionFile, competition: Competition, uploads: Path
     """
     earlier = _find_upload(uploads, file.competition, file.sha256)
     found = _find_at_kaggle(file, competition)
-    if found is None and (earlier is None or earlier.ref is None):
-        return None
     if found is not None:
-        upload = _record(earlier or _new_upload(file), found, uploads)
+        upload = _record(file, found, uploads, earlier)
         if upload != earlier or upload.status != "complete":
             return upload
-        earlier = upload
-    assert earlier is not None
+    if earlier is None:
+        return None
     raise HarveysegError(
         f"{file.path}: this very file was submitted before (submission {earlier.ref}, {earlier.time}; "
         f"{earlier.outcome}), so it is not submitted again."
@@ -238,25 +237,24 @@ def _send(file: SubmissionFile, competition: Competition, uploads: Path) -> Uplo
             f"{file.path}:{cause} The file is not among the submissions of {competition.page}/submissions so far. The "
             "same command looks there again, and submits the file only if it did not arrive."
         )
-    return _record(_new_upload(file), found, uploads)
+    return _record(file, found, uploads)
 
 
-def _record(upload: Upload, found: KaggleSubmission, uploads: Path) -> Upload:
-    """The upload as Kaggle shows it now, written to ``uploads.json``."""
-    state = {"ref": found.ref, "status": found.status, "error": found.error, "scores": found.scores}
-    current = upload.model_copy(update=state)
-    others = [item for item in read_uploads(uploads) if (item.competition, item.sha256) != _key(upload)]
-    write_json(uploads, {"uploads": [item.model_dump() for item in (*others, current)]})
-    return current
-
-
-def _new_upload(file: SubmissionFile) -> Upload:
-    return Upload(
+def _record(file: SubmissionFile, found: KaggleSubmission, uploads: Path, earlier: Upload | None = None) -> Upload:
+    """The upload as Kaggle shows it now, written to ``uploads.json``; an earlier record keeps its time and runs."""
+    current = Upload(
         competition=file.competition,
         sha256=file.sha256,
-        runs=[record.uid for record in file.records],
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        runs=earlier.runs if earlier else [record.uid for record in file.records],
+        time=earlier.time if earlier else datetime.now(UTC).isoformat(timespec="seconds"),
+        ref=found.ref,
+        status=found.status,
+        error=found.error,
+        scores=found.scores,
     )
+    others = [item for item in read_uploads(uploads) if _key(item) != _key(current)]
+    write_json(uploads, {"uploads": [item.model_dump() for item in (*others, current)]})
+    return current
 
 
 def _find_at_kaggle(file: SubmissionFile, competition: Competition) -> KaggleSubmission | None:

@@ -131,7 +131,7 @@ def test_rows_order_means_and_decimals(tracker: Tracker, project: Path) -> None:
         "test_pixel_accuracy": "",
         "train_loss": "1.50000",  # of the second of three epochs, whose weights are written: 3 / 2
         "val_loss": "1.65000",  # 3.3 / 2
-        "best_epoch": "2",
+        "epoch": "2",
         "epochs": "3",
         "lr": "0.001",
         "batch_size": "4",

@@ -72,7 +72,7 @@ _COMPARED = (
         _Column(name, "metrics", f"written/{name}", _five_decimals, averaged=True)
         for name in ("train_loss", "val_loss")
     ),
-    _Column("best_epoch", "metrics", "written/epoch", _whole),
+    _Column("epoch", "metrics", "written/epoch", _whole),
     _Column("epochs", "metrics", "epochs", _whole),
     _Column("lr", "parameters", "train.lr", repr),
     _Column("batch_size", "parameters", "train.batch_size", _whole),

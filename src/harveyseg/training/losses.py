@@ -1,7 +1,5 @@
 """The training loss: cross-entropy, optionally weighted and smoothed, a Dice term, and an image-level term."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -27,23 +25,12 @@ class LossParams(Section):
     """Weight of the image-level classification term: which classes does the sample hold at all?"""
 
 
-def double_softmax_floor(classes: int) -> float:
-    """Lowest value of the cross-entropy when it is fed probabilities instead of logits.
-
-    The best that the network can output is 1 for the right class and 0 for the others. Cross-entropy applies its own
-    softmax to that, so the loss is ln(e + classes - 1) - 1, however good the network is.
-
-    >>> round(double_softmax_floor(25), 3)
-    2.285
-    """
-    return math.log(math.e + classes - 1) - 1
-
-
 class SegmentationLoss(nn.Module):
     """``(1 - dice) * cross_entropy + dice * (1 - mean Dice of the classes present in each photo) + presence * ...``.
 
     * Cross-entropy applies the class weights and smooths the labels. ``softmax_before_loss`` feeds it probabilities,
-      which bounds it from below, see :func:`double_softmax_floor`.
+      which bounds it from below: the best are 1 for the right class and 0 for the others, and their softmax gives
+      ln(e + classes - 1) - 1 = 2.285, however good the network is.
     * Dice is soft and taken per photo over the classes that it holds, as the competition scores it, rather than over
       the batch.
     * ``background_weight`` is for the class that nobody labelled: it multiplies the class weight of its pixels in the

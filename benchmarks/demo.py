@@ -22,17 +22,13 @@ import torch
 from harveyseg.project import library_versions
 
 ROOT = Path(__file__).resolve().parents[1]
-COLUMNS = {
-    "model": "model",
-    "val_argmax_score": "argmax score, held-out fold",
+SCORES = {
     "val_score": "score, held-out fold",
-    "test_argmax_score": "argmax score, test",
+    "val_argmax_score": "argmax score, held-out fold",
     "test_score": "score, test",
-    "test_argmax_macro_dice": "argmax macro Dice, test",
-    "test_miou": "mIoU, test",
-    "epochs": "epochs",
-    "parameters": "parameters",
+    "test_argmax_score": "argmax score, test",
 }
+"""Columns of comparison.csv and of the table in the README."""
 
 
 def _time_stages(folder: Path) -> dict[str, float]:
@@ -55,9 +51,16 @@ def _time_stages(folder: Path) -> dict[str, float]:
 
 
 def _readme_table(reports: Path) -> str:
-    table = pd.read_csv(reports / "comparison.csv", dtype=str, keep_default_na=False)
-    rows = table[table["fold"].isin(["all", ""])][list(COLUMNS)].rename(columns=COLUMNS)
-    return str(rows.to_markdown(index=False, disable_numparse=True, colalign=["left", *["right"] * (len(COLUMNS) - 1)]))
+    table = pd.read_csv(reports / "comparison.csv")
+    table = table[table["fold"].isna() | (table["fold"] == "all")]
+    all_empty = table["model"] == "all_empty"
+    rows = pd.DataFrame({"model": table["model"].where(~all_empty, "all empty")})
+    for name, title in SCORES.items():
+        rows[title] = table[name].map("{:.3f}".format)
+        if "argmax" in name:
+            rows.loc[all_empty, title] = ""  # it equals the score
+    rows["parameters"] = table["parameters"].map(lambda count: "" if pd.isna(count) else f"{count / 1e6:.1f} M")
+    return str(rows.to_markdown(index=False, disable_numparse=True, colalign=["left", *["right"] * (len(SCORES) + 1)]))
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from harveyseg.data.demo import DemoParams, write_demo
 from helpers.paths import ROOT
-from helpers.project import Project, start_project
+from helpers.project import FEW_PHOTOS, Project, start_project
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +20,7 @@ PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 RECIPES = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 BLOCK = re.compile(r"^<!-- (\w+)(?:: (\S+))? -->\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CHANGES: dict[str, object] = {
-    "data": {"demo": {"train": 8, "test": 2, "seed": 0, "width": 96}},
+    "data": FEW_PHOTOS,
     "resize-cache": {"size": 64},
     "split": {"folds": 2, "groups": "none"},
     "models": {"unet": {"network": "unet", "width": 4}},

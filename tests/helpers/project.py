@@ -14,6 +14,9 @@ from ruamel.yaml import YAML
 from harveyseg.record import RunRecord, read_run
 from helpers.paths import ROOT
 
+FEW_PHOTOS: dict[str, object] = {"demo": {"train": 8, "test": 2, "seed": 0, "width": 96}}
+"""Section ``data``: the fewest drawn photos that two folds and a test part need."""
+
 SMALL: dict[str, object] = {
     "data": {"demo": {"train": 10, "test": 3, "seed": 0, "width": 96}},
     "resize-cache": {"size": 64},

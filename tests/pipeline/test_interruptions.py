@@ -7,12 +7,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from helpers.project import TINY, Project, stages_run, start_project
+from helpers.project import FEW_PHOTOS, TINY, Project, stages_run, start_project
 from helpers.small_disk import small_disk
 
 pytestmark = pytest.mark.slow
 
-DEMO: dict[str, object] = {"data": {"demo": {"train": 8, "test": 2, "seed": 0, "width": 96}}}
+DEMO: dict[str, object] = {"data": FEW_PHOTOS}
 
 
 @pytest.fixture

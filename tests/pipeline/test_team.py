@@ -21,14 +21,14 @@ from ruamel.yaml import YAML
 
 from helpers.paths import ROOT
 from helpers.ports import free_port
-from helpers.project import TINY, Project, stages_run, start_project
+from helpers.project import FEW_PHOTOS, TINY, Project, stages_run, start_project
 from helpers.waiting import answers, wait_until
 
 pytestmark = pytest.mark.slow
 
 DOCUMENT = (ROOT / "docs" / "team.md").read_text(encoding="utf-8")
 BLOCKS = dict(re.findall(r"^<!-- tested: ([\w-]+) -->\n```\w+\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL))
-SETTINGS: dict[str, object] = {**TINY, "data": {"demo": {"train": 8, "test": 2, "seed": 0, "width": 96}}}
+SETTINGS: dict[str, object] = {**TINY, "data": FEW_PHOTOS}
 REPORTS = ("comparison.csv", "comparison.md")
 
 

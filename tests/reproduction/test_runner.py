@@ -12,13 +12,13 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from mlflow.tracking import MlflowClient
 
-from helpers.project import Project, start_project
+from helpers.project import FEW_PHOTOS, Project, start_project
 from helpers.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
 CHANGES: dict[str, object] = {
-    "data": {"demo": {"train": 8, "test": 2, "seed": 0, "width": 96}},
+    "data": FEW_PHOTOS,
     "resize-cache": {"size": 64},
     "split": {"folds": 2, "groups": "none"},
     "models": {

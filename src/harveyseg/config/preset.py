@@ -71,7 +71,8 @@ def _last_value(holder: CommentedMap, section: str) -> tuple[CommentedMap | Comm
     inner: CommentedMap | CommentedSeq = holder
     key: Any = section
     while isinstance(value := inner[key], CommentedMap | CommentedSeq) and value and not value.fa.flow_style():
-        inner, key = value, list(value)[-1] if isinstance(value, CommentedMap) else len(value) - 1
+        inner = value
+        key = list(value)[-1] if isinstance(value, CommentedMap) else len(value) - 1
     return inner, key, 2 if isinstance(inner, CommentedMap) else 0
 
 

@@ -68,7 +68,8 @@ def write_results(runs: StudyRuns, path: Path, figure: Path) -> str:
 def _setting(runs: StudyRuns, results: StudyResults) -> str:
     """On what the studies ran, as a table."""
     recipe = runs.recipe.params
-    train, split = recipe["train"], recipe["split"]
+    train = recipe["train"]
+    split = recipe["split"]
     newest = datetime.datetime.fromtimestamp(max(run.started_ms for run in results.runs) / 1000, datetime.UTC)
     n_photos = max((value for name, value in runs.data.items() if name.startswith("data/photos/")), default=None)
     rows = {

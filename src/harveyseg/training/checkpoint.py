@@ -81,7 +81,8 @@ class Checkpoint:
         try:
             # map_location: torch wants the generators' states as CPU tensors; load_state_dict moves the rest.
             loaded = torch.load(self._state, map_location="cpu", weights_only=True)
-            training, generators = dict(loaded["training"]), loaded["generators"]
+            training = dict(loaded["training"])
+            generators = loaded["generators"]
         except Exception as error:  # torch raises whatever its unpickler met
             raise HarveysegError(
                 f"{self._state}: cannot be read ({error}). Delete the folder to train from the first epoch."

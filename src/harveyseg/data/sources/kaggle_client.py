@@ -153,7 +153,8 @@ class Competition:
                     return request()
             except requests.RequestException as error:
                 # The error's text may hold a signed address: its kind has to do.
-                status, cause = 0, f"the connection failed ({type(error).__name__})"
+                status = 0
+                cause = f"the connection failed ({type(error).__name__})"
                 pause = wait
                 if error.response is not None:
                     status, cause = _read_error(error.response)

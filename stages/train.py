@@ -3,13 +3,14 @@
 import time
 from pathlib import Path
 
+from harveyseg.config.lock import read_recorded
 from harveyseg.config.settings import section
 from harveyseg.data.cache import load_part
 from harveyseg.data.split import fold_rows, read_folds, split_hash
 from harveyseg.device import resolve_device, resolve_precision
 from harveyseg.inference.network_file import save_network
 from harveyseg.pipeline.check import read_config
-from harveyseg.pipeline.identity import kept_record, new_record, stage_key
+from harveyseg.pipeline.identity import explain_restart, kept_record, new_record, stage_key
 from harveyseg.pipeline.stage import (
     CacheDir,
     CodeDir,
@@ -60,6 +61,9 @@ def main(
             for line in close_abandoned(tracker, {key}):
                 print(line, flush=True)
             record = new_record(config, fold, part, split, key, device, precision, Path.cwd())
+            written = read_recorded(out / f"{model}-{fold}" / "run.json")
+            if restart := explain_restart(record, checkpoint, written):
+                print(restart, flush=True)
         with show_running(tracker, record) as run_id:
             record.run_id = run_id
             checkpoint.save_record(record.model_dump())

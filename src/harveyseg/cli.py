@@ -3,13 +3,17 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harveyseg.errors import HarveysegError
 from harveyseg.logs import configure_logging
+
+if TYPE_CHECKING:
+    from harveyseg.tracking.outputs import RunOutputs
 
 PARAMS = Path("params.yaml")
 DATA = Path("data")
@@ -39,11 +43,12 @@ def table(
         str | None, typer.Option("--study", help="A study of the recipe in params.yaml: data/reports/study-<name>.md.")
     ] = None,
 ) -> None:
-    """Recreate data/reports/comparison.csv and .md from MLflow alone, and print the table."""
+    """Print the table, made from MLflow alone; restore data/reports/comparison.csv and .md as DVC tracks them."""
+    from harveyseg.config.lock import recorded_outputs
     from harveyseg.config.settings import section
     from harveyseg.tracking.client import TrackingParams, open_tracker
     from harveyseg.tracking.outputs import list_workspace
-    from harveyseg.tracking.table import all_runs_table, comparison_table, table_markdown, write_comparison
+    from harveyseg.tracking.table import all_runs_table, comparison_table, restore_comparison, table_markdown
 
     tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
     if study_name is not None:
@@ -55,11 +60,20 @@ def table(
         print(write_study(study_name, runs, DATA / "reports"), end="")
         return
     if every:
-        frame = all_runs_table(tracker)
-    else:
-        frame = comparison_table(tracker, list_workspace(PARAMS, DATA))
-        write_comparison(frame, DATA / "reports")
+        print(table_markdown(all_runs_table(tracker)), end="")
+        return
+    outputs = list_workspace(PARAMS, DATA)
+    frame = comparison_table(tracker, outputs, _contradictions(outputs))
     print(table_markdown(frame), end="")
+    reports = DATA / "reports"
+    tracked = recorded_outputs(Path("dvc.lock"))
+    names = {path.name: md5 for name, md5 in tracked.items() if (path := Path(name)).parent == reports}
+    if left := restore_comparison(frame, reports, names):
+        print(
+            f"{' and '.join(map(str, left))}: not written, since DVC tracks another table than this one. "
+            "`dvc repro -f compare` replaces it.",
+            file=sys.stderr,
+        )
 
 
 @_commands.command()
@@ -138,15 +152,28 @@ def sync() -> None:
 
 @_commands.command()
 def check() -> None:
-    """Exit with 1 if the comparison table and the stages' own files differ."""
+    """Exit with 1 if the comparison table and the stages' own files differ, or contradict params.yaml."""
     from harveyseg.tracking.outputs import list_workspace
     from harveyseg.tracking.table import verify_table
 
-    differences = verify_table(DATA / "reports" / "comparison.csv", list_workspace(PARAMS, DATA))
+    outputs = list_workspace(PARAMS, DATA)
+    differences = verify_table(DATA / "reports" / "comparison.csv", outputs)
+    contradictions = _contradictions(outputs)
+    names = {output.record.uid: output.record.name for output in outputs}
+    differences += [f"{names[uid]}: {text}" for uid, text in contradictions.items()]
+    if contradictions:
+        differences.append("These results are not of the settings in params.yaml: run `dvc repro`.")
     if differences:
         print("\n".join(differences), file=sys.stderr)
         raise typer.Exit(1)
     print("The table and the stages' files agree.")
+
+
+def _contradictions(outputs: Sequence["RunOutputs"]) -> dict[str, str]:
+    """By uid, how the workspace's runs differ from params.yaml."""
+    from harveyseg.pipeline.contradictions import find_contradictions
+
+    return find_contradictions(PARAMS, [(output.record, output.known_parameters) for output in outputs])
 
 
 @_commands.command()

@@ -116,11 +116,12 @@ def stages_run(printed: str) -> set[str]:
     return set(re.findall(r"Running stage '(.+)':", printed))
 
 
-def _lay_over(target: dict[str, object], changes: dict[str, object]) -> None:
+def lay_over(target: dict[str, object], changes: dict[str, object]) -> None:
+    """Merge changes into settings, section by section; ``models`` are replaced."""
     for key, value in changes.items():
         inner = target.get(key)
         if isinstance(value, dict) and isinstance(inner, dict) and key != "models":
-            _lay_over(inner, value)
+            lay_over(inner, value)
         else:
             target[key] = value
 
@@ -135,7 +136,7 @@ def start_project(folder: Path, changes: dict[str, object]) -> Project:
         shutil.copy(ROOT / name, folder / name)
     yaml = YAML()
     params = yaml.load(folder / "params.yaml")
-    _lay_over(params, changes)
+    lay_over(params, changes)
     yaml.dump(params, folder / "params.yaml")
     project = Project(folder)
     project.run("git", "init", "-q")

@@ -26,7 +26,8 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 def test_flat_parameters() -> None:
-    flat = flat_parameters(config(lr=1e-05))
+    settings = config(lr=1e-05)
+    flat = flat_parameters(settings.spec, settings.train)
     assert flat["model.network"] == "unet"
     assert flat["model.width"] == 4
     assert flat["train.lr"] == 1e-5
@@ -36,8 +37,8 @@ def test_flat_parameters() -> None:
     train = load(ROOT / "params.yaml")["train"]
     groups = [value for value in train.values() if isinstance(value, dict)]
     assert len(groups) == 6
-    settings = len(train) - len(groups) + sum(len(group) for group in groups)
-    assert len(flat) == 3 + settings  # the network's three, too
+    count = len(train) - len(groups) + sum(len(group) for group in groups)
+    assert len(flat) == 3 + count  # the network's three, too
 
 
 @pytest.mark.parametrize(

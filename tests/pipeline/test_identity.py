@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import torch
 from harveyseg.data.cache import CachedPart
 from harveyseg.device import Precision
 from harveyseg.pipeline.check import ModelConfig, write_config
-from harveyseg.pipeline.identity import new_record, stage_key
+from harveyseg.pipeline.identity import explain_restart, new_record, stage_key
 from harveyseg.record import RunRecord
+from harveyseg.training.checkpoint import Checkpoint
 from helpers.configs import unet_config as config
 
 SPLIT = "5" * 64
@@ -152,3 +154,63 @@ def test_a_record_says_who_is_training(tiny_part: CachedPart, tmp_path: Path, mo
     assert record.environment["precision"] == "bf16"
     assert (record.git_commit, record.git_dirty) == (None, None)  # tmp_path is no repository
     assert (record.run_id, record.ended_ms, record.results) == (None, None, {})
+
+
+@pytest.fixture
+def start(tiny_part: CachedPart, tmp_path: Path) -> Callable[..., tuple[RunRecord, Checkpoint]]:
+    """Start a training of these settings, whose record and checkpoint are kept."""
+
+    def start(
+        key: str, finished: bool = False, data: str = "0", precision: Precision = "bf16", fold: int = 0, **train: Any
+    ) -> tuple[RunRecord, Checkpoint]:
+        part = dataclasses.replace(tiny_part, data_hash=data)
+        record = new_record(config(**train), fold, part, SPLIT, key, torch.device("cpu"), precision, tmp_path)
+        record.ended_ms = record.started_ms if finished else None
+        checkpoint = Checkpoint(tmp_path / ".checkpoints", key)
+        checkpoint.save_record(record.model_dump())
+        return record, checkpoint
+
+    return start
+
+
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"epochs": 30}, "train.epochs: 20 -> 30"),
+        ({"epochs": 30, "lr": 1e-5}, "train.epochs: 20 -> 30, train.lr: 0.003 -> 1e-05"),
+        ({"optimiser": {"ema": 0.9}}, "train.optimiser.ema: null -> 0.9"),
+        ({"data": "a" * 64}, "photos: 0 -> aaaaaaaa"),
+        ({"precision": "fp32"}, "precision: bf16 -> fp32"),
+        ({}, "its code or its encoder weights have changed"),
+    ],
+)
+def test_a_training_that_starts_over_says_why(
+    start: Callable[..., tuple[RunRecord, Checkpoint]], changes: dict[str, Any], named: str, finished: bool
+) -> None:
+    start("earlier", finished)
+    record, checkpoint = start("now", **changes)
+    line = explain_restart(record, checkpoint, None)
+    assert line is not None
+    what = "training run" if finished else "unfinished training run"
+    assert line.startswith(f"unet-0 starts from the first epoch. The {what} before was another one: {named}. Only")
+
+
+def test_the_last_of_earlier_trainings_counts(start: Callable[..., tuple[RunRecord, Checkpoint]]) -> None:
+    oldest, _ = start("oldest", finished=True, lr=0.5)
+    start("newer", lr=0.25)
+    start("another fold", lr=0.125, fold=1)
+    record, checkpoint = start("now")
+    (checkpoint.folder.parent / "stray.txt").touch()
+    line = explain_restart(record, checkpoint, oldest.model_dump_json())
+    assert line is not None
+    assert "train.lr: 0.25 -> 0.003" in line
+
+
+def test_a_first_training_and_a_forced_one_explain_nothing(
+    start: Callable[..., tuple[RunRecord, Checkpoint]],
+) -> None:
+    record, checkpoint = start("now")
+    assert explain_restart(record, checkpoint, None) is None
+    assert explain_restart(record, checkpoint, record.model_dump_json()) is None
+    assert explain_restart(record, checkpoint, '{"of": "another version"}') is None

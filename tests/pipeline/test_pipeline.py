@@ -14,7 +14,7 @@ import pytest
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
-from helpers.project import Project
+from helpers.project import Project, stages_run
 
 pytestmark = pytest.mark.slow
 
@@ -79,7 +79,12 @@ def test_dvc_shows_metrics_plots_and_the_graph(project: Project) -> None:
 def test_lr_there_and_back_leaves_a_table_that_shows_the_first(project: Project) -> None:
     first = project.record("unet-0")
     # 0.00001 becomes `1e-05` in params.yaml, which YAML 1.1 reads as a string.
-    assert project.stages("dvc", "exp", "run", "-S", "train.lr=0.00001") == {
+    printed = project.run("dvc", "exp", "run", "-S", "train.lr=0.00001")
+    assert (
+        "unet-0 starts from the first epoch. The training run before was another one: train.lr: 0.01 -> 1e-05"
+        in printed
+    )
+    assert stages_run(printed) == {
         "code", "train@unet-0", "train@attention_unet-0", "evaluate@unet-0", "evaluate@attention_unet-0", "ensemble",
         "postprocess", "compare", "submit",
     }  # fmt: skip
@@ -91,7 +96,7 @@ def test_lr_there_and_back_leaves_a_table_that_shows_the_first(project: Project)
     assert changed.experiment is not None
     assert project.runs() == 4
     # Back: everything comes from the run cache, the run's identity included; MLflow's newest run is the other one.
-    assert project.stages("dvc", "exp", "run", "-S", "train.lr=0.01") == set()
+    assert project.stages("dvc", "exp", "run", "-S", "train.lr=0.01") == {"code"}
     assert project.record("unet-0") == first
     assert project.table().loc[0, "lr"] == 0.01
     assert project.run("harveyseg", "check")
@@ -112,6 +117,33 @@ def test_another_evaluation_leaves_the_workspaces_table_as_it_is(project: Projec
     project.run("harveyseg", "check")
     assert project.run("harveyseg", "sync") == "MLflow has everything.\n"
     assert re.search(r"\| flips +\|", project.run("harveyseg", "table", "--all"))
+
+
+def test_a_workspace_that_contradicts_params_yaml_is_named(project: Project) -> None:
+    reports, params = project.folder / "data" / "reports", project.folder / "params.yaml"
+    tracked = {path.name: path.read_bytes() for path in reports.glob("comparison.*")}
+    settings = params.read_text()
+    params.write_text(settings.replace("lr: 0.01", "lr: 0.5"))
+    text = "train.lr is 0.5 in params.yaml and 0.01 in this run"
+    printed = project.run("harveyseg", "check", ok=False)
+    assert printed.splitlines() == [
+        f"unet-f0: {text}",
+        f"attention_unet-f0: {text}",
+        "These results are not of the settings in params.yaml: run `dvc repro`.",
+    ]
+    printed = project.run("harveyseg", "table")
+    assert f"- unet fold 0, attention_unet fold 0: {text}: `dvc repro` is due" in printed
+    assert "comparison.csv and data/reports/comparison.md: not written" in printed
+    assert {path.name: path.read_bytes() for path in reports.glob("comparison.*")} == tracked
+    # A table that DVC does not know is not written at all: it would keep DVC from checking out its own.
+    shutil.rmtree(reports)
+    project.run("harveyseg", "table")
+    assert [path.name for path in reports.iterdir()] == ["costs.csv"]
+    project.run("dvc", "checkout", "-q")
+    assert {path.name: path.read_bytes() for path in reports.glob("comparison.*")} == tracked
+    params.write_text(settings)
+    assert "is due" not in project.run("harveyseg", "table")
+    assert "up to date" in project.run("dvc", "status")
 
 
 @pytest.mark.parametrize("way", ["--temp", "--queue"])
@@ -219,16 +251,44 @@ def test_a_killed_training_ends_in_the_same_weights_under_one_run(finished: Proj
     assert len(list((tmp_path / "killed" / ".checkpoints").glob("*"))) == 1  # kept until `evaluate` has run
 
 
-def test_a_model_that_is_removed_leaves_the_ensemble_and_the_table(project: Project) -> None:
+def test_a_model_that_is_removed_and_comes_back(project: Project, tmp_path: Path) -> None:
+    """It leaves the ensemble, the table and the folders, also in clones; then DVC restores all it had."""
+    params = project.folder / "params.yaml"
+    with_both = params.read_text()
+    run_json = project.folder / "data" / "ensemble" / "run.json"
+    ensemble_of_both = run_json.read_bytes()
+
+    def folders() -> set[str]:
+        return {path.name for kind in ("models", "predictions") for path in (project.folder / "data" / kind).iterdir()}
+
     yaml = YAML()
-    params = yaml.load(project.folder / "params.yaml")
-    del params["models"]["attention_unet"]
-    yaml.dump(params, project.folder / "params.yaml")
+    values = yaml.load(params)
+    del values["models"]["attention_unet"]
+    yaml.dump(values, params)
+    without = params.read_text()
     assert project.stages("dvc", "repro") == {"code", "ensemble", "postprocess", "compare", "submit"}
-    assert (project.folder / "data" / "models" / "attention_unet-0").is_dir()  # its folder remains
+    ensemble_of_one = run_json.read_bytes()
+    assert folders() == {"unet-0"}
     assert list(project.table()["model"]) == ["unet", "unet", "ensemble", "all_empty"]
     assert not (project.folder / "data" / "submission" / "attention_unet.csv").exists()
     assert not (project.folder / "data" / "postprocess" / "rules" / "attention_unet.json").exists()
+
+    # There and back: only the stage that deletes runs. The ensemble is the same run as before.
+    for text, ensemble, models in (
+        (with_both, ensemble_of_both, {"unet-0", "attention_unet-0"}),
+        (without, ensemble_of_one, {"unet-0"}),
+    ):
+        params.write_text(text)
+        assert project.stages("dvc", "repro") == {"code"}
+        assert run_json.read_bytes() == ensemble
+        assert folders() == models
+
+    project.commit("one model")
+    clone = Project(tmp_path / "clone")
+    project.run("git", "clone", "-q", str(project.folder), str(clone.folder))
+    clone.run("dvc", "cache", "dir", "--local", str(project.folder / ".dvc" / "cache"))
+    clone.run("dvc", "checkout", "-q")
+    assert clone.stages("dvc", "repro") == set()
 
 
 def test_photos_outside_the_project_are_found_by_temporary_experiments(project: Project) -> None:

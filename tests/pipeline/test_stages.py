@@ -51,7 +51,11 @@ def test_the_stage_code_writes_every_file_that_a_stage_depends_on(tmp_path: Path
     params = tmp_path / "params.yaml"
     params.write_text((ROOT / "params.yaml").read_text())
     main = runpy.run_path(str(script("code")))["main"]
-    main(params=params, scripts=ROOT / "stages", out=tmp_path / "data" / "code")
+    data = tmp_path / "data"
+    (data / "code" / "train").mkdir(parents=True)
+    (data / "code" / "train" / "removed.json").touch()  # by an earlier run: DVC leaves the folder as it is
+    folders = {"out": data / "code", "models": data / "models", "predictions": data / "predictions"}
+    main(params=params, scripts=ROOT / "stages", **folders)
     models = list(YAML(typ="safe", pure=True).load(params)["models"])
     expected = {f"data/code/{stage}.txt" for stage in STAGES.keys() - {"code", *DIGESTS}}
     expected |= {file.replace("${item.model}", model) for file in DIGESTS.values() for model in models}

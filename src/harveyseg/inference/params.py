@@ -46,11 +46,14 @@ class InferenceParams(Section):
             )
         return value
 
-    def deciding(self) -> dict[str, str | int | float | None]:
-        """All settings that decide the predictions on this machine, by their full names, ``auto`` resolved."""
-        device = resolve_device(self.device)
+    def settings(self) -> dict[str, str | int | float | None]:
+        """All settings that decide the predictions, by their full names."""
         values = self.model_dump(exclude={"batch_size"})
-        values["device"] = device.type
-        values["precision"] = resolve_precision(self.precision, device)
         values["scales"] = ", ".join(map(str, self.scales))
         return {f"inference.{name}": value for name, value in values.items()}
+
+    def deciding(self) -> dict[str, str | int | float | None]:
+        """:meth:`settings` with ``auto`` resolved on this machine."""
+        device = resolve_device(self.device)
+        precision = resolve_precision(self.precision, device)
+        return self.settings() | {"inference.device": device.type, "inference.precision": precision}

@@ -255,7 +255,7 @@ def read_config(path: Path) -> ModelConfig:
         raise HarveysegError(f"{path}: {'; '.join(error.problems)}. {remedy}") from None
 
 
-def flat_parameters(config: ModelConfig) -> dict[str, str | int | float | bool | None]:
+def flat_parameters(spec: Mapping[str, Any], train: TrainParams) -> dict[str, str | int | float | bool | None]:
     """The settings as a flat mapping, e.g. ``train.lr`` -> 0.001 and ``model.network`` -> "unet"."""
     flat: dict[str, str | int | float | bool | None] = {}
 
@@ -268,6 +268,6 @@ def flat_parameters(config: ModelConfig) -> dict[str, str | int | float | bool |
         else:
             flat[prefix] = str(value)
 
-    walk("model", config.spec)
-    walk("train", config.train.model_dump())
+    walk("model", spec)
+    walk("train", train.model_dump())
     return flat

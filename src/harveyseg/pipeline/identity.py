@@ -1,6 +1,7 @@
 """Who is training: the stage key, and the run record made from it."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -12,8 +13,12 @@ from harveyseg.device import Precision, compute_environment
 from harveyseg.files import digest, sha256
 from harveyseg.pipeline.check import ModelConfig, flat_parameters
 from harveyseg.project import experiment_name, git_state, library_versions
-from harveyseg.record import SKIPPED, RunRecord, Value
+from harveyseg.record import SKIPPED, RunRecord, Value, format_value
 from harveyseg.training.checkpoint import Checkpoint
+
+_ABSENT = "absent"
+_SHORT = 8
+"""Characters of a digest that people are shown."""
 
 
 def stage_key(
@@ -33,7 +38,7 @@ def stage_key(
         device: ``train.device``, resolved on this machine.
         precision: ``train.precision``, resolved on this machine.
     """
-    parameters = flat_parameters(config)
+    parameters = flat_parameters(config.spec, config.train)
     del parameters["train.workers"]  # the processes that augment do not change the result
     data = {name: sha256(cache / name) for name in ("images.npy", "masks.npy", "photos.csv")}
     if config.train.self_training is not None:
@@ -67,6 +72,52 @@ def kept_record(checkpoint: Checkpoint) -> RunRecord | None:
     return record if record.ended_ms is not None else record.model_copy(update={"experiment": experiment_name()})
 
 
+def explain_restart(record: RunRecord, checkpoint: Checkpoint, written: str | None) -> str | None:
+    """Why a training that starts now does not continue an earlier one of the same model and fold.
+
+    Args:
+        record: of the training that starts.
+        checkpoint: its checkpoint; those of other trainings are next to it.
+        written: the ``run.json`` of the last training whose results DVC has, if any.
+
+    Returns:
+        One line that names each setting that differs, as "old -> new"; None where nothing was trained before, or only
+        this very training, which DVC was told to run again.
+    """
+    earlier = [*checkpoint.other_records(), *([] if written is None else [written])]
+    records = []
+    for text in earlier:
+        with suppress(ValidationError):  # of another version
+            records.append(RunRecord.model_validate_json(text))
+    same = [other for other in records if (other.model, other.fold) == (record.model, record.fold)]
+    if not same:
+        return None
+    last = max(same, key=lambda other: other.started_ms)
+    if last.stage_key == record.stage_key:
+        return None
+    old, new = _deciding(last), _deciding(record)
+    changes = [
+        f"{name}: {format_value(old.get(name, _ABSENT))} -> {format_value(new.get(name, _ABSENT))}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name, _ABSENT) != new.get(name, _ABSENT)
+    ]
+    what = "training run" if last.ended_ms is not None else "unfinished training run"
+    return (
+        f"{record.model}-{record.fold} starts from the first epoch. The {what} before was another one: "
+        f"{', '.join(changes) or 'its code or its encoder weights have changed'}. Only a training run in which nothing "
+        "differs is continued."
+    )
+
+
+def _deciding(record: RunRecord) -> dict[str, Value]:
+    """What a record holds of that which decides the stage key; of the code, it holds none."""
+    shortened = {"photos": record.data_hash[:_SHORT], "split": record.split_hash[:_SHORT]}
+    machine = {"device": record.device, "precision": record.environment.get("precision")}
+    decided = {"train.device", "train.precision", "train.workers"}  # the former two by what they became
+    parameters = {name: value for name, value in record.parameters.items() if name not in decided}
+    return {**parameters, **shortened, **machine}
+
+
 def new_record(
     config: ModelConfig,
     fold: int,
@@ -89,7 +140,7 @@ def new_record(
         fold=fold,
         stage_key=key,
         experiment=experiment_name(),
-        parameters={**flat_parameters(config), **data},
+        parameters={**flat_parameters(config.spec, config.train), **data},
         git_commit=git.commit,
         git_dirty=git.dirty,
         data_source=part.source,

@@ -93,6 +93,14 @@ class RunOutputs:
         """
         return self.record.parameters | _settings_of(self._entries())
 
+    @property
+    def known_parameters(self) -> dict[str, Value]:
+        """:attr:`parameters`, or only the run's own where the files of its evaluation are damaged or not its own."""
+        try:
+            return self.parameters
+        except HarveysegError:
+            return self.record.parameters
+
     def scores(self) -> dict[str, float]:
         """The values of the evaluation and of its post-processing, where there are some, named as :data:`SCORES` says.
 
@@ -187,7 +195,7 @@ class RunOutputs:
 def list_workspace(params: Path, data: Path) -> list[RunOutputs]:
     """The runs that belong to ``params.yaml``: every listed model and fold, then the ensemble.
 
-    A model that was removed from the list is not among them, although DVC leaves its folder.
+    A model that was removed from the list is not among them, although its folder stays until the stage `code` runs.
 
     Args:
         params: params.yaml, with the mapping ``models`` and the list ``folds``.

@@ -7,6 +7,7 @@ otherwise block ``dvc checkout``.
 
 import math
 import statistics
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Literal
 
 import pandas as pd
 
+from harveyseg.config.lock import dvc_md5
 from harveyseg.errors import HarveysegError
 from harveyseg.files import read_table, write_table, write_text
 from harveyseg.record import POOLED, SKIPPED, RunRecord, format_value
@@ -28,6 +30,7 @@ _ALL_FOLDS = "all"
 _MEAN = "mean"
 _SPREAD = "spread"
 _NOT_POOLED = "no score over the photos of all folds: postprocess has not run, or `harveyseg sync` is due"
+_DUE = "`dvc repro` is due"
 _EPOCH_CHOSEN = "the epoch was chosen on the held-out photos (keep: best), so the val scores are optimistic"
 
 Cell = str | float | None
@@ -95,12 +98,15 @@ _COMPARISON = ["model", "fold", *(column.name for column in _COMPARED), "note"]
 _COST_TABLE = ["model", "fold", "run_id", *(column.name for column in _COSTS)]
 
 
-def comparison_table(tracker: Tracker, outputs: Sequence[RunOutputs]) -> pd.DataFrame:
+def comparison_table(
+    tracker: Tracker, outputs: Sequence[RunOutputs], contradictions: Mapping[str, str] | None = None
+) -> pd.DataFrame:
     """The table of these runs and evaluations, from MLflow alone: by their ids, never the latest runs.
 
     Args:
         tracker: where to read.
         outputs: which runs, in the order of the table's rows.
+        contradictions: by uid, how a run differs from params.yaml; it becomes a note.
 
     Returns:
         For each model one row per fold and the row ``all``: the scores over the photos of all folds, each of which
@@ -112,7 +118,11 @@ def comparison_table(tracker: Tracker, outputs: Sequence[RunOutputs]) -> pd.Data
         HarveysegError: when MLflow cannot be read.
     """
     runs = find_runs(tracker, outputs)
-    return _frame([_Source(output.record, run) for output, run in zip(outputs, runs, strict=True)])
+    notes = {uid: f"{text}: {_DUE}" for uid, text in (contradictions or {}).items()}
+    sources = [
+        _Source(output.record, run, notes.get(output.record.uid, "")) for output, run in zip(outputs, runs, strict=True)
+    ]
+    return _frame(sources)
 
 
 def all_runs_table(tracker: Tracker) -> pd.DataFrame:
@@ -146,6 +156,30 @@ def write_comparison(frame: pd.DataFrame, folder: Path) -> None:
     write_text(folder / "comparison.md", table_markdown(frame[_COMPARISON]))
     trained = frame[~frame["fold"].isin([_ALL_FOLDS, _MEAN, _SPREAD]) & (frame["model"] != EMPTY)]
     write_table(folder / "costs.csv", _rendered(trained[_COST_TABLE]))
+
+
+def restore_comparison(frame: pd.DataFrame, folder: Path, tracked: Mapping[str, str]) -> list[Path]:
+    """:func:`write_comparison`, except that a file which DVC tracks is written only as DVC knows it.
+
+    Any other content would be lost at the next ``dvc checkout``, or keep DVC from making one.
+
+    Args:
+        frame: from :func:`comparison_table`.
+        folder: e.g. ``data/reports``.
+        tracked: the MD5 of the files that DVC tracks, by their names.
+
+    Returns:
+        The files that were left as they are, because the table is another than the tracked one.
+    """
+    left = []
+    with tempfile.TemporaryDirectory() as scratch:
+        write_comparison(frame, Path(scratch))
+        for path in sorted(Path(scratch).iterdir()):
+            if tracked.get(path.name) not in (None, dvc_md5(path)):
+                left.append(folder / path.name)
+            else:
+                write_text(folder / path.name, path.read_text(encoding="utf-8"))
+    return left
 
 
 def table_markdown(frame: pd.DataFrame) -> str:
@@ -218,6 +252,8 @@ class _Source:
 
     record: RunRecord
     run: TrackedRun | None
+    note: str = ""
+    """What is to be said about the run, whatever MLflow holds of it."""
 
 
 def _frame(sources: Sequence[_Source]) -> pd.DataFrame:
@@ -240,7 +276,8 @@ def _row(source: _Source, fold: str) -> dict[str, Cell]:
     if run is None:
         return identity | {"note": "not in MLflow: run `harveyseg sync`"}
     cells = _cells(run)
-    notes = [] if run.status == "FINISHED" else [f"the run is {run.status}"]
+    notes = [source.note] if source.note else []
+    notes += [] if run.status == "FINISHED" else [f"the run is {run.status}"]
     missing = "no score: evaluate has not run, or `harveyseg sync` is due"
     notes += [missing] if cells["val_argmax_score"] is None else []
     notes += _empty_notes(run.metrics)
@@ -372,7 +409,7 @@ def _rendered(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read_comparison(path: Path) -> pd.DataFrame:
-    remedy = "Run `harveyseg table`."
+    remedy = "`dvc repro -f compare` writes it."
     cells = read_table(path, dict.fromkeys(_COMPARISON, str), remedy)
     if list(cells.columns) != _COMPARISON:
         raise HarveysegError(f"{path}: not a comparison table of this version. {remedy}")

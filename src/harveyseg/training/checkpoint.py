@@ -52,6 +52,12 @@ class Checkpoint:
             return None
         return value if isinstance(value, dict) else None
 
+    def other_records(self) -> list[str]:
+        """The records of all other trainings that have a checkpoint, as JSON."""
+        folders = [folder for folder in self.folder.parent.glob("*") if folder != self.folder]
+        records = [Checkpoint(folder.parent, folder.name).load_record() for folder in folders]
+        return [json.dumps(record) for record in records if record is not None]
+
     def save(self, state: dict[str, Any], device: torch.device) -> None:
         """Write the state after an epoch, with the states of the random generators, atomically.
 

@@ -1,0 +1,97 @@
+"""Runs of the workspace that were made with other settings than ``params.yaml`` has now.
+
+That is so after an edit of ``params.yaml`` or a ``git checkout`` without ``dvc checkout``: the files are whole, and a
+table of them is right, but not of what ``params.yaml`` says.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harveyseg.config.settings import load, parse
+from harveyseg.data.cache import ResizeParams
+from harveyseg.inference.params import InferenceParams
+from harveyseg.models import takes_encoder_weights
+from harveyseg.pipeline.check import flat_parameters, merge
+from harveyseg.record import RunRecord, Value, format_value
+from harveyseg.training.params import TrainParams
+
+_SHOWN = 3
+
+
+def find_contradictions(params: Path, runs: Sequence[tuple[RunRecord, Mapping[str, Value]]]) -> dict[str, str]:
+    """Compare what made the workspace's runs with ``params.yaml``; neither photos nor weights are needed.
+
+    Args:
+        params: ``params.yaml``.
+        runs: each run that it lists, with its parameters and the settings of its evaluation.
+
+    Returns:
+        By the run's uid, what differs, e.g. ``"train.lr is 0.5 in params.yaml and 0.01 in this run"``.
+
+    Raises:
+        HarveysegError: when a section of ``params.yaml`` is wrong.
+    """
+    values = load(params)
+    evaluation = _evaluation_settings(values)
+    members = {f"member.{record.model}-{record.fold}": record.uid for record, _ in runs if record.kind == "train"}
+    found = {}
+    for record, parameters in runs:
+        # A run that has not been evaluated yet has no settings of it.
+        expected = {name: value for name, value in evaluation.items() if name in parameters}
+        if record.kind == "train":
+            recorded = {**parameters, "data.source": record.data_source}
+            differences = _differences(expected | _training_settings(values, record.model), recorded)
+        else:
+            differences = _differences(expected | _named(values, "ensemble", "steps"), parameters)
+            # Those that `ensemble.runs` adds have a dot in their names.
+            averaged = {name: uid for name, uid in parameters.items() if re.fullmatch(r"member\.[^.]+", name)}
+            differences += (
+                [] if averaged == members else ["this run averages other training runs than data/models holds"]
+            )
+        if differences:
+            more = f" and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
+            found[record.uid] = "; ".join(differences[:_SHOWN]) + more
+    return found
+
+
+def _differences(expected: Mapping[str, Value], recorded: Mapping[str, Value]) -> list[str]:
+    known = {
+        name: value for name, value in recorded.items() if name in expected or name.startswith(("train.", "model."))
+    }
+    differences = []
+    for name in sorted(expected.keys() | known.keys()):
+        here, there = (format_value(values[name]) if name in values else "absent" for values in (expected, known))
+        if here != there:
+            differences.append(f"{name} is {here} in params.yaml and {there} in this run")
+    return differences
+
+
+def _named(values: Mapping[str, Any], section: str, key: str) -> dict[str, Value]:
+    """A setting under its full name, if the section has it."""
+    return {f"{section}.{name}": value for name, value in _section(values, section).items() if name == key}
+
+
+def _section(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    section = values.get(name)
+    return dict(section) if isinstance(section, dict) else {}
+
+
+def _training_settings(values: Mapping[str, Any], model: str) -> dict[str, Value]:
+    """What the record of a training with these settings holds."""
+    entry = dict(values["models"][model])
+    overrides = entry.pop("train", {})
+    train = parse(TrainParams, merge(_section(values, "train"), overrides), f"models.{model}.train")
+    if "encoder_weights" not in overrides and not takes_encoder_weights(entry, f"models.{model}"):
+        train = train.model_copy(update={"encoder_weights": None})
+    height, width = parse(ResizeParams, _section(values, "resize-cache"), "resize-cache").shape
+    data = {"resize-cache.size": f"{height}x{width}", **_named(values, "data", "source")}
+    return flat_parameters(entry, train) | data
+
+
+def _evaluation_settings(values: Mapping[str, Any]) -> dict[str, Value]:
+    """Of prediction and post-processing, without those that are ``auto``: machines resolve them differently."""
+    inference = parse(InferenceParams, _section(values, "inference"), "inference").settings()
+    resolved: dict[str, Value] = {name: value for name, value in inference.items() if value != "auto"}
+    return resolved | _named(values, "postprocess", "method")

@@ -1,0 +1,106 @@
+"""Runs that were made with other settings than params.yaml has are found, and no others."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from harveyseg.config.settings import load
+from harveyseg.pipeline.check import check_params, flat_parameters
+from harveyseg.pipeline.contradictions import find_contradictions
+from harveyseg.record import RunRecord, Value
+from helpers.paths import ROOT
+from helpers.project import lay_over
+from helpers.records import make_record
+
+MODELS: dict[str, object] = {
+    "unet": {"network": "unet", "width": 4},
+    "small": {"network": "unet", "width": 4, "train": {"lr": 0.1}},
+}
+EVALUATED: dict[str, Value] = {
+    "inference.tta": "none", "inference.scales": "1.0", "inference.device": "cuda", "postprocess.method": "auto"
+}  # fmt: skip
+
+Runs = list[tuple[RunRecord, dict[str, Value]]]
+
+
+def write_params(path: Path, **changes: object) -> Path:
+    params: dict[str, Any] = load(ROOT / "params.yaml")
+    lay_over(params, {"models": MODELS, **changes})
+    YAML().dump(params, path)
+    return path
+
+
+@pytest.fixture
+def params(tmp_path: Path) -> Path:
+    return tmp_path / "params.yaml"
+
+
+@pytest.fixture
+def runs(params: Path) -> Runs:
+    """Two training runs and their ensemble, as the stages record them; params.yaml is what made them."""
+    made: Runs = []
+    for config in check_params(write_params(params), ROOT / "stages"):
+        parameters = {**flat_parameters(config.spec, config.train), "resize-cache.size": "128x128", "data.skipped": 2}
+        record = make_record(config.model, parameters=parameters)
+        made.append((record, {**parameters, **EVALUATED}))
+    members: dict[str, Value] = {f"member.{record.model}-0": record.uid for record, _ in made}
+    parameters = {"ensemble.steps": 12, "weight.unet": 1.0, "member.other-1.ocher-pope": "77", **members}
+    ensemble = make_record("ensemble", None, kind="ensemble", parameters=parameters)
+    return [*made, (ensemble, {**parameters, **EVALUATED})]
+
+
+def contradictions(params: Path, runs: Runs) -> dict[str, str]:
+    names = {record.uid: record.model for record, _ in runs}
+    return {names[uid]: text for uid, text in find_contradictions(params, runs).items()}
+
+
+def test_settings_that_are_the_same(params: Path, runs: Runs) -> None:
+    assert contradictions(params, runs) == {}
+    write_params(params, inference={"batch_size": 3, "precision": "auto"}, split={"seed": 0})
+    assert contradictions(params, runs) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"train": {"lr": 0.5}}, {"unet": "train.lr is 0.5 in params.yaml and 0.003 in this run"}),
+        ({"train": {"encoder_weights": "imagenet"}}, {}),  # these networks have no encoder
+        (
+            {"models": {"unet": MODELS["unet"], "small": {"network": "unet", "dropout": 0.2}}},
+            {
+                "small": "model.dropout is 0.2 in params.yaml and absent in this run; "
+                "model.width is absent in params.yaml and 4 in this run; "
+                "train.lr is 0.003 in params.yaml and 0.1 in this run"
+            },
+        ),
+        (
+            {"inference": {"tta": "d4"}},
+            dict.fromkeys(("unet", "small", "ensemble"), "inference.tta is d4 in params.yaml and none in this run"),
+        ),
+        ({"ensemble": {"steps": 8}}, {"ensemble": "ensemble.steps is 8 in params.yaml and 12 in this run"}),
+        (
+            {"data": {"source": "kaggle"}, "resize-cache": {"size": [64, 96]}, "train": {"epochs": 9, "seed": 1}},
+            {
+                "unet": "data.source is kaggle in params.yaml and demo in this run; "
+                "resize-cache.size is 64x96 in params.yaml and 128x128 in this run; "
+                "train.epochs is 9 in params.yaml and 20 in this run and 1 more",
+                "small": "data.source is kaggle in params.yaml and demo in this run; "
+                "resize-cache.size is 64x96 in params.yaml and 128x128 in this run; "
+                "train.epochs is 9 in params.yaml and 20 in this run and 1 more",
+            },
+        ),
+    ],
+)
+def test_settings_that_differ(params: Path, runs: Runs, changes: dict[str, object], expected: dict[str, str]) -> None:
+    write_params(params, **changes)
+    assert contradictions(params, runs) == expected
+
+
+def test_an_ensemble_of_other_runs(params: Path, runs: Runs) -> None:
+    unet, small, ensemble = runs
+    text = {"ensemble": "this run averages other training runs than data/models holds"}
+    assert contradictions(params, [unet, ensemble]) == text  # a model was removed
+    again = unet[0].model_copy(update={"uid": "0" * 32})
+    assert contradictions(params, [(again, unet[1]), small, ensemble]) == text  # a model was trained again

@@ -58,6 +58,28 @@ def test_auto_takes_bfloat16_only_where_the_cpu_computes_with_it() -> None:
     assert resolve_precision("auto", CPU) == ("bf16" if native else "fp32")
 
 
+@pytest.mark.parametrize(
+    ("capability", "bf16", "auto", "tf32"), [((7, 5), False, "fp32", False), ((8, 0), True, "bf16", True)]
+)
+def test_what_a_gpu_can_compute_with(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], bf16: bool, auto: str, tf32: bool
+) -> None:
+    """Turing and Ampere, as torch describes them; torch emulates bfloat16 on the former."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or bf16)
+    gpu = resolve_device("auto")
+    assert gpu == resolve_device("cuda") == torch.device("cuda")
+    assert resolve_device("cpu") == CPU
+    assert resolve_precision("auto", gpu) == auto
+    assert resolve_precision("fp32", gpu) == "fp32"
+    if tf32:
+        assert resolve_precision("tf32", gpu) == "tf32"
+    else:
+        with pytest.raises(HarveysegError, match="only CUDA devices from Ampere on"):
+            resolve_precision("tf32", gpu)
+
+
 def test_autocast_computes_in_that_precision() -> None:
     values = torch.ones(2, 2)
     with autocast(CPU, "bf16"):

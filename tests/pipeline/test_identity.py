@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from harveyseg.data.cache import CachedPart
-from harveyseg.device import Precision
+from harveyseg.device import Precision, resolve_device, resolve_precision
 from harveyseg.pipeline.check import ModelConfig, write_config
 from harveyseg.pipeline.identity import explain_restart, new_record, stage_key
 from harveyseg.record import RunRecord
@@ -114,6 +114,27 @@ def test_device_and_precision_decide(cache: Path) -> None:
     keys = {key(config(), cache, device=device) for device in ("cpu", "cuda")}
     keys |= {key(config(), cache, precision=precision) for precision in ("tf32", "bf16")}
     assert len(keys) == 4
+
+
+def test_auto_decides_by_what_it_becomes(
+    cache: Path, tiny_part: CachedPart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One params.yaml on a CPU and on two GPUs: three trainings, none of which continues another, and three records."""
+    settings = config(device="auto", precision="auto")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91000)
+    found = []
+    for gpu, bf16 in ((False, False), (True, False), (True, True)):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, bf16=bf16: bf16)
+        device = resolve_device(settings.train.device)
+        precision: Precision = resolve_precision(settings.train.precision, device) if gpu else "fp32"
+        stage = stage_key(settings, cache, SPLIT, 0, TEST, device, precision)
+        record = new_record(settings, 0, tiny_part, SPLIT, stage, device, precision, tmp_path)
+        found.append((record.device, record.environment["precision"], record.stage_key))
+        assert (record.environment["device_name"] == "a GPU") is gpu
+    assert [machine for *machine, _ in found] == [["cpu", "fp32"], ["cuda", "fp32"], ["cuda", "bf16"]]
+    assert len({stage for *_, stage in found}) == 3
 
 
 IN_ANOTHER_PROCESS = """

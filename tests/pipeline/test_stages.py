@@ -129,7 +129,8 @@ def test_an_ensemble_with_other_experiments_runs_depends_on_every_network(tmp_pa
         params["models"] = {"unet": params["models"]["unet"]}
         params["ensemble"]["runs"] = runs
         YAML(typ="safe", pure=True).dump(params, tmp_path / "params.yaml")
-        main(params=tmp_path / "params.yaml", scripts=ROOT / "stages", out=tmp_path / "code")
+        folders = {"out": tmp_path / "code", "models": tmp_path / "models", "predictions": tmp_path / "predictions"}
+        main(params=tmp_path / "params.yaml", scripts=ROOT / "stages", **folders)
         names = {line.split("  ")[1] for line in digests.read_text().splitlines()}
         assert {name for name in names if "/networks/" in name} - {"harveyseg/models/networks/__init__.py"} == networks
 

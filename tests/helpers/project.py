@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 from harveyseg.record import RunRecord, read_run
 from helpers.paths import ROOT
+from helpers.preloaded import preloaded_environment
 
 FEW_PHOTOS: dict[str, object] = {"demo": {"train": 8, "test": 2, "seed": 0, "width": 96}}
 """Section ``data``: the fewest drawn photos that two folds and a test part need."""
@@ -41,16 +42,27 @@ TINY: dict[str, object] = {
 """One model and the shortest way to a submission; the data is up to the test."""
 
 
-class Project:
-    """A checkout of this project that is run as a user runs it."""
+OWN = ("DVC", "MLFLOW", "GIT", "PYTHONDONTWRITEBYTECODE")
+"""Beginnings of variables that a project's programs do not inherit; as for the last one, Python compiles a checkout once."""
 
-    def __init__(self, folder: Path) -> None:
+
+class Project:
+    """A checkout of this project that is run as a user runs it.
+
+    Args:
+        folder: of the checkout.
+        preloaded: whether its programs find the libraries imported (:mod:`helpers.preloaded`).
+    """
+
+    def __init__(self, folder: Path, preloaded: bool = True) -> None:
         self.folder = folder
-        bin_folder = Path(sys.executable).parent
+        real = Path(sys.executable).parent
+        active = preloaded_environment() if preloaded else real.parent
+        self.programs = active / "bin"
         self.environment = {
-            **{key: value for key, value in os.environ.items() if not key.startswith(("DVC", "MLFLOW", "GIT"))},
-            "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
-            "VIRTUAL_ENV": sys.prefix,
+            **{name: value for name, value in os.environ.items() if not name.startswith(OWN)},
+            "PATH": os.pathsep.join([str(self.programs), str(real), os.environ["PATH"]]),
+            "VIRTUAL_ENV": str(active),
             "PYTHONPATH": str(folder / "src"),  # the checkout's own code, wherever the package is installed from
             "DVC_NO_ANALYTICS": "true",
             "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -101,8 +113,10 @@ class Project:
             return int(database.execute(query).fetchone()[0])
 
     def copy(self, folder: Path) -> "Project":
-        """The same checkout elsewhere, with all results and MLflow's runs."""
+        """The same checkout elsewhere, with all results and MLflow's runs, if there are any."""
         shutil.copytree(self.folder, folder, symlinks=True)
+        if not (folder / "mlflow.db").exists():
+            return Project(folder)
         with sqlite3.connect(folder / "mlflow.db") as database:
             for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
                 database.execute(
@@ -126,7 +140,7 @@ def lay_over(target: dict[str, object], changes: dict[str, object]) -> None:
             target[key] = value
 
 
-def start_project(folder: Path, changes: dict[str, object]) -> Project:
+def start_project(folder: Path, changes: dict[str, object], preloaded: bool = True) -> Project:
     """A new git repository with this project's files as they are now, and these changes of params.yaml."""
     ignored = shutil.ignore_patterns("__pycache__", "tmp", "cache", "*.egg-info")
     for name in ("src", "stages", ".dvc"):
@@ -138,7 +152,7 @@ def start_project(folder: Path, changes: dict[str, object]) -> Project:
     params = yaml.load(folder / "params.yaml")
     lay_over(params, changes)
     yaml.dump(params, folder / "params.yaml")
-    project = Project(folder)
+    project = Project(folder, preloaded)
     project.run("git", "init", "-q")
     project.commit("start")
     return project

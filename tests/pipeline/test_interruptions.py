@@ -7,20 +7,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from helpers.project import FEW_PHOTOS, TINY, Project, stages_run, start_project
+from helpers.project import Project, stages_run
 from helpers.small_disk import small_disk
 
 pytestmark = pytest.mark.slow
 
-DEMO: dict[str, object] = {"data": FEW_PHOTOS}
-
 
 @pytest.fixture
-def started(tmp_path: Path) -> Project:
+def started(prepared: Project, tmp_path: Path) -> Project:
     """A project that is ready to train."""
-    project = start_project(tmp_path / "harveyseg", TINY | DEMO)
-    project.run("dvc", "repro", "split")
-    return project
+    return prepared.copy(tmp_path / "harveyseg")
 
 
 def test_a_training_that_dvc_cannot_commit_is_restored_and_not_repeated(started: Project) -> None:
@@ -44,7 +40,6 @@ def test_a_training_that_dvc_cannot_commit_is_restored_and_not_repeated(started:
 
 
 def test_two_experiments_that_need_one_training_share_it(started: Project) -> None:
-    started.commit("split")
     commands = [
         ["dvc", "exp", "run", "--temp", "--name", name, "-S", "train.epochs=20", "-S", f"inference.tta={tta}"]
         for name, tta in (("plain", "none"), ("flips", "flips"))

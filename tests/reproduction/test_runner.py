@@ -29,7 +29,6 @@ CHANGES: dict[str, object] = {
     "inference": {"threads": 1},
     "postprocess": {"method": "argmax"},
 }
-SCRIPT = str(Path(sys.executable).with_name("harveyseg"))
 
 
 class Study:
@@ -38,16 +37,19 @@ class Study:
     def __init__(self, project: Project, log: Path) -> None:
         self.project = project
         self.log = log
-        path = project.environment["PATH"].removeprefix(f"{Path(sys.executable).parent}{os.pathsep}")
+        self.script = str(project.programs / "harveyseg")
+        folders = project.environment["PATH"].split(os.pathsep)
+        inactive = {str(project.programs), str(Path(sys.executable).parent)}
+        path = os.pathsep.join(folder for folder in folders if folder not in inactive)
         self.environment = {"PYTHONPATH": str(project.folder / "src"), "PATH": path}
 
     def run(self, *arguments: str, ok: bool = True) -> str:
-        return self.project.run(SCRIPT, *arguments, ok=ok, **self.environment)
+        return self.project.run(self.script, *arguments, ok=ok, **self.environment)
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         with self.log.open("w") as opened:
             return subprocess.Popen(
-                [SCRIPT, *arguments],
+                [self.script, *arguments],
                 cwd=self.project.folder,
                 env={**self.project.environment, **self.environment},
                 stdout=opened,
@@ -151,7 +153,7 @@ def test_a_study_that_is_told_to_stop_ends_its_trainings(tmp_path: Path) -> None
     assert not (project.folder / ".dvc" / "tmp" / "study").exists()
 
 
-@pytest.mark.parametrize("path", ["photos", "../photos", "../../elsewhere/photos"])
+@pytest.mark.parametrize("path", ["photos", "../../elsewhere/photos"])
 def test_a_relative_path_of_the_photos_leads_to_them(tmp_path: Path, path: str) -> None:
     project = start_project(tmp_path / "a" / "harveyseg", CHANGES)
     project.run("dvc", "repro", "download")
@@ -169,5 +171,5 @@ def test_a_relative_path_of_the_photos_leads_to_them(tmp_path: Path, path: str) 
 def test_without_a_commit_it_says_what_is_missing(tmp_path: Path) -> None:
     project = start_project(tmp_path / "harveyseg", CHANGES)
     shutil.rmtree(project.folder / ".git")
-    printed = project.run(SCRIPT, "study", "softmax", ok=False, PYTHONPATH=str(project.folder / "src"))
+    printed = Study(project, tmp_path / "log").run("study", "softmax", ok=False)
     assert f"{project.folder}: not a git repository with a commit" in printed

@@ -17,7 +17,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.resources import as_file, files
 from typing import Annotated, Literal
 
@@ -414,7 +414,8 @@ class Claim(Section):
         return self.test.judge(self.study or "", results)
 
 
-def read_claims() -> dict[str, Claim]:
+@cache
+def read_claims() -> Mapping[str, Claim]:
     """All claims, in the order of claims.yaml."""
     with as_file(_DEFINITIONS) as path:
         return {name: parse(Claim, values, name) for name, values in load(path).items()}

@@ -9,7 +9,7 @@ import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,8 @@ def read_recipe(params: Path) -> StudyRecipe:
     return StudyRecipe(load(params))
 
 
-def read_studies() -> dict[str, Study]:
+@cache
+def read_studies() -> Mapping[str, Study]:
     """All studies, in the order of studies.yaml."""
     with as_file(_DEFINITIONS) as path:
         return {name: parse(Study, values, name) for name, values in load(path).items()}

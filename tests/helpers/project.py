@@ -43,7 +43,7 @@ TINY: dict[str, object] = {
 
 
 OWN = ("DVC", "MLFLOW", "GIT", "PYTHONDONTWRITEBYTECODE")
-"""Beginnings of variables that a project's programs do not inherit; as for the last one, Python compiles a checkout once."""
+"""Beginnings of variables that a project's programs do not inherit; without the last, Python compiles a file once."""
 
 
 class Project:

@@ -41,7 +41,19 @@ def test_a_training_that_dvc_cannot_commit_is_restored_and_not_repeated(started:
 
 def test_two_experiments_that_need_one_training_share_it(started: Project) -> None:
     commands = [
-        ["dvc", "exp", "run", "--temp", "--name", name, "-S", "train.epochs=20", "-S", f"inference.tta={tta}"]
+        [
+            "dvc",
+            "exp",
+            "run",
+            "--temp",
+            "--name",
+            name,
+            "-S",
+            "train.epochs=20",
+            "-S",
+            f"inference.tta={tta}",
+            "evaluate",
+        ]
         for name, tta in (("plain", "none"), ("flips", "flips"))
     ]
     experiments = [

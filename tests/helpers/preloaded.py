@@ -12,8 +12,9 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+from helpers.waiting import wait_until
 
 PROGRAMS = ("dvc", "harveyseg", "python")
 HELPERS = Path(__file__).parent
@@ -49,9 +50,5 @@ def preloaded_environment() -> Path:
         kept.cleanup()
 
     atexit.register(stop)
-    deadline = time.monotonic() + 120
-    while not (folder / "socket").exists():
-        assert server.poll() is None, "the server of helpers.preloaded did not start"
-        assert time.monotonic() < deadline, "the server of helpers.preloaded does not start"
-        time.sleep(0.05)
+    wait_until((folder / "socket").exists, server, 120)
     return folder

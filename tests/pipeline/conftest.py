@@ -43,4 +43,6 @@ def project(finished: Project, tmp_path: Path) -> Project:
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The checkout with tiny settings, run until the training photos are split. It must be left as it is."""
-    return _make_once(tmp_path_factory, "prepared", TINY | {"data": FEW_PHOTOS}, "dvc", "repro", "split", preloaded=True)
+    return _make_once(
+        tmp_path_factory, "prepared", TINY | {"data": FEW_PHOTOS}, "dvc", "repro", "split", preloaded=True
+    )

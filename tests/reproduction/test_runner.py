@@ -132,8 +132,11 @@ def test_a_study_that_is_killed_continues_with_what_is_missing(tmp_path: Path) -
     # Other code makes other trials.
     blocks = project.folder / "src" / "harveyseg" / "models" / "blocks.py"
     blocks.write_text(blocks.read_text() + "\n# changed\n")
-    assert "2 trials, 0 done before" in study.run("study", "softmax")
-    assert project.runs() == runs + 2
+    started = study.start("study", "softmax")
+    wait_until(lambda: project.runs() == runs + 1, started, seconds=600)
+    assert "2 trials, 0 done before" in study.log.read_text()
+    started.send_signal(signal.SIGTERM)
+    assert started.wait(60) != 0
     assert not (project.folder / ".dvc" / "tmp" / "study").exists()
 
 

@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from ruamel.yaml import YAML
 
 from harveyseg.classes import CLASS_NAMES
+from harveyseg.config.settings import load
 from harveyseg.evaluation.submission import SubmitParams, write_submission
 from harveyseg.inference.network_file import save_network
 from harveyseg.models import build
+from harveyseg.pipeline.check import check_params, flat_parameters
 from helpers.commands import run_command
 from helpers.paths import ROOT
 from helpers.records import make_record, write_outputs
@@ -108,14 +111,16 @@ def test_sync_table_and_check(
     project: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(migrated, project)
-    (project / "params.yaml").write_text(
-        "models: {unet: {network: unet}}\nfolds: [0]\ntracking: {experiment: harveyseg}\n"
-    )
+    params = load(project / "params.yaml") | {"models": {"unet": {"network": "unet"}}}
+    YAML().dump(params, project / "params.yaml")
+    (config,) = check_params(project / "params.yaml", ROOT / "stages")
+    settings = {**flat_parameters(config.spec, config.train), "resize-cache.size": "128x128"}
     data = project / "data"
     scores = {"val/argmax_score": 0.612345678, "val/score": 0.7, "val/all_empty_score": 0.5}
     scores |= {f"pooled/{name}": value for name, value in scores.items()}  # of one fold, so the same
-    trained = write_outputs(data, make_record(parameters={"train.lr": 1e-05}), scores)
-    write_outputs(data, make_record("ensemble", None, kind="ensemble", parameters={}), scores)
+    trained = write_outputs(data, make_record(parameters=settings), scores)
+    mixture = {"ensemble.steps": 12, "member.unet-0": trained.record.uid}
+    write_outputs(data, make_record("ensemble", None, kind="ensemble", parameters=mixture), scores)
     status, out, _ = run_command(monkeypatch, capsys, "sync")
     assert status == 0
     assert f"{trained.record.name}: imported, 3 epochs" in out
@@ -128,6 +133,15 @@ def test_sync_table_and_check(
     status, out, err = run_command(monkeypatch, capsys, "check")
     assert (status, out) == (1, "")
     assert "unet 0: val_argmax_score is 0.61236, the stages' files say 0.61235" in err
+    assert run_command(monkeypatch, capsys, "table")[0] == 0  # writes it again: nothing is tracked by DVC here
+    params["train"]["lr"] = 0.5
+    YAML().dump(params, project / "params.yaml")
+    assert run_command(monkeypatch, capsys, "check") == (
+        1,
+        "",
+        "unet-f0: train.lr is 0.5 in params.yaml and 0.003 in this run\n"
+        "These results are not of the settings in params.yaml: run `dvc repro`.\n",
+    )
 
 
 def test_predict(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -204,34 +204,73 @@ def score(
 
 @_commands.command()
 def predict(
-    photos: Annotated[list[Path], typer.Argument(help="JPEG, PNG or TIFF files.")],
-    out: Annotated[Path, typer.Option(help="Folder for class maps, overlays and areas.csv.")],
+    images: Annotated[list[str], typer.Argument(help="JPEG, PNG and TIFF files, folders, or patterns in quotes.")],
+    out: Annotated[Path, typer.Option(help="Folder for class maps, overlays, polygons and areas.csv.")],
     model: Annotated[str | None, typer.Option(help="A trained model; the ensemble if not given.")] = None,
-    photo_size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HEIGHTxWIDTH",
-            help="For mosaics and other cameras: height and width, in these photos' pixels, of the ground that one "
-            "training photo shows. If not given, each photo is taken to show as much ground as a training photo.",
-        ),
-    ] = None,
     argmax: Annotated[
         bool, typer.Option("--argmax", help="Give each pixel its most probable class, without post-processing.")
     ] = False,
+    gsd: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Centimetres of ground that a pixel shows, where the files do not say it."),
+    ] = None,
+    ground: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HEIGHTxWIDTH", help="Metres of ground that a training photo shows, instead of data.ground."
+        ),
+    ] = None,
+    bands: Annotated[
+        str | None, typer.Option(metavar="R,G,B", help="Which bands of TIFF files are red, green and blue, from 1.")
+    ] = None,
+    value_range: Annotated[
+        str | None,
+        typer.Option("--range", metavar="LOW,HIGH|auto", help="Which values of TIFF files are black and white."),
+    ] = None,
+    nodata: Annotated[
+        str | None, typer.Option(metavar="0|255|none", help="The colour of an undeclared frame; none: keep it.")
+    ] = None,
+    crs: Annotated[str | None, typer.Option(metavar="EPSG:N", help="For files with a grid but no system.")] = None,
+    probabilities: Annotated[
+        str | None, typer.Option(metavar="CLASS,...", help="Also write the probabilities of these classes.")
+    ] = None,
+    geojson: Annotated[bool, typer.Option("--geojson", help="Also write polygons as GeoJSON.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace predictions that were made in another way.")
+    ] = False,
 ) -> None:
-    """Class maps, overlays and area shares of new photos."""
+    """Class maps of photos and mosaics, areas of the classes, and polygons of georeferenced mosaics."""
     from harveyseg.config.settings import section
     from harveyseg.inference.params import InferenceParams
-    from harveyseg.prediction.photos import parse_photo_size, predict_photos
+    from harveyseg.prediction.options import parse_options, parse_training_ground
+    from harveyseg.prediction.predict import predict_images
     from harveyseg.prediction.trained_ensemble import load_trained_ensemble
 
-    size = None if photo_size is None else parse_photo_size(photo_size)
+    options = parse_options(bands, value_range, nodata, crs, probabilities, geojson, gsd, overwrite)
+    training_ground = None if ground is None else parse_training_ground(ground)
     settings = section(PARAMS, "inference", InferenceParams)
-    areas = predict_photos(photos, load_trained_ensemble(PARAMS, DATA, model, argmax), settings, out, size)
-    for row in areas.to_dict("records"):
-        percentages = sorted(((float(area), str(name)) for name, area in row.items() if name != "photo"), reverse=True)
-        print(f"{row['photo']}: " + ", ".join(f"{name} {area:.1f}%" for area, name in percentages if area >= 0.1))
-    print(f"{out}: class maps, overlays and areas.csv of {len(photos)} photos")
+    ensemble = load_trained_ensemble(PARAMS, DATA, model, argmax, training_ground)
+    outcome = predict_images(images, ensemble, settings, out, options)
+    for record in outcome.predicted:
+        print(record.describe())
+    print(f"{out}: {len(outcome.predicted)} predicted, {outcome.skipped} were done before, {outcome.failed} failed")
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+@_commands.command()
+def assess(
+    maps: Annotated[list[Path], typer.Argument(help="GeoPackages that `predict` wrote, or their folder.")],
+    buildings: Annotated[
+        Path | None, typer.Option(help="Footprints in a vector file; the roofs on the map if not given.")
+    ] = None,
+    roads: Annotated[Path | None, typer.Option(help="Road lines in a vector file.")] = None,
+) -> None:
+    """Which buildings stand in water and where roads are cut, with the networks' error rates."""
+    from harveyseg.prediction.assess_maps import assess_maps
+
+    for assessed in assess_maps(maps, buildings, roads):
+        print(f"{assessed.text}\n  {assessed.file}")
 
 
 @_commands.command()

@@ -286,10 +286,12 @@ def line(number: int, text: str) -> Callable[[list[str]], object]:
 
 
 def predicted(folder: Path) -> None:
-    from harveyseg.prediction.photos import read_bgr
+    from harveyseg.geo.mosaic import MosaicOptions
+    from harveyseg.prediction.inputs import check_inputs, find_inputs
 
     (folder / "photo.jpg").write_text("no photo")
-    read_bgr(folder / "photo.jpg")
+    (folder / "empty.tif").write_text("II*\0")
+    check_inputs(find_inputs([str(folder / "photo.jpg"), str(folder / "empty.tif")], folder / "maps"), MosaicOptions())
 
 
 def archive(content: dict[str, str], keep: int | None = None) -> Action:
@@ -563,9 +565,9 @@ PARTS = [
             ),
             Case("no photo", "harveyseg predict", predicted),
             Case(
-                "a photo size that is none",
+                "a ground that is none",
                 "harveyseg predict",
-                lambda folder: harveyseg("predict", "photo.jpg", "--out", "maps", "--photo-size", "3000"),
+                lambda folder: harveyseg("predict", "photo.jpg", "--out", "maps", "--ground", "3000"),
             ),
         ],
     ),

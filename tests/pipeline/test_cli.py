@@ -36,7 +36,20 @@ def test_help_lists_every_command(
 ) -> None:
     status, out, _ = run_command(monkeypatch, capsys, "--help")
     assert status == 0
-    for name in ("preset", "table", "study", "results", "sync", "check", "doctor", "score", "predict", "upload", "ui"):
+    for name in (
+        "preset",
+        "table",
+        "study",
+        "results",
+        "sync",
+        "check",
+        "doctor",
+        "score",
+        "predict",
+        "assess",
+        "upload",
+        "ui",
+    ):
         assert f" {name} " in out
 
 
@@ -55,7 +68,7 @@ def test_an_error_of_the_user_comes_without_a_traceback(project: Path) -> None:
         (["score", "absent.csv", "--masks", "masks"], "masks: contains no masks"),
         (["predict", "absent.jpg", "--out", "maps"], "data/ensemble/weights.json: no such file"),
         (["predict", "absent.jpg", "--out", "maps", "--model", "unet"], "--model unet: not trained here"),
-        (["predict", "absent.jpg", "--out", "maps", "--photo-size", "3000"], "--photo-size 3000: must be HEIGHTxWIDTH"),
+        (["predict", "absent.jpg", "--out", "maps", "--ground", "3000"], "--ground 3000: must be HEIGHTxWIDTH"),
     ],
 )
 def test_errors(
@@ -152,16 +165,19 @@ def test_predict(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     save_network(path, state, spec, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), (64, 64))
     Image.fromarray(np.zeros((30, 50, 3), np.uint8)).save(project / "photo.jpg")
     status, out, err = run_command(monkeypatch, capsys, "predict", "photo.jpg", "--out", "maps", "--model", "unet")
-    assert (status, err) == (0, "")
+    assert (status, err) == (
+        0,
+        "1 of 1 images have no known scale: each is taken to show as much ground as a training photo\n",
+    )
     assert out.splitlines() == [
-        "photo.jpg: Flooded 100.0%", "maps: class maps, overlays and areas.csv of 1 photos",
+        "photo.jpg: Flooded 100.0%", "maps: 1 predicted, 0 were done before, 0 failed",
     ]  # fmt: skip
     with Image.open(project / "maps" / "photo.png") as opened:
         assert opened.size == (50, 30)
         assert (np.array(opened) == 23).all()
     header, row = (project / "maps" / "areas.csv").read_text().splitlines()
-    assert header.count(",") == row.count(",") == len(CLASS_NAMES)
-    arguments = ["photo.jpg", "--out", "mosaic", "--model", "unet", "--photo-size", "20x25", "--argmax"]
+    assert header.count(",") == row.count(",") == 3 + 2 * len(CLASS_NAMES)
+    arguments = ["photo.jpg", "--out", "mosaic", "--model", "unet", "--gsd", "100", "--ground", "20x25", "--argmax"]
     assert run_command(monkeypatch, capsys, "predict", *arguments)[0] == 0
     with Image.open(project / "mosaic" / "photo.png") as opened:
         assert opened.size == (50, 30)

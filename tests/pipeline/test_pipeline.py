@@ -14,6 +14,7 @@ import pytest
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
+from harveyseg.classes import CLASS_NAMES
 from helpers.project import Project, stages_run
 
 pytestmark = pytest.mark.slow
@@ -196,9 +197,10 @@ def test_a_clone_with_a_remote_recreates_the_same_table(project: Project, tmp_pa
 def test_predict_maps_a_photo_at_its_own_size(finished: Project, tmp_path: Path) -> None:
     photo = next((finished.folder / "data" / "raw" / "test_images").glob("*.jpg"))
     finished.run("harveyseg", "predict", str(photo), "--out", str(tmp_path))
-    assert {path.name for path in tmp_path.iterdir()} == {f"{photo.stem}.png", f"{photo.stem}_overlay.jpg", "areas.csv"}
+    products = {f"{photo.stem}{ending}" for ending in (".png", "_overlay.jpg", ".json")}
+    assert {path.name for path in tmp_path.iterdir()} == products | {"areas.csv"}
     areas = pd.read_csv(tmp_path / "areas.csv")
-    assert areas.drop(columns="photo").sum(axis=1).iloc[0] == pytest.approx(100, abs=0.05)
+    assert areas[list(CLASS_NAMES)].sum(axis=1).iloc[0] == pytest.approx(100, abs=0.05)
 
 
 def test_a_killed_training_ends_in_the_same_weights_under_one_run(finished: Project, tmp_path: Path) -> None:

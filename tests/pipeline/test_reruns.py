@@ -65,5 +65,5 @@ def test_a_setting_of_one_model_trains_that_model_alone(project: Project) -> Non
 
 
 def test_an_edit_of_what_no_stage_runs(project: Project) -> None:
-    edit(project, "cli.py", "kaggle/upload.py", "prediction/photos.py", "reproduction/studies.py")
+    edit(project, "cli.py", "kaggle/upload.py", "prediction/predict.py", "geo/mosaic.py", "reproduction/studies.py")
     assert project.stages("dvc", "repro") == {"code"}

@@ -1,6 +1,7 @@
 """Photo files: JPEG, PNG or TIFF with 8 bits per channel, checked to be complete."""
 
 import io
+import warnings
 from dataclasses import dataclass
 
 from PIL import Image
@@ -13,8 +14,15 @@ PHOTO_KINDS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".tif": "TIFF", "
 RAW_ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif"}
 """The ending that each format has in ``data/raw``."""
 
+TOO_LARGE = "has too many pixels to be decoded as a whole"
+"""Why a photo cannot be decoded, for callers that know a remedy."""
+
 _BITS_PER_SAMPLE = 258  # TIFF's tag
 _EXIF_ORIENTATION = 0x0112
+_ORIENTATIONS = range(1, 9)
+"""The orientations that EXIF defines; 0, 9 and 65535 occur, and mean nothing."""
+_UNREAD_COMPRESSIONS = {"zstd", "lzma"}
+"""Of TIFF files, by Pillow's names: OpenCV, which decodes photos for the cache, has no decoder for them."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,67 @@ class PhotoFile:
     """Why the photo cannot be used."""
 
 
+@dataclass(frozen=True)
+class DecodedFile:
+    """What a photo file holds, found by decoding it to its end."""
+
+    kind: str
+    """JPEG, PNG, TIFF or WEBP, whatever the file's name says."""
+    size: tuple[int, int]
+    """(width, height) in pixels."""
+    mode: str
+    """Pillow's name of the pixels' kind, such as RGB."""
+    depths: frozenset[int]
+    """Bits per channel."""
+    orientation: int
+    """How the pixels are to be turned for viewing: EXIF's 1 (not at all) to 8; undefined values count as 1."""
+    transparent: bool
+    """Whether there are pixels that are not opaque."""
+    compression: str
+    """Of a TIFF, as Pillow calls it; empty for others."""
+
+
+def decode_photo_file(data: bytes) -> DecodedFile:
+    """Decode a file to its end.
+
+    Raises:
+        ValueError: saying why it cannot be decoded.
+    """
+    if not data:
+        raise ValueError("the file is empty")
+    try:
+        with (
+            warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+            Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "TIFF", "WEBP")) as image,
+        ):
+            # Drones write JPEGs with a preview, which Pillow calls MPO.
+            kind = "JPEG" if image.format == "MPO" else str(image.format)
+            size = image.size
+            mode = image.mode
+            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+            depths = _bits_per_channel(image, data)
+            compression = str(image.info.get("compression", "")) if kind == "TIFF" else ""
+            # The scaled decode still reads every coefficient of the file, in a third of the time.
+            image.draft("RGB", (max(1, size[0] // 8), max(1, size[1] // 8)))
+            image.load()
+            transparent = mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255)
+    except Image.DecompressionBombError:
+        raise ValueError(TOO_LARGE) from None
+    except Exception as error:  # decoders raise many types on broken bytes; each means the same to the user
+        raise ValueError(f"cannot be decoded ({decoding_cause(error)})") from None
+    if truncated := _truncation(data, kind):
+        raise ValueError(truncated)
+    return DecodedFile(
+        kind,
+        size,
+        mode,
+        frozenset(depths),
+        orientation if orientation in _ORIENTATIONS else 1,
+        transparent,
+        compression,
+    )
+
+
 def check_photo_file(data: bytes, kind: str) -> PhotoFile:
     """Decode a photo to its end.
 
@@ -34,39 +103,31 @@ def check_photo_file(data: bytes, kind: str) -> PhotoFile:
         data: the bytes of the file.
         kind: the format that its ending stands for, one of ``PHOTO_KINDS``.
     """
-    if not data:
-        return PhotoFile(None, ("the file is empty",))
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "TIFF")) as image:
-            # Drones write JPEGs with a preview, which Pillow calls MPO.
-            actual_kind = "JPEG" if image.format == "MPO" else str(image.format)
-            if actual_kind != kind:
-                return PhotoFile(None, (f"is {actual_kind} data; rename it to {RAW_ENDINGS[actual_kind]}",))
-            size = image.size
-            mode = image.mode
-            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-            depths = _bits_per_channel(image, data)
-            # The scaled decode still reads every coefficient of the file, in a third of the time.
-            image.draft("RGB", (max(1, size[0] // 8), max(1, size[1] // 8)))
-            image.load()
-            transparent = mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255)
-    except Exception as error:  # decoders raise many types on broken bytes; each means the same to the user
-        return PhotoFile(None, (f"cannot be decoded as a {kind} photo ({decoding_cause(error)})",))
-    if truncated := _truncation(data, kind):
-        return PhotoFile(None, (truncated,))
+        decoded = decode_photo_file(data)
+    except ValueError as error:
+        cause = str(error).replace("cannot be decoded (", f"cannot be decoded as a {kind} photo (", 1)
+        return PhotoFile(
+            None, (f"{cause}; cut photo and mask into parts, or shrink both" if TOO_LARGE in cause else cause,)
+        )
+    if decoded.kind != kind:
+        remedy = f"rename it to {RAW_ENDINGS[decoded.kind]}" if decoded.kind in RAW_ENDINGS else "save it as PNG"
+        return PhotoFile(None, (f"is {decoded.kind} data; {remedy}",))
     problems = []
-    if mode != "RGB" and (mode != "RGBA" or kind == "JPEG"):
-        problems.append(f"is a {kind} of mode {mode}; a colour photo (RGB) is needed")
-    elif depths != {8}:
-        problems.append(f"has {max(depths)} bits per channel; 8 are needed")
-    if transparent:
+    if decoded.mode != "RGB" and (decoded.mode != "RGBA" or kind == "JPEG"):
+        problems.append(f"is a {kind} of mode {decoded.mode}; a colour photo (RGB) is needed")
+    elif decoded.depths != {8}:
+        problems.append(f"has {max(decoded.depths)} bits per channel; 8 are needed")
+    if decoded.compression in _UNREAD_COMPRESSIONS:
+        problems.append(f"is compressed with {decoded.compression.upper()}; save it with DEFLATE or LZW")
+    if decoded.transparent:
         problems.append("is transparent in places; a photo without an alpha channel is needed")
-    if orientation != 1:
+    if decoded.orientation != 1:
         problems.append(
-            f"its EXIF orientation tag ({orientation}) turns it against its mask; "
+            f"its EXIF orientation tag ({decoded.orientation}) turns it against its mask; "
             "turn the pixels themselves and remove the tag"
         )
-    return PhotoFile(size, tuple(problems))
+    return PhotoFile(decoded.size, tuple(problems))
 
 
 def _truncation(data: bytes, kind: str) -> str:

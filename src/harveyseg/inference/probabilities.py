@@ -100,28 +100,43 @@ def upsample_channel(channel: ProbabilityMap, size: tuple[int, int]) -> Float32A
     return np.asarray(enlarged, np.float32)
 
 
-def upsample_rows(channel: ProbabilityMap, size: tuple[int, int], rows: slice) -> Float32Array:
+def upsample_rows(
+    channel: ProbabilityMap, size: tuple[int, int], rows: slice, source_height: int | None = None, first: int = 0
+) -> Float32Array:
     """Some rows of the result of :func:`upsample_channel`, up to rounding, in memory for only these rows.
 
     Args:
-        channel: one class's probabilities, uint8 (H, W).
+        channel: one class's probabilities, uint8 (H, W), or only those of their rows that are needed.
         size: (height, width) of the whole result.
         rows: which of its rows, without a step.
+        source_height: H, where ``channel`` has only some rows, see :func:`needed_rows`.
+        first: the first of these.
 
     Returns:
         float32 (rows, width).
     """
     height = size[0]
-    source_height = len(channel)
+    last = (len(channel) if source_height is None else source_height) - 1
     # Pixel centres at half-integers, edges repeated, as OpenCV does it along the rows.
-    centres = (np.arange(*rows.indices(height)) + 0.5) * (source_height / height) - 0.5
-    centres = np.clip(centres, 0, source_height - 1)
+    centres = np.clip((np.arange(*rows.indices(height)) + 0.5) * ((last + 1) / height) - 0.5, 0, last)
     above = centres.astype(np.intp)
-    below = np.minimum(above + 1, source_height - 1)
+    below = np.minimum(above + 1, last)
     weight_below = (centres - above).astype(np.float32)[:, None]
-    tall = (1 - weight_below) * channel[above] + weight_below * channel[below]
+    tall = (1 - weight_below) * channel[above - first] + weight_below * channel[below - first]
     wide = cv2.resize(tall, (size[1], len(tall)), interpolation=cv2.INTER_LINEAR)
     return np.asarray(wide, np.float32)
+
+
+def needed_rows(rows: slice, height: int, source_height: int) -> slice:
+    """The rows of probabilities, of ``source_height``, that some rows of the enlarged map, of ``height``, depend on.
+
+    >>> needed_rows(slice(4, 8), height=16, source_height=8)
+    slice(1, 5, None)
+    """
+    top, bottom, _ = rows.indices(height)
+    above = int(max(0.0, (top + 0.5) * source_height / height - 0.5))
+    below = int(max(0.0, (bottom - 0.5) * source_height / height - 0.5)) + 2
+    return slice(min(above, source_height - 1), min(below, source_height))
 
 
 def apply_to_argmax_maps(

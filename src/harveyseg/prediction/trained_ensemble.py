@@ -1,15 +1,26 @@
 """The workspace's trained networks, as ``harveyseg predict`` uses them: the ensemble or one of its models."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from harveyseg.config.settings import listed_models
+import numpy as np
+import pandas as pd
+
+from harveyseg.config.settings import listed_models, section
+from harveyseg.data.cache import read_photos
+from harveyseg.data.sources import SOURCE_GROUNDS, DataParams
 from harveyseg.errors import HarveysegError
-from harveyseg.files import read_json
+from harveyseg.files import digest, read_json, read_table, sha256
+from harveyseg.geo.flight import photo_ground
 from harveyseg.inference.network_file import TrainedNetwork, load_network
 from harveyseg.postprocess.files import FittedRule, read_rule
+from harveyseg.prediction.scale import Training
 from harveyseg.record import WEIGHTS_FILE, read_run
+
+_SAMPLED_PHOTOS = 20
+"""Training photos whose flight height is looked up."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +32,23 @@ class TrainedEnsemble:
     """One for each network, summing to 1."""
     rule: FittedRule | None = None
     """The post-processing of one photo; None for the argmax map."""
+    name: str = "ensemble"
+    """A model of params.yaml, or ``"ensemble"``."""
+    identity: str = ""
+    """SHA-256 of weights, their files and the rule."""
+    training: Training = field(default_factory=Training)
+    """The photos that the networks were trained on."""
+    measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By class, ``iou``, ``precision`` and ``recall`` of argmax maps of held-out photos; empty where unknown."""
 
 
-def load_trained_ensemble(params: Path, data: Path, model: str | None, argmax: bool = False) -> TrainedEnsemble:
+def load_trained_ensemble(
+    params: Path,
+    data: Path,
+    model: str | None,
+    argmax: bool = False,
+    ground: tuple[float, float] | None = None,
+) -> TrainedEnsemble:
     """The workspace's ensemble, or one of its models as the mean of its folds.
 
     Args:
@@ -31,6 +56,7 @@ def load_trained_ensemble(params: Path, data: Path, model: str | None, argmax: b
         data: the folder of the stages' outs.
         model: key in ``models``; None for the ensemble.
         argmax: ignore ``postprocess/rules/<model>.json``, which is used if it exists.
+        ground: (height, width) in metres of the ground that a training photo shows; None: :func:`training_ground`.
 
     Raises:
         HarveysegError: when the model is unknown or not trained yet, or the rule was fitted on other runs.
@@ -51,11 +77,60 @@ def load_trained_ensemble(params: Path, data: Path, model: str | None, argmax: b
         if weight > 0
         for fold in folds
     ]
+    rule = None if argmax else _read_rule(data, model, folds)
+    networks = tuple(load_network(folder / WEIGHTS_FILE) for folder, _ in members)
+    files = {sha256(folder / WEIGHTS_FILE): weight for folder, weight in members}
+    evaluated = [data / "ensemble"] if model is None else [data / "predictions" / f"{model}-{fold}" for fold in folds]
     return TrainedEnsemble(
-        networks=tuple(load_network(folder / WEIGHTS_FILE) for folder, _ in members),
+        networks=networks,
         weights=tuple(weight for _, weight in members),
-        rule=None if argmax else _read_rule(data, model, folds),
+        rule=rule,
+        name=model or "ensemble",
+        identity=digest({"files": files, "rule": None if rule is None else rule.model_dump(mode="json")}),
+        training=Training(ground or training_ground(params, data), _photo_sizes(data)),
+        measured=_measured(evaluated),
     )
+
+
+def training_ground(params: Path, data: Path) -> tuple[float, float] | None:
+    """(height, width) in metres of the ground that a training photo shows; None if nothing says so.
+
+    In this order: the setting ``data.ground``; the flight heights that cameras wrote into the training photos; what is
+    known of the source.
+    """
+    settings = section(params, "data", DataParams)
+    if settings.ground is not None:
+        return settings.ground
+    photos = sorted((data / "raw" / "train_images").glob("*"))[:_SAMPLED_PHOTOS]
+    measured = [ground for ground in map(photo_ground, photos) if ground is not None]
+    if measured:
+        height, width = np.median(measured, axis=0).tolist()
+        return height, width
+    return SOURCE_GROUNDS.get(settings.source)
+
+
+def _photo_sizes(data: Path) -> frozenset[tuple[int, int]]:
+    """(height, width) in pixels of the training photos before they were resized; empty where the cache is absent."""
+    folder = data / "cache" / "train"
+    if not folder.exists():
+        return frozenset()
+    photos = read_photos(folder)
+    return frozenset(zip(photos["height"].tolist(), photos["width"].tolist(), strict=True))
+
+
+def _measured(folders: Sequence[Path]) -> dict[str, dict[str, float]]:
+    """The mean over evaluations of each class's measures on the held-out photos."""
+    columns = {"part": str, "name": str, "iou": float, "precision": float, "recall": float}
+    paths = [folder / "per_class.csv" for folder in folders]
+    tables = [read_table(path, columns, "Run `dvc repro`.") for path in paths if path.exists()]
+    if not tables:
+        return {}
+    rows = pd.concat(tables)
+    means = rows[rows["part"] == "val"].groupby("name")[["iou", "precision", "recall"]].mean()
+    return {
+        str(name): {str(measure): float(value) for measure, value in row.items() if not math.isnan(value)}
+        for name, row in means.to_dict("index").items()
+    }
 
 
 def _run_folder(data: Path, model: str, fold: int) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, PositiveFloat, field_validator
 
 from harveyseg.config.settings import Section
 from harveyseg.data.demo import DemoParams
@@ -43,6 +43,9 @@ class DataParams(Section):
     """What to do with photos and masks that cannot be used: stop and list them, or leave them out."""
     classes: dict[int, str] | None = None
     """Class id -> colour in the masks, ``"#rrggbb"``; null: values and palette indices are class ids."""
+    ground: tuple[PositiveFloat, PositiveFloat] | None = None
+    """Height and width in metres of the ground that one photo shows, for the scale of `harveyseg predict`; null: from
+    the flight heights in the photos, or what is known of the source."""
     kaggle: KaggleParams = Field(default_factory=KaggleParams)
     """For ``kaggle``: which competition. `harveyseg upload` submits to the same one."""
     figshare: FigshareParams = Field(default_factory=FigshareParams)
@@ -72,6 +75,14 @@ SOURCES: Mapping[str, Callable[[DataParams, Path, Path], SourceData]] = {
     "figshare": lambda params, root, scratch: provide_figshare(params.figshare, params.url, root, scratch),
 }
 """By the value of ``data.source``; each gets the settings, the project's root and an empty folder to fill."""
+
+SOURCE_GROUNDS: Mapping[str, tuple[float, float]] = {
+    "demo": (48.0, 64.0),
+    "figshare": (60.0, 80.0),
+    "kaggle": (60.0, 80.0),
+}
+"""(height, width) in metres of the ground that a photo shows. The real ones are estimated: FloodNet's camera, with a
+lens equivalent to 26 mm, flew at about 60 m."""
 
 
 def download_source(params: DataParams, root: Path, raw: Path) -> None:

@@ -1,0 +1,92 @@
+"""The size of pixels on the ground, in metres, for any coordinate reference system.
+
+Everything is measured on the WGS 84 ellipsoid: units of the system itself mislead. At Houston, pixels of web Mercator
+look a third too large, and those of a state plane may be in feet.
+"""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from affine import Affine
+from pyproj import CRS, Geod, Transformer
+from pyproj.exceptions import CRSError
+
+from harveyseg.arrays import FloatArray
+from harveyseg.errors import HarveysegError
+
+_GEOD = Geod(ellps="WGS84")
+_REACH = 100.0
+"""Pixels on each side of the centre between which distances are measured."""
+_POINTS_PER_SIDE = 20
+_INVENTED_ZONE = 32630
+
+
+@dataclass(frozen=True)
+class Georeference:
+    """Where the pixels of a raster are on the ground."""
+
+    crs: str
+    """The coordinate reference system as WKT: not every system has an EPSG number."""
+    transform: Affine
+    """From (column, row), in pixels from the upper left corner, to coordinates (x, y)."""
+
+    def pixel_size(self, size: tuple[int, int]) -> tuple[float, float]:
+        """(height, width) in metres of the pixel at the centre of a raster of ``size`` (height, width) pixels."""
+        row, column = size[0] / 2, size[1] / 2
+        ends = [(column, row - _REACH), (column, row + _REACH), (column - _REACH, row), (column + _REACH, row)]
+        longitudes, latitudes = self._to_degrees(np.array(ends))
+        _, _, lengths = _GEOD.inv(longitudes[::2], latitudes[::2], longitudes[1::2], latitudes[1::2])
+        return float(lengths[0] / (2 * _REACH)), float(lengths[1] / (2 * _REACH))
+
+    def row_pixel_area(self, rows: slice, width: int) -> float:
+        """Mean area in square metres of a pixel in some rows of a raster ``width`` pixels wide."""
+        top, bottom = rows.start, rows.stop
+        share = np.arange(_POINTS_PER_SIDE) / _POINTS_PER_SIDE
+        sides = [((0, top), (width, top)), ((width, top), (width, bottom))]
+        sides += [((width, bottom), (0, bottom)), ((0, bottom), (0, top))]
+        outline = [np.outer(1 - share, start) + np.outer(share, end) for start, end in sides]
+        area, _ = _GEOD.polygon_area_perimeter(*self._to_degrees(np.concatenate(outline)))
+        mean: float = abs(float(area)) / ((bottom - top) * width)
+        return mean
+
+    def is_invented(self) -> bool:
+        """Whether this is what OpenDroneMap makes up for photos without positions: UTM zone 30N, starting at 0, 0."""
+        at_zero = (self.transform.c, self.transform.f) == (0.0, 0.0)
+        return at_zero and CRS.from_wkt(self.crs).to_epsg() == _INVENTED_ZONE
+
+    def _to_degrees(self, pixels: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Longitudes and latitudes of points (column, row), float64 (n, 2)."""
+        column, row = pixels.T
+        to = self.transform
+        x, y = to.a * column + to.b * row + to.c, to.d * column + to.e * row + to.f
+        transformer = Transformer.from_crs(CRS.from_wkt(self.crs), CRS.from_epsg(4326), always_xy=True)
+        longitudes, latitudes = transformer.transform(x, y)
+        return np.asarray(longitudes), np.asarray(latitudes)
+
+
+def parse_crs(text: str) -> str:
+    """The WKT of a coordinate reference system given as a user writes it, such as EPSG:32615.
+
+    Raises:
+        HarveysegError: when there is no such system.
+    """
+    try:
+        return CRS.from_user_input(text).to_wkt()
+    except CRSError:
+        raise HarveysegError(f"--crs {text}: not a known coordinate reference system; write e.g. EPSG:32615.") from None
+
+
+def foreign_projection_data() -> str | None:
+    """The environment variable that leads rasterio to another program's projection data; None if there is none.
+
+    QGIS, conda and PostGIS set it. Their data may be of another version, which makes every georeferenced file fail.
+    """
+    import rasterio.crs
+    import rasterio.errors
+
+    try:
+        rasterio.crs.CRS.from_epsg(4326)
+    except rasterio.errors.CRSError:
+        return next((name for name in ("PROJ_DATA", "PROJ_LIB") if os.environ.get(name)), None)
+    return None

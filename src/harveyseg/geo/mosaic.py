@@ -1,0 +1,371 @@
+"""TIFF files of any size, read row by row: the colours, and which pixels show something.
+
+Pixels that are transparent, masked or declared as nodata were not seen. Software that declares nothing leaves a black
+or white frame, which is found from the border.
+"""
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+from rasterio.windows import Window
+
+from harveyseg.arrays import BoolArray, ByteArray, Photo
+from harveyseg.errors import HarveysegError
+from harveyseg.geo.ground import Georeference, parse_crs
+
+_CACHE_MEGABYTES = 256
+"""Of GDAL's decoded blocks; by default it takes 5% of the machine's memory."""
+_FRAME_SIDE = 2048
+"""Longest side in pixels at which a frame is looked for."""
+_FRAME_TOLERANCE = 4
+"""Levels that a frame may differ from black or white, since JPEG blurs it."""
+_FRAME_PIXELS = 64
+"""A smaller region that touches the border is a dark or bright object."""
+_SAMPLE_SIDE = 1024
+"""Longest side in pixels of the sample from which ``--range auto`` is computed."""
+
+FrameColour = Literal["0", "255", "none"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MosaicOptions:
+    """What a user says about TIFF files that do not say it themselves."""
+
+    bands: tuple[int, int, int] | None = None
+    """Numbers of the red, green and blue band, from 1."""
+    value_range: tuple[float, float] | Literal["auto"] | None = None
+    """The values that become black and white; ``auto``: the 2nd and 98th percentile."""
+    frame: FrameColour | None = None
+    """The colour of an undeclared frame; ``none``: there is no frame. If not given, black and white are looked for."""
+    crs: str | None = None
+    """The coordinate reference system of files that lack one."""
+
+
+class Mosaic:
+    """A TIFF file whose rows are read when they are needed; opened once for each thread.
+
+    Overviews in the file are never used: the classes would depend on how someone built them.
+
+    Args:
+        path: the file.
+        options: for what the file does not say.
+
+    Attributes:
+        transform: from (column, row) to coordinates, whether or not these have a reference system.
+
+    Raises:
+        HarveysegError: when it is no complete TIFF of a colour photo.
+    """
+
+    def __init__(self, path: Path, options: MosaicOptions) -> None:
+        self.path = path
+        self._options = options
+        try:
+            with ignoring_missing_places():
+                with rasterio.open(path) as plain:  # without overviews, GDAL makes up a place where there is none
+                    self.transform = plain.transform
+                    self._crs = plain.crs
+                    self._has_control_points = bool(plain.gcps[0])
+                self._file = rasterio.open(path, OVERVIEW_LEVEL="NONE")
+        except RasterioIOError as error:
+            raise HarveysegError(f"{path}: {_opening_cause(str(error))}") from None
+        with _closing_on_error(self):
+            self.bands = self._colour_bands()
+            self._alpha = _alpha_band(self._file)
+            self._check_complete()
+            self._check_values()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self._file.height, self._file.width
+
+    @cached_property
+    def georeference(self) -> Georeference | None:
+        """Where the mosaic is; None when the file does not say so, see :meth:`place_warning`.
+
+        Raises:
+            HarveysegError: when the file has ground control points only.
+        """
+        if self._has_control_points and self._crs is None:
+            raise HarveysegError(
+                f"{self.path}: has ground control points but no grid. Make one with `gdalwarp -t_srs EPSG:<number>`."
+            )
+        if self.transform.is_identity:
+            return None
+        crs = None if self._crs is None else self._crs.to_wkt()
+        if crs is None and self._options.crs is not None:
+            crs = parse_crs(self._options.crs)
+        georeference = None if crs is None else Georeference(crs, self.transform)
+        return None if georeference is None or georeference.is_invented() else georeference
+
+    def place_warning(self) -> str | None:
+        """Why the file's grid is not used as a georeference, for the user; None where it is, or where there is none."""
+        if self.georeference is not None or self.transform.is_identity:
+            return None
+        if self._crs is None:
+            return (
+                f"{self.path}: has a grid but no coordinate reference system (a .prj file is not read), so its place "
+                "and scale are not known; name the system with --crs, e.g. --crs EPSG:32615"
+            )
+        return (
+            f"{self.path}: its place and scale are invented (UTM zone 30N from 0, 0: OpenDroneMap had photos without "
+            "positions), so they are not used"
+        )
+
+    def colours(self, rows: slice, size: tuple[int, int]) -> Photo:
+        """Some rows, resized by area average; pixels that were not seen do not count.
+
+        Args:
+            rows: of an image of ``size``, start and stop given.
+            size: (height, width) in pixels to which the whole mosaic is resized.
+
+        Returns:
+            uint8 (rows, width, 3), RGB.
+        """
+        shape = (3, rows.stop - rows.start, size[1])
+        shrinks = size[0] <= self._file.height and size[1] <= self._file.width
+        resampling = Resampling.average if shrinks else Resampling.bilinear
+        window = self._window(rows, size)
+        values = self._read(list(self.bands), window=window, out_shape=shape, resampling=resampling)
+        return np.ascontiguousarray(self._to_levels(values).transpose(1, 2, 0))
+
+    def seen(self, rows: slice, size: tuple[int, int]) -> BoolArray:
+        """Which pixels of some rows show something: bool (rows, width); see :meth:`colours` for the arguments.
+
+        A pixel that covers several of the file's was seen if one of these was.
+        """
+        seen = self._declared(rows, size)
+        if self._frame is not None:
+            seen &= ~self._frame_rows(rows, size)
+        return seen
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    @cached_property
+    def _frame(self) -> tuple[BoolArray, BoolArray] | None:
+        """An undeclared frame at reduced size: pixels surely inside, and those perhaps inside, at its edge.
+
+        None where there is no frame, or where the file itself declares what was not seen.
+        """
+        declared = any(flags != [MaskFlags.all_valid] for flags in self._file.mask_flag_enums)
+        if declared or self._alpha is not None or self._options.frame == "none":
+            return None
+        height, width = self.size
+        shrink = max(1.0, max(height, width) / _FRAME_SIDE)
+        size = (max(1, round(height / shrink)), max(1, round(width / shrink)))
+        photo = self.colours(slice(0, size[0]), size)
+        frame = find_frame(photo, ("0", "255") if self._options.frame is None else (self._options.frame,))
+        if not frame.any():
+            return None
+        logger.warning(
+            "%s: a frame of one colour (%.0f%% of the file) is taken as not seen, although the file does not declare "
+            "it. `--nodata none` keeps it.",
+            self.path,
+            100 * frame.mean(),
+        )
+        kernel = np.ones((3, 3), np.uint8)
+        return cv2.erode(frame, kernel, borderType=cv2.BORDER_REPLICATE) > 0, cv2.dilate(frame, kernel) > 0
+
+    def _frame_rows(self, rows: slice, size: tuple[int, int]) -> BoolArray:
+        """Which pixels of some rows belong to the frame; its edge is found at the file's own resolution."""
+        assert self._frame is not None
+        inner, outer = self._frame
+        own_rows = (2 * np.arange(rows.start, rows.stop) + 1) * len(inner) // (2 * size[0])
+        own_columns = (2 * np.arange(size[1]) + 1) * inner.shape[1] // (2 * size[1])
+        surely, perhaps = inner[np.ix_(own_rows, own_columns)], outer[np.ix_(own_rows, own_columns)]
+        if (surely == perhaps).all():
+            return np.asarray(surely)
+        colours = self.colours(rows, size)
+        plain = (colours <= _FRAME_TOLERANCE).all(2) | (colours >= 255 - _FRAME_TOLERANCE).all(2)
+        result: BoolArray = surely | (perhaps & plain)
+        return result
+
+    def _declared(self, rows: slice, size: tuple[int, int]) -> BoolArray:
+        """Which pixels the file itself declares as seen."""
+        shape = (rows.stop - rows.start, size[1])
+        window = self._window(rows, size)
+        if self._alpha is None:
+            with _explain_reading(self.path):
+                mask = self._file.dataset_mask(window=window, out_shape=shape, resampling=Resampling.average)
+        else:  # of more than four bands, and of floats, rasterio's mask ignores it
+            mask = self._read(self._alpha, window=window, out_shape=shape, resampling=Resampling.average, masked=False)
+        return np.asarray(mask > 0)
+
+    def _window(self, rows: slice, size: tuple[int, int]) -> Window:
+        """The part of the file that some rows of the resized image cover; its borders may be between pixels."""
+        step = self._file.height / size[0]
+        return Window(0, rows.start * step, self._file.width, (rows.stop - rows.start) * step)
+
+    def _read(self, *arguments: Any, **options: Any) -> npt.NDArray[Any]:
+        with _explain_reading(self.path):
+            return np.asarray(self._file.read(*arguments, **options))
+
+    def _to_levels(self, values: npt.NDArray[Any]) -> ByteArray:
+        if values.dtype == np.uint8 and self._options.value_range is None:
+            return np.asarray(values, np.uint8)
+        low, high = self._range
+        scaled = (values.astype(np.float32) - low) * (255 / (high - low))
+        return np.asarray(np.rint(np.clip(np.nan_to_num(scaled), 0, 255)), np.uint8)
+
+    @cached_property
+    def _range(self) -> tuple[float, float]:
+        """The values that become 0 and 255."""
+        if isinstance(self._options.value_range, tuple):
+            return self._options.value_range
+        if self._options.value_range is None:  # 8 bits stored as 16
+            return 0.0, 65535.0
+        values = self._sample()
+        seen = self._declared(slice(0, values.shape[1]), (values.shape[1], values.shape[2]))
+        shown = values[:, seen]
+        if not shown.size:
+            return 0.0, 1.0
+        low, high = np.nanpercentile(shown, [2, 98])
+        return float(low), float(max(high, np.nextafter(low, np.inf)))
+
+    def _sample(self) -> npt.NDArray[Any]:
+        """Every n-th pixel of the colours, unchanged: (3, h, w)."""
+        height, width = self.size
+        shrink = max(1.0, max(height, width) / _SAMPLE_SIDE)
+        shape = (3, max(1, round(height / shrink)), max(1, round(width / shrink)))
+        return self._read(list(self.bands), out_shape=shape, resampling=Resampling.nearest)
+
+    def _colour_bands(self) -> tuple[int, int, int]:
+        count = self._file.count
+        if self._options.bands is not None:
+            if max(self._options.bands) > count:
+                raise HarveysegError(f"{self.path}: has {count} bands, but --bands names {max(self._options.bands)}.")
+            return self._options.bands
+        if count < 3:
+            kind = "1 band" if count == 1 else f"{count} bands"
+            raise HarveysegError(
+                f"{self.path}: has {kind}, as an elevation model, an index or a grey photo; a colour photo is needed."
+            )
+        places = {colour: index + 1 for index, colour in enumerate(self._file.colorinterp)}
+        if {ColorInterp.red, ColorInterp.green, ColorInterp.blue} <= places.keys():
+            return places[ColorInterp.red], places[ColorInterp.green], places[ColorInterp.blue]
+        if count > 4:
+            raise HarveysegError(
+                f"{self.path}: has {count} bands and does not say which are red, green and blue; name them, "
+                "e.g. --bands 3,2,1."
+            )
+        return 1, 2, 3
+
+    def _check_complete(self) -> None:
+        """Every block of pixels that the file lists must lie inside it."""
+        if self._file.driver != "GTiff":
+            raise HarveysegError(f"{self.path}: is a {self._file.driver} file; a TIFF is needed.")
+        length = self.path.stat().st_size
+        for band in self.bands if self._file.interleaving.name == "band" else self.bands[:1]:
+            for (row, column), _ in self._file.block_windows(band):
+                offset, size = (
+                    self._file.get_tag_item(f"BLOCK_{what}_{column}_{row}", "TIFF", bidx=band)
+                    for what in ("OFFSET", "SIZE")
+                )
+                if offset is not None and int(offset) + int(size) > length:  # no offset: an empty block
+                    raise HarveysegError(f"{self.path}: is truncated: pixels are missing. Copy it again.")
+
+    def _check_values(self) -> None:
+        dtype = self._file.dtypes[self.bands[0] - 1]
+        if dtype == "uint8" or self._options.value_range is not None:
+            return
+        if dtype == "uint16":
+            sample = self._sample()
+            if (sample % 257 == 0).all() and sample.max() > 257:
+                return
+        raise HarveysegError(
+            f"{self.path}: its values are {dtype}; 8 bits are needed. Say which values are black and white, e.g. "
+            "--range 0,4095, or --range auto for the 2nd and 98th percentile."
+        )
+
+
+@contextmanager
+def open_mosaic(path: Path, options: MosaicOptions) -> Iterator[Mosaic]:
+    """Open a :class:`Mosaic`, with a bounded cache, and close it.
+
+    Raises:
+        HarveysegError: see :class:`Mosaic`.
+    """
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE_MEGABYTES):
+        mosaic = Mosaic(path, options)
+        try:
+            yield mosaic
+        finally:
+            mosaic.close()
+
+
+def find_frame(photo: Photo, colours: tuple[str, ...]) -> ByteArray:
+    """Regions of black or white that touch the border of a photo; dark or bright objects inside stay.
+
+    Args:
+        photo: uint8 (H, W, 3).
+        colours: which of ``"0"`` and ``"255"`` a frame may have.
+
+    Returns:
+        uint8 (H, W), 1 inside a frame.
+    """
+    frame = np.zeros(photo.shape[:2], np.uint8)
+    for colour in colours:
+        dark = colour == "0"
+        like = (photo <= _FRAME_TOLERANCE) if dark else (photo >= 255 - _FRAME_TOLERANCE)
+        plain = np.asarray(like.all(2), np.uint8)
+        _, regions, statistics, _ = cv2.connectedComponentsWithStats(plain, connectivity=4)
+        borders = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
+        touching = np.unique(borders[borders > 0])
+        large = touching[statistics[touching, cv2.CC_STAT_AREA] >= _FRAME_PIXELS]
+        frame |= np.isin(regions, large).astype(np.uint8)
+    return frame
+
+
+def _alpha_band(file: Any) -> int | None:
+    colours = list(file.colorinterp)
+    return colours.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in colours else None
+
+
+def _opening_cause(message: str) -> str:
+    """Why a file cannot be opened, and the remedy, from GDAL's message."""
+    if match := re.search(r"missing codec (?:of|for) (?:code )?(\w+)", message):
+        return f"is compressed by a method that is not known here ({match[1]}). Save it with DEFLATE or LZW."
+    return "not a TIFF that can be read. Copy it again, or save it as GeoTIFF."
+
+
+@contextmanager
+def _explain_reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except RasterioIOError as error:
+        raise HarveysegError(f"{path}: its pixels cannot be decoded ({error}). Copy the file again.") from None
+
+
+@contextmanager
+def _closing_on_error(mosaic: Mosaic) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        mosaic.close()
+        raise
+
+
+@contextmanager
+def ignoring_missing_places() -> Iterator[None]:
+    """A file without a place on the ground is no reason for rasterio's warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield

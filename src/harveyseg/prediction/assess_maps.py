@@ -1,0 +1,96 @@
+"""``harveyseg assess``: what stands in water on maps that ``harveyseg predict`` wrote."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from harveyseg.errors import HarveysegError
+from harveyseg.geo.assessment import FLOODED, ROOF, assess, read_layer
+from harveyseg.geo.vector_files import read_geopackage_layer
+from harveyseg.prediction.products import write_assessment
+from harveyseg.prediction.record import PredictionRecord, read_record
+
+ENDING = "_assessment.gpkg"
+
+
+class AssessedMap(NamedTuple):
+    """The assessment of one map."""
+
+    file: Path
+    """``<name>_assessment.gpkg``, next to the map."""
+    text: str
+    """The counts, and how far to trust them."""
+
+
+def assess_maps(paths: Sequence[Path], buildings: Path | None, roads: Path | None) -> list[AssessedMap]:
+    """Assess maps, with someone's buildings and roads where there are any.
+
+    Args:
+        paths: GeoPackages of predictions, or folders of them.
+        buildings: footprints in any vector format; the map's own roofs if None.
+        roads: lines in any vector format.
+
+    Raises:
+        HarveysegError: when there is no map, or a file cannot be read.
+    """
+    files = [file for path in paths for file in _maps(path)]
+    return [_assess_map(file, buildings, roads) for file in files]
+
+
+def _maps(path: Path) -> list[Path]:
+    if path.is_dir():
+        files = [file for file in sorted(path.glob("*.gpkg")) if not file.name.endswith(ENDING)]
+        if not files:
+            raise HarveysegError(
+                f"{path}: holds no maps of georeferenced images (*.gpkg). `harveyseg predict` writes them from GeoTIFF."
+            )
+        return files
+    if not path.is_file():
+        raise HarveysegError(f"{path}: no such file. Name a .gpkg that `harveyseg predict` wrote, or its folder.")
+    return [path]
+
+
+def _assess_map(file: Path, buildings: Path | None, roads: Path | None) -> AssessedMap:
+    record = read_record(file.with_suffix(".json"))
+    if record is None:
+        raise HarveysegError(f"{file.with_suffix('.json')}: no record of this version. Run `harveyseg predict` again.")
+    polygons = read_geopackage_layer(file, "classes")
+    if not len(polygons):
+        raise HarveysegError(f"{file}: nothing was seen on this map.")
+    footprints = None if buildings is None else read_layer(buildings, "buildings", polygons)
+    lines = None if roads is None else read_layer(roads, "roads", polygons)
+    assessment = assess(polygons, footprints, lines)
+    target = file.with_name(f"{file.stem}{ENDING}")
+    model = str(record.settings.get("model"))
+    write_assessment(target, polygons, assessment, record.measured, record.pixel_m, model, with_classes=False)
+    return AssessedMap(target, describe(record, assessment.summary))
+
+
+def describe(record: PredictionRecord, summary: Mapping[str, float]) -> str:
+    """The counts of an assessment in words, with the error rates of the networks behind them."""
+    counts = ", ".join(
+        f"{summary[f'buildings_{key}']:.0f} {state}"
+        for key, state in (("in_water", "in water"), ("touched", "touched"), ("dry", "dry"), ("unknown", "unknown"))
+    )
+    lines = [f"{record.name}: buildings: {counts}"]
+    if "road_cuts" in summary:
+        lines.append(
+            f"  roads: cut {summary['road_cuts']:.0f} times on {summary['road_cut_m']:.1f} m; "
+            f"{summary['road_water_m']:.1f} m in water, {summary['road_dry_m']:.1f} m dry, "
+            f"{summary['road_unseen_m']:.1f} m not seen"
+        )
+    else:
+        lines.append(f"  roads: flood meets road at {summary['flood_meets_road']:.0f} places; --roads finds the cuts")
+    rates = [_rates(name, record.measured[name]) for name in (FLOODED[0], ROOF[0]) if record.measured.get(name)]
+    trust = "; ".join(rates) if rates else "not known for these networks"
+    lines.append(f"  error rates on held-out photos, before post-processing: {trust}")
+    lines.append("  the depth of water cannot be had from a photo")
+    return "\n".join(lines)
+
+
+def _rates(name: str, measures: Mapping[str, float]) -> str:
+    parts = [f"{label} {measures[key]:.2f}" for key, label in _MEASURES if key in measures]
+    return f"{name}: {', '.join(parts)}"
+
+
+_MEASURES = (("precision", "precision"), ("recall", "recall"), ("iou", "IoU"))

@@ -1,0 +1,90 @@
+"""The options of ``harveyseg predict``, from the command line's text."""
+
+import re
+from typing import Literal, cast
+
+from harveyseg.classes import CLASS_NAMES, N_CLASSES
+from harveyseg.errors import HarveysegError
+from harveyseg.geo.ground import parse_crs
+from harveyseg.geo.mosaic import FrameColour, MosaicOptions
+from harveyseg.prediction.predict import PredictionOptions
+from harveyseg.prediction.products import ProductOptions
+
+_NUMBER = r"([+-]?\d+(?:\.\d+)?)"
+
+
+def parse_options(
+    bands: str | None,
+    value_range: str | None,
+    nodata: str | None,
+    crs: str | None,
+    probabilities: str | None,
+    geojson: bool,
+    gsd: float | None,
+    overwrite: bool,
+) -> PredictionOptions:
+    """Check the options; ``gsd`` is in centimetres.
+
+    Raises:
+        HarveysegError: when one is not of its form.
+    """
+    if nodata not in (None, "0", "255", "none"):
+        raise HarveysegError(f"--nodata {nodata}: must be 0, 255 or none.")
+    if crs is not None:
+        parse_crs(crs)
+    reading = MosaicOptions(
+        bands=None if bands is None else _parse_bands(bands),
+        value_range=None if value_range is None else _parse_range(value_range),
+        frame=cast(FrameColour | None, nodata),
+        crs=crs,
+    )
+    products = ProductOptions(() if probabilities is None else _parse_classes(probabilities), geojson)
+    return PredictionOptions(reading, products, None if gsd is None else gsd / 100, overwrite)
+
+
+def parse_training_ground(text: str) -> tuple[float, float]:
+    """Parse the option ``--ground``.
+
+    >>> parse_training_ground("60x80.5")
+    (60.0, 80.5)
+
+    Returns:
+        (height, width) in metres.
+
+    Raises:
+        HarveysegError: when it is not of that form.
+    """
+    match = re.fullmatch(rf"{_NUMBER}x{_NUMBER}", text)
+    if match is None or min(float(match[1]), float(match[2])) <= 0:
+        raise HarveysegError(f"--ground {text}: must be HEIGHTxWIDTH in metres, e.g. 60x80.")
+    return float(match[1]), float(match[2])
+
+
+def _parse_bands(text: str) -> tuple[int, int, int]:
+    match = re.fullmatch(r"([1-9]\d*),([1-9]\d*),([1-9]\d*)", text)
+    if match is None:
+        raise HarveysegError(f"--bands {text}: must be three numbers from 1, e.g. 3,2,1.")
+    return int(match[1]), int(match[2]), int(match[3])
+
+
+def _parse_range(text: str) -> tuple[float, float] | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    match = re.fullmatch(rf"{_NUMBER},{_NUMBER}", text)
+    if match is None or float(match[1]) >= float(match[2]):
+        raise HarveysegError(f"--range {text}: must be LOW,HIGH, e.g. 0,4095, or auto.")
+    return float(match[1]), float(match[2])
+
+
+def _parse_classes(text: str) -> tuple[int, ...]:
+    """Ids or names, separated by commas; names may be in lower case."""
+    ids = {str(class_id): class_id for class_id in range(N_CLASSES)}
+    ids |= {name.lower(): class_id for class_id, name in enumerate(CLASS_NAMES)}
+    wanted = [part.strip().lower() for part in text.split(",")]
+    unknown = [part for part in wanted if part not in ids]
+    if unknown:
+        raise HarveysegError(
+            f"--probabilities {text}: no class {', '.join(map(repr, unknown))}. Known are 0 to {N_CLASSES - 1}: "
+            f"{', '.join(CLASS_NAMES)}."
+        )
+    return tuple(dict.fromkeys(ids[part] for part in wanted))

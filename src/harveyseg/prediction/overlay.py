@@ -1,0 +1,116 @@
+"""Pictures for people: a photo blended with the colours of its classes, and a sheet of many with a legend."""
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from harveyseg.arrays import ByteArray, ClassMap, Photo
+from harveyseg.classes import CLASS_NAMES, N_CLASSES, PALETTE
+from harveyseg.errors import HarveysegError
+from harveyseg.files import atomic
+from harveyseg.geo.class_raster import UNSEEN
+from harveyseg.inference.probabilities import STRIPE
+
+LONGEST_SIDE = 8192
+"""Pixels; larger images are shrunk for the overlay, which is for looking at."""
+
+_COLOURS = np.zeros((256, 3), np.uint8)
+_COLOURS[:N_CLASSES] = PALETTE
+_SHEET_COLUMNS = 4
+_SHEET_CELL = (240, 320)
+_SHEET_IMAGES = 40
+"""On one sheet; more are spread over several."""
+_LINE = 22
+"""Pixels of a line of text."""
+
+
+def overlay_size(size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of the overlay of an image.
+
+    >>> overlay_size((3000, 4000)), overlay_size((30000, 15000))
+    ((3000, 4000), (8192, 4096))
+    """
+    shrink = max(1.0, max(size) / LONGEST_SIDE)
+    return max(1, round(size[0] / shrink)), max(1, round(size[1] / shrink))
+
+
+def draw_overlay(photo: Photo, class_map: ClassMap) -> None:
+    """Blend a photo, RGB, with the colours of its classes, half and half, in place.
+
+    Background is left clear, and what was not seen becomes white.
+    """
+    for top in range(0, len(class_map), STRIPE):
+        classes = class_map[top : top + STRIPE]
+        stripe = photo[top : top + STRIPE]
+        blended = cv2.addWeighted(stripe, 0.5, _COLOURS[classes], 0.5, 0)
+        np.copyto(stripe, blended, where=(classes != 0)[..., None])
+        stripe[classes == UNSEEN] = 255
+
+
+def write_image(path: Path, pixels: ByteArray) -> None:
+    """Write a grey (H, W) or RGB (H, W, 3) image in the format of the path's ending, atomically.
+
+    Raises:
+        HarveysegError: when the format cannot hold so many pixels.
+    """
+    stored = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    encoded, content = cv2.imencode(path.suffix, stored)
+    if not encoded:
+        raise HarveysegError(f"{path}: {pixels.shape[0]}x{pixels.shape[1]} pixels are more than this format holds.")
+    with atomic(path) as temporary:
+        temporary.write_bytes(content.tobytes())  # OpenCV would not tell a full disk from a format that is too small
+
+
+def write_contact_sheets(folder: Path, names: Sequence[str], class_ids: Sequence[int]) -> list[Path]:
+    """Put the overlays of many images on sheets, with their names and a legend.
+
+    Args:
+        folder: holds ``<name>_overlay.jpg`` of each.
+        names: of the images.
+        class_ids: the classes in the legend.
+
+    Returns:
+        The files ``contact_sheet.jpg``, or ``contact_sheet_1.jpg``, ... where one is too small; old ones are deleted.
+    """
+    for path in folder.glob("contact_sheet*.jpg"):
+        if re.fullmatch(r"contact_sheet(_\d+)?\.jpg", path.name):
+            path.unlink()
+    chunks = [names[start : start + _SHEET_IMAGES] for start in range(0, len(names), _SHEET_IMAGES)]
+    written = []
+    for number, chunk in enumerate(chunks, 1):
+        path = folder / ("contact_sheet.jpg" if len(chunks) == 1 else f"contact_sheet_{number}.jpg")
+        write_image(path, _sheet(folder, chunk, class_ids))
+        written.append(path)
+    return written
+
+
+def _sheet(folder: Path, names: Sequence[str], class_ids: Sequence[int]) -> Photo:
+    height, width = _SHEET_CELL
+    columns = min(_SHEET_COLUMNS, max(2, len(names)))
+    rows = math.ceil(len(names) / columns)
+    legend_lines = math.ceil(len(class_ids) / columns)
+    sheet = np.full((rows * (height + _LINE) + legend_lines * _LINE + 8, columns * width, 3), 255, np.uint8)
+    for index, name in enumerate(names):
+        top, left = index // columns * (height + _LINE), index % columns * width
+        overlay = cv2.imread(str(folder / f"{name}_overlay.jpg"), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        if overlay is not None:
+            scale = min(height / overlay.shape[0], width / overlay.shape[1])
+            size = (max(1, int(overlay.shape[1] * scale)), max(1, int(overlay.shape[0] * scale)))
+            small = cv2.resize(overlay, size, interpolation=cv2.INTER_AREA)
+            sheet[top : top + size[1], left : left + size[0]] = small[..., ::-1]
+        _write(sheet, name, left + 4, top + height + _LINE - 7)
+    for index, class_id in enumerate(class_ids):
+        top = rows * (height + _LINE) + 4 + index // columns * _LINE
+        left = index % columns * width
+        sheet[top + 3 : top + _LINE - 3, left + 4 : left + 24] = PALETTE[class_id]
+        _write(sheet, CLASS_NAMES[class_id], left + 30, top + _LINE - 7)
+    return sheet
+
+
+def _write(sheet: Photo, text: str, left: int, baseline: int) -> None:
+    plain = text.encode("ascii", "replace").decode()
+    cv2.putText(sheet, plain, (left, baseline), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (30, 30, 30), 1, cv2.LINE_AA)

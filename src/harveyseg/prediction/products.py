@@ -1,0 +1,232 @@
+"""The files that a prediction writes for one image."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pandas as pd
+import shapely
+from affine import Affine
+
+from harveyseg.arrays import ByteArray, ClassMap
+from harveyseg.classes import CLASS_NAMES
+from harveyseg.data.resize import nearest_classes
+from harveyseg.geo.assessment import FLOODED, ROOF, Assessment, assess
+from harveyseg.geo.class_raster import UNSEEN, RowWriter, read_classes, writing_class_raster, writing_probabilities
+from harveyseg.geo.ground import Georeference
+from harveyseg.geo.mosaic import Mosaic
+from harveyseg.geo.polygons import class_polygons
+from harveyseg.geo.vector_files import write_geojson, write_geopackage
+from harveyseg.prediction.areas import AreaCounter
+from harveyseg.prediction.class_maps import Stripe
+from harveyseg.prediction.inputs import Input
+from harveyseg.prediction.overlay import draw_overlay, overlay_size, write_image
+from harveyseg.prediction.pictures import Picture
+from harveyseg.prediction.progress import Progress
+from harveyseg.prediction.record import Areas
+from harveyseg.prediction.scale import Scale
+
+_POLYGON_PIXELS = 2**24
+"""The polygons of a larger map are made at a coarser scale, to bound their memory."""
+
+
+@dataclass(frozen=True)
+class ProductOptions:
+    """Which products are written besides class map, overlay, areas and GeoPackage."""
+
+    probabilities: tuple[int, ...] = ()
+    """Classes whose probabilities are written."""
+    geojson: bool = False
+
+
+def write_maps(
+    item: Input,
+    picture: Picture,
+    stripes: Iterator[Stripe],
+    scale: Scale,
+    out: Path,
+    options: ProductOptions,
+    tags: Mapping[str, str],
+    progress: Progress,
+) -> tuple[list[Path], Areas]:
+    """Write class map, probabilities and overlay while they are predicted.
+
+    Args:
+        item: the image.
+        picture: its pixels.
+        stripes: the prediction, from top to bottom.
+        scale: for areas where there is no georeference.
+        out: the folder.
+        options: what else to write.
+        tags: what a GeoTIFF says about its origin.
+        progress: told of every stripe.
+
+    Returns:
+        The files, and what the class map shows.
+    """
+    counter = AreaCounter(item.size[1], item.georeference, scale.pixel)
+    if item.is_tiff:
+        assert isinstance(picture, Mosaic)
+        files = _write_rasters(item, picture, _counted(stripes, counter, progress), out, options, tags)
+        size = overlay_size(item.size)
+        small = read_classes(files[0], size)
+    else:
+        files, class_map = _write_pngs(item, _counted(stripes, counter, progress), out, options)
+        size = overlay_size(item.size)
+        small = class_map if size == item.size else nearest_classes(class_map, size)
+    overlay = picture.colours(slice(0, size[0]), size)
+    draw_overlay(overlay, small)
+    path = out / f"{item.name}_overlay.jpg"
+    write_image(path, overlay)
+    return [*files, path], counter.areas()
+
+
+def write_vectors(
+    item: Input,
+    class_raster: Path,
+    grid: tuple[int, int],
+    scale: Scale,
+    out: Path,
+    options: ProductOptions,
+    measured: Mapping[str, Mapping[str, float]],
+    model: str,
+) -> list[Path]:
+    """Write polygons and an assessment of a georeferenced class map.
+
+    Args:
+        item: the image; it has a georeference.
+        class_raster: its class map.
+        grid: (height, width) in pixels of the networks' scale, at which borders are drawn.
+        scale: of the image.
+        out: the folder.
+        options: what else to write.
+        measured: by class, how far the networks are to be trusted.
+        model: the networks' name.
+
+    Returns:
+        The files.
+    """
+    assert item.georeference is not None
+    polygons = _polygons(class_raster, item.size, _bounded(grid, item.size), item.georeference)
+    path = out / f"{item.name}.gpkg"
+    if len(polygons):
+        write_assessment(path, polygons, assess(polygons), measured, scale.pixel, model, with_classes=True)
+    else:
+        write_geopackage(path, {"classes": polygons})
+    if not options.geojson:
+        return [path]
+    geojson = out / f"{item.name}.geojson"
+    write_geojson(geojson, polygons)
+    return [path, geojson]
+
+
+def write_assessment(
+    path: Path,
+    polygons: geopandas.GeoDataFrame,
+    assessment: Assessment,
+    measured: Mapping[str, Mapping[str, float]],
+    pixel: tuple[float, float] | None,
+    model: str,
+    with_classes: bool,
+) -> None:
+    """Write buildings, roads, what was seen and a summary; with the classes' polygons if wanted."""
+    seen = geopandas.GeoDataFrame(geometry=[shapely.union_all(polygons.geometry.to_numpy())], crs=polygons.crs)
+    summary = {
+        **assessment.summary,
+        "pixel_cm": None if pixel is None else 100 * max(pixel),
+        "model": model,
+        **error_rates(measured),
+    }
+    layers = {
+        "buildings": assessment.buildings,
+        "roads": assessment.roads,
+        "seen": seen,
+        "summary": pd.DataFrame([summary]),
+    }
+    write_geopackage(path, {"classes": polygons, **layers} if with_classes else layers)
+
+
+def error_rates(measured: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Precision, recall and IoU of the classes on which an assessment rests, e.g. ``flooded_recall``."""
+    return {
+        f"{short}_{measure}": value
+        for short, name in (("flooded", FLOODED[0]), ("roof", ROOF[0]))
+        for measure, value in measured.get(name, {}).items()
+    }
+
+
+def _counted(stripes: Iterator[Stripe], counter: AreaCounter, progress: Progress) -> Iterator[Stripe]:
+    for stripe in stripes:
+        counter.add(stripe.classes)
+        yield stripe
+        progress.add(stripe.classes.size)
+
+
+def _write_rasters(
+    item: Input,
+    mosaic: Mosaic,
+    stripes: Iterator[Stripe],
+    out: Path,
+    options: ProductOptions,
+    tags: Mapping[str, str],
+) -> list[Path]:
+    crs = None if item.georeference is None else item.georeference.crs
+    path = out / f"{item.name}.tif"
+    files = [path, path.with_name(f"{path.name}.aux.xml")]
+    probabilities_path = out / f"{item.name}_probabilities.tif"
+    with ExitStack() as stack:
+        writer = stack.enter_context(writing_class_raster(path, item.size, crs, mosaic.transform, tags))
+        probabilities: RowWriter | None = None
+        if options.probabilities:
+            names = [CLASS_NAMES[class_id] for class_id in options.probabilities]
+            probabilities = stack.enter_context(
+                writing_probabilities(probabilities_path, item.size, crs, mosaic.transform, names, tags)
+            )
+            files.append(probabilities_path)
+        for stripe in stripes:
+            writer.write(stripe.classes[None])
+            if probabilities is not None:
+                probabilities.write(stripe.probabilities)
+    return files
+
+
+def _write_pngs(
+    item: Input, stripes: Iterator[Stripe], out: Path, options: ProductOptions
+) -> tuple[list[Path], ClassMap]:
+    """Write the class map and a grey PNG for each class whose probabilities are wanted; returns the class map, too."""
+    class_map = np.empty(item.size, np.uint8)
+    probabilities: ByteArray = np.empty((len(options.probabilities), *item.size), np.uint8)
+    top = 0
+    for stripe in stripes:
+        rows = slice(top, top + len(stripe.classes))
+        class_map[rows] = stripe.classes
+        probabilities[:, rows] = stripe.probabilities
+        top = rows.stop
+    path = out / f"{item.name}.png"
+    write_image(path, class_map)
+    files = [path]
+    for class_id, channel in zip(options.probabilities, probabilities, strict=True):
+        files.append(out / f"{item.name}_probability_{class_id:02d}.png")
+        write_image(files[-1], channel)
+    return files, class_map
+
+
+def _polygons(
+    class_raster: Path, size: tuple[int, int], grid: tuple[int, int], georeference: Georeference
+) -> geopandas.GeoDataFrame:
+    classes = read_classes(class_raster, grid)
+    steps = (size[0] / grid[0], size[1] / grid[1])
+    height, width = georeference.pixel_size(size)
+    pixel_area = height * width * steps[0] * steps[1]
+    transform = georeference.transform @ Affine.scale(steps[1], steps[0])
+    return class_polygons(classes, classes != UNSEEN, transform, georeference.crs, pixel_area)
+
+
+def _bounded(grid: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
+    """The grid of the polygons: that of the networks, but no finer than the map, and of bounded size."""
+    height, width = (min(side, own) for side, own in zip(grid, size, strict=True))
+    shrink = max(1.0, (height * width / _POLYGON_PIXELS) ** 0.5)
+    return max(1, round(height / shrink)), max(1, round(width / shrink))

@@ -1,0 +1,263 @@
+"""TIFF files as the programs that make mosaics write them, against the arrays that they were made of."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.control import GroundControlPoint
+from rasterio.enums import ColorInterp, Resampling
+
+from harveyseg.errors import HarveysegError
+from harveyseg.geo.mosaic import Mosaic, MosaicOptions, find_frame, open_mosaic
+from helpers.rasters import RGBA, UTM, grid, write_tiff
+
+HEIGHT, WIDTH = 200, 260
+SHOWN = np.ones((HEIGHT, WIDTH), bool)
+SHOWN[:80, :120] = False
+RGB, NIR, ALPHA = RGBA[:3], ColorInterp.nir, ColorInterp.alpha
+
+
+def colours(seed: int = 0, low: int = 40, high: int = 200) -> npt.NDArray[np.uint8]:
+    """Smooth colours (3, H, W) that are neither black nor white."""
+    small = np.random.default_rng(seed).integers(low, high, (3, 9, 11)).astype(np.uint8)
+    return np.stack([cv2.resize(band, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC) for band in small]).clip(
+        low, high
+    )
+
+
+def hidden(value: int = 0, kind: Any = np.uint8) -> npt.NDArray[Any]:
+    """The colours, with ``value`` where nothing was seen."""
+    return np.where(SHOWN, colours(), value).astype(kind)
+
+
+def alpha(kind: Any = np.uint8) -> npt.NDArray[Any]:
+    return np.where(SHOWN, 255, 0).astype(kind)[None]
+
+
+def seen(path: Path, options: MosaicOptions | None = None) -> npt.NDArray[np.bool_]:
+    with open_mosaic(path, options or MosaicOptions()) as mosaic:
+        parts = [mosaic.seen(slice(top, min(top + 70, HEIGHT)), mosaic.size) for top in range(0, HEIGHT, 70)]
+    return np.concatenate(parts)
+
+
+def all_colours(path: Path, options: MosaicOptions | None = None) -> npt.NDArray[np.uint8]:
+    with open_mosaic(path, options or MosaicOptions()) as mosaic:
+        return mosaic.colours(slice(0, HEIGHT), mosaic.size)
+
+
+PRODUCERS: dict[str, tuple[npt.NDArray[Any], dict[str, Any]]] = {
+    "OpenDroneMap: alpha": (np.concatenate([hidden(255), alpha()]), {"colours": RGBA}),
+    "OpenDroneMap: 16 bit values of 8, alpha 255": (
+        np.concatenate([hidden(0, np.uint16) * 257, alpha(np.uint16)]), {"colours": RGBA},
+    ),
+    "OpenDroneMap: multispectral": (
+        np.concatenate([hidden(), hidden()[:1], alpha()]), {"colours": (*RGB, NIR, ALPHA)},
+    ),
+    "multispectral, blue first": (
+        np.concatenate([hidden()[::-1], hidden()[:1], alpha()]), {"colours": (*RGB[::-1], NIR, ALPHA)},
+    ),
+    "nodata 0": (hidden(), {"nodata": 0}),
+    "internal mask": (hidden(77), {"mask": SHOWN}),
+    "strips, LZW, BigTIFF": (
+        np.concatenate([hidden(), alpha()]),
+        {"colours": RGBA, "tiled": False, "blockysize": 7, "compress": "LZW", "BIGTIFF": "YES", "blockxsize": WIDTH},
+    ),
+    "bands one after another": (hidden(), {"nodata": 0, "interleave": "band"}),
+    "ZSTD": (hidden(), {"nodata": 0, "compress": "ZSTD"}),
+    "LZMA": (hidden(), {"nodata": 0, "compress": "LZMA"}),
+    "degrees": (hidden(), {"nodata": 0, "crs": "EPSG:4326", "transform": Affine(4.5e-7, 0, -95, 0, -4.5e-7, 29)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("producer", PRODUCERS)
+def test_what_each_producer_declares(tmp_path: Path, producer: str) -> None:
+    bands, options = PRODUCERS[producer]
+    path = write_tiff(tmp_path / "mosaic.tif", bands, **options)
+    assert np.array_equal(seen(path), SHOWN)
+    assert np.array_equal(all_colours(path)[SHOWN], colours().transpose(1, 2, 0)[SHOWN])
+
+
+@pytest.mark.parametrize("fill", [0, 255])
+@pytest.mark.parametrize("compress", ["DEFLATE", "JPEG"])
+def test_a_frame_that_nobody_declared(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, fill: int, compress: str
+) -> None:
+    bands = hidden(fill)
+    bands[:, 150:170, 100:130] = fill  # a black or white roof inside
+    options: dict[str, Any] = {"photometric": "YCbCr", "jpeg_quality": 90} if compress == "JPEG" else {}
+    path = write_tiff(tmp_path / "mosaic.tif", bands, compress=compress, **options)
+    with caplog.at_level(logging.WARNING, "harveyseg"):
+        found = seen(path)
+    assert np.logical_and(~found, ~SHOWN).sum() / np.logical_or(~found, ~SHOWN).sum() > 0.97
+    assert found[150:170, 100:130].all()
+    assert "a frame of one colour (18% of the file) is taken as not seen" in caplog.text
+    assert seen(path, MosaicOptions(frame="none")).all()
+    assert seen(path, MosaicOptions(frame="255" if fill == 0 else "0")).all()
+
+
+def test_a_dark_corner_of_few_pixels_is_no_frame() -> None:
+    photo = np.full((50, 50, 3), 90, np.uint8)
+    photo[:7, :9] = 2
+    assert not find_frame(photo, ("0", "255")).any()
+    photo[:8, :9] = 2
+    assert find_frame(photo, ("0", "255")).sum() == 72
+    assert not find_frame(photo, ("255",)).any()
+
+
+@pytest.mark.parametrize("size", [(96, 64), (200, 260), (50, 260), (333, 301)])
+def test_stripes_are_the_rows_of_the_whole(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = write_tiff(tmp_path / "mosaic.tif", np.concatenate([hidden(), alpha()]), colours=RGBA)
+    with open_mosaic(path, MosaicOptions()) as mosaic:
+        whole, whole_seen = mosaic.colours(slice(0, size[0]), size), mosaic.seen(slice(0, size[0]), size)
+        for top in range(0, size[0], 32):
+            rows = slice(top, min(top + 32, size[0]))
+            assert np.array_equal(mosaic.colours(rows, size), whole[rows])
+            assert np.array_equal(mosaic.seen(rows, size), whole_seen[rows])
+
+
+def test_shrinking_is_the_area_average_without_what_was_not_seen(tmp_path: Path) -> None:
+    bands = hidden()
+    path = write_tiff(tmp_path / "mosaic.tif", np.concatenate([bands, alpha()]), colours=RGBA)
+    size = (HEIGHT // 4, WIDTH // 4)
+    with open_mosaic(path, MosaicOptions()) as mosaic:
+        found, found_seen = mosaic.colours(slice(0, size[0]), size), mosaic.seen(slice(0, size[0]), size)
+    weights = SHOWN.reshape(size[0], 4, size[1], 4).sum((1, 3))
+    sums = (bands * SHOWN).reshape(3, size[0], 4, size[1], 4).sum((2, 4), dtype=float)
+    assert np.array_equal(found_seen, weights > 0)
+    expected = (sums / np.maximum(weights, 1)).transpose(1, 2, 0)
+    assert np.abs(found - expected)[found_seen].max() <= 1
+
+
+def test_someone_elses_overviews_change_nothing(tmp_path: Path) -> None:
+    plain = write_tiff(tmp_path / "plain.tif", colours())
+    with_overviews = write_tiff(tmp_path / "overviews.tif", colours())
+    with rasterio.open(with_overviews, "r+") as file:
+        file.build_overviews([2, 4], Resampling.nearest)
+    found = []
+    for path in (plain, with_overviews):
+        with open_mosaic(path, MosaicOptions()) as mosaic:
+            found.append(mosaic.colours(slice(0, 50), (50, 65)))
+    assert np.array_equal(found[0], found[1])
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_other_values_need_a_range(tmp_path: Path, kind: Any) -> None:
+    values = np.concatenate(
+        [hidden(0, kind) * 10, alpha(kind)]
+    )  # 12 bits of 16; an alpha of 255, as OpenDroneMap has it
+    path = write_tiff(tmp_path / "mosaic.tif", values, colours=RGBA)
+    with pytest.raises(HarveysegError, match=rf"{np.dtype(kind)}; 8 bits are needed.*--range 0,4095, or --range auto"):
+        Mosaic(path, MosaicOptions())
+    options = MosaicOptions(value_range=(0, 2550))
+    assert np.array_equal(all_colours(path, options)[SHOWN], colours().transpose(1, 2, 0)[SHOWN])
+    assert np.array_equal(seen(path, options), SHOWN)
+    automatic = all_colours(path, MosaicOptions(value_range="auto"))[SHOWN]
+    low, high = np.percentile(colours()[:, SHOWN], [2, 98])
+    expected = ((colours()[:, SHOWN].T - low) * 255 / (high - low)).clip(0, 255)
+    assert np.abs(automatic - expected).max() <= 1
+
+
+def test_values_that_are_no_number_were_not_seen(tmp_path: Path) -> None:
+    values = np.where(SHOWN, colours(), np.nan).astype(np.float32)
+    path = write_tiff(tmp_path / "mosaic.tif", values, nodata=np.nan)
+    assert np.array_equal(seen(path, MosaicOptions(value_range=(0, 255))), SHOWN)
+
+
+@pytest.mark.parametrize(
+    ("bands", "message"),
+    [
+        (1, "has 1 band, as an elevation model, an index or a grey photo; a colour photo is needed"),
+        (2, "has 2 bands"),
+        (6, r"has 6 bands and does not say which are red, green and blue; name them, e\.g\. --bands 3,2,1"),
+    ],
+)
+def test_files_that_are_no_colour_photo(tmp_path: Path, bands: int, message: str) -> None:
+    interpretation = (ColorInterp.gray, *[ColorInterp.undefined] * (bands - 1))
+    path = write_tiff(tmp_path / "mosaic.tif", np.repeat(colours()[:1], bands, 0), colours=interpretation)
+    with pytest.raises(HarveysegError, match=message):
+        Mosaic(path, MosaicOptions())
+
+
+def test_bands_may_be_named(tmp_path: Path) -> None:
+    interpretation = (ColorInterp.gray, *[ColorInterp.undefined] * 5)
+    bands = np.concatenate([colours(1), colours(2)])
+    path = write_tiff(tmp_path / "mosaic.tif", bands, colours=interpretation)
+    expected = bands[[5, 3, 0]].transpose(1, 2, 0)
+    assert np.array_equal(all_colours(path, MosaicOptions(bands=(6, 4, 1))), expected)
+    with pytest.raises(HarveysegError, match="has 6 bands, but --bands names 7"):
+        Mosaic(path, MosaicOptions(bands=(7, 4, 1)))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"tiled": False, "blockysize": 3, "blockxsize": WIDTH}, {"interleave": "band"}]
+)
+@pytest.mark.parametrize("share", [0.5, 0.98])
+def test_truncated_files(tmp_path: Path, options: dict[str, Any], share: float) -> None:
+    path = write_tiff(tmp_path / "mosaic.tif", colours(), **options)
+    Mosaic(path, MosaicOptions()).close()
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(HarveysegError, match=r"mosaic\.tif: (is truncated|not a TIFF that can be read)"):
+        Mosaic(path, MosaicOptions())
+
+
+def test_files_that_are_no_tiff(tmp_path: Path) -> None:
+    path = tmp_path / "mosaic.tif"
+    for content in (b"", b"no photo", b"II*\0"):
+        path.write_bytes(content)
+        with pytest.raises(HarveysegError, match=r"mosaic\.tif: not a TIFF that can be read"):
+            Mosaic(path, MosaicOptions())
+
+
+def test_a_compression_that_is_not_known_is_named(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "mosaic.tif", colours())
+    content = path.read_bytes()
+    tag = (259).to_bytes(2, "little") + (3).to_bytes(2, "little") + (1).to_bytes(4, "little")  # Compression, SHORT, 1
+    assert content.count(tag) == 1
+    changed = content.replace(tag + (8).to_bytes(2, "little"), tag + (34892).to_bytes(2, "little"))
+    path.write_bytes(changed)
+    with pytest.raises(
+        HarveysegError, match=r"compressed by a method that is not known here \(34892\).*DEFLATE or LZW"
+    ):
+        Mosaic(path, MosaicOptions())
+
+
+def test_where_a_mosaic_is(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "mosaic.tif", colours())
+    with open_mosaic(path, MosaicOptions()) as mosaic:
+        assert mosaic.georeference is not None
+        assert mosaic.georeference.pixel_size(mosaic.size) == pytest.approx((0.05, 0.05), rel=1e-3)
+        assert mosaic.place_warning() is None
+
+
+def test_files_without_a_usable_place(tmp_path: Path) -> None:
+    invented = write_tiff(tmp_path / "a.tif", colours(), "EPSG:32630", Affine(0.1, 0, 0, 0, -0.1, 0))
+    world_file = write_tiff(tmp_path / "b.tif", colours(), None)
+    (tmp_path / "b.tfw").write_text("0.05\n0\n0\n-0.05\n270000\n3290000\n")
+    (tmp_path / "b.prj").write_text('PROJCS["WGS 84 / UTM zone 15N"]')
+    nothing = write_tiff(tmp_path / "c.tif", colours(), None)
+    for path, warning in ((invented, "are invented"), (world_file, "name the system with --crs"), (nothing, None)):
+        with open_mosaic(path, MosaicOptions()) as mosaic:
+            assert mosaic.georeference is None
+            assert (mosaic.place_warning() or "").count(warning or "-") == (warning is not None)
+    with open_mosaic(world_file, MosaicOptions(crs=UTM)) as mosaic:
+        assert mosaic.georeference is not None
+        assert mosaic.georeference.transform == Affine(0.05, 0, 269999.975, 0, -0.05, 3290000.025)
+        assert mosaic.place_warning() is None
+
+
+def test_ground_control_points_alone_make_no_grid(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "mosaic.tif", colours(), None)
+    points = [
+        GroundControlPoint(row, column, *(grid() @ (column, row, 1))[:2]) for row, column in ((0, 0), (0, 99), (99, 0))
+    ]
+    with rasterio.open(path, "r+") as file:
+        file.gcps = (points, rasterio.crs.CRS.from_string(UTM))
+    with open_mosaic(path, MosaicOptions()) as mosaic, pytest.raises(HarveysegError, match="gdalwarp -t_srs"):
+        assert mosaic.georeference

@@ -1,0 +1,319 @@
+"""``harveyseg predict`` as a whole: what is written, once for each image, and what a second call does."""
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import geopandas
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyogrio
+import pytest
+import rasterio
+from PIL import Image
+from rio_cogeo.cogeo import cog_validate
+
+from harveyseg.classes import CLASS_NAMES, PALETTE
+from harveyseg.errors import HarveysegError
+from harveyseg.geo.mosaic import MosaicOptions
+from harveyseg.prediction import pictures
+from harveyseg.prediction.assess_maps import assess_maps
+from harveyseg.prediction.inputs import Input
+from harveyseg.prediction.overlay import draw_overlay
+from harveyseg.prediction.predict import Outcome, PredictionOptions, predict_images
+from harveyseg.prediction.products import ProductOptions
+from harveyseg.prediction.scale import Training
+from harveyseg.prediction.trained_ensemble import TrainedEnsemble
+from helpers.predicting import FLOODED, PARAMS, half_red, sure
+from helpers.rasters import RGBA, UTM, red_half, write_dji, write_tiff
+
+ENSEMBLE = TrainedEnsemble(
+    (sure(FLOODED, 0.5),),
+    (1.0,),
+    training=Training((6.0, 8.0), frozenset({(96, 160)})),
+    measured={"Flooded": {"iou": 0.5, "precision": 0.75, "recall": 0.6}},
+)
+
+
+def save(path: Path, pixels: npt.NDArray[np.uint8]) -> Path:
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def run(
+    arguments: Sequence[Path], out: Path, options: PredictionOptions | None = None, ensemble: TrainedEnsemble = ENSEMBLE
+) -> Outcome:
+    return predict_images(list(map(str, arguments)), ensemble, PARAMS, out, options or PredictionOptions())
+
+
+def classes_in(path: Path) -> npt.NDArray[np.uint8]:
+    with Image.open(path) as opened:
+        assert opened.mode == "L"
+        return np.array(opened)
+
+
+@pytest.fixture
+def mosaic(tmp_path: Path) -> Path:
+    """20 x 30 m at 5 cm: red in the right half, and transparent in the upper quarter."""
+    alpha = np.full((1, 400, 600), 255, np.uint8)
+    alpha[:, :100] = 0
+    return write_tiff(tmp_path / "mosaic.tif", np.concatenate([red_half(400, 600), alpha]), colours=RGBA)
+
+
+def test_photos(tmp_path: Path) -> None:
+    photos = [save(tmp_path / "left.png", half_red(64, 64)), save(tmp_path / "right.jpg", half_red(64, 128))]
+    out = tmp_path / "new" / "maps"
+    outcome = run(photos, out)
+    assert (len(outcome.predicted), outcome.skipped, outcome.failed) == (2, 0, 0)
+    products = {f"{name}{ending}" for name in ("left", "right") for ending in (".png", "_overlay.jpg", ".json")}
+    assert {file.name for file in out.iterdir()} == products | {"areas.csv", "contact_sheet.jpg"}
+    labels = classes_in(out / "left.png")
+    assert set(np.unique(labels)) == {0, FLOODED}
+    with Image.open(out / "right_overlay.jpg") as opened:
+        assert opened.size == (128, 64)
+    table = pd.read_csv(out / "areas.csv")
+    assert list(table.columns) == [
+        "image", "scale", "seen_percent", "seen_m2", *CLASS_NAMES, *(f"{name} m2" for name in CLASS_NAMES),
+    ]  # fmt: skip
+    assert list(table["image"]) == ["left.png", "right.jpg"]
+    assert list(table["scale"]) == ["none", "none"]
+    np.testing.assert_allclose(table[list(CLASS_NAMES)].sum(axis=1), 100, atol=0.02)
+    np.testing.assert_allclose(table["Flooded"].iloc[0], 100 * np.mean(labels == FLOODED), atol=0.001)
+    assert table["Flooded m2"].isna().all()
+
+
+def test_a_photo_with_a_known_height(tmp_path: Path) -> None:
+    """At 4 m the photo shows 4 * 36 / 26 m, and two thirds of that; the right half is flooded."""
+    run([write_dji(tmp_path / "a.jpg", half_red(400, 600), height="+4.00")], tmp_path / "out")
+    row = pd.read_csv(tmp_path / "out" / "areas.csv").iloc[0]
+    side = 4 * 36 / 26
+    assert row["scale"] == "flight height"
+    assert row["seen_m2"] == pytest.approx(side**2 * 2 / 3, abs=0.01)
+    assert row["Flooded m2"] == pytest.approx(side**2 / 3, rel=0.04)
+
+
+def test_the_map_fits_the_pixels_as_they_are_stored(tmp_path: Path) -> None:
+    write_dji(tmp_path / "photo.jpg", half_red(), orientation=6, height="+4.00")  # "rotate by 90 degrees"
+    run([tmp_path / "photo.jpg"], tmp_path / "out")
+    labels = classes_in(tmp_path / "out" / "photo.png")
+    assert labels.shape == (96, 160)
+    assert (labels[:, 90:] == FLOODED).all()
+    assert (labels[:, :70] == 0).all()
+
+
+def test_a_transparent_png(tmp_path: Path) -> None:
+    pixels = np.dstack([half_red(), np.full((96, 160), 255, np.uint8)])
+    pixels[:48, :, 3] = 0
+    run([save(tmp_path / "photo.png", pixels)], tmp_path / "out")
+    labels = classes_in(tmp_path / "out" / "photo.png")
+    assert (labels[:48] == 255).all()
+    assert (labels[48:, 90:] == FLOODED).all()
+    row = pd.read_csv(tmp_path / "out" / "areas.csv").iloc[0]
+    assert row["seen_percent"] == 50
+    assert row["Flooded"] == pytest.approx(50, abs=1)
+
+
+def test_a_mosaic(tmp_path: Path, mosaic: Path) -> None:
+    out = tmp_path / "out"
+    options = PredictionOptions(products=ProductOptions((FLOODED, 0), geojson=True))
+    (record,) = run([mosaic], out, options).predicted
+    products = ("tif", "tif.aux.xml", "gpkg", "geojson", "json")
+    expected = {f"mosaic.{ending}" for ending in products} | {"mosaic_overlay.jpg", "mosaic_probabilities.tif"}
+    assert {file.name for file in out.iterdir()} == expected | {"areas.csv"}
+    assert cog_validate(out / "mosaic.tif", strict=True)[0]
+    with rasterio.open(mosaic) as given, rasterio.open(out / "mosaic.tif") as file:
+        assert (file.crs, file.transform, file.shape) == (given.crs, given.transform, given.shape)
+        labels = file.read(1)
+        assert file.tags()["SOURCE"] == "mosaic.tif"
+    assert (labels[:100] == 255).all()
+    assert (labels[100:, 310:] == FLOODED).all()
+    assert (labels[100:, :290] == 0).all()
+    assert record.areas.seen_pixels == (labels != 255).sum()
+    assert record.areas.percent["Flooded"] == pytest.approx(100 * (labels == FLOODED).sum() / (labels != 255).sum())
+    assert record.areas.seen_m2 == pytest.approx(15 * 30, rel=2e-3)
+    assert record.describe().endswith("(of what was seen; 25.0% was not)")
+    with rasterio.open(out / "mosaic_probabilities.tif") as file:
+        assert file.descriptions == ("Flooded", "Background")
+        assert (file.read(1)[100:, 310:] > 150).all()
+    assert set(dict(pyogrio.list_layers(out / "mosaic.gpkg"))) == {"classes", "buildings", "roads", "seen", "summary"}
+    polygons = geopandas.read_file(out / "mosaic.gpkg", layer="classes")
+    assert dict(zip(polygons["class"], polygons["area_m2"], strict=True)) == {
+        "Background": pytest.approx(225, rel=0.02), "Flooded": pytest.approx(225, rel=0.02),
+    }  # fmt: skip
+    seen = geopandas.read_file(out / "mosaic.gpkg", layer="seen")
+    assert seen.total_bounds == pytest.approx((270_000, 3_289_980, 270_030, 3_289_995), abs=0.2)
+    summary = geopandas.read_file(out / "mosaic.gpkg", layer="summary").iloc[0]
+    assert summary["flooded_recall"] == 0.6
+    assert summary["pixel_cm"] == pytest.approx(5, rel=1e-3)
+    overlay = cv2.imread(str(out / "mosaic_overlay.jpg"))
+    assert overlay is not None
+    assert overlay.shape == (400, 600, 3)
+    assert (overlay[:90] > 240).all()
+
+
+def test_a_tiff_without_a_place(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "m.tif", red_half(), None)
+    run([tmp_path / "m.tif"], tmp_path / "out")
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {
+        "m.tif", "m.tif.aux.xml", "m_overlay.jpg", "m.json", "areas.csv",
+    }  # fmt: skip
+    with rasterio.open(tmp_path / "out" / "m.tif") as file:
+        assert (file.read(1)[:, 90:] == FLOODED).all()
+        assert file.crs is None
+
+
+def test_a_second_call_predicts_what_is_new(tmp_path: Path, mosaic: Path) -> None:
+    out = tmp_path / "out"
+    photo = save(tmp_path / "a.png", half_red())
+    run([mosaic], out)
+    before = {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in out.glob("mosaic*")}
+    outcome = run([mosaic, photo], out)
+    assert ([record.name for record in outcome.predicted], outcome.skipped) == (["a"], 1)
+    assert {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in out.glob("mosaic*")} == before
+    assert list(pd.read_csv(out / "areas.csv")["image"]) == ["a.png", "mosaic.tif"]  # those of both calls
+    (out / "mosaic.tif").write_bytes(b"damaged")
+    assert run([mosaic, photo], out).skipped == 1
+    assert cog_validate(out / "mosaic.tif")[0]
+
+
+def test_another_way_needs_overwrite(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    photo = save(tmp_path / "a.png", half_red())
+    run([photo], out, PredictionOptions(products=ProductOptions((FLOODED,))))
+    assert (out / "a_probability_23.png").exists()
+    (out / "b.json").write_text('{"someone": "else"}')
+    other = save(tmp_path / "b.png", half_red())
+    with pytest.raises(HarveysegError, match="Replace them with --overwrite") as caught:
+        run([photo, other], out)
+    assert caught.value.problems == (
+        f"{out / 'a.json'}: was predicted in another way (probabilities)",
+        f"{out / 'b.json'}: is in the way, and not a record of this version",
+    )
+    assert not (out / "b.png").exists()
+    assert len(run([photo], out, PredictionOptions(overwrite=True)).predicted) == 1
+    assert not (out / "a_probability_23.png").exists()
+    save(tmp_path / "a.png", half_red(96, 168))
+    with pytest.raises(HarveysegError, match=r"a\.json: was predicted in another way \(photo_size, another file\)"):
+        run([photo], out)
+
+
+def test_one_that_fails_later_spoils_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = [save(tmp_path / f"{name}.png", half_red()) for name in "abc"]
+
+    def open_picture(item: Input, options: MosaicOptions) -> object:
+        if item.name == "b":
+            os.truncate(item.path, 100)  # the card was pulled out
+        return pictures.open_picture(item, options)
+
+    monkeypatch.setattr("harveyseg.prediction.predict.open_picture", open_picture)
+    outcome = run(photos, tmp_path / "out")
+    assert [record.name for record in outcome.predicted] == ["a", "c"]
+    assert outcome.failed == 1
+    assert "b.png: not a colour photo that can be read" in caplog.text
+    assert list(pd.read_csv(tmp_path / "out" / "areas.csv")["image"]) == ["a.png", "c.png"]
+    assert not list((tmp_path / "out").glob("b*"))
+
+
+def test_bad_files_and_scales_come_before_anything_is_written(tmp_path: Path) -> None:
+    photo = save(tmp_path / "a.png", half_red())
+    with pytest.raises(HarveysegError, match="no such file"):
+        run([photo, tmp_path / "absent.jpg"], tmp_path / "out")
+    with pytest.raises(HarveysegError, match="scale of the images: 1 problem"):
+        run([photo], tmp_path / "out", PredictionOptions(gsd=0.0001))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_record_says_what_made_the_map(tmp_path: Path, mosaic: Path) -> None:
+    run([mosaic], tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "mosaic.json").read_text())
+    assert record["scale_origin"] == "georeference"
+    assert record["pixel_m"] == pytest.approx([0.05, 0.05], rel=1e-3)
+    assert record["settings"]["inference.tta"] == "none"
+    assert record["settings"]["photo_size"] == pytest.approx([120, 160], rel=1e-3)
+    assert set(record["outputs"]) == {"mosaic.tif", "mosaic.tif.aux.xml", "mosaic_overlay.jpg", "mosaic.gpkg"}
+
+
+def test_more_pixels_than_a_png_holds_are_predicted_in_a_tiff(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "long.tif", red_half(3, 70_000), None)
+    (record,) = run([tmp_path / "long.tif"], tmp_path / "out").predicted
+    assert record.areas.pixels == 210_000
+    with Image.open(tmp_path / "out" / "long_overlay.jpg") as opened:
+        assert opened.size == (8192, 1)
+
+
+@pytest.mark.parametrize("height", [8, 700])
+def test_the_overlay_leaves_the_background_clear(height: int) -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (height, 12, 3)).astype(np.uint8)
+    labels = np.zeros((height, 12), np.uint8)
+    labels[2:-3, 3:9] = FLOODED
+    labels[0] = 255
+    blended = photo.copy()
+    draw_overlay(blended, labels)
+    assert (blended[labels == 0] == photo[labels == 0]).all()
+    expected = (photo[labels == FLOODED].astype(int) + PALETTE[FLOODED].astype(int)) / 2
+    assert np.abs(blended[labels == FLOODED] - expected).max() <= 0.5
+    assert (blended[0] == 255).all()
+
+
+def test_contact_sheets(tmp_path: Path) -> None:
+    photos = [save(tmp_path / f"{number:02d}.png", half_red()) for number in range(42)]
+    run(photos[:3], tmp_path / "out")
+    with Image.open(tmp_path / "out" / "contact_sheet.jpg") as opened:
+        sheet = np.array(opened)
+    assert sheet.shape[1] == 3 * 320
+    for column in range(3):  # background clear, flooded blended with its colour; below, the legend
+        flooded = sheet[90, column * 320 + 240].astype(int)
+        assert np.abs(flooded - (np.array([250, 0, 0]) + PALETTE[FLOODED]) / 2).max() < 25
+    assert np.abs(sheet[-20, 320 + 10].astype(int) - PALETTE[FLOODED]).max() < 25
+    run(photos, tmp_path / "out")
+    assert {file.name for file in (tmp_path / "out").glob("contact*")} == {"contact_sheet_1.jpg", "contact_sheet_2.jpg"}
+
+
+def test_progress_is_said_with_rate_and_time_left(
+    tmp_path: Path, mosaic: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harveyseg.prediction.progress._SECONDS", 0.0)
+    with caplog.at_level(logging.INFO, "harveyseg"):
+        run([mosaic], tmp_path / "out")
+    assert any(" megapixels/s, 0 s left" in message for message in caplog.messages)
+
+
+def test_assess(tmp_path: Path, mosaic: Path) -> None:
+    out = tmp_path / "out"
+    run([mosaic], out)
+    (alone,) = assess_maps([out], None, None)
+    assert alone.file == out / "mosaic_assessment.gpkg"
+    assert alone.text.splitlines() == [
+        "mosaic: buildings: 0 in water, 0 touched, 0 dry, 0 unknown",
+        "  roads: flood meets road at 0 places; --roads finds the cuts",
+        "  error rates on held-out photos, before post-processing: Flooded: precision 0.75, recall 0.60, IoU 0.50",
+        "  the depth of water cannot be had from a photo",
+    ]
+    line = {"type": "LineString", "coordinates": [[270_000, 3_289_990], [270_030, 3_289_990]]}
+    house = {"type": "Polygon", "coordinates": [[[270_020, 3_289_985], [270_025, 3_289_985], [270_020, 3_289_990]]]}
+    for name, geometry in (("roads", line), ("buildings", house)):
+        frame = geopandas.GeoDataFrame.from_features([{"geometry": geometry, "properties": {"id": 7}}], crs=UTM)
+        frame.to_file(tmp_path / f"{name}.gpkg")
+    (both,) = assess_maps([out / "mosaic.gpkg"], tmp_path / "buildings.gpkg", tmp_path / "roads.gpkg")
+    assert both.text.splitlines()[:2] == [
+        "mosaic: buildings: 1 in water, 0 touched, 0 dry, 0 unknown",
+        "  roads: cut 1 times on 15.0 m; 15.0 m in water, 15.0 m dry, 0.0 m not seen",
+    ]
+    assert set(dict(pyogrio.list_layers(both.file))) == {"buildings", "roads", "seen", "summary"}
+    assert run([mosaic], out).skipped == 1  # the prediction is as it was
+
+
+def test_nothing_to_assess(tmp_path: Path) -> None:
+    with pytest.raises(HarveysegError, match="holds no maps of georeferenced images"):
+        assess_maps([tmp_path], None, None)
+    with pytest.raises(HarveysegError, match=r"absent\.gpkg: no such file"):
+        assess_maps([tmp_path / "absent.gpkg"], None, None)
+    (tmp_path / "other.gpkg").write_text("")
+    with pytest.raises(HarveysegError, match=r"other\.json: no record of this version"):
+        assess_maps([tmp_path], None, None)

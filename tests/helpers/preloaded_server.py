@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 LIBRARIES = (
-    "albumentations", "cv2", "dvc.api", "dvc.cli", "dvc.cli.parser", "dvc.repo.experiments", "dvc.repo.reproduce",
-    "iterstrat.ml_stratifiers", "matplotlib.backends.backend_agg", "matplotlib.figure",
-    "mlflow.store.tracking.sqlalchemy_store", "mlflow.tracking", "pandas", "PIL.Image", "psutil", "requests",
-    "rich.progress", "rich.table", "ruamel.yaml", "safetensors.torch", "scipy.ndimage", "scipy.optimize",
-    "torch.utils.data", "typer",
+    "albumentations", "alembic.command", "cv2", "dvc.api", "dvc.cli", "dvc.cli.parser", "dvc.repo.experiments",
+    "dvc.repo.reproduce", "iterstrat.ml_stratifiers", "matplotlib.backends.backend_agg", "matplotlib.figure",
+    "mlflow.store.db.utils", "mlflow.store.tracking.sqlalchemy_store", "mlflow.tracking", "pandas",
+    "PIL.JpegImagePlugin", "psutil", "requests", "rich.progress", "rich.table", "ruamel.yaml", "safetensors.torch",
+    "scipy.ndimage", "scipy.optimize", "sqlalchemy.dialects.sqlite", "torch._dynamo", "torch.utils.data", "typer",
 )  # fmt: skip
 """What commands and stages import. The package itself is not among them: each checkout has its own."""
 

@@ -12,6 +12,7 @@ module by name, read a file of the package, or import another script (``stages/r
 import ast
 import hashlib
 from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 
 from harveyseg.files import write_text
@@ -111,10 +112,10 @@ def _file_of(module: str) -> Path | None:
 def _imported_modules(source: Path) -> set[str]:
     """Names of this package's modules that a file imports, also inside functions and one level up (packages)."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+    for node in _imports(source.read_text(encoding="utf-8")):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             module = _absolute_name(node, source)
             names.add(module)
             # The imported name may be a module itself: `from harveyseg.models import unet`.
@@ -126,6 +127,12 @@ def _imported_modules(source: Path) -> set[str]:
             # Importing a.b.c also runs a/__init__ and a.b/__init__.
             modules.update(".".join(parts[:length]) for length in range(1, len(parts) + 1))
     return {module for module in modules if _file_of(module) is not None}
+
+
+@cache
+def _imports(text: str) -> list[ast.Import | ast.ImportFrom]:
+    """The import statements of a source text; parsed once, since most closures hold the same files."""
+    return [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 def _absolute_name(node: ast.ImportFrom, source: Path) -> str:

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from harveyseg.errors import HarveysegError
 from harveyseg.files import write_json
@@ -12,6 +14,7 @@ from harveyseg.models import build
 from harveyseg.prediction.trained_ensemble import load_trained_ensemble
 from harveyseg.record import write_run
 from helpers.predicting import fitted_rule
+from helpers.rasters import write_dji
 from helpers.records import make_record
 
 SPEC = {"network": "unet", "width": 1, "dropout": 0.0, "batch_norm": "none"}
@@ -102,3 +105,52 @@ def test_params_without_folds(workspace: Path) -> None:
     (workspace / "params.yaml").write_text("models: {}\n")
     with pytest.raises(HarveysegError, match=r"params\.yaml: `models` and `folds` must each name at least one"):
         loaded(workspace, "unet")
+
+
+def test_the_ground_of_a_training_photo(workspace: Path) -> None:
+    params, data = workspace / "params.yaml", workspace / "data"
+    rest = params.read_text().partition("\n")[2]
+
+    def ground(settings: str) -> tuple[float, float] | None:
+        params.write_text(f"data: {{{settings}}}\n{rest}")
+        return load_trained_ensemble(params, data, "unet").training.ground
+
+    assert ground("source: directory") is None
+    assert ground("source: kaggle") == (60, 80)
+    photos = data / "raw" / "train_images"
+    photos.mkdir(parents=True)
+    for number, height in enumerate(("+20.00", "+60.00", "+300.00")):
+        write_dji(photos / f"{number}.jpg", np.zeros((30, 40, 3), np.uint8), height=height)
+    Image.new("RGB", (40, 30)).save(photos / "3.png")  # which says nothing
+    assert ground("source: directory") == pytest.approx((60 * 27 / 26, 60 * 36 / 26))  # the median
+    assert ground("source: directory, ground: [50, 70.5]") == (50, 70.5)
+    assert load_trained_ensemble(params, data, "unet", ground=(5, 7)).training.ground == (5, 7)
+    with pytest.raises(HarveysegError, match=r"data\.ground\.1 = 0: "):
+        ground("source: directory, ground: [50, 0]")
+
+
+def test_what_else_is_known_of_the_training(workspace: Path) -> None:
+    params, data = workspace / "params.yaml", workspace / "data"
+    plain = load_trained_ensemble(params, data, "unet")
+    assert (plain.training.sizes, plain.measured) == (frozenset(), {})
+    (data / "cache" / "train").mkdir(parents=True)
+    (data / "cache" / "train" / "photos.csv").write_text("id,width,height\na,4000,3000\nb,4592,3072\nc,4000,3000\n")
+    for fold, iou in ((0, "0.2"), (2, "0.6")):
+        folder = data / "predictions" / f"unet-{fold}"
+        folder.mkdir(parents=True)
+        rows = [f"val,Flooded,{iou},0.5,0.5", "val,Boat,,,", "test,Flooded,0.9,0.9,0.9"]
+        (folder / "per_class.csv").write_text("\n".join(["part,name,iou,precision,recall", *rows]) + "\n")
+    known = load_trained_ensemble(params, data, "unet")
+    assert known.training.sizes == {(3000, 4000), (3072, 4592)}
+    assert known.measured["Flooded"] == pytest.approx({"iou": 0.4, "precision": 0.5, "recall": 0.5})
+    assert known.measured["Boat"] == {}
+
+
+def test_other_weights_or_another_rule_are_another_identity(workspace: Path) -> None:
+    params, data = workspace / "params.yaml", workspace / "data"
+    identities = [load_trained_ensemble(params, data, model).identity for model in ("unet", "unet", "unet_b", None)]
+    assert identities[0] == identities[1]
+    assert len(set(identities)) == 3
+    path = data / "models" / "unet-0" / "weights.safetensors"
+    save_network(path, build(SPEC, None).state_dict(), SPEC, (0.5, 0.5, 0.5), (1.0, 1.0, 1.0), (64, 64))
+    assert load_trained_ensemble(params, data, "unet").identity != identities[0]

@@ -13,7 +13,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)
 
 def encoded(kind: str, **options: object) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(PIXELS).save(stream, kind, **options)  # type: ignore[arg-type]
+    Image.fromarray(PIXELS).save(stream, kind, **options)
     return stream.getvalue()
 
 

@@ -83,7 +83,7 @@ def test_folds_are_those_of_the_file_of_groups_as_it_is(started: Project) -> Non
         {photo: f"{name}{row // 2 if name == 'a' else row % 4}" for row, photo in enumerate(ids)} for name in "ab"
     ]
     options = ["-S", "split.groups=groups.csv", "-S", "data.inputs=groups.csv"]
-    for version, seed in [(0, 0), (0, 1), (1, 0), (0, 0), (1, 1), (1, 0), (0, 1)]:
+    for version, seed in [(0, 0), (0, 1), (1, 0), (0, 0), (1, 1)]:
         rows = [f"{photo},{group}" for photo, group in versions[version].items()]
         (started.folder / "groups.csv").write_text("\n".join(["id,group", *rows, ""]))
         started.run("dvc", "exp", "run", *options, "-S", f"split.seed={seed}", "split")

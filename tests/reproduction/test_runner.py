@@ -78,8 +78,22 @@ def processes_in(folder: Path) -> list[psutil.Process]:
     return inside
 
 
+def use_photos(project: Project, path: str) -> None:
+    """Put drawn photos at a path relative to the project, and make it the data's."""
+    project.run("dvc", "repro", "download")
+    photos = Path(os.path.normpath(project.folder / path))
+    photos.parent.mkdir(exist_ok=True)
+    shutil.copytree(project.folder / "data" / "raw", photos, ignore=shutil.ignore_patterns("*.csv", "*.json"))
+    params = project.folder / "params.yaml"
+    changed = params.read_text().replace("source: demo", "source: directory")
+    params.write_text(re.sub(r"^  path: .*$", f"  path: {path}", changed, flags=re.MULTILINE))
+
+
 def test_a_study_that_is_killed_continues_with_what_is_missing(tmp_path: Path) -> None:
-    project = start_project(tmp_path / "harveyseg", CHANGES)
+    project = start_project(tmp_path / "a" / "harveyseg", CHANGES)
+    # Each trial runs in a copy, from which this path leads elsewhere.
+    use_photos(project, "../../elsewhere/photos")
+    project.commit("photos")
     study = Study(project, tmp_path / "log")
     # An edit that is not committed belongs to the study, and stays as it is whatever happens.
     edited = project.folder / "stages" / "train.py"
@@ -100,6 +114,7 @@ def test_a_study_that_is_killed_continues_with_what_is_missing(tmp_path: Path) -
 
     printed = study.run("study", "softmax", "adaptive_lr")
     assert "softmax, adaptive_lr: 3 trials, 1 done before" in printed
+    assert "Data: directory, 64x64 pixels." in printed
     client = MlflowClient(tracking_uri=f"sqlite:///{project.folder / 'mlflow.db'}")
     found = client.search_runs(["1"], "tags.`harveyseg.kind` = 'train' AND attributes.status = 'FINISHED'")
     tagged = sorted(
@@ -156,16 +171,9 @@ def test_a_study_that_is_told_to_stop_ends_its_trainings(tmp_path: Path) -> None
     assert not (project.folder / ".dvc" / "tmp" / "study").exists()
 
 
-@pytest.mark.parametrize("path", ["photos", "../../elsewhere/photos"])
-def test_a_relative_path_of_the_photos_leads_to_them(tmp_path: Path, path: str) -> None:
-    project = start_project(tmp_path / "a" / "harveyseg", CHANGES)
-    project.run("dvc", "repro", "download")
-    photos = Path(os.path.normpath(project.folder / path))
-    photos.parent.mkdir(exist_ok=True)
-    shutil.copytree(project.folder / "data" / "raw", photos, ignore=shutil.ignore_patterns("*.csv", "*.json"))
-    params = project.folder / "params.yaml"
-    changed = params.read_text().replace("source: demo", "source: directory")
-    params.write_text(re.sub(r"^  path: .*$", f"  path: {path}", changed, flags=re.MULTILINE))
+def test_a_path_inside_the_project_leads_to_photos_that_are_not_in_git(tmp_path: Path) -> None:
+    project = start_project(tmp_path / "harveyseg", CHANGES)
+    use_photos(project, "photos")
     printed = Study(project, tmp_path / "log").run("study", "softmax", "--jobs", "2")
     assert len(re.findall(r": argmax score 0\.\d{4}, score 0\.\d{4}", printed)) == 2
     assert "Data: directory, 64x64 pixels." in printed

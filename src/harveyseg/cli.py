@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harveyseg.errors import HarveysegError
+from harveyseg.errors import HarveysegError, report_errors
 from harveyseg.logs import configure_logging
 
 if TYPE_CHECKING:
@@ -152,11 +152,14 @@ def sync() -> None:
 
 @_commands.command()
 def check() -> None:
-    """Exit with 1 if the comparison table and the stages' own files differ, or contradict params.yaml."""
+    """Exit with 1 if the comparison table and the stages' files differ, contradict params.yaml, or were changed since."""
+    from harveyseg.pipeline.recorded import require_recorded
     from harveyseg.tracking.outputs import list_workspace
     from harveyseg.tracking.table import verify_table
 
     outputs = list_workspace(PARAMS, DATA)
+    files = [file for run in outputs for file in (run.folder / "run.json", run.folder / "history.csv", run.metrics)]
+    require_recorded(files, PARAMS.parent)
     differences = verify_table(DATA / "reports" / "comparison.csv", outputs)
     contradictions = _contradictions(outputs)
     names = {output.record.uid: output.record.name for output in outputs}
@@ -325,8 +328,5 @@ def ui(port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000) 
 def app() -> None:
     """Run the command line; a ``HarveysegError`` is printed without a traceback (exit 1)."""
     configure_logging()
-    try:
+    with report_errors():
         _commands()
-    except HarveysegError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)

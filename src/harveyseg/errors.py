@@ -1,6 +1,11 @@
 """The exception for problems that the user can fix: its message names the file, the cause and the remedy."""
 
-from collections.abc import Sequence
+import errno
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class HarveysegError(Exception):
@@ -31,3 +36,26 @@ def raise_problems(problems: Sequence[str], heading: str, remedy: str) -> None:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         lines = "\n".join(f"  - {problem}" for problem in problems)
         raise HarveysegError(f"{heading}: {count}\n{lines}\n{remedy}", problems)
+
+
+@contextmanager
+def report_errors() -> Iterator[None]:
+    """Around a command: print what the user can fix without a traceback, and exit with 1.
+
+    That is a ``HarveysegError``, and a file or folder that the system does not let us use.
+    """
+    try:
+        yield
+    except HarveysegError as error:
+        message = str(error)
+    except OSError as error:
+        if error.errno not in _FORBIDDEN:
+            raise
+        message = (
+            f"{error.filename}: {error.strerror}. Make the file and its folder readable and writable for you, or "
+            "work elsewhere; then run the same command again."
+        )
+    else:
+        return
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)

@@ -90,6 +90,19 @@ def test_names_that_the_file_system_does_not_take(tmp_path: Path, make: Callable
     refused(make(tmp_path / "archive", {name: b""}), r"could not be unpacked to .* \(File name too long\)")
 
 
+@pytest.mark.parametrize("name", ["", "."])
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_members_without_a_name(tmp_path: Path, kind: str, name: str) -> None:
+    if kind == "zip":
+        with zipfile.ZipFile(tmp_path / "archive", "w") as archive:
+            info = zipfile.ZipInfo("file")
+            info.filename = name  # which zipfile would not write otherwise
+            archive.writestr(info, b"1")
+    else:
+        make_tar(tmp_path / "archive", {name: b"1"})
+    refused(tmp_path / "archive", "has no name")
+
+
 @pytest.mark.parametrize("make", [make_zip, make_tar])
 def test_folders_count_like_files(tmp_path: Path, make: Callable[..., Path]) -> None:
     archive = make(tmp_path / "archive", {"a/1.jpg": b"1", "d/": b""})

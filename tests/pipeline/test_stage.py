@@ -22,6 +22,10 @@ def main(fold: Annotated[int, typer.Option(help="The fold that is held out.")]) 
         raise HarveysegError("a.jpg: empty. Replace it.")
     if fold == 2:
         raise ValueError("a defect")
+    if fold == 4:
+        open(".", "w")
+    if fold == 5:
+        raise PermissionError(13, "Permission denied", "data/x.json")
     if fold == 3:
         try:
             print("training", flush=True)
@@ -55,6 +59,13 @@ def test_a_defect_comes_with_its_traceback() -> None:
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "ValueError: a defect" in done.stderr
+
+
+def test_what_the_system_forbids_comes_without_a_traceback() -> None:
+    done = stage("--fold", "5")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: data/x.json: Permission denied. Make the file and its folder readable")
+    assert "IsADirectoryError" in stage("--fold", "4").stderr  # a defect, no right that is missing
 
 
 @pytest.mark.parametrize("arguments", [[], ["--fold", "one"], ["--unknown", "1"]])

@@ -24,11 +24,10 @@ from harveyseg.tracking.client import Tracker, TrackingParams, open_tracker
 from harveyseg.tracking.mirror import close_abandoned, mirror, mirror_all, show_running
 from harveyseg.tracking.outputs import Artifact, RunOutputs, RunState
 from harveyseg.tracking.table import comparison_table, write_comparison
+from helpers.mlflow_server import Server
 from helpers.paths import ROOT
-from helpers.ports import free_port
 from helpers.records import SCORES, START_MS, make_history, make_record, make_results, write_outputs
 from helpers.tracking import all_mlflow_runs, artifact_names, connect, logged_steps, start_script
-from helpers.waiting import answers, wait_until
 
 
 def train(tracker: Tracker, record: RunRecord, epochs: int = 3) -> RunRecord:
@@ -542,29 +541,6 @@ def test_the_data_are_shown_in_the_ensembles_run(tracker: Tracker, tmp_path: Pat
 
 
 # A server
-
-
-class Server:
-    """A real ``mlflow server`` on a free loopback port; it can be killed and started again on the same data."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.port = free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.start()
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
-        command += ["--artifacts-destination", str(self.folder / "artifacts")]
-        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        with (self.folder / "log").open("a") as log:
-            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        wait_until(lambda: answers(f"{self.uri}/health"), self._process, seconds=90)
-
-    def kill(self) -> None:
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
 
 
 @pytest.fixture(scope="module")

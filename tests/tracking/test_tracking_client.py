@@ -133,6 +133,64 @@ def test_dead_tracker_warns_once_and_training_continues(
         find_all_runs(tracker)
 
 
+class Slow(QuietHandler):
+    """Answers each question after a while, as a server that has no such experiment and makes it."""
+
+    seconds = 0.0
+
+    def do_GET(self) -> None:
+        time.sleep(self.seconds)
+        self._answer(404, b'{"error_code": "RESOURCE_DOES_NOT_EXIST"}')
+
+    def do_POST(self) -> None:
+        time.sleep(self.seconds)
+        self._answer(200, b'{"experiment_id": "1"}')
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.mark.parametrize(("seconds", "alive"), [(0.0, True), (0.4, True), (0.9, False), (5.0, False)])
+def test_a_slow_tracker_costs_a_training_so_many_seconds_and_no_more(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, seconds: float, alive: bool
+) -> None:
+    monkeypatch.setattr("harveyseg.tracking.client._PATIENCE_SECONDS", 1.5)
+    with serve(type("Answer", (Slow,), {"seconds": seconds})) as address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        started = time.monotonic()
+        tracker = open_tracker(TrackingParams(), project)
+        assert tracker.alive == alive
+        for _ in range(3):  # each would wait as long
+            tracker.attempt(lambda _: time.sleep(seconds))
+        assert time.monotonic() - started < 2.5
+    assert tracker.alive == (seconds == 0)
+    assert caplog.text.count("it has kept this command waiting for ") == (seconds > 0)
+
+
+def test_a_required_tracker_is_waited_for(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harveyseg.tracking.client._PATIENCE_SECONDS", 0.0)
+    with serve(type("Answer", (Slow,), {"seconds": 0.2})) as address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        assert open_tracker(TrackingParams(), project, required=True).alive
+
+
+def test_large_files_are_given_the_time_they_need(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harveyseg.tracking.client._PATIENCE_SECONDS", 0.0)
+    sent: list[str] = []
+
+    def send(_: MlflowClient) -> None:
+        time.sleep(0.3)
+        sent.append("file")
+
+    tracker.attempt(send, 1_000_000)
+    assert sent == ["file"]
+    tracker.attempt(lambda _: time.sleep(30))
+    assert not tracker.alive
+
+
 def test_dead_tracker_is_fatal_where_required(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

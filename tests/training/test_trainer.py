@@ -40,6 +40,7 @@ def test_it_learns_two_classes_that_colour_tells_apart(tiny_part: CachedPart, tm
     result = train(tiny_part, tmp_path, epochs=25, lr=0.02)
     # all empty scores 22/24 here: two classes of 24 are in each photo.
     assert result.results["best/val_argmax_score"] > 0.99
+    assert {type(value) for value in result.results.values()} == {float}  # as a record that is read back has them
     assert result.results["written/train_loss"] < 0.5 * result.history[0]["train_loss"]
 
 

@@ -97,6 +97,8 @@ def _write(members: Iterator[Member], folder: Path, packed: int, limits: Limits)
         path = PurePath(name)
         if path.anchor or ".." in path.parts:
             raise _RefusedError(f"the member {name!r} would be written outside the folder")
+        if source is not None and not path.parts:
+            raise _RefusedError("a member has no name")
         try:
             if source is None:
                 (folder / path).mkdir(parents=True, exist_ok=True)
@@ -119,7 +121,7 @@ def _zip_members(archive: Path) -> Generator[Member, None, None]:
         for info in track(opened.infolist(), f"Unpacking {archive.name}", console=Console(stderr=True)):
             if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise _RefusedError(f"the member {info.filename!r} is a link or a device")
-            if info.is_dir():
+            if info.filename.endswith("/"):  # is_dir() fails for an empty name
                 yield info.filename, None
                 continue
             try:

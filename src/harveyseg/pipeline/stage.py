@@ -1,7 +1,6 @@
 """Running a stage script: its options, its signals, and its errors."""
 
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -9,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harveyseg.errors import HarveysegError
+from harveyseg.errors import report_errors
 from harveyseg.logs import configure_logging
 
 ModelName = Annotated[str, typer.Option(help="Key in `models` of params.yaml.")]
@@ -43,8 +42,5 @@ def run(main: Callable[..., Any]) -> None:
     configure_logging()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
-    try:
+    with report_errors():
         app()
-    except HarveysegError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)

@@ -15,6 +15,7 @@ from harveyseg.errors import HarveysegError
 from harveyseg.files import digest, read_json, read_table, sha256
 from harveyseg.geo.flight import photo_ground
 from harveyseg.inference.network_file import TrainedNetwork, load_network
+from harveyseg.pipeline.recorded import require_recorded
 from harveyseg.postprocess.files import FittedRule, read_rule
 from harveyseg.prediction.scale import Training
 from harveyseg.record import WEIGHTS_FILE, read_run
@@ -59,11 +60,13 @@ def load_trained_ensemble(
         ground: (height, width) in metres of the ground that a training photo shows; None: :func:`training_ground`.
 
     Raises:
-        HarveysegError: when the model is unknown or not trained yet, or the rule was fitted on other runs.
+        HarveysegError: when the model is unknown or not trained yet, the rule was fitted on other runs, or a file that
+            decides the maps is not what the pipeline wrote.
     """
     _, folds = listed_models(params)
     if model is None:
         path = data / "ensemble" / "weights.json"
+        require_recorded([path], params.parent)
         weights = read_json(path, "Run `dvc repro`, or name a trained model with --model.")["weights"]
     else:
         trained = sorted(path.parent.name for path in (data / "models").glob(f"*-{folds[0]}/{WEIGHTS_FILE}"))
@@ -77,7 +80,8 @@ def load_trained_ensemble(
         if weight > 0
         for fold in folds
     ]
-    rule = None if argmax else _read_rule(data, model, folds)
+    require_recorded([folder / name for folder, _ in members for name in (WEIGHTS_FILE, "run.json")], params.parent)
+    rule = None if argmax else _read_rule(params, data, model, folds)
     networks = tuple(load_network(folder / WEIGHTS_FILE) for folder, _ in members)
     files = {sha256(folder / WEIGHTS_FILE): weight for folder, weight in members}
     evaluated = [data / "ensemble"] if model is None else [data / "predictions" / f"{model}-{fold}" for fold in folds]
@@ -138,9 +142,11 @@ def _run_folder(data: Path, model: str, fold: int) -> Path:
     return (data / "ensemble" / "added" if "@" in model else data / "models") / f"{model}-{fold}"
 
 
-def _read_rule(data: Path, model: str | None, folds: Sequence[int]) -> FittedRule | None:
+def _read_rule(params: Path, data: Path, model: str | None, folds: Sequence[int]) -> FittedRule | None:
     path = data / "postprocess" / "rules" / f"{model or 'ensemble'}.json"
     if not path.exists():
         return None
     runs = [data / "ensemble"] if model is None else [_run_folder(data, model, fold) for fold in folds]
-    return read_rule(path, [read_run(run / "run.json") for run in runs])
+    records = [run / "run.json" for run in runs]
+    require_recorded([path, *records], params.parent)
+    return read_rule(path, [read_run(record) for record in records])

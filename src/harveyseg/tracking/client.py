@@ -1,12 +1,15 @@
 """The connection to MLflow: where it is, how long it may take, and what happens when it fails.
 
-If MLflow is unreachable, training continues: the tracker warns once and then does nothing. Importing mlflow takes about
-3 s, and 1.5 s more for SQLite, so it is imported only inside functions.
+If MLflow is unreachable or too slow, training continues: the tracker warns once and then does nothing. Importing mlflow
+takes about 3 s, and 1.5 s more for SQLite, so it is imported only inside functions.
 """
 
 import logging
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,6 +40,12 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
 _LOCK_SECONDS = 300
+_PATIENCE_SECONDS = 6.0
+"""How long MLflow may keep a process waiting in all, unless it is required, ..."""
+_PATIENCE_SHARE = 0.05
+"""... with this share of the time that the process has run, ..."""
+_BYTES_PER_SECOND = 1e6
+"""... and what files take at this rate."""
 _NO = ("", "0", "false", "no", "off")
 
 
@@ -143,6 +152,9 @@ class Tracker:
         wanted = os.environ.get("HARVEYSEG_REQUIRE_TRACKING", "").strip().lower()
         self._required = params.required or wanted not in _NO
         self._failure = TrackingError("it has not answered", "Try again")
+        self._opened = time.monotonic()
+        self._waited = 0.0
+        self._one_call = threading.Lock()
         self._client: MlflowClient | None = None
         try:
             self._client = self._connect(restore)
@@ -154,18 +166,24 @@ class Tracker:
         """Whether MLflow can be used."""
         return self._client is not None
 
-    def attempt(self, call: Callable[["MlflowClient"], T]) -> T | None:
+    def attempt(self, call: Callable[["MlflowClient"], T], size: int = 0) -> T | None:
         """Run an optional MLflow call.
 
-        The first failure warns; from then on nothing is done and the answer is None.
+        The first failure warns; from then on nothing is done and the answer is None. A tracker that has kept this
+        process waiting for more than some seconds in all has failed, too.
+
+        Args:
+            call: what to do.
+            size: bytes of files that it may send, which need not be fast.
 
         Raises:
             HarveysegError: when a required tracker fails.
         """
-        if self._client is None:
+        client = self._client
+        if client is None:
             return None
         try:
-            return call(self._client)
+            return self._in_time(lambda: call(client), size)
         except HarveysegError:
             raise
         except Exception as error:  # whatever goes wrong in the tracker must not cost a training
@@ -226,6 +244,40 @@ class Tracker:
             if not token:
                 return sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
 
+    def _in_time(self, call: Callable[[], T], size: int = 0) -> T:
+        """Wait for a call as long as MLflow may still keep this process waiting; then it goes on alone, unheard.
+
+        Raises:
+            TrackingError: when the time is up.
+            Exception: what the call raises.
+        """
+        if self._required:
+            return call()
+        answer: Future[T] = Future()
+
+        def work() -> None:
+            with self._one_call:  # after a signal, the next call may come before this one has ended
+                try:
+                    answer.set_result(call())
+                except BaseException as error:
+                    answer.set_exception(error)
+
+        started = time.monotonic()
+        self._waited -= size / _BYTES_PER_SECOND
+        patience = _PATIENCE_SECONDS + _PATIENCE_SHARE * (started - self._opened) - self._waited
+        threading.Thread(target=work, daemon=True).start()
+        try:
+            return answer.result(max(0.0, patience))
+        except TimeoutError:
+            if answer.done():  # the call's own
+                raise
+            waited = self._waited + time.monotonic() - started
+            raise TrackingError(
+                f"it has kept this command waiting for {waited:.0f} seconds", "See what makes it so slow"
+            ) from None
+        finally:
+            self._waited += time.monotonic() - started
+
     def _fail(self, error: Exception) -> None:
         self._client = None
         self._failure = explain(error, self.uri)
@@ -247,11 +299,14 @@ class Tracker:
 
         if database is None:
             client = MlflowClient(tracking_uri=self.uri)
-            self.experiment_id = _get_or_create_experiment(client, self.params.experiment, None, restore)
+            self.experiment_id = self._in_time(
+                lambda: _get_or_create_experiment(client, self.params.experiment, None, restore)
+            )
             return client
 
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  (a slow import that must not happen in the lock)
 
+        check_database(database, self.uri)  # here, a database that is locked keeps nobody else waiting
         artifacts = (database.parent / ARTIFACTS).as_uri()
         # Several processes that migrate one database break it, and even opening one asks whether to migrate.
         with self.locked():

@@ -10,7 +10,7 @@ from harveyseg.tracking.faults import SQLITE, TrackingError, known_revisions, ot
 ARTIFACTS = "mlflow-artifacts"
 """The folder next to the database that holds the runs' files."""
 
-_PATIENCE_SECONDS = 60
+_PATIENCE_SECONDS = 6
 _PLACES = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),

@@ -125,7 +125,7 @@ def mirror(tracker: Tracker, state: RunState) -> str | None:
             tracker.running[record.uid] = _MirroredRun(run, epochs=copy.epochs | missing.keys())
         return f"{record.name}: {', '.join(changes)}" if changes else None
 
-    return tracker.attempt(send)
+    return tracker.attempt(send, sum(artifact.path.stat().st_size for artifact in state.artifacts))
 
 
 def mirror_all(tracker: Tracker, states: Sequence[RunState]) -> list[str]:

@@ -334,8 +334,9 @@ def _require_finite(name: str, value: float, epoch: int) -> None:
 def _results(history: Sequence[Row], best: Row, written: Row, learner: Learner) -> dict[str, float]:
     figures = ("epoch", "train_loss", "val_loss", "val_argmax_score")
     results = {
-        **{f"best/{name}": best[name] for name in figures},
-        **{f"written/{name}": written[name] for name in figures},
+        # As floats, as a record that is read back has them: a run.json that is written again has the same bytes.
+        **{f"best/{name}": float(best[name]) for name in figures},
+        **{f"written/{name}": float(written[name]) for name in figures},
         "epochs": float(len(history)),
         "seconds": sum(row["seconds"] for row in history),
         "images_per_second": float(np.mean([row["images_per_second"] for row in history])),

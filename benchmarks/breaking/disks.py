@@ -1,0 +1,92 @@
+"""A disk that fills up in every stage, and folders that cannot be written."""
+
+import random
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from breaking.trials import Outcome, Trial, judge
+from breaking.workspace import RUNNING, Reference, leftovers, tracking_problems, untidy
+from harveyseg.config.settings import load
+from helpers.small_disk import small_disk
+
+FULL_PART = "Full disk"
+READ_ONLY_PART = "Folder that cannot be written"
+MAX_STEP = 2_000_000
+"""Bytes by which a full disk grows at most."""
+_WRITABLE = 99
+
+
+def fill(reference: Reference, work: Path) -> Iterator[Trial]:
+    """Run the pipeline on a disk that is full again and again, and grows each time by a random step."""
+    disk = work / "disk"
+    _remove(disk)
+    with small_disk(disk, "128m"):
+        project = reference.start(disk / "harveyseg")
+        failures: list[tuple[str, list[str]]] = []
+        while True:
+            used = shutil.disk_usage(disk).used
+            _resize(disk, used + random.randrange(8192, MAX_STEP))
+            done = subprocess.run(
+                ["dvc", "repro"], cwd=project.folder, env=project.environment, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, text=True, check=False, timeout=600,
+            )  # fmt: skip
+            if done.returncode == 0:
+                break
+            stages = [match[1] for line in done.stdout.splitlines() if (match := RUNNING.match(line))]
+            problems = untidy(done.stdout) + reference.differences(project.folder, partial=True)
+            if not any(words in done.stdout for words in ("there is no room for it", "No space left", "disk is full")):
+                problems.append(f"nobody says that the disk is full: {done.stdout[-300:]}")
+            failures.append((stages[-1].partition("@")[0] if stages else "", problems))
+        _resize(disk, 128 * 2**20)
+        project.run("dvc", "repro")
+        end = reference.differences(project.folder) + leftovers(project.folder) + tracking_problems(project)
+        for stage, problems in failures:
+            fault = f"in the stage `{stage}`" if stage else "before the first stage"
+            if end:
+                yield Trial(FULL_PART, fault, *judge(end))
+            else:
+                yield Trial(FULL_PART, fault, *judge(problems, Outcome.UNCLEAR))
+    _remove(disk)
+
+
+def forbid(reference: Reference, work: Path) -> Iterator[Trial]:
+    """Run each stage where ``data``, and then the whole project, is mounted read-only."""
+    project = reference.copy(work / "readonly")
+    stages = load(project.folder / "dvc.yaml")["stages"]
+    for what in ("data", "."):
+        for stage, description in stages.items():
+            command = description["cmd"].replace("${item.model}", "unet").replace("${item.fold}", "0")
+            folder = shlex.quote(str((project.folder / what).resolve()))
+            # Root may write anywhere, whatever the modes say: only a mount keeps it out, and that is tried first.
+            script = (
+                f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder} && cd {folder} && "
+                f"cd {shlex.quote(str(project.folder))} && {{ touch {folder}/probe 2>/dev/null && exit {_WRITABLE}; "
+                f"exec {command}; }}"
+            )
+            done = subprocess.run(
+                ["unshare", "--mount", "sh", "-c", script], cwd=project.folder, env=project.environment,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=300,
+            )  # fmt: skip
+            if done.returncode == _WRITABLE:
+                raise SystemExit(f"{folder} can be written: this machine does not allow the mount")
+            problems = untidy(done.stdout)
+            if done.returncode == 0:
+                problems.append("ended as if all were well")
+            elif "error: " not in done.stdout:
+                problems.append(f"no sentence: {done.stdout[-300:]}")
+            changed = reference.differences(project.folder)
+            outcome = judge(changed) if changed else judge(problems, Outcome.UNCLEAR)
+            yield Trial(
+                READ_ONLY_PART, f"`{'data' if what == 'data' else 'the whole project'}`, stage `{stage}`", *outcome
+            )
+
+
+def _resize(disk: Path, size: int) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)

@@ -49,6 +49,7 @@ def make_history(epochs: int) -> list[dict[str, float]]:
             "train_loss": 3 / epoch,
             "val_loss": 3.3 / epoch,
             "val_argmax_score": 0.65 - 0.05 * abs(epoch - 1 - epochs // 2),
+            "val_predicted_classes": 2.5,
             "lr": 0.001,
             "images_per_second": 7.5,
             "seconds": 1.0,

@@ -113,6 +113,22 @@ def test_logits_that_are_no_whole_part_of_the_photo_are_refused(monkeypatch: pyt
             models.validate(UNET, None, "models.unet", (64, 64))
 
 
+@pytest.mark.parametrize("crop", [None, 64])
+def test_batches_of_one_are_refused_where_the_network_pools_to_one_pixel(crop: int | None) -> None:
+    pooling = {"network": "smp", "architecture": "DeepLabV3Plus", "encoder": "resnet18"}
+    size = (64, 64) if crop is None else (96, 128)
+    with pytest.raises(HarveysegError, match=r"models\.foo: cannot be trained on one sample of 64x64 pixels") as caught:
+        models.validate(pooling, None, "models.foo", size, crop, samples=1)
+    assert "train.batch_size to 2" in str(caught.value)
+    models.validate(pooling, None, "models.foo", size, crop, samples=2)
+    models.validate(UNET, None, "models.foo", size, crop, samples=1)
+
+
+def test_photos_smaller_than_the_networks_stride_are_refused() -> None:
+    with pytest.raises(HarveysegError, match=r"models\.foo: cannot take photos of 8x8 pixels \(resize-cache\.size\)"):
+        models.validate(UNET, None, "models.foo", (8, 8))
+
+
 def test_encoder_weights_of_a_network_with_a_wrong_setting() -> None:
     with pytest.raises(HarveysegError, match=r"models\.x\.deep: unknown key"):
         models.takes_encoder_weights(UNET | {"deep": 1}, "models.x")

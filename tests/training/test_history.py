@@ -32,7 +32,7 @@ def test_round_trip_keeps_every_bit(tmp_path: Path) -> None:
 
 def test_an_epoch_without_validation_has_empty_cells(tmp_path: Path) -> None:
     first, second = rows(2)
-    del first["val_loss"], first["val_argmax_score"]
+    del first["val_loss"], first["val_argmax_score"], first["val_predicted_classes"]
     write_history(tmp_path / "history.csv", [first, second])
     frame = read_history(tmp_path / "history.csv")
     assert frame["val_loss"].isna().tolist() == frame["val_argmax_score"].isna().tolist() == [True, False]
@@ -43,7 +43,10 @@ def test_an_epoch_without_validation_has_empty_cells(tmp_path: Path) -> None:
 def test_it_is_a_plain_table_in_which_dvc_finds_its_axes(tmp_path: Path) -> None:
     write_history(tmp_path / "history.csv", rows(2))
     lines = (tmp_path / "history.csv").read_text().splitlines()
-    assert lines[0] == "epoch,time_ms,train_loss,val_loss,val_argmax_score,lr,images_per_second,seconds"
+    assert (
+        lines[0]
+        == "epoch,time_ms,train_loss,val_loss,val_argmax_score,val_predicted_classes,lr,images_per_second,seconds"
+    )
     assert lines[2].startswith("1,1790000000124,")
     assert len(lines) == 3
 
@@ -55,7 +58,10 @@ def test_it_is_a_plain_table_in_which_dvc_finds_its_axes(tmp_path: Path) -> None
         (b"", "not a table"),
         (b"a,b\n1,2,3\n1,2,3,4\n", "not a table"),
         (b"\xff\xfe\x00", "not a table"),
-        (b"epoch,time_ms,train_loss,val_argmax_score,lr,seconds\n", "lacks the columns val_loss, images_per_second"),
+        (
+            b"epoch,time_ms,train_loss,val_argmax_score,val_predicted_classes,lr,seconds\n",
+            "lacks the columns val_loss, images_per_second",
+        ),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, content: bytes | None, cause: str) -> None:

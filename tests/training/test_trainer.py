@@ -5,6 +5,7 @@ import math
 import multiprocessing
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from harveyseg.models import build
 from harveyseg.models.networks.unet import Unet
 from harveyseg.score import argmax_metrics, confusion
 from harveyseg.training.checkpoint import Checkpoint
+from harveyseg.training.history import VALIDATION
 from harveyseg.training.learner import Learner
 from harveyseg.training.trainer import Result, Training
 from helpers.training import SPEC, make_training, train, train_params
@@ -123,7 +125,7 @@ def test_the_best_epoch_is_kept_or_the_last(tiny_part: CachedPart, tmp_path: Pat
         row = result.history[written]
         assert row["epoch"] == written + 1
         assert {name: result.results[f"written/{name}"] for name in row if f"written/{name}" in result.results} == {
-            name: row[name] for name in ("epoch", "train_loss", "val_loss", "val_argmax_score")
+            name: row[name] for name in ("epoch", "train_loss", *VALIDATION)
         }
         assert result.results["best/epoch"] == kept + 1
         assert str(result).startswith(f"the weights of epoch {written + 1} are written: train loss ")
@@ -146,9 +148,7 @@ def test_a_validation_that_is_not_a_number_is_beaten_by_any_other(
 ) -> None:
     """NaN logits are class 0 everywhere, which scores as all empty: more than the first epochs of a real network."""
     figures = iter([(math.nan, 0.9), (5.0, 0.2), (math.nan, 0.9), (6.0, 0.1), (7.0, 0.1), (8.0, 0.1)])
-    monkeypatch.setattr(
-        Learner, "validate", lambda *_: dict(zip(("val_loss", "val_argmax_score"), next(figures), strict=True))
-    )
+    monkeypatch.setattr(Learner, "validate", lambda *_: dict(zip(VALIDATION, (*next(figures), 1.0), strict=True)))
     result = train(tiny_part, tmp_path, epochs=6, validation={"monitor": monitor, "early_stopping": 3})
     assert result.results["best/val_loss"] == 5
     assert len(result.history) == 5  # three after the second
@@ -160,10 +160,52 @@ def test_a_training_without_a_finite_validation_of_what_it_writes_stops_with_the
     tiny_part: CachedPart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number, losses in enumerate(((math.nan, math.inf), (5.0, math.nan))):
-        figures = iter(losses)
-        monkeypatch.setattr(Learner, "validate", lambda *_: {"val_loss": next(figures), "val_argmax_score": 0.9})  # noqa: B023
+        steps = [dict.fromkeys(VALIDATION, 0.9) | {"val_loss": loss} for loss in losses]
+        monkeypatch.setattr(Learner, "validate", Mock(side_effect=steps))
         with pytest.raises(HarveysegError, match=r"validation loss became nan in epoch 2\. Lower train\.lr"):
             train(tiny_part, tmp_path / str(number), epochs=2, validation=LAST)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_last_line_says_that_no_class_is_predicted(tiny_part: CachedPart, tmp_path: Path, labelled: bool) -> None:
+    assert tiny_part.masks is not None
+    if not labelled:
+        tiny_part.masks[:] = 0  # the network learns that everything is background
+    result = train(tiny_part, tmp_path, epochs=8, lr=0.05, validation=LAST)
+    network = build(SPEC, None).eval()
+    network.load_state_dict(result.state)
+    pixels = (torch.from_numpy(tiny_part.images[8:]) / 255 - torch.tensor(result.mean)) / torch.tensor(result.std)
+    maps = network(pixels.permute(0, 3, 1, 2)).argmax(dim=1).numpy()
+    predicted = [len(set(np.unique(classes)) - {0}) for classes in maps]
+    assert result.results["written/val_predicted_classes"] == np.mean(predicted)
+    assert any(predicted) == labelled
+    assert ("no scored class is predicted in any held-out photo" in str(result)) == (not labelled)
+
+
+POOLING = {"network": "smp", "architecture": "DeepLabV3Plus", "encoder": "resnet18"}
+
+
+@pytest.mark.parametrize(("photos", "batch_size"), [(1, 4), (3, 1)])
+def test_a_single_sample_is_refused_before_training_where_the_network_pools_to_one_pixel(
+    tiny_part: CachedPart, tmp_path: Path, photos: int, batch_size: int
+) -> None:
+    def training(**changes: Any) -> Training:
+        params = train_params(epochs=1, **changes)
+        return Training(POOLING, params, tiny_part, np.arange(photos), np.arange(8, 12), Checkpoint(tmp_path, "key"))
+
+    with pytest.raises(HarveysegError, match=r"cannot be trained on one sample of 32x32 pixels at a time"):
+        next(training(batch_size=batch_size).run())
+    crops = {"sampling": {"crops_per_photo": 2}}
+    assert len(list(training(batch_size=4, **crops).run())) == 1  # two samples of one photo do
+
+
+def test_a_last_batch_of_one_sample_joins_the_batch_before(tiny_part: CachedPart, tmp_path: Path) -> None:
+    """Nine samples in batches of four and of more than there are photos: nothing is dropped."""
+    for batch_size in (4, 100):
+        params = train_params(epochs=1, batch_size=batch_size)
+        checkpoint = Checkpoint(tmp_path, str(batch_size))
+        training = Training(POOLING, params, tiny_part, np.arange(9), np.arange(9, 12), checkpoint)
+        assert len(list(training.run())) == 1
 
 
 def test_statistics_come_from_the_training_part_alone(tiny_part: CachedPart, tmp_path: Path) -> None:

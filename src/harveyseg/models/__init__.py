@@ -109,6 +109,7 @@ def validate(
     where: str,
     size: tuple[int, int] | None = None,
     crop: int | None = None,
+    samples: int | None = None,
 ) -> None:
     """Check that a network can be made, its pretrained weights included, and that it takes photos of a size.
 
@@ -121,6 +122,7 @@ def validate(
         where: the spec's key in params.yaml, for messages, e.g. ``"models.unet"``.
         size: (height, width) of the photos in pixels; ``None`` leaves the size unchecked.
         crop: side in pixels of the crops that the network is trained on; ``None`` for whole photos.
+        samples: photos or crops in the smallest batch of the training; ``None`` leaves it unchecked.
 
     Raises:
         HarveysegError: naming the setting, what is wrong with it, and what is allowed.
@@ -131,6 +133,9 @@ def validate(
         _check_size(network, where, size, "resize-cache.size")
     if crop is not None:
         _check_size(network, where, (crop, crop), "train.augmentation.crop")
+    trained = size if crop is None else (crop, crop)
+    if samples == 1 and trained is not None:
+        _check_single_sample(network, where, trained)
 
 
 def _build(spec: Mapping[str, Any], encoder_weights: str | None, where: str) -> Network:
@@ -168,3 +173,15 @@ def _check_size(network: Network, where: str, size: tuple[int, int], setting: st
     stride = height // logits.shape[-2]
     if stride not in (1, 2, 4) or (stride * logits.shape[-2], stride * logits.shape[-1]) != size:
         raise HarveysegError(f"{problem}: its logits would have {'x'.join(map(str, logits.shape[-2:]))}. {remedy}")
+
+
+def _check_single_sample(network: Network, where: str, size: tuple[int, int]) -> None:
+    """Train the network on one empty photo of a size that it takes, computing shapes only."""
+    try:
+        network.to("meta").train()(torch.empty(1, 3, *size, device="meta"))
+    except ValueError as error:
+        raise HarveysegError(
+            f"{where}: cannot be trained on one sample of {size[0]}x{size[1]} pixels at a time: it pools them to a "
+            "single pixel, and batch norm needs two values per channel. Set train.batch_size to 2 or more, and have at "
+            "least two training photos, or two crops of one (train.sampling.crops_per_photo)."
+        ) from error

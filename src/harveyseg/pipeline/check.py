@@ -214,7 +214,7 @@ def _check_model(
     weights = locate_encoder_weights(merged.encoder_weights)
     if size is not None and (problems := _sample_problems(merged, size, f"{where}.train")):
         raise HarveysegError("\n".join(problems), problems)
-    validate(spec, weights, where, size, merged.augmentation.crop)
+    validate(spec, weights, where, size, merged.augmentation.crop, merged.batch_size)
     code = code_digests(stage_files("train", scripts, [spec["network"]]))
     return ModelConfig(name, spec, merged, code, _files_read(merged))
 

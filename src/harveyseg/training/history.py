@@ -1,7 +1,7 @@
 """``history.csv``: one row per epoch, in full precision, from which MLflow gets what it missed.
 
 ``val_argmax_score`` is computed at the size of the cache; the score of the same name in ``comparison.csv`` is computed
-at 1024 x 1024 pixels.
+at 1024 x 1024 pixels. ``val_predicted_classes`` is the mean number of scored classes in a held-out photo's argmax map.
 """
 
 from collections.abc import Sequence
@@ -11,16 +11,9 @@ import pandas as pd
 
 from harveyseg.files import read_table, write_table
 
-HISTORY_COLUMNS = (
-    "epoch",
-    "time_ms",
-    "train_loss",
-    "val_loss",
-    "val_argmax_score",
-    "lr",
-    "images_per_second",
-    "seconds",
-)
+VALIDATION = ("val_loss", "val_argmax_score", "val_predicted_classes")
+"""Columns that are empty where an epoch was not validated."""
+HISTORY_COLUMNS = ("epoch", "time_ms", "train_loss", *VALIDATION, "lr", "images_per_second", "seconds")
 
 
 def write_history(path: Path, rows: Sequence[dict[str, float]]) -> None:

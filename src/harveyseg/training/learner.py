@@ -125,7 +125,8 @@ class Learner:
 
         Returns:
             ``val_loss``, the mean over the photos of each photo's own loss, so that it does not depend on the batch
-            size where pixels are weighted, and ``val_argmax_score``.
+            size where pixels are weighted; ``val_argmax_score``; and ``val_predicted_classes``, the mean number of
+            classes 1..24 in a photo's argmax map.
         """
         self.averaged.eval()
         losses: list[torch.Tensor] = []
@@ -140,9 +141,11 @@ class Learner:
             losses.extend(self.loss(logits[i : i + 1], target[i : i + 1]) for i in range(len(batch)))
             predicted = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
             confusions.extend(confusion(*maps) for maps in zip(truth, predicted, strict=True))
+        counts = np.stack(confusions)
         return {
             "val_loss": float(torch.stack(losses).double().mean()),
-            "val_argmax_score": argmax_metrics(np.stack(confusions))["argmax_score"],
+            "val_argmax_score": argmax_metrics(counts)["argmax_score"],
+            "val_predicted_classes": float((counts.sum(1)[:, 1:] > 0).sum(1).mean()),
         }
 
     def _predict(self, network: nn.Module, images: torch.Tensor) -> torch.Tensor:

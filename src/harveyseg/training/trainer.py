@@ -26,6 +26,7 @@ from harveyseg.device import (
     use_threads,
 )
 from harveyseg.errors import HarveysegError
+from harveyseg.models import validate
 from harveyseg.training.checkpoint import Checkpoint
 from harveyseg.training.dataset import (
     Batch,
@@ -37,15 +38,16 @@ from harveyseg.training.dataset import (
     epoch_batches,
     unlabelled_batches,
 )
+from harveyseg.training.history import VALIDATION
 from harveyseg.training.learner import Learner
 from harveyseg.training.params import TrainParams
 
 logger = logging.getLogger(__name__)
 
 Row = dict[str, float]
-"""One epoch: epoch (from 1), time_ms, train_loss, val_loss, val_argmax_score, lr, images_per_second, seconds.
+"""One epoch, by the columns of :mod:`harveyseg.training.history`; ``epoch`` counts from 1.
 
-An epoch that was not validated lacks val_loss and val_argmax_score. Images are samples: a photo can have several."""
+An epoch that was not validated lacks what only a validation gives. Images are samples: a photo can have several."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,15 @@ class Result:
     ``written/*`` are of the epoch whose weights these are, ``best/*`` of the one that is best by ``monitor``."""
 
     def __str__(self) -> str:
-        """One line on the weights that are written."""
-        return (
+        """One line on the weights that are written, and whether they find anything at all."""
+        line = (
             f"the weights of epoch {self.results['written/epoch']:.0f} are written: "
             f"train loss {self.results['written/train_loss']:.4f}  val loss {self.results['written/val_loss']:.4f}  "
             f"argmax score {self.results['written/val_argmax_score']:.4f}"
         )
+        if self.results["written/val_predicted_classes"] == 0:
+            return f"{line} (no scored class is predicted in any held-out photo, so this is the all-empty score)"
+        return line
 
 
 class Training:
@@ -144,11 +149,13 @@ class Training:
         """Train, from the last finished epoch if there is a checkpoint, and yield after each epoch.
 
         Raises:
-            HarveysegError: for settings that cannot work here (no CUDA, missing encoder weights), or when the loss is
-                not finite.
+            HarveysegError: for settings that cannot work here (no CUDA, missing encoder weights, a single sample where
+                batch norm needs two), or when the loss is not finite.
         """
-        # Prepare: seed before building the network, since its initial weights are random.
         params = self._params
+        if min(map(len, self._batches(epoch=0))) == 1:
+            validate(self._spec, None, "the network", self._part.size, params.augmentation.crop, samples=1)
+        # Prepare: seed before building the network, since its initial weights are random.
         use_threads(params.threads)
         seed_everything(params.seed)
         augmentation = Augmentation(params.augmentation, params.seed)
@@ -332,7 +339,7 @@ def _require_finite(name: str, value: float, epoch: int) -> None:
 
 
 def _results(history: Sequence[Row], best: Row, written: Row, learner: Learner) -> dict[str, float]:
-    figures = ("epoch", "train_loss", "val_loss", "val_argmax_score")
+    figures = ("epoch", "train_loss", *VALIDATION)
     results = {
         # As floats, as a record that is read back has them: a run.json that is written again has the same bytes.
         **{f"best/{name}": float(best[name]) for name in figures},

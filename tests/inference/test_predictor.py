@@ -38,6 +38,23 @@ def test_batches_are_bounded_and_do_not_change_the_result() -> None:
     assert np.array_equal(maps, expected)
 
 
+@pytest.mark.parametrize(("window", "size"), [(None, "96x160"), (64, "64x64")])
+def test_out_of_memory_names_what_decides_how_much_is_needed(window: int | None, size: str) -> None:
+    def allocate(module: nn.Module, _: tuple[torch.Tensor]) -> None:
+        torch.empty(2**50)  # 4 PiB: torch's own error of the CPU's allocator
+
+    network = nn.Conv2d(3, 25, 1)
+    network.register_forward_pre_hook(allocate)
+    params = FP32.model_copy(update={"window": window, "batch_size": 2, "scales": (1.0, 1.5)})
+    with pytest.raises(HarveysegError) as caught:
+        maps_of(network, images(96, 160), params)
+    assert str(caught.value) == (
+        f"out of memory: predicting on cpu with inference.batch_size = 2, photos or windows of {size} pixels, "
+        "inference.scales = [1.0, 1.5] and precision fp32. "
+        "Lower inference.batch_size, or set a smaller inference.window or smaller inference.scales."
+    )
+
+
 def test_no_photos() -> None:
     maps = predict_maps(FirstChannels(), images(), [], MEAN, STD, FP32)
     assert maps.size == (4, 6)

@@ -1,5 +1,6 @@
 """Enlarging, argmax maps, averaging and storage, against slow plain versions."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from harveyseg.inference.probabilities import (
     write_probabilities,
 )
 from harveyseg.score import confusion
+from helpers.small_disk import small_disk
 
 
 def smooth_probabilities(seed: int, height: int, width: int) -> npt.NDArray[np.uint8]:
@@ -139,6 +141,17 @@ def test_a_wrong_number_of_maps_is_refused(tmp_path: Path, count: int, cause: st
     with pytest.raises(ValueError, match=cause):
         write_probabilities(tmp_path / "val.npy", ["a", "b"], (4, 4), iter([np.zeros((count, 25, 4, 4), np.uint8)]))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_named_before_anything_is_predicted(tmp_path: Path) -> None:
+    def batches() -> Iterator[npt.NDArray[np.uint8]]:
+        raise AssertionError("predicted in vain")
+        yield np.zeros(0, np.uint8)  # never reached: it makes this a generator
+
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        with pytest.raises(HarveysegError, match=r"val\.npy: there is no room .* Free some disk space"):
+            write_probabilities(disk / "val.npy", [str(index) for index in range(20)], (64, 64), batches())
+        assert not list(disk.iterdir())
 
 
 def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:

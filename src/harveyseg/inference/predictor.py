@@ -14,7 +14,14 @@ from torch import Tensor, nn
 
 from harveyseg.arrays import Photos, ProbabilityStack
 from harveyseg.data.normalisation import normalise
-from harveyseg.device import autocast, resolve_device, resolve_precision, use_precision, use_threads
+from harveyseg.device import (
+    autocast,
+    explain_out_of_memory,
+    resolve_device,
+    resolve_precision,
+    use_precision,
+    use_threads,
+)
 from harveyseg.inference.params import InferenceParams
 from harveyseg.inference.sizes import resize_maps
 from harveyseg.inference.sliding_window import PredictBatch, quantise, sliding_window, window_size
@@ -28,6 +35,9 @@ class PredictedMaps(NamedTuple):
     """(height, width) of each map in pixels."""
     batches: Iterator[ProbabilityStack]
     """uint8 (n, C, height, width): ``round(255 * p)``."""
+
+
+_LESS_MEMORY = "Lower inference.batch_size, or set a smaller inference.window or smaller inference.scales."
 
 
 class Predictor:
@@ -69,10 +79,20 @@ class Predictor:
             float32 (N, C, H / stride, W / stride), on the device.
 
         Raises:
-            HarveysegError: when the size of the network's logits is not a whole fraction of the photos'.
+            HarveysegError: when the size of the network's logits is not a whole fraction of the photos', or memory runs
+                out.
         """
-        inputs = normalise(torch.from_numpy(photos).to(self._device), self._mean, self._std)
-        return mean_probabilities(self._logits, inputs, self._params.tta, self._params.scales)
+        with explain_out_of_memory(self._describe_memory(photos), _LESS_MEMORY):
+            inputs = normalise(torch.from_numpy(photos).to(self._device), self._mean, self._std)
+            return mean_probabilities(self._logits, inputs, self._params.tta, self._params.scales)
+
+    def _describe_memory(self, photos: Photos) -> str:
+        params = self._params
+        return (
+            f"predicting on {self._device.type} with inference.batch_size = {params.batch_size}, photos or windows of "
+            f"{photos.shape[1]}x{photos.shape[2]} pixels, inference.scales = {list(params.scales)} and precision "
+            f"{self._precision}"
+        )
 
     def _logits(self, inputs: Tensor) -> Tensor:
         with autocast(self._device, self._precision):

@@ -7,6 +7,7 @@ import torch
 
 from harveyseg.training.class_weights import class_weights
 from harveyseg.training.losses import LossParams, SegmentationLoss, at_output_stride
+from harveyseg.training.self_training import pseudo_label_loss
 
 
 def test_floor_of_the_double_softmax_is_reached_by_a_perfect_network_and_by_no_other() -> None:
@@ -226,6 +227,39 @@ def test_every_term_keeps_its_value_and_gradient_at_extreme_probabilities(
     direction = 1 if true_class == 0 else -1
     assert float(sums[5]) == pytest.approx(direction * slope, rel=rounding, abs=5e-7)
     assert float(sums[0]) == pytest.approx(-direction * slope, rel=rounding, abs=5e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("probability", [1e-12, 0.5, 1 - 1e-7])
+@pytest.mark.parametrize("true_class", [0, 5])
+@pytest.mark.parametrize("term", ["softmax_before_loss", "label_smoothing", "weights", "pseudo-labels"])
+def test_every_form_of_the_cross_entropy_is_torch_s_in_float64_at_extreme_probabilities(
+    dtype: torch.dtype, probability: float, true_class: int, term: str
+) -> None:
+    gap = 1e-7 if probability == 1 - 1e-7 else 1 - probability
+    logits, target, _ = saturated(math.log(probability / gap), dtype, true_class)
+    exact = logits.detach().double().requires_grad_()
+    cross_entropy = torch.nn.functional.cross_entropy
+    if term == "softmax_before_loss":
+        loss = SegmentationLoss(LossParams(softmax_before_loss=True, dice=1e-12))(logits, target)
+        expected = cross_entropy(exact.softmax(1), target)
+    elif term == "label_smoothing":
+        loss = SegmentationLoss(LossParams(label_smoothing=0.1))(logits, target)
+        expected = cross_entropy(exact, target, label_smoothing=0.1)
+    elif term == "weights":
+        target[0, :4] = 7
+        weights = np.linspace(0.1, 3, 25)
+        loss = SegmentationLoss(LossParams(), weights)(logits, target)
+        expected = cross_entropy(exact, target, torch.tensor(weights))
+    else:
+        teacher = torch.nn.functional.one_hot(target, 25).permute(0, 3, 1, 2) * 50.0
+        loss = pseudo_label_loss(logits, teacher, confidence=0.9)
+        expected = cross_entropy(exact, target)
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-4, abs=1e-7)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    (slopes,) = torch.autograd.grad(expected, exact)
+    rounding = 0.005 if dtype == torch.bfloat16 else 1e-3
+    assert torch.allclose(gradient.double(), slopes, rtol=rounding, atol=1e-8)
 
 
 @pytest.mark.parametrize("present", [False, True])

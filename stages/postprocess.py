@@ -4,7 +4,7 @@ from pathlib import Path
 
 from harveyseg.config.settings import listed_models, section
 from harveyseg.data.cache import load_part
-from harveyseg.data.split import read_folds
+from harveyseg.data.split import OVERLAPS_FILE, count_overlapping_photos, read_folds, read_overlaps
 from harveyseg.ensemble.members import load_fold_models
 from harveyseg.ensemble.weights import EnsembleWeights, read_weights
 from harveyseg.evaluation.metrics import true_masks
@@ -46,7 +46,11 @@ def main(
     fold_models = load_fold_models(names, held_out, models, predictions, ensemble / "added")
     truth = true_masks(cache / "score")
     rows = fold_models.rows(load_part(cache / "train").ids)
-    photos = read_folds(folds).set_index("id").loc[fold_models.ids]
+    split = read_folds(folds).set_index("id")
+    photos = split.loc[fold_models.ids]
+    overlaps = read_overlaps(folds.parent / OVERLAPS_FILE)
+    fold_of = dict(zip(split.index, split["fold"], strict=True))
+    overlapping = None if overlaps is None else count_overlapping_photos(overlaps, fold_of, held_out)
     groups = photos["group"].tolist()
     warn_of_single_group(groups, settings.method)
 
@@ -73,7 +77,7 @@ def main(
         records = {fold: files.record for fold, files in outputs.items()}
         evaluations = {fold: read_evaluation_id(files.metrics) for fold, files in outputs.items()}
         recorded = {f"postprocess.{name}": value for name, value in settings.model_dump().items()}
-        scores = write_rule(out, source, records, val, photos, selected, test, evaluations, recorded)
+        scores = write_rule(out, source, records, val, photos, selected, test, evaluations, recorded, overlapping)
         for files in outputs.values():
             mirror(tracker, files.state())
         print(f"{source}: {selected.rule.name}, {scores['val/score']:.4f} ({scores['val/postprocess_gain']:+.4f})")

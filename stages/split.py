@@ -2,16 +2,20 @@
 
 from pathlib import Path
 
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from harveyseg.config.settings import section
 from harveyseg.data.cache import ResizeParams, load_part, read_photos
 from harveyseg.data.figures import SampleParams, write_data_figures
-from harveyseg.data.manifest import read_manifest
-from harveyseg.data.overlap import find_overlaps
-from harveyseg.data.split import SplitParams, make_folds, summarise_folds
+from harveyseg.data.overlap import overlaps_of_data
+from harveyseg.data.split import (
+    OVERLAPS_FILE,
+    SplitParams,
+    make_folds,
+    summarise_folds,
+    write_overlaps,
+)
 from harveyseg.files import write_table
 from harveyseg.pipeline.stage import CacheDir, FiguresDir, FoldsFile, ParamsFile, RawDir, run
 from harveyseg.project import project_root
@@ -24,15 +28,13 @@ def main(
     folds: FoldsFile = Path("data/splits/folds.csv"),
     figures: FiguresDir = Path("data/figures"),
 ) -> None:
-    """Write FOLDS, FIGURES and, for ``groups: overlap``, overlaps.csv next to FOLDS; print what each fold holds."""
+    """Write FOLDS, FIGURES and, where they are known, overlaps.csv next to FOLDS; print what each fold holds."""
     settings = section(params, "split", SplitParams)
     photos = read_photos(cache / "train")
-    overlaps = None
-    if settings.groups == "overlap":
-        manifest = read_manifest(raw / "manifest.csv")
-        files = [raw / name for name in manifest["image"]]
-        overlaps = find_overlaps(files, list(manifest["id"]), section(params, "resize-cache", ResizeParams).threads)
-        write_table(folds.parent / "overlaps.csv", pd.DataFrame(overlaps, columns=["first", "second"]))
+    threads = section(params, "resize-cache", ResizeParams).threads
+    overlaps = overlaps_of_data(raw, threads, required=settings.groups == "overlap")
+    if overlaps is not None:
+        write_overlaps(folds.parent / OVERLAPS_FILE, overlaps)
     assigned = make_folds(photos, settings, project_root(), overlaps)
     write_table(folds, assigned)
     write_data_figures(

@@ -6,25 +6,22 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
-from PIL import ExifTags, Image
+from PIL import Image, ImageOps
 
-from harveyseg.arrays import Photo
 from harveyseg.data import overlap
-from harveyseg.data.overlap import candidate_pairs, count_matches, find_overlaps, photo_features, photo_position
-from harveyseg.data.split import SplitParams, group_labels
-
-
-def made_ground(seed: int) -> Photo:
-    """Ground with many distinct corners: random rectangles on noise."""
-    random = np.random.default_rng(seed)
-    ground = random.integers(90, 110, (900, 1600, 3)).astype(np.uint8)
-    for _ in range(700):
-        x, y = random.integers(0, 1600), random.integers(0, 900)
-        width, height = random.integers(6, 60, 2)
-        colour = tuple(int(value) for value in random.integers(0, 255, 3))
-        cv2.rectangle(ground, (int(x), int(y)), (int(x + width), int(y + height)), colour, -1)
-    return ground
+from harveyseg.data.manifest import COLUMNS, write_manifest
+from harveyseg.data.overlap import (
+    candidate_pairs,
+    count_matches,
+    find_overlaps,
+    overlaps_of_data,
+    photo_features,
+    photo_position,
+)
+from harveyseg.data.split import SplitParams, group_labels, write_overlaps
+from helpers.photos import made_ground, with_position
 
 
 @pytest.fixture(scope="module")
@@ -56,28 +53,29 @@ def test_groups_join_what_overlaps_through_others(flight: dict[str, Path]) -> No
     assert groups[0] == groups[1] == groups[2] == groups[3] != groups[4]
 
 
+def test_a_smaller_copy_of_the_photos_gives_the_same_overlaps(flight: dict[str, Path], tmp_path: Path) -> None:
+    for photo_id, path in flight.items():
+        Image.open(path).resize((320, 240), Image.Resampling.BOX).save(tmp_path / f"{photo_id}.png")
+    small = find_overlaps([tmp_path / f"{photo_id}.png" for photo_id in flight], list(flight), threads=2)
+    assert small == find_overlaps(list(flight.values()), list(flight), threads=2)
+
+
+def test_a_mirrored_photo_is_no_overlap(flight: dict[str, Path], tmp_path: Path) -> None:
+    ImageOps.mirror(Image.open(flight["1"])).save(tmp_path / "mirrored.png")
+    assert count_matches(photo_features(tmp_path / "mirrored.png"), photo_features(flight["1"])) == 0
+
+
+def test_a_photo_that_cannot_be_decoded_overlaps_nothing(flight: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff")
+    files = [flight["1"], flight["2"], tmp_path / "cut.jpg"]
+    assert find_overlaps(files, ["1", "2", "3"], threads=1) == [("1", "2")]
+
+
 def test_a_photo_without_features_overlaps_nothing(tmp_path: Path, flight: dict[str, Path]) -> None:
     cv2.imwrite(str(tmp_path / "grey.png"), np.full((480, 640), 128, np.uint8))
     blank = photo_features(tmp_path / "grey.png")
     assert count_matches(blank, photo_features(flight["1"])) == 0
     assert find_overlaps([tmp_path / "grey.png", flight["1"]], ["0", "1"], threads=1) == []
-
-
-def with_position(path: Path, latitude: float, longitude: float) -> Path:
-    """A photo whose EXIF data hold a position, as a drone writes it."""
-
-    def parts(degrees: float) -> tuple[float, float, float]:
-        whole = int(abs(degrees))
-        return whole, 0.0, (abs(degrees) - whole) * 3600
-
-    exif = Image.Exif()
-    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
-    gps[ExifTags.GPS.GPSLatitudeRef] = "S" if latitude < 0 else "N"
-    gps[ExifTags.GPS.GPSLatitude] = parts(latitude)
-    gps[ExifTags.GPS.GPSLongitudeRef] = "W" if longitude < 0 else "E"
-    gps[ExifTags.GPS.GPSLongitude] = parts(longitude)
-    Image.new("RGB", (8, 8)).save(path, exif=exif)
-    return path
 
 
 @pytest.mark.parametrize(("latitude", "longitude"), [(29.75, -95.25), (-33.5, 151.125)])
@@ -89,6 +87,28 @@ def test_a_position_is_read_from_exif(tmp_path: Path, latitude: float, longitude
 
 def test_a_photo_without_a_position(flight: dict[str, Path]) -> None:
     assert photo_position(flight["1"]) is None
+
+
+@pytest.mark.parametrize("located", [True, False])
+def test_overlaps_of_a_data_set_are_found_where_asked_for_or_where_positions_are_known(
+    tmp_path: Path, located: bool
+) -> None:
+    """Photos of one ground with far ids, as the stage ``split`` has them."""
+    ground = made_ground(0)
+    pictures = {"1": ground[0:480, 0:640], "2000": ground[100:580, 200:840], "4000": made_ground(1)[0:480, 0:640]}
+    for index, (photo_id, picture) in enumerate(pictures.items()):
+        photo = Image.fromarray(picture)
+        if located:
+            with_position(tmp_path / f"{photo_id}.jpg", 29.75 + index / 10000, -95.25, photo)
+        else:
+            photo.save(tmp_path / f"{photo_id}.jpg")
+    rows = [["train", photo_id, f"{photo_id}.jpg", "", 640, 480, "", ""] for photo_id in pictures]
+    write_manifest(tmp_path / "manifest.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
+    found = [("1", "2000")]
+    assert overlaps_of_data(tmp_path, 2, required=True) == found
+    assert overlaps_of_data(tmp_path, 2, required=False) == (found if located else None)
+    write_overlaps(tmp_path / "overlaps.csv", [("1", "4000")])  # the source knows better
+    assert overlaps_of_data(tmp_path, 2, required=True) == [("1", "4000")]
 
 
 def test_photos_that_were_taken_close_together_are_compared() -> None:

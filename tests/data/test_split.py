@@ -1,6 +1,7 @@
 """Folds of hand-made and random photo tables, groups of neighbouring frames, and folds.csv."""
 
 import random
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,18 @@ from harveyseg.config.settings import parse
 from harveyseg.data.cache import COUNTS
 from harveyseg.data.split import (
     SplitParams,
+    count_overlapping_photos,
     fold_imbalance,
     fold_rows,
     group_labels,
     make_folds,
     neighbour_groups,
     read_folds,
+    read_overlaps,
     split_hash,
     summarise_folds,
     without_number,
+    write_overlaps,
 )
 from harveyseg.errors import HarveysegError
 
@@ -230,6 +234,32 @@ def test_damaged_file(path: Path, text: str, message: str) -> None:
 def test_absent_file(tmp_path: Path) -> None:
     with pytest.raises(HarveysegError, match=r"no such file.*dvc repro split"):
         read_folds(tmp_path / "folds.csv")
+
+
+def test_counts_of_overlapping_photos_are_those_of_a_slow_loop() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(30):
+        train = [f"a{index}" for index in range(12)]
+        test = [f"t{index}" for index in range(5)]
+        fold_of = {photo_id: int(random.integers(4)) for photo_id in train}
+        held_out = sorted(random.choice(4, size=int(random.integers(1, 5)), replace=False).tolist())
+        pairs = [pair for pair in combinations([*train, *test], 2) if random.random() < 0.05]
+        seen = {frozenset(pair) for pair in pairs}
+        val, tested = set(), set()
+        for fold in held_out:  # one network for each
+            trained = [photo_id for photo_id in train if fold_of[photo_id] != fold]
+            for photo_id in trained:
+                val |= {other for other in train if fold_of[other] == fold and frozenset((photo_id, other)) in seen}
+                tested |= {other for other in test if frozenset((photo_id, other)) in seen}
+        assert count_overlapping_photos(pairs, fold_of, held_out) == {"val": len(val), "test": len(tested)}
+
+
+def test_overlaps_come_back_and_an_absent_file_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "overlaps.csv"
+    assert read_overlaps(path) is None
+    for pairs in ([], [("007", "8"), ("8", "x")]):
+        write_overlaps(path, pairs)
+        assert read_overlaps(path) == pairs
 
 
 def test_split_hash_changes_with_the_file(path: Path) -> None:

@@ -2,9 +2,13 @@
 
 import io
 import zlib
+from pathlib import Path
 
+import cv2
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
+
+from harveyseg.arrays import Photo
 
 
 def photo(seed: int, size: tuple[int, int] = (48, 64)) -> Image.Image:
@@ -60,3 +64,32 @@ def see_through() -> Image.Image:
     image = photo(1).convert("RGBA")
     image.putpixel((3, 4), (0, 0, 0, 254))
     return image
+
+
+def made_ground(seed: int) -> Photo:
+    """Ground with many distinct corners: random rectangles on noise."""
+    random = np.random.default_rng(seed)
+    ground = random.integers(90, 110, (900, 1600, 3)).astype(np.uint8)
+    for _ in range(700):
+        x, y = random.integers(0, 1600), random.integers(0, 900)
+        width, height = random.integers(6, 60, 2)
+        colour = tuple(int(value) for value in random.integers(0, 255, 3))
+        cv2.rectangle(ground, (int(x), int(y)), (int(x + width), int(y + height)), colour, -1)
+    return ground
+
+
+def with_position(path: Path, latitude: float, longitude: float, photo: Image.Image | None = None) -> Path:
+    """Write a photo whose EXIF data hold a position, as a drone writes it."""
+
+    def parts(degrees: float) -> tuple[float, float, float]:
+        whole = int(abs(degrees))
+        return whole, 0.0, (abs(degrees) - whole) * 3600
+
+    exif = Image.Exif()
+    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
+    gps[ExifTags.GPS.GPSLatitudeRef] = "S" if latitude < 0 else "N"
+    gps[ExifTags.GPS.GPSLatitude] = parts(latitude)
+    gps[ExifTags.GPS.GPSLongitudeRef] = "W" if longitude < 0 else "E"
+    gps[ExifTags.GPS.GPSLongitude] = parts(longitude)
+    (photo or Image.new("RGB", (8, 8))).save(path, exif=exif)
+    return path

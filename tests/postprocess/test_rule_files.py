@@ -210,6 +210,23 @@ def test_an_ensemble_of_one_model_has_the_model_s_scores(noisy: NoisyPhotos, tra
     assert model["val_score"] - model["gain_over_empty"] == pytest.approx(baseline)
 
 
+@pytest.mark.parametrize("overlapping", [{"val": 3, "test": 1}, None])
+def test_overlapping_photos_are_counted_for_a_source_as_a_whole(
+    noisy: NoisyPhotos, tmp_path: Path, overlapping: dict[str, int] | None
+) -> None:
+    _, _, statistics = noisy
+    photos = pd.DataFrame({"group": GROUPS, "fold": [0] * 4 + [2] * 8})
+    selected = select_rule(statistics, GROUPS, "argmax")
+    models: dict[int | None, RunRecord] = {fold: make_record(model="a", fold=fold, uid=f"u{fold}") for fold in (0, 2)}
+    ensemble: dict[int | None, RunRecord] = {None: make_record(kind="ensemble", model="ensemble", fold=None)}
+    for source, records, prefix in (("a", models, "pooled/"), ("ensemble", ensemble, "")):
+        ids = {fold: f"e{fold}" for fold in records}
+        write_rule(tmp_path, source, records, statistics, photos, selected, None, ids, {}, overlapping)
+        for run in read_json(tmp_path / "metrics" / f"{source}.json", "")["runs"]:
+            counts = [run.get(f"{prefix}{part}/overlapping_photos") for part in ("val", "test")]
+            assert counts == ([None, None] if overlapping is None else [3, 1])
+
+
 def test_an_ensemble_has_one_run_for_all_photos(noisy: NoisyPhotos, tmp_path: Path) -> None:
     _, _, statistics = noisy
     table = pd.DataFrame({"group": GROUPS, "fold": [0] * 4 + [2] * 8})

@@ -25,6 +25,9 @@ from scipy.spatial import KDTree
 
 from harveyseg.arrays import Float32Array, FloatArray, IntArray
 from harveyseg.data.cache import decode_image
+from harveyseg.data.manifest import read_manifest
+from harveyseg.data.split import OVERLAPS_FILE, read_overlaps
+from harveyseg.errors import HarveysegError
 
 SIDE = 800
 """Pixels of a photo's longer side when features are taken."""
@@ -51,7 +54,7 @@ _VOTE_DISTANCE = 0.2
 _RATIO = 0.8
 """Lowe's ratio: a match counts if it is this much nearer than the second best."""
 _TOLERANCE = 8.0
-"""Pixels by which a matched feature may miss the transform."""
+"""By how much a matched feature may miss the transform: 1 % of the photo's longer side, see :class:`Features`."""
 
 
 _Pair = tuple[int, int]
@@ -63,13 +66,42 @@ class Features:
     """Local features of one photo."""
 
     points: Float32Array
-    """(n, 2): x and y in pixels of the reduced photo."""
+    """(n, 2): x and y, in a unit of which the photo's longer side has ``SIDE``."""
     descriptors: Float32Array
     """(n, 128): RootSIFT, of unit length."""
 
 
+_NO_FEATURES = Features(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
+
+
+def overlaps_of_data(raw: Path, threads: int, required: bool) -> list[tuple[str, str]] | None:
+    """The pairs of photos of a data set that show the same ground: as the source says, or found by their pictures.
+
+    The pictures are compared only if the pairs are required or the files hold positions: it takes a second per photo.
+
+    Args:
+        raw: ``data/raw``.
+        threads: see :func:`find_overlaps`.
+        required: whether the pairs have to be known.
+
+    Returns:
+        Pairs of ids; None where they are unknown.
+
+    Raises:
+        HarveysegError: when the manifest or the source's list is damaged.
+    """
+    overlaps = read_overlaps(raw / OVERLAPS_FILE)
+    if overlaps is not None:
+        return overlaps
+    manifest = read_manifest(raw / "manifest.csv")
+    photos = [raw / name for name in manifest["image"]]
+    if not required and not any(map(photo_position, photos)):
+        return None
+    return find_overlaps(photos, list(manifest["id"]), threads)
+
+
 def find_overlaps(photos: Sequence[Path], ids: Sequence[str], threads: int) -> list[tuple[str, str]]:
-    """Find the pairs of photos that overlap.
+    """Find the pairs of photos that overlap. One that cannot be decoded overlaps none: verification names it.
 
     Args:
         photos: the files.
@@ -78,14 +110,11 @@ def find_overlaps(photos: Sequence[Path], ids: Sequence[str], threads: int) -> l
 
     Returns:
         Pairs of ids, in the order of ``ids``.
-
-    Raises:
-        HarveysegError: when a photo cannot be decoded.
     """
     if len(photos) < 2:
         return []
     with ThreadPoolExecutor(threads) as pool:
-        features = list(pool.map(photo_features, photos))
+        features = list(pool.map(_features_or_none, photos))
         positions = list(pool.map(photo_position, photos))
         order = _frame_order(ids)
         overlaps: set[_Pair] = set()
@@ -114,11 +143,20 @@ def photo_features(path: Path) -> Features:
         grey = np.asarray(reduced, np.uint8)
     points, descriptors = cv2.SIFT.create(FEATURES, contrastThreshold=0.02).detectAndCompute(grey, None)
     if descriptors is None:
-        return Features(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
+        return _NO_FEATURES
     total = np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-9)
+    unit = max(grey.shape) / SIDE  # pixels; below 1 for photos that are smaller than SIDE
     return Features(
-        np.array([point.pt for point in points], np.float32), np.sqrt(descriptors / total).astype(np.float32)
+        np.array([point.pt for point in points], np.float32) / np.float32(unit),
+        np.sqrt(descriptors / total).astype(np.float32),
     )
+
+
+def _features_or_none(path: Path) -> Features:
+    try:
+        return photo_features(path)
+    except HarveysegError:
+        return _NO_FEATURES
 
 
 def photo_position(path: Path) -> tuple[float, float] | None:
@@ -183,8 +221,8 @@ def _distinct_matches(similarity: Float32Array) -> IntArray:
 
 
 def _is_near_similarity(linear: FloatArray) -> bool:
-    """Whether a 2 x 2 matrix is close to a rotation: about the same scale in all directions, between 0.7 and 1.4."""
-    return 0.5 < abs(float(np.linalg.det(linear))) < 2 and float(np.linalg.cond(linear)) < 1.6
+    """Whether a 2 x 2 matrix is close to a rotation, at about the same scale in all directions, between 0.7 and 1.4."""
+    return 0.5 < float(np.linalg.det(linear)) < 2 and float(np.linalg.cond(linear)) < 1.6
 
 
 def _degrees(values: Sequence[float], negative: bool) -> float:

@@ -1,7 +1,10 @@
-"""The folds: training photos are divided so that neighbouring frames stay together and classes are spread evenly."""
+"""The folds: training photos are divided so that neighbouring frames stay together and classes are spread evenly.
+
+Next to ``folds.csv`` stands ``overlaps.csv``, the pairs of photos that show the same ground, wherever they are known.
+"""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,10 +17,13 @@ from harveyseg.classes import CLASS_NAMES
 from harveyseg.config.settings import Section
 from harveyseg.data.cache import COUNTS
 from harveyseg.errors import HarveysegError
-from harveyseg.files import read_table, sha256
+from harveyseg.files import read_table, sha256, write_table
 
 DISTANCE = 10
 """Frames whose ids differ by at most this much are assumed to overlap, unless a setting says otherwise."""
+
+OVERLAPS_FILE = "overlaps.csv"
+"""The pairs of photos that show the same ground: in ``data/splits``, and in ``data/raw`` if the source knows them."""
 
 _TRIES = 256  # divisions of each kind that are compared, in about a second
 _REMEDY = "Run `dvc repro split` to write it again."
@@ -55,7 +61,7 @@ def make_folds(
         photos: the training part's photos.csv; its id and count columns are used.
         params: the section ``split``.
         root: the project's root.
-        overlaps: for ``groups: overlap``, the pairs of ids that :func:`harveyseg.data.overlap.find_overlaps` found.
+        overlaps: for ``groups: overlap``, the pairs of ids that show the same ground.
 
     Returns:
         The columns id, group (str) and fold (0..folds-1), in the order of ``photos``; no fold is empty.
@@ -99,7 +105,7 @@ def group_labels(
     if params.groups == "overlap":
         if overlaps is None:
             raise ValueError("groups: overlap needs the pairs of photos that overlap")
-        return _groups_by_overlap(ids, overlaps)
+        return linked_groups(ids, overlaps)
     return _groups_from_file(ids, params.groups, root)
 
 
@@ -201,6 +207,57 @@ def split_hash(path: Path) -> str:
     return sha256(path)
 
 
+def write_overlaps(path: Path, overlaps: Collection[tuple[str, str]]) -> None:
+    """Write ``overlaps.csv``: the columns first and second (ids)."""
+    write_table(path, pd.DataFrame(list(overlaps), columns=["first", "second"]))
+
+
+def read_overlaps(path: Path) -> list[tuple[str, str]] | None:
+    """Read ``overlaps.csv``; None where there is no such file, so that overlaps are unknown.
+
+    Raises:
+        HarveysegError: when it is damaged.
+    """
+    if not path.exists():
+        return None
+    table = read_table(path, {"first": str, "second": str}, _REMEDY)
+    return list(zip(table["first"], table["second"], strict=True))
+
+
+def count_overlapping_photos(
+    overlaps: Collection[tuple[str, str]], fold_of: Mapping[str, int], held_out: Collection[int]
+) -> dict[str, int]:
+    """Count the scored photos that show ground which a network saw in training, so that their scores are optimistic.
+
+    Args:
+        overlaps: pairs of ids.
+        fold_of: the fold of each training photo; all other photos are test photos.
+        held_out: the folds that are held out in turn.
+
+    Returns:
+        ``val``: held-out photos that overlap a photo of another fold; ``test``: test photos that overlap a photo that
+        some network was trained on.
+
+    Example:
+        >>> fold_of = {"1": 0, "2": 0, "3": 1}
+        >>> count_overlapping_photos([("1", "2"), ("2", "3"), ("3", "9")], fold_of, held_out=[0])
+        {'val': 1, 'test': 1}
+        >>> count_overlapping_photos([("1", "9")], fold_of, held_out=[0])  # nothing was trained on fold 0
+        {'val': 0, 'test': 0}
+    """
+    overlapping: dict[str, set[str]] = {"val": set(), "test": set()}
+    for pair in overlaps:
+        for photo, other in (pair, pair[::-1]):
+            if other not in fold_of:
+                continue
+            if photo not in fold_of:
+                if set(held_out) - {fold_of[other]}:
+                    overlapping["test"].add(photo)
+            elif fold_of[photo] in held_out and fold_of[other] != fold_of[photo]:
+                overlapping["val"].add(photo)
+    return {part: len(photos) for part, photos in overlapping.items()}
+
+
 def without_number(ids: list[str]) -> list[str]:
     """The ids that are not numbers, so that their neighbours are unknown."""
     return [photo_id for photo_id in ids if not re.fullmatch("[0-9]+", photo_id)]
@@ -225,6 +282,26 @@ def neighbour_groups(ids: list[str], distance: int) -> list[str]:
     group_of = np.zeros(len(ids), np.int64)
     group_of[order[1:]] = np.cumsum(np.diff(numbers[order]) > distance)
     return [str(group) for group in group_of]
+
+
+def linked_groups(ids: list[str], pairs: Collection[tuple[str, str]]) -> list[str]:
+    """The group of each id: all that pairs link, directly or through others, which need not be among ``ids``.
+
+    Example:
+        >>> linked_groups(["1", "2", "3"], [("1", "9"), ("9", "3")])
+        ['0', '1', '0']
+    """
+    # Imported here, as scikit-learn is: every stage reads the split.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    nodes = list(dict.fromkeys([*ids, *(photo_id for pair in pairs for photo_id in pair)]))
+    index_of = {photo_id: index for index, photo_id in enumerate(nodes)}
+    first = [index_of[pair[0]] for pair in pairs]
+    second = [index_of[pair[1]] for pair in pairs]
+    graph = coo_array((np.ones(len(first)), (first, second)), shape=(len(nodes), len(nodes)))
+    _, labels = connected_components(graph, directed=False)
+    return [str(labels[index_of[photo_id]]) for photo_id in ids]
 
 
 def _presence(photos: pd.DataFrame) -> BoolArray:
@@ -270,21 +347,6 @@ def _groups_by_distance(ids: list[str], distance: int) -> list[str]:
             "Set split.groups to overlap, to none, or to a CSV file with the columns id and group."
         )
     return neighbour_groups(ids, distance)
-
-
-def _groups_by_overlap(ids: list[str], overlaps: Collection[tuple[str, str]]) -> list[str]:
-    """Groups of photos that overlap directly or through others, which need not be among ``ids`` (test photos)."""
-    # Imported here, as scikit-learn is: every stage reads the split.
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    nodes = list(dict.fromkeys([*ids, *(photo_id for pair in overlaps for photo_id in pair)]))
-    index_of = {photo_id: index for index, photo_id in enumerate(nodes)}
-    first = [index_of[pair[0]] for pair in overlaps]
-    second = [index_of[pair[1]] for pair in overlaps]
-    graph = coo_array((np.ones(len(first)), (first, second)), shape=(len(nodes), len(nodes)))
-    _, labels = connected_components(graph, directed=False)
-    return [str(labels[index_of[photo_id]]) for photo_id in ids]
 
 
 def _file_and_column(setting: str) -> tuple[str, str]:

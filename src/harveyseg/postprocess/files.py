@@ -205,6 +205,7 @@ def write_rule(
     test: ThresholdStatistics | None,
     evaluations: Mapping[int | None, str],
     settings: Mapping[str, Value],
+    overlapping: Mapping[str, int] | None = None,
 ) -> dict[str, float]:
     """Write ``rules/<source>.json``, a :class:`FittedRule`, and ``metrics/<source>.json``.
 
@@ -218,9 +219,11 @@ def write_rule(
         test: see :func:`postprocess_metrics`.
         evaluations: by fold, the id of the evaluation whose predictions are post-processed.
         settings: of the post-processing, by their full names.
+        overlapping: see :func:`harveyseg.data.split.count_overlapping_photos`; None where overlaps are unknown.
 
     The file of metrics has an entry for each run: for a training the metrics of the photos of its fold, and, the same
     in every fold, the :func:`pooled_metrics` of the model. Test photos are post-processed for the source as a whole.
+    ``<part>/overlapping_photos`` is of the source as a whole as well.
 
     Returns:
         The metrics over all photos, see :func:`postprocess_metrics`.
@@ -238,14 +241,15 @@ def write_rule(
         rule=selected.rule,
     )
     write_json(folder / "rules" / f"{source}.json", fitted.model_dump())
-    metrics = postprocess_metrics(val, selected, test)
-    pooled = {} if None in records else pooled_metrics(metrics, val, test)
+    known = {f"{part}/overlapping_photos": float(count) for part, count in (overlapping or {}).items()}
+    metrics = postprocess_metrics(val, selected, test) | known
+    whole = known if None in records else pooled_metrics(metrics, val, test)
     runs: list[dict[str, Value]] = []
     for fold, record in records.items():
         in_run = np.array([fold in (None, photo_fold) for photo_fold in photos["fold"]])
         selected_in_run = replace(selected, nested_thresholds=selected.nested_thresholds[in_run])
         identity = identify_postprocessing(evaluations[fold], settings, evaluations.values())
         run_metrics = postprocess_metrics(val.subset(in_run), selected_in_run, test if len(records) == 1 else None)
-        runs.append({"uid": record.uid, **identity, **run_metrics, **pooled})
+        runs.append({"uid": record.uid, **identity, **run_metrics, **whole})
     write_json(folder / "metrics" / f"{source}.json", {**metrics, "runs": runs})
     return metrics

@@ -281,6 +281,8 @@ def _row(source: _Source, fold: str) -> dict[str, Cell]:
     missing = "no score: evaluate has not run, or `harveyseg sync` is due"
     notes += [missing] if cells["val_argmax_score"] is None else []
     notes += _empty_notes(run.metrics)
+    if record.kind == "ensemble" and "val/score" in run.metrics:
+        notes.append(_overlap_note(run.metrics))
     notes += [f"{name} is NaN" for name, value in cells.items() if isinstance(value, float) and math.isnan(value)]
     return identity | cells | {"run_id": run.run_id, "note": "; ".join(notes)}
 
@@ -316,7 +318,7 @@ def _all_folds(folds: Sequence[dict[str, Cell]], runs: Sequence[TrackedRun | Non
             values = [fold.get(column.name) for fold in folds]
             row[column.name] = values[0] if all(value == values[0] for value in values) else None
     row["gain_over_empty"] = _gain_over_empty(pooled)
-    notes = [*_skipped_notes(runs), *_empty_notes(pooled), *([] if pooled else [_NOT_POOLED])]
+    notes = [*_skipped_notes(runs), *_empty_notes(pooled), _overlap_note(pooled) if pooled else _NOT_POOLED]
     if any(run is not None and run.parameters.get("train.validation.keep") == "best" for run in runs):
         notes.append(_EPOCH_CHOSEN)
     return row | {"note": "; ".join(notes)}
@@ -351,6 +353,13 @@ def _empty_notes(metrics: Mapping[str, float]) -> list[str]:
         for part, photos in parts.items()
         if metrics.get(f"{part}/{name}") == 0
     ]
+
+
+def _overlap_note(metrics: Mapping[str, float]) -> str:
+    """How many photos are scored although a network was trained on ground that they show."""
+    val, test = (metrics.get(f"{part}/overlapping_photos") for part in ("val", "test"))
+    known = "not checked" if val is None or test is None else f"{val:.0f} held-out photos, {test:.0f} test photos"
+    return f"overlap with training photos: {known}"
 
 
 def _skipped_notes(runs: Sequence[TrackedRun | None]) -> list[str]:

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import cv2
+import numpy as np
 import pytest
 
 from harveyseg.data.sources import figshare
 from harveyseg.data.sources.layout import choose_test_ids
+from harveyseg.data.split import read_overlaps
 from harveyseg.errors import HarveysegError
 from helpers.figshare import (
     IDS,
@@ -33,6 +36,7 @@ from helpers.figshare import (
 )
 from helpers.file_server import FileServer, serving
 from helpers.paths import ROOT
+from helpers.photos import made_ground
 from helpers.waiting import wait_until
 
 
@@ -116,6 +120,23 @@ def test_two_clones_by_the_real_stage(service: Figshare, tmp_path: Path) -> None
         "test_share": 0.25,
         "seed": 1,
     }
+
+
+def test_photos_of_two_flight_lines_over_the_same_ground_stay_together(service: Figshare, tmp_path: Path) -> None:
+    """Ids far apart, the same ground: found by the pictures, and listed in data/raw."""
+    first, second = IDS[0], IDS[4]  # of two flights
+    ground = made_ground(0)
+    pictures = {first: ground[0:480, 0:640], second: ground[100:580, 200:840]}
+    shared = {f"{photo_id}.jpg": cv2.imencode(".jpg", picture)[1].tobytes() for photo_id, picture in pictures.items()}
+    sized = {
+        f"{photo_id}.png": cv2.imencode(".png", np.zeros((480, 640), np.uint8))[1].tobytes() for photo_id in pictures
+    }
+    service.publish(IMAGES_ARTICLE, {"i.zip": zipped(in_folder("train_images", PHOTOS | shared))}, version=2)
+    service.publish(MASKS_ARTICLE, {"m.zip": zipped(in_folder("train_masks", MASKS | sized))}, version=2)
+    for seed in range(6):
+        download_files(tmp_path, figshare={"seed": seed, "test_share": 0.3})
+        assert sum(bool({first, second} & set(ids)) for ids in ids_of_parts(tmp_path).values()) == 1
+        assert read_overlaps(tmp_path / "data" / "raw" / "overlaps.csv") == [(first, second)]
 
 
 def test_no_test_photo_is_a_neighbour_of_a_training_photo(service: Figshare, tmp_path: Path) -> None:
@@ -317,7 +338,10 @@ def test_photos_that_are_all_neighbours(service: Figshare, tmp_path: Path) -> No
     few = IDS[:4]
     service.publish(IMAGES_ARTICLE, {f"{photo_id}.jpg": PHOTOS[f"{photo_id}.jpg"] for photo_id in few}, version=2)
     service.publish(MASKS_ARTICLE, {f"{photo_id}.png": MASKS[f"{photo_id}.png"] for photo_id in few}, version=2)
-    with pytest.raises(HarveysegError, match=r"ids of all 4 photos are neighbours, so any test part would overlap"):
+    with pytest.raises(
+        HarveysegError,
+        match=r"all 4 photos have neighbouring ids or show the same ground, so any test part would overlap",
+    ):
         download_files(tmp_path)
 
 
@@ -333,6 +357,11 @@ def test_hold_out_takes_whole_groups(caplog: pytest.LogCaptureFixture) -> None:
         for group in range(40):
             members = {photo_id for photo_id in ids if int(photo_id) // 100 == group}
             assert members <= chosen or not members & chosen
+    # Two groups of ids that overlap are one.
+    for seed in range(5):
+        chosen = choose_test_ids(["1", "2", "100", "101", "200", "201"], 0.4, seed, [("2", "101")])
+        assert chosen == {"200", "201"}
+    assert choose_test_ids(["1", "100"], 0.5, 0, [("1", "100")]) == set()
     assert not caplog.records
     assert len(choose_test_ids([*"abcdefghij"], 0.3, 0)) == 3
     assert "10 photos have no numeric id (a, ...)" in caplog.text

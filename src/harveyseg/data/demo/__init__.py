@@ -1,8 +1,9 @@
 """The demo's data: a seeded generator of drone photos with exact masks, which needs no download.
 
-Every flight strip is one drawn world, in metres, of three layers: reflectance, height above ground, and class. Shapes
-and shadows come from the height map, and a flood is a water level over a terrain. The frames of a strip are windows
+Every flight is over one drawn world, in metres, of three layers: reflectance, height above ground, and class. Shapes
+and shadows come from the height map, and a flood is a water level over a terrain. The frames of a flight are windows
 moved along its world by part of their height, so that neighbouring ids show the same houses, as in the real set.
+Training and test photos come from different flights.
 
 The set keeps these properties of the real one: the folder layout, the range of ids and their gaps, two portrait sizes
 of two flights of which the second is mostly flooded, the imbalance of the classes and their surroundings, unlabelled
@@ -12,6 +13,7 @@ May import: config and the leaf modules.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
 from pathlib import Path
 
 import cv2
@@ -19,9 +21,8 @@ import numpy as np
 from pydantic import Field
 
 from harveyseg.arrays import ClassMap, Photo
-from harveyseg.classes import N_CLASSES
 from harveyseg.config.settings import Section
-from harveyseg.data.demo.strips import draw_strip, plan_frames
+from harveyseg.data.demo.strips import draw_flight, plan_flights
 from harveyseg.files import atomic
 
 JPEG_QUALITY = 90
@@ -33,7 +34,7 @@ class DemoParams(Section):
     train: int = Field(default=36, ge=8, le=2000)
     """Number of training photos with masks. From 30 on, all 25 classes are among them."""
     test: int = Field(default=12, ge=1, le=2000)
-    """Number of test photos with masks, from the same strips."""
+    """Number of test photos with masks, of the same kinds of ground, but none that a training photo shows."""
     seed: int = Field(default=0, ge=0)
     """The same seed gives the same files, byte for byte (with the same versions of numpy and OpenCV)."""
     width: int = Field(default=300, ge=96, le=600)
@@ -41,7 +42,7 @@ class DemoParams(Section):
     the same ratio as in the real set. Objects scale with it."""
 
 
-def write_demo(folder: Path, params: DemoParams) -> None:
+def write_demo(folder: Path, params: DemoParams) -> list[tuple[str, str]]:
     """Draw the whole set into ``folder``, in the layout of the Kaggle archive with the test masks added.
 
     Writes ``train_images/<id>.jpg``, ``train_masks/<id>.png``, ``test_images/<id>.jpg`` and ``test_masks/<id>.png``:
@@ -50,42 +51,31 @@ def write_demo(folder: Path, params: DemoParams) -> None:
     Args:
         folder: where to write; made when absent. Files of the same name are replaced, others left alone.
         params: number and size of the photos, and the seed.
+
+    Returns:
+        The pairs of ids that show the same ground; always two photos of one part.
     """
-    plan = plan_frames(params.train + params.test)
+    flights = plan_flights(params.train, params.test)
     with ThreadPoolExecutor(max_workers=2) as pool:
-        strips = [
-            pool.submit(draw_strip, strip, number, frames, params.seed, params.width)
-            for number, (strip, frames) in enumerate(plan)
-        ]
-        frames_of_strips = [strip.result() for strip in strips]
-    rng = np.random.default_rng([params.seed, len(plan)])
-    masks = [frame.mask for frames in frames_of_strips for frame in frames]
-    test = _choose_test(masks, params.test, rng)
-    index = 0
+        frames_of_flights = list(pool.map(lambda flight: draw_flight(flight, params.seed, params.width), flights))
+    rng = np.random.default_rng([params.seed, len(flights)])
+    overlaps: list[tuple[str, str]] = []
     photo_id = 0
-    for (strip, _), frames in zip(plan, frames_of_strips, strict=True):
-        photo_id = max(photo_id + 30, strip.first_id)  # the ids of two strips are never neighbours
+    for flight, frames in zip(flights, frames_of_flights, strict=True):
+        photo_id = max(photo_id + 30, flight.strip.first_id)  # the ids of two flights are never neighbours
+        ids = []
         for frame in frames:
-            part = "test" if index in test else "train"
             quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-            _write(folder / f"{part}_images" / f"{photo_id}.jpg", frame.photo[..., ::-1], quality)
-            _write(folder / f"{part}_masks" / f"{photo_id}.png", frame.mask, [cv2.IMWRITE_PNG_COMPRESSION, 6])
-            index += 1
+            _write(folder / f"{flight.part}_images" / f"{photo_id}.jpg", frame.photo[..., ::-1], quality)
+            _write(folder / f"{flight.part}_masks" / f"{photo_id}.png", frame.mask, [cv2.IMWRITE_PNG_COMPRESSION, 6])
+            ids.append(str(photo_id))
             photo_id += 1 if rng.random() < 0.8 else 2  # some ids are missing, as in the real set
-
-
-def _choose_test(masks: list[ClassMap], count: int, rng: np.random.Generator) -> set[int]:
-    """Choose test frames at random, but never the bare one, and a class's only frame only if too few are left."""
-    present = np.array([np.bincount(mask.ravel(), minlength=N_CLASSES) > 0 for mask in masks])
-    order = [int(index) for index in rng.permutation(len(masks)) if present[index, 1:].any()]
-    remaining = present.sum(axis=0)
-    chosen: list[int] = []
-    for index in order:
-        if len(chosen) < count and (remaining[present[index]] > 1).all():
-            chosen.append(index)
-            remaining = remaining - present[index]
-    chosen += [index for index in order if index not in chosen][: count - len(chosen)]
-    return set(chosen)
+        overlaps += [
+            (ids[first], ids[second])
+            for first, second in combinations(range(len(ids)), 2)
+            if cv2.intersectConvexConvex(frames[first].ground, frames[second].ground)[0] > 0
+        ]
+    return overlaps
 
 
 def _write(path: Path, image: Photo | ClassMap, options: list[int]) -> None:

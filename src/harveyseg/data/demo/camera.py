@@ -20,6 +20,8 @@ class Frame:
 
     photo: Photo
     mask: ClassMap
+    ground: Float32Array
+    """(4, 2): x and y of the photo's corners in metres, along its border."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,10 @@ def photograph(world: World, camera: Camera, frames: int) -> list[Frame]:
             world.label, window, size, flags=cv2.INTER_NEAREST | inverse, borderValue=Label.BACKGROUND
         )
         classes = _majority(np.asarray(mask, np.uint8))
-        taken.append(Frame(_expose(np.asarray(large, np.uint8), world.look, rng), _unlabel_borders(classes, rng)))
+        corners = np.array([(0, 0, 1), (size[0], 0, 1), (*size, 1), (0, size[1], 1)])
+        exposed = _expose(np.asarray(large, np.uint8), world.look, rng)
+        ground = (corners @ window.T / camera.scale).astype(np.float32)
+        taken.append(Frame(exposed, _unlabel_borders(classes, rng), ground))
     return taken
 
 

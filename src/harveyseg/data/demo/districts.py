@@ -47,8 +47,8 @@ class Garden:
 
 
 def homes(world: World, y: float, front: int, garden: Garden) -> float:
-    """A row of houses on lots 27 m deep, with their street below (``front`` 1) or above (-1)."""
-    depth = 27.0
+    """A row of houses on lots some 28 m deep, with their street below (``front`` 1) or above (-1)."""
+    depth = world.rng.uniform(26, 31)
     kerb = y + depth if front > 0 else y
     x = -world.rng.uniform(0, 14)
     while x < world.width:
@@ -219,9 +219,9 @@ def _plant(lot: _Lot, garden: Garden) -> None:
 
 
 def street(world: World, y: float, lights: bool = False, cars: float = 0.5, asphalt: bool = False) -> float:
-    """A street 8 m wide between verges and pavements."""
-    wide = 7.4
+    """A street about 8 m wide between verges and pavements."""
     rng = world.rng
+    wide = rng.uniform(6.6, 8.6)
     colour = rng.uniform(0.85, 1.1) * (ASPHALT if asphalt else rgb(166, 162, 156))
     left, right = -3.0, world.width + 3
     for edge in (y + 0.2, y + wide + 3.6):
@@ -233,8 +233,9 @@ def street(world: World, y: float, lights: bool = False, cars: float = 0.5, asph
         track = box(left, top + wide * lane - 0.7, right, top + wide * lane + 0.7)
         world.area(track, 0.9 * colour, Label.ROAD, (0.05, 0.06, 0.09))
     if asphalt:
-        for x in np.arange(left, right, 7):
-            world.area(box(x, top + 3.9, x + 3, top + 4.1), rgb(226, 190, 74), Label.ROAD)
+        step = rng.uniform(5.5, 8.5)
+        for x in np.arange(left + rng.uniform(0, step), right, step):
+            world.area(box(x, top + 3.9, x + 0.43 * step, top + 4.1), rgb(226, 190, 74), Label.ROAD)
     else:
         for x in np.arange(left + rng.uniform(0, 5), right, 5.5):  # joints of the concrete plates, tarred
             world.area(box(x, top, x + 0.16, bottom), 0.45 * colour, Label.ROAD)
@@ -253,11 +254,13 @@ def add_cross_street(world: World) -> None:
     """Draw a street along the whole strip."""
     x = world.cross_street = world.width * world.rng.uniform(0.3, 0.7)
     world.lower(box(x - 5, -10, x + 5, world.length + 10), 0.35)
-    for edge in (-5.4, 4.4):
+    half = world.rng.uniform(3.1, 4.1)
+    for edge in (-half - 1.8, half + 0.8):
         world.area(box(x + edge, -10, x + edge + 1, world.length + 10), CONCRETE, Label.BACKGROUND)
-    world.area(box(x - 3.6, -10, x + 3.6, world.length + 10), 1.1 * ASPHALT, Label.ROAD, (0.06, 0.05, 0.08))
-    for y in np.arange(0, world.length, 7):
-        world.area(box(x - 0.1, y, x + 0.1, y + 3), rgb(226, 190, 74), Label.ROAD)
+    world.area(box(x - half, -10, x + half, world.length + 10), 1.1 * ASPHALT, Label.ROAD, (0.06, 0.05, 0.08))
+    step = world.rng.uniform(5.5, 8.5)
+    for y in np.arange(world.rng.uniform(0, step), world.length, step):
+        world.area(box(x - 0.1, y, x + 0.1, y + 0.43 * step), rgb(226, 190, 74), Label.ROAD)
 
 
 def grassland(world: World, y: float, deep: float, track: bool = False, sunk: float = 0.0) -> float:
@@ -358,18 +361,19 @@ def car_park(world: World, y: float) -> float:
     """A shop with a flat roof behind a car park with marked bays."""
     rng = world.rng
     deep = 46.0
-    left, right = world.width * 0.16, world.width * 0.9
+    left, right = world.width * rng.uniform(0.08, 0.3), world.width * rng.uniform(0.75, 0.95)
+    bay = rng.uniform(2.6, 3.3)
     world.area(box(left, y + 1, right, y + deep - 1), ASPHALT, Label.PARKING, (0.05, 0.05, 0.1))
     for row in (y + 25.0, y + 37.5):
-        for x in np.arange(left + 2, right - 2, 2.9):
+        for x in np.arange(left + 2, right - 2, bay):
             world.area(box(x, row - 4.8, x + 0.16, row + 4.8), rgb(226, 226, 222), Label.PARKING)
             for shift in (-2.4, 2.4):
                 if world.chance(0.4):
-                    add_car(world, x + 1.5, row + shift, np.pi / 2 * rng.choice((-1, 1)) + rng.normal(0, 0.04))
+                    add_car(world, x + bay / 2, row + shift, np.pi / 2 * rng.choice((-1, 1)) + rng.normal(0, 0.04))
         world.area(box(left + 2, row - 0.1, right - 2, row + 0.1), rgb(226, 226, 222), Label.PARKING)
     for x in (left + 8, right - 9):
         add_tree(world, x, y + 31, 1.8, world.look.crowns[0])
-    size = (0.0, 0.0, right - left - 3, 15.0)
+    size = (0.0, 0.0, right - left - 3, rng.uniform(12.0, 15.5))
     middle = (left + right) / 2
     add_roof(world, middle, y + 10, 0.0, [size], rgb(176, 174, 170), Label.ROOF, wall=5.5, pitch=0.02)
     for _ in range(9):  # plant on the roof

@@ -62,10 +62,12 @@ def add_on_roof(
 
 
 def add_solar_panels(world: World, x: float, y: float, angle: float) -> None:
-    """Add rows of dark panels with pale frames to a roof."""
-    window, u, v = world.axes(x, y, 4, angle)
-    inside = (np.abs(u) < 2.7) & (np.abs(v) < 1.7) & (world.label[window] == Label.ROOF)
-    frame = (np.mod(u + 2.7, 0.9) < 0.13) | (np.mod(v + 1.7, 1.7) < 0.13)
+    """Add rows of dark panels with pale frames to a roof, of a size that few roofs share."""
+    window, u, v = world.axes(x, y, 5, angle)
+    across, along = world.rng.uniform(0.75, 1.25), world.rng.uniform(1.2, 1.9)  # of one panel
+    half_width, half_depth = across * world.rng.integers(4, 8) / 2, along * world.rng.integers(1, 4) / 2
+    inside = (np.abs(u) < half_width) & (np.abs(v) < half_depth) & (world.label[window] == Label.ROOF)
+    frame = (np.mod(u + half_width, across) < 0.13) | (np.mod(v + half_depth, along) < 0.13)
     paint = np.where(frame[..., None], rgb(120, 130, 146), rgb(26, 36, 72))
     world.put(
         window, inside, paint * world.texture(window, 0.05, 0.04, 0)[..., None], Label.SOLAR, world.height[window] + 0.2

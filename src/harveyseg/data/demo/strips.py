@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
+from typing import Literal
 
 import numpy as np
 
@@ -29,8 +30,11 @@ FRAME_METRES = 64.0
 """Ground width of a frame at zoom 1."""
 ADVANCE = 0.44
 """The distance between two frames as a share of their height: neighbours have a little over half in common."""
+TEST_WORLDS = 3
+"""Sets the random numbers of test flights apart from those of training flights. With this value no picture of the demo
+looks so much like another that ``data/overlap.py`` takes two rows of parking bays or solar panels for the same ones."""
 MAX_FRAMES = 60
-"""Most frames from one pass over ``STRIPS``; a larger set takes further passes over new ground."""
+"""Most frames of a part from one pass over ``STRIPS``; a larger part takes further passes over new ground."""
 
 ROOFS = (rgb(128, 126, 128), rgb(112, 108, 108), rgb(146, 140, 136), rgb(118, 124, 138), rgb(134, 116, 102))
 HAZY = Look(
@@ -140,29 +144,56 @@ BARE = Strip(6411, 1, 1.0, 0, SHARP, (partial(bare_ground, deep=200),))
 """The strip of the one frame without any class."""
 
 
-def plan_frames(frames: int) -> list[tuple[Strip, int]]:
-    """The strips to fly and the frames of each: shares by largest remainder, after the one bare frame."""
-    strips = STRIPS * -(-(frames - 1) // MAX_FRAMES)
+@dataclass(frozen=True)
+class Flight:
+    """One pass over new ground of a strip's kind, all of whose photos are of one part.
+
+    Attributes:
+        strip: what is along it.
+        part: of all its photos.
+        frames: number of photos.
+        number: counts the flights of a part; no two draw the same random numbers.
+    """
+
+    strip: Strip
+    part: Literal["train", "test"]
+    frames: int
+    number: int
+
+
+def plan_flights(train: int, test: int) -> list[Flight]:
+    """The flights and their frames, in the order of their ids.
+
+    Every flight has ground of its own, so no test photo shows ground of a training photo.
+    """
+    to_train = [(BARE, 1), *_share_out(train - 1)]
+    training = [Flight(strip, "train", frames, number) for number, (strip, frames) in enumerate(to_train)]
+    testing = [Flight(strip, "test", frames, number) for number, (strip, frames) in enumerate(_share_out(test))]
+    return sorted(training + testing, key=lambda flight: flight.strip.first_id)
+
+
+def _share_out(frames: int) -> list[tuple[Strip, int]]:
+    """Frames for each strip, one pass or several over all of them: shares by largest remainder."""
+    strips = STRIPS * -(-frames // MAX_FRAMES)
     total = sum(strip.share for strip in strips)
-    exact = [strip.share / total * (frames - 1) for strip in strips]
+    exact = [strip.share / total * frames for strip in strips]
     counts = [int(value) for value in exact]
     by_remainder = sorted(range(len(strips)), key=lambda index: counts[index] - exact[index])
-    for index in by_remainder[: frames - 1 - sum(counts)]:
+    for index in by_remainder[: frames - sum(counts)]:
         counts[index] += 1
-    return [(BARE, 1), *((strip, count) for strip, count in zip(strips, counts, strict=True) if count)]
+    return [(strip, count) for strip, count in zip(strips, counts, strict=True) if count]
 
 
-def draw_strip(strip: Strip, number: int, frames: int, seed: int, width: int) -> list[Frame]:
-    """Draw the world of one strip and photograph it.
+def draw_flight(flight: Flight, seed: int, width: int) -> list[Frame]:
+    """Draw the world of one flight and photograph it.
 
     Args:
-        strip: what to draw.
-        number: sets its random numbers apart from those of the other strips.
-        frames: number of photos.
+        flight: what to draw, and the number of photos.
         seed: of the data set.
         width: of the photos, see ``DemoParams.width``.
     """
-    rng = np.random.default_rng([seed, number])
+    rng = np.random.default_rng([seed, flight.number] if flight.part == "train" else [seed, flight.number, TEST_WORLDS])
+    strip, frames = flight.strip, flight.frames
     height = round(strip.size[1] * width)
     scale = 2 * width * strip.zoom / FRAME_METRES
     camera = Camera(

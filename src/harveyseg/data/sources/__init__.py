@@ -20,6 +20,7 @@ from harveyseg.data.sources.directory import provide_directory
 from harveyseg.data.sources.figshare import FigshareParams, provide_figshare
 from harveyseg.data.sources.kaggle import KaggleParams, provide_kaggle
 from harveyseg.data.sources.source_data import SourceData
+from harveyseg.data.split import OVERLAPS_FILE, write_overlaps
 from harveyseg.errors import HarveysegError
 from harveyseg.files import locked, replacing, sha256, write_json
 
@@ -88,6 +89,8 @@ lens equivalent to 26 mm, flew at about 60 m."""
 def download_source(params: DataParams, root: Path, raw: Path) -> None:
     """Verify the data of a source and put them into ``data/raw``: flat folders, ``manifest.csv`` and ``source.json``.
 
+    A source that knows which photos show the same ground adds ``overlaps.csv``.
+
     Files keep their bytes, and photos their format (as .jpg, .png or .tif); only masks that are not an 8-bit grey PNG
     of class ids are rewritten as one. Files that ``data.on_bad: skip`` leaves out are logged and listed in
     ``skipped.csv``.
@@ -121,6 +124,8 @@ def download_source(params: DataParams, root: Path, raw: Path) -> None:
                         mask = read_mask_file(pair.mask.read_bytes(), params.classes)
                         (building / row["mask"]).write_bytes(mask.stored)
             write_manifest(building / "manifest.csv", verified.manifest)
+            if data.overlaps is not None:
+                write_overlaps(building / OVERLAPS_FILE, data.overlaps)
             source: dict[str, Any] = {
                 "source": params.source,
                 "detail": dict(data.detail),

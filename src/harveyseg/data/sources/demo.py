@@ -8,5 +8,5 @@ from harveyseg.data.sources.source_data import SourceData
 
 def provide_demo(params: DemoParams, scratch: Path) -> SourceData:
     """Draw the scenes into the empty folder ``scratch``."""
-    write_demo(scratch, params)
-    return SourceData(scratch, params.model_dump())
+    overlaps = write_demo(scratch, params)
+    return SourceData(scratch, params.model_dump(), overlaps=overlaps)

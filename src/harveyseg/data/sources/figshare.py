@@ -118,8 +118,8 @@ def provide_figshare(params: FigshareParams, url: str, root: Path, scratch: Path
         return SourceData(unpacked, detail, name)
     layout = scratch / "layout"
     link_training_part(unpacked, layout, name)
-    hold_out_test_part(layout, params.test_share, params.seed, name)
-    return SourceData(layout, {**detail, "test_share": params.test_share, "seed": params.seed}, name)
+    overlaps = hold_out_test_part(layout, params.test_share, params.seed, name)
+    return SourceData(layout, {**detail, "test_share": params.test_share, "seed": params.seed}, name, overlaps)
 
 
 def _doi_of(url: str) -> str | None:

@@ -1,21 +1,27 @@
 """Photos and masks that come without the Kaggle layout: they are told apart, and a test part is held out."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from harveyseg.data.manifest import MASK_ENDINGS, layout_folders
+from harveyseg.data.overlap import find_overlaps
 from harveyseg.data.photo_files import PHOTO_KINDS
-from harveyseg.data.split import DISTANCE, neighbour_groups, without_number
+from harveyseg.data.split import DISTANCE, linked_groups, neighbour_groups, without_number
 from harveyseg.errors import HarveysegError, raise_problems
 
 logger = logging.getLogger(__name__)
 
+_THREADS = 4
+"""Photos that are compared in parallel."""
 
-def choose_test_ids(ids: list[str], share: float, seed: int) -> set[str]:
-    """Choose whole groups of neighbouring frames, in random order, as long as they fit into ``share`` of the photos.
+
+def choose_test_ids(ids: list[str], share: float, seed: int, overlaps: Collection[tuple[str, str]] = ()) -> set[str]:
+    """Choose whole groups of photos, in random order, as long as they fit into ``share`` of the photos.
+
+    A group is what neighbouring ids and overlaps link.
 
     A test part that overlaps the training part would say nothing. So of photos that are all neighbours none is chosen,
     and if every group is larger than the share, the smallest one is.
@@ -24,6 +30,7 @@ def choose_test_ids(ids: list[str], share: float, seed: int) -> set[str]:
         ids: of all photos.
         share: between 0 and 1.
         seed: of the random order.
+        overlaps: pairs of ids that show the same ground.
 
     Returns:
         The chosen ids; empty when there is only one group.
@@ -41,8 +48,10 @@ def choose_test_ids(ids: list[str], share: float, seed: int) -> set[str]:
         labels = ids
     else:
         labels = neighbour_groups(ids, DISTANCE)
+    first_of = dict(zip(reversed(labels), reversed(ids), strict=True))
+    neighbours = [(first_of[label], photo_id) for photo_id, label in zip(ids, labels, strict=True)]
     groups: dict[str, list[str]] = {}
-    for photo_id, label in sorted(zip(ids, labels, strict=True)):
+    for photo_id, label in sorted(zip(ids, linked_groups(ids, [*neighbours, *overlaps]), strict=True)):
         groups.setdefault(label, []).append(photo_id)
     if len(groups) < 2:
         return set()
@@ -101,8 +110,10 @@ def link_training_part(unpacked: Path, layout: Path, name: str) -> None:
     )
 
 
-def hold_out_test_part(layout: Path, share: float, seed: int, name: str) -> None:
+def hold_out_test_part(layout: Path, share: float, seed: int, name: str) -> list[tuple[str, str]]:
     """Move the links of some photos and their masks from the training part to the test part.
+
+    Photos that show the same ground, found by their pictures, stay in one part.
 
     Args:
         layout: as from :func:`link_training_part`.
@@ -110,17 +121,22 @@ def hold_out_test_part(layout: Path, share: float, seed: int, name: str) -> None
         seed: likewise.
         name: of the data, for messages.
 
+    Returns:
+        The pairs of ids that show the same ground.
+
     Raises:
         HarveysegError: when one of the two parts would be empty.
     """
     photos = {path.stem: path for path in _visible_files(layout / "train_images")}
     masks = {path.stem: path for path in _visible_files(layout / "train_masks")}
     pairs = sorted(photos.keys() & masks.keys())
-    chosen = choose_test_ids(pairs, share, seed)
+    logger.info("comparing %d photos, so that no test photo shows ground of a training photo", len(pairs))
+    overlaps = find_overlaps([photos[photo_id] for photo_id in pairs], pairs, _THREADS)
+    chosen = choose_test_ids(pairs, share, seed, overlaps)
     if pairs and not chosen:
         raise HarveysegError(
-            f"{name}: the ids of all {len(pairs)} photos are neighbours, so any test part would overlap the training "
-            "part. Add a folder test_images by hand, and use data.source: directory."
+            f"{name}: all {len(pairs)} photos have neighbouring ids or show the same ground, so any test part would "
+            "overlap the training part. Add a folder test_images by hand, and use data.source: directory."
         )
     if pairs and len(chosen) == len(pairs):
         raise HarveysegError(
@@ -131,6 +147,7 @@ def hold_out_test_part(layout: Path, share: float, seed: int, name: str) -> None
         (layout / f"test_{kind}").mkdir()
         for photo_id in chosen:
             paths[photo_id].rename(layout / f"test_{kind}" / paths[photo_id].name)
+    return overlaps
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:

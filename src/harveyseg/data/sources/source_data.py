@@ -1,6 +1,6 @@
 """The result of a data source, before its files are verified and copied."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,3 +16,5 @@ class SourceData:
     """What else identifies the data, for ``source.json``; the same in two clones."""
     name: str | None = None
     """How messages refer to the folder, if the user knows it by another name than ``data.source``."""
+    overlaps: Sequence[tuple[str, str]] | None = None
+    """The pairs of ids that show the same ground; None if the source does not know them."""

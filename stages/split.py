@@ -32,10 +32,13 @@ def main(
     settings = section(params, "split", SplitParams)
     photos = read_photos(cache / "train")
     threads = section(params, "resize-cache", ResizeParams).threads
-    overlaps = overlaps_of_data(raw, threads, required=settings.groups == "overlap")
+    required = settings.groups == "overlap"
+    overlaps = overlaps_of_data(raw, threads, required) if required else None
+    assigned = make_folds(photos, settings, project_root(), overlaps)
+    if not required:  # after the folds, so that a wrong setting is said before photos are compared
+        overlaps = overlaps_of_data(raw, threads, required)
     if overlaps is not None:
         write_overlaps(folds.parent / OVERLAPS_FILE, overlaps)
-    assigned = make_folds(photos, settings, project_root(), overlaps)
     write_table(folds, assigned)
     write_data_figures(
         figures, load_part(cache / "train"), read_photos(cache / "test"), section(params, "train", SampleParams)

@@ -1,18 +1,35 @@
-"""Stage ``code``: check the settings of all models at once, and digest the code that each stage and model runs.
+"""Stage ``code``: check all settings at once, and digest the code that each stage and model runs.
 
 It runs first, so it also deletes the outputs of models and folds that are no longer listed.
 """
 
 from pathlib import Path
 
-from harveyseg.config.settings import section
+from harveyseg.config.settings import Section, section
+from harveyseg.data.sources import DataParams
 from harveyseg.ensemble.weights import EnsembleParams
+from harveyseg.evaluation.submission import SubmitParams
 from harveyseg.files import replacing
+from harveyseg.inference.params import InferenceParams
 from harveyseg.models import available
 from harveyseg.pipeline.check import check_params, write_config
 from harveyseg.pipeline.code import PER_MODEL, code_digests, stage_files, write_digests
+from harveyseg.pipeline.inputs import prepare_inputs
 from harveyseg.pipeline.stage import CodeDir, ModelsDir, ParamsFile, PredictionsDir, ScriptsDir, run
 from harveyseg.pipeline.unlisted import delete_unlisted
+from harveyseg.postprocess.select import PostprocessParams
+from harveyseg.project import project_root
+from harveyseg.tracking.client import TrackingParams
+
+LATER: dict[str, type[Section]] = {
+    "data": DataParams,
+    "ensemble": EnsembleParams,
+    "inference": InferenceParams,
+    "postprocess": PostprocessParams,
+    "submit": SubmitParams,
+    "tracking": TrackingParams,
+}
+"""Sections that only later stages read: a mistake there is found now, not after hours of training."""
 
 
 def main(
@@ -23,7 +40,8 @@ def main(
     predictions: PredictionsDir = Path("data/predictions"),
 ) -> None:
     """Write OUT/<stage>.txt, and OUT/train/<model>.json and OUT/evaluate/<model>.txt; no data is read."""
-    configs = check_params(params, scripts)
+    configs = check_params(params, scripts, LATER)
+    prepare_inputs(section(params, "data", DataParams), project_root(), Path.cwd())
     # A run of another experiment, which the ensemble predicts with, may be of any network.
     external = available() if section(params, "ensemble", EnsembleParams).runs else []
     for path in delete_unlisted([models, predictions]):

@@ -33,6 +33,7 @@ def workspace(project: Path) -> Path:
     (project / ".dvc" / "config").touch()
     (project / "data" / "README.md").touch()
     subprocess.run(["git", "init", "-q", project], check=True)
+    subprocess.run(["git", "-C", project, "add", "data"], check=True)
     return project
 
 
@@ -57,9 +58,8 @@ def test_a_sound_workspace_will_not_fail(workspace: Path, monkeypatch: pytest.Mo
 def test_programs_of_another_environment(workspace: Path, tmp_path: Path) -> None:
     here = Path(sys.executable).parent
     assert doctor.check_programs(workspace, {"PATH": str(here)}) == []
-    no_dvc, no_python = doctor.check_programs(workspace, {"PATH": ""})
+    (no_dvc,) = doctor.check_programs(workspace, {"PATH": ""})  # by its path, it runs the stages with its own Python
     assert str(no_dvc) == f"fails: `dvc` is not on the PATH. Activate the environment, or call {here / 'dvc'}."
-    assert no_python.fails
     other = tmp_path / "bin"
     other.mkdir()
     for name in ("dvc", "python"):
@@ -87,8 +87,14 @@ def test_git(workspace: Path, tmp_path: Path) -> None:
         [sys.executable, "-m", "dvc", "status"], cwd=workspace, capture_output=True, text=True, check=False
     )
     assert "is not a git repository" in done.stderr  # DVC does refuse
-    (workspace / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
+    subprocess.run([sys.executable, "-m", "dvc", "config", "core.no_scm", "true"], cwd=workspace, check=True)
+    assert "dvc config core.no_scm true" in none.remedy
     assert doctor.check_git(workspace) == []
+    subprocess.run([sys.executable, "-m", "dvc", "status"], cwd=workspace, check=True)  # DVC does without it
+    subprocess.run(["git", "init", "-q", workspace], check=True)
+    (told,) = doctor.check_git(workspace)
+    assert told.text == "DVC is told to do without git, and `dvc exp` needs it"
+    shutil.rmtree(workspace / ".git")
     assert next(finding.remedy for finding in doctor.check_git(tmp_path)) == "Run `dvc init` there"
 
 
@@ -110,7 +116,7 @@ def test_a_repository_of_another_owner(workspace: Path, monkeypatch: pytest.Monk
         ("~/photos", "Write data.path: {home}/photos"),
         ("$HOME/photos", "Write data.path: {home}/photos"),
         ("photos ", "Write data.path: photos"),
-        ("absent", "Bring the photos there"),
+        ("absent", "Bring it there"),
         ("empty", "Correct data.path"),
     ],
 )
@@ -125,6 +131,10 @@ def test_photos_that_are_there(workspace: Path) -> None:
     photos = workspace / "photos" / "train_images"
     photos.mkdir(parents=True)
     (photos / "1.JPG").touch()
+    (untracked,) = doctor.check_data_path(workspace, with_data(workspace, source="directory", path="photos"))
+    assert not untracked.fails
+    assert untracked.remedy.startswith("Run `dvc add photos")
+    subprocess.run(["git", "-C", workspace, "add", "photos"], check=True)
     assert doctor.check_data_path(workspace, with_data(workspace, source="directory", path="photos")) == []
     assert doctor.check_data_path(workspace, load(workspace / "params.yaml")) == []
 

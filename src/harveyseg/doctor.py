@@ -20,6 +20,8 @@ from harveyseg.config.settings import listed_models, load
 from harveyseg.data.photo_files import PHOTO_KINDS
 from harveyseg.device import PrecisionName, resolve_device, resolve_precision
 from harveyseg.errors import HarveysegError
+from harveyseg.pipeline.inputs import copying_problem, missing_problem, spelling_problem
+from harveyseg.project import git_output, git_problem
 from harveyseg.tracking.client import inspect_tracker
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -86,7 +88,7 @@ def check_programs(root: Path, environment: Mapping[str, str]) -> list[Finding]:
         findings.append(
             Finding(f"`dvc` is {dvc}, of another environment than this one", f"Activate {here.parent}", fails=False)
         )
-    python = _stage_python(root, environment)
+    python = _stage_python(root, environment, here if dvc is None else Path(dvc).parent)
     if python is None:
         findings.append(Finding("no Python for the stages is on the PATH", f"Activate {here.parent}"))
     elif python.parent.resolve() != here.resolve():
@@ -100,27 +102,21 @@ def check_programs(root: Path, environment: Mapping[str, str]) -> list[Finding]:
 def check_git(root: Path) -> list[Finding]:
     """Whether DVC finds its own folder and a git repository that git lets it read."""
     findings = []
-    config = root / ".dvc" / "config"
-    if not config.exists():
+    if not (root / ".dvc" / "config").exists():
         findings.append(Finding(f"{root} is not a DVC project", "Run `dvc init` there"))
-    try:
-        command = ["git", "-C", str(root), "rev-parse", "--show-toplevel"]
-        answer = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
-    except OSError:
-        return [*findings, Finding("git is not installed, and `dvc exp` needs it", "Install git")]
-    if "dubious ownership" in answer.stderr:
-        quoted = shlex.quote(answer.stderr.partition("repository at '")[2].partition("'")[0] or str(root))
-        remedy = f"Run `git config --global --add safe.directory {quoted}`"
-        findings.append(Finding("another user owns this git repository, and git refuses to read it", remedy))
-    elif answer.returncode != 0:
-        without_git = config.exists() and "no_scm = true" in config.read_text(encoding="utf-8").lower()
-        remedy = "Run `git init && git add -A && git commit -m start`, or `dvc config core.no_scm true`"
-        if not without_git:
-            findings.append(Finding("this is not a git repository, and DVC refuses to run without one", remedy))
-    elif Path(answer.stdout.strip()).resolve() != root.resolve():
+    settings = [path.read_text(encoding="utf-8") for path in (root / ".dvc").glob("config*") if path.is_file()]
+    without_git = any("no_scm = true" in text.lower() for text in settings)
+    top = git_output(root, "rev-parse", "--show-toplevel")
+    if (problem := git_problem(root)) and not without_git:
+        cause, remedy = problem
+        findings.append(Finding(cause, f"{remedy}. `dvc repro` alone also works after `dvc config core.no_scm true`"))
+    elif top is not None and without_git:
+        remedy = "Remove no_scm from .dvc/config and .dvc/config.local"
+        findings.append(Finding("DVC is told to do without git, and `dvc exp` needs it", remedy, fails=False))
+    elif top is not None and Path(top.strip()).resolve() != root.resolve():
         findings.append(
             Finding(
-                f"the git repository begins above this project, at {answer.stdout.strip()}",
+                f"the git repository begins above this project, at {top.strip()}",
                 "Commits and experiments there hold more than this project; a repository of its own avoids that",
                 fails=False,
             )
@@ -134,16 +130,16 @@ def check_data_path(root: Path, params: Mapping[str, Any]) -> list[Finding]:
     if not isinstance(data, dict):
         return []
     findings = [
-        *_check_watched(root, "data.path", data.get("path"), "Bring the photos there"),
-        *_check_watched(root, "data.inputs", data.get("inputs"), "Bring that file there"),
+        *_check_watched(root, "path", data.get("path")),
+        *_check_watched(root, "inputs", data.get("inputs")),
     ]
-    if findings or data.get("source") != "directory" or data.get("url"):
+    if any(finding.fails for finding in findings) or data.get("source") != "directory" or data.get("url"):
         return findings
     path = str(data["path"])
     photos = (file for file in (root / path).rglob("*") if file.suffix.lower() in PHOTO_KINDS)
     if next(photos, None) is None:
-        return [Finding(f"data.path = {path!r}: holds no photos", "Correct data.path in params.yaml")]
-    return []
+        findings.append(Finding(f"data.path = {path!r}: holds no photos", "Correct data.path in params.yaml"))
+    return findings
 
 
 def check_leftovers(root: Path) -> list[Finding]:
@@ -257,30 +253,24 @@ def check_mlflow(root: Path) -> list[Finding]:
     return [] if fault is None else [Finding(*fault)]
 
 
-def _check_watched(root: Path, setting: str, value: object, remedy: str) -> list[Finding]:
-    """Whether a path that DVC watches exists, as DVC reads it."""
+def _check_watched(root: Path, key: str, value: object) -> list[Finding]:
+    """Whether a path that DVC watches exists, as DVC reads it, also in a copy of the project."""
     path = str(value or "")
-    meant = os.path.expandvars(path.strip())
-    if meant != path or path.startswith("~"):
-        meant = str(Path(meant).expanduser())
-        return [Finding(f"{setting} = {path!r}: DVC takes it literally", f"Write {setting}: {meant}")]
-    if not path or not (root / path).exists():
-        return [
-            Finding(
-                f"{setting} = {path!r}: not on this machine, and DVC stops without it",
-                f"{remedy}, or run `dvc repro --allow-missing`, which uses what `dvc pull` brought",
-            )
-        ]
-    return []
+    if problem := spelling_problem(key, path) or missing_problem(key, path, root):
+        return [Finding(*problem)]
+    problem = copying_problem(key, path, root)
+    return [] if problem is None else [Finding(*problem, fails=False)]
 
 
-def _stage_python(root: Path, environment: Mapping[str, str]) -> Path | None:
-    """The Python that ``stages/run`` chooses."""
+def _stage_python(root: Path, environment: Mapping[str, str], programs: Path) -> Path | None:
+    """The Python that ``stages/run`` chooses if ``programs`` holds the dvc that runs."""
     for name in ("VIRTUAL_ENV", "CONDA_PREFIX"):
         if (active := environment.get(name)) and os.access(Path(active) / "bin" / "harveyseg", os.X_OK):
             return Path(active) / "bin" / "python"
     if os.access(own := root / ".venv" / "bin" / "python", os.X_OK):
         return own
+    if os.access(programs / "harveyseg", os.X_OK):
+        return programs / "python"
     found = shutil.which("python", path=environment.get("PATH", ""))
     return None if found is None else Path(found)
 

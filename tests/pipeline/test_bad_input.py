@@ -96,6 +96,8 @@ def settings(changes: dict[str, object], name: str) -> Action:
     """Change params.yaml and run a stage."""
 
     def act(folder: Path) -> None:
+        (folder / "data").mkdir()
+        (folder / "data" / "README.md").touch()  # the committed data.path
         for keys, value in changes.items():
             change(folder, keys, value)
         stage(name)
@@ -352,6 +354,9 @@ PARTS = [
                     "code",
                 ),
             ),
+            Case("data.path ends in a blank", CODE, settings({"data.path": "../photos "}, "code")),
+            Case("data.path is not on this machine", CODE, settings({"data.path": "photos"}, "code")),
+            Case("a setting of a later stage", CODE, settings({"inference.tta": "all"}, "code")),
             Case("a data source that does not exist", DOWNLOAD, settings({"data.source": "folder"}, "download")),
             Case("on_bad is neither error nor skip", DOWNLOAD, settings({"data.on_bad": "ignore"}, "download")),
             Case(

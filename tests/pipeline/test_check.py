@@ -13,8 +13,9 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 
-from harveyseg.config.settings import load
+from harveyseg.config.settings import Section, load
 from harveyseg.errors import HarveysegError
+from harveyseg.inference.params import InferenceParams
 from harveyseg.pipeline.check import check_params, merge, write_config
 from helpers.paths import ROOT
 
@@ -34,9 +35,9 @@ def write_params(folder: Path, models: dict[str, Any] | None = None, **sections:
     return path
 
 
-def problems(path: Path) -> tuple[str, ...]:
+def problems(path: Path, **further: type[Section]) -> tuple[str, ...]:
     with pytest.raises(HarveysegError) as caught:
-        check_params(path)
+        check_params(path, further=further)
     assert str(caught.value).startswith(f"{path}: ")
     return caught.value.problems
 
@@ -76,6 +77,15 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
     ]:
         assert sum(line.startswith(start) and reason in line for line in found) == 1, (start, found)
     assert len(found) == 11  # the wrong default is every model's, and yet one problem
+
+
+def test_sections_of_later_stages_are_checked_with_the_rest(tmp_path: Path) -> None:
+    path = write_params(tmp_path, train={"lr": -0.1}, inference={"tta": "all"})
+    lr, tta = sorted(problems(path, inference=InferenceParams), reverse=True)
+    assert lr.startswith("train.lr = -0.1")
+    assert tta.startswith("inference.tta = 'all': Input should be 'none', 'flips' or 'd4'")
+    absent = problems(write_params(tmp_path), absent=InferenceParams)
+    assert "the section 'absent' is missing" in absent[0]
 
 
 @pytest.mark.parametrize(
@@ -220,6 +230,8 @@ def checkout(tmp_path: Path) -> Path:
     folder = tmp_path / "checkout"
     for name in ("src", "stages"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "data").mkdir()
+    shutil.copy(ROOT / "data" / "README.md", folder / "data")
     return folder
 
 

@@ -297,14 +297,90 @@ def test_photos_outside_the_project_are_found_by_temporary_experiments(project: 
     outside = project.folder.parent / "photos"
     shutil.copytree(project.folder / "data" / "raw", outside, ignore=shutil.ignore_patterns("*.csv", "*.json"))
     directory = ("-S", "data.source=directory", "-S", "data.path=../photos")
-    assert project.stages("dvc", "exp", "run", *directory, "download") == {"download"}
+    assert project.stages("dvc", "exp", "run", *directory, "download") == {"code", "download"}
     project.commit("photos")
-    assert project.stages("dvc", "exp", "run", "--temp", "-S", "data.demo.seed=1", "download") == {"download"}
+    assert project.stages("dvc", "exp", "run", "--temp", "-S", "data.demo.seed=1", "download") == {"code", "download"}
     # A photo that is added there is noticed.
     assert project.stages("dvc", "repro", "download") == set()
     shutil.copy(next((outside / "test_images").glob("*.jpg")), outside / "test_images" / "99999.jpg")
     shutil.copy(next((outside / "test_masks").glob("*.png")), outside / "test_masks" / "99999.png")
     assert project.stages("dvc", "repro", "download") == {"download"}
+
+
+def use_photos(project: Project, folder: Path, path: str) -> dict[str, bytes]:
+    """Make the demo's photos the user's own, in a folder to which ``data.path`` leads; returns its files."""
+    shutil.copytree(project.folder / "data" / "raw", folder, ignore=shutil.ignore_patterns("*.csv", "*.json"))
+    params = project.folder / "params.yaml"
+    changed = params.read_text().replace("source: demo", "source: directory")
+    params.write_text(re.sub(r"^  path: .*$", f"  path: {path}", changed, flags=re.MULTILINE))
+    return files_in(folder)
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_photos_in_the_project_that_git_ignores_are_found_by_queued_and_temporary_experiments(project: Project) -> None:
+    photos = use_photos(project, project.folder / "photos", "photos")
+    with (project.folder / ".gitignore").open("a") as ignored:
+        ignored.write("/photos/\n")
+    printed = project.run("dvc", "repro", "download")
+    assert "warning: data.path = 'photos': neither git nor DVC tracks it" in printed
+    project.commit("photos")
+    assert project.stages("dvc", "exp", "run", "--temp", "-S", "train.lr=0.5", "download") == {"code"}
+    project.run("dvc", "exp", "run", "--queue", "-S", "train.lr=0.6", "download")
+    project.run("dvc", "exp", "run", "--run-all")
+    assert len(project.run("git", "for-each-ref", "refs/exps/*/*/*").splitlines()) == 2
+    assert files_in(project.folder / "photos") == photos
+    # What the warning advises brings them to every experiment, also one that changes nothing, and into clones.
+    project.run("dvc", "add", "-q", "photos")
+    project.run("git", "add", "photos.dvc")
+    project.commit("photos in DVC")
+    assert project.stages("dvc", "exp", "run", "--temp", "download") == set()
+
+
+def test_a_machine_without_the_photos_trains_with_what_dvc_pull_brought(project: Project, tmp_path: Path) -> None:
+    use_photos(project, project.folder.parent / "photos", "../photos")
+    project.run("dvc", "repro", "train@unet-0")
+    project.run("dvc", "remote", "add", "--force", "--default", "local", str(tmp_path / "remote"))
+    project.commit("photos")
+    project.run("dvc", "push", "-q", "train@unet-0", "--with-deps")
+    clone = Project(tmp_path / "another machine" / "clone")
+    project.run("git", "clone", "-q", str(project.folder), str(clone.folder))
+    clone.run("dvc", "pull", "-q", "train@unet-0", "--with-deps")
+    pulled = files_in(clone.folder / "data")
+
+    assert stages_run(clone.run("dvc", "repro", "train@unet-0", ok=False)) == set()
+    assert files_in(clone.folder / "data") == pulled
+    assert "`dvc repro --allow-missing`" in clone.run("harveyseg", "doctor", ok=False)
+    assert clone.stages("dvc", "repro", "--allow-missing", "train@unet-0") == set()
+    assert files_in(clone.folder / "data") == pulled
+    params = clone.folder / "params.yaml"
+    params.write_text(params.read_text().replace("lr: 0.01", "lr: 0.02"))
+    assert clone.stages("dvc", "repro", "--allow-missing", "train@unet-0") == {"code", "train@unet-0"}
+    assert clone.record("unet-0").parameters["train.lr"] == 0.02
+    # Settings of the data that were never run cannot do without them.
+    params.write_text(params.read_text().replace("on_bad: error", "on_bad: skip"))
+    printed = clone.run("dvc", "repro", "--allow-missing", "train@unet-0", ok=False)
+    assert "error: data.path = '../photos': not on this machine" in printed
+    assert (clone.folder / "data" / "raw" / "manifest.csv").exists()
+
+
+def test_nothing_is_deleted_before_a_wrong_path_or_a_users_photo_is_named(project: Project) -> None:
+    raw = project.folder / "data" / "raw"
+    before = files_in(raw)
+    params = project.folder / "params.yaml"
+    params.write_text(params.read_text().replace("  path: data/README.md", "  path: ~/photos"))
+    printed = project.run("dvc", "repro", ok=False)
+    assert "error: data.path = '~/photos': DVC takes it literally. Write data.path: " in printed
+    assert files_in(raw) == before
+    project.run("git", "checkout", "-q", "params.yaml")
+    (raw / "train_images" / "mine.jpg").write_bytes(b"a photo")
+    printed = project.run("dvc", "repro", ok=False)
+    assert (
+        "data/raw holds what its stage, `download`, did not write and would replace: train_images/mine.jpg." in printed
+    )
+    assert files_in(raw) == before | {"train_images/mine.jpg": b"a photo"}
 
 
 def test_bad_settings_and_bad_files_stop_with_the_remedy(project: Project) -> None:

@@ -197,6 +197,35 @@ def test_an_active_environment_without_the_project_is_passed_over(tmp_path: Path
     assert done.returncode == 9
 
 
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
+def test_dvc_called_by_its_path_runs_stages_in_its_own_environment(tmp_path: Path, shell: str) -> None:
+    """No environment is active, and no `python` is on the path: the one that runs dvc is taken."""
+    if not Path(shell).exists():
+        pytest.skip(f"there is no {shell}")
+    own, tools, stages = (tmp_path / name for name in ("an env/bin", "tools", "stages"))
+    for folder in (own, tools, stages):
+        folder.mkdir(parents=True)
+    (own / "python").symlink_to(sys.executable)
+    (own / "harveyseg").touch(mode=0o755)
+    for name in ("dirname", "head", "sed", "tr"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    shutil.copy(ROOT / "stages" / "run", stages)
+    (stages / "probe.py").write_text("import sys; print(sys.executable)")
+    # As DVC runs a stage: its Python starts a shell, which may stay.
+    for command in ("stages/run probe", "stages/run probe; :"):
+        code = f"import subprocess, sys; sys.exit(subprocess.run([{shell!r}, '-c', {command!r}]).returncode)"
+        done = subprocess.run(
+            [str(own / "python"), "-c", code],
+            cwd=tmp_path,
+            env={"PATH": str(tools), "DVC_ROOT": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.stdout.strip() == str(own / "python"), done.stderr
+
+
 def test_a_stage_uses_the_code_of_its_own_checkout(tmp_path: Path) -> None:
     package = tmp_path / "src" / "harveyseg"
     package.mkdir(parents=True)

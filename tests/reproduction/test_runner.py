@@ -171,16 +171,30 @@ def test_a_study_that_is_told_to_stop_ends_its_trainings(tmp_path: Path) -> None
     assert not (project.folder / ".dvc" / "tmp" / "study").exists()
 
 
-def test_a_path_inside_the_project_leads_to_photos_that_are_not_in_git(tmp_path: Path) -> None:
-    project = start_project(tmp_path / "harveyseg", CHANGES)
+def test_a_path_inside_a_project_in_a_larger_repository_leads_to_photos_that_are_not_in_git(tmp_path: Path) -> None:
+    project = start_project(tmp_path / "a" / "harveyseg", CHANGES)
+    shutil.rmtree(project.folder / ".git")
+    readme = tmp_path / "a" / "README.md"
+    readme.write_text("More than a project.\n")
+    project.run("git", "init", "-q", str(tmp_path / "a"))
+    project.run("git", "add", "../README.md")
+    project.commit("start")
+    readme.write_text("Edited.\n")
     use_photos(project, "photos")
     printed = Study(project, tmp_path / "log").run("study", "softmax", "--jobs", "2")
     assert len(re.findall(r": argmax score 0\.\d{4}, score 0\.\d{4}", printed)) == 2
     assert "Data: directory, 64x64 pixels." in printed
+    assert len(project.run("git", "for-each-ref", "refs/exps").splitlines()) == 2
+    assert "2 trials, 2 done before" in Study(project, tmp_path / "log").run("study", "softmax")
 
 
 def test_without_a_commit_it_says_what_is_missing(tmp_path: Path) -> None:
     project = start_project(tmp_path / "harveyseg", CHANGES)
+
+    def refusal() -> str:
+        return Study(project, tmp_path / "log").run("study", "softmax", ok=False)
+
     shutil.rmtree(project.folder / ".git")
-    printed = Study(project, tmp_path / "log").run("study", "softmax", ok=False)
-    assert f"{project.folder}: not a git repository with a commit" in printed
+    assert f"error: {project.folder} is not a git repository, which DVC's experiments need. Run `git init" in refusal()
+    project.run("git", "init", "-q")
+    assert f"error: {project.folder}: nothing is committed, which DVC's experiments need." in refusal()

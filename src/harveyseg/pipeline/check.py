@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from harveyseg.arrays import SIDE_MULTIPLE
-from harveyseg.config.settings import load, parse
+from harveyseg.config.settings import Section, load, parse, section
 from harveyseg.data.cache import ResizeParams
 from harveyseg.data.split import SplitParams, groups_file
 from harveyseg.errors import HarveysegError, raise_problems
@@ -75,12 +75,15 @@ def merge(defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str
     return merged
 
 
-def check_params(params: Path, scripts: Path = Path("stages")) -> list[ModelConfig]:
+def check_params(
+    params: Path, scripts: Path = Path("stages"), further: Mapping[str, type[Section]] | None = None
+) -> list[ModelConfig]:
     """Check a params file's ``models``, ``train``, ``folds``, ``split`` and ``resize-cache``, all at once.
 
     Args:
         params: ``params.yaml``.
         scripts: the folder ``stages``.
+        further: sections that only later stages read, which are checked as well.
 
     Raises:
         HarveysegError: with one line for each impossible setting, naming the allowed values.
@@ -98,6 +101,8 @@ def check_params(params: Path, scripts: Path = Path("stages")) -> list[ModelConf
     problems += _fold_problems(values.get("folds"), split.folds if split else None)
     if split is not None and (file := groups_file(split)):
         problems += _watch_problems(values, file, f"split.groups = {split.groups}")
+    for name, model in (further or {}).items():
+        _gather(problems, section, params, name, model)
     train = _gather(problems, parse, TrainParams, values["train"], "train")
     if train is not None and resize is not None:
         problems += _sample_problems(train, resize.shape, "train")

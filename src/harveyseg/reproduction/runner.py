@@ -29,6 +29,7 @@ from ruamel.yaml import YAML
 from harveyseg.data.sources.experiment_links import link_into_copy
 from harveyseg.errors import HarveysegError
 from harveyseg.files import locked
+from harveyseg.project import git_output, git_problem
 from harveyseg.record import read_run
 from harveyseg.reproduction.studies import StudyRecipe, Trial, find_study, read_studies, study_tags, study_trials
 from harveyseg.reproduction.tables import ARGMAX_SCORE, SCORE
@@ -166,14 +167,15 @@ class _Copies:
         self._inputs = inputs
         self._stopped = False
         self._fetching = threading.Lock()
-        self._snapshot = folder / "snapshot"
-        try:
-            _git(root, "rev-parse", "HEAD")
-        except HarveysegError:
+        self._snapshot = folder / "snapshot"  # of the git repository, which may begin above the project
+        if problem := git_problem(root):
+            raise HarveysegError("{}. {}.".format(*problem))
+        if git_output(root, "rev-parse", "HEAD") is None:
             raise HarveysegError(
-                f"{root}: not a git repository with a commit, which DVC's experiments need: `git init`, `git add -A`, "
-                "`git commit`, `dvc init`."
-            ) from None
+                f"{root}: nothing is committed, which DVC's experiments need. Run `git add -A && git commit -m start`."
+            )
+        self._repository = Path(_git(root, "rev-parse", "--show-toplevel"))
+        self._inside = root.relative_to(self._repository.resolve())
         self._take_snapshot()
 
     def find_finished(self, tasks: Mapping[str, _Task]) -> dict[str, str]:
@@ -208,10 +210,11 @@ class _Copies:
             if not reference:  # the settings are those of the commit, and so are all results
                 return _git(project, "rev-parse", "HEAD")
             with self._fetching:
-                _git(self._root, "fetch", "--quiet", "--no-tags", str(project), f"+{reference}:{reference}")
+                copy = _git(project, "rev-parse", "--show-toplevel")
+                _git(self._root, "fetch", "--quiet", "--no-tags", copy, f"+{reference}:{reference}")
             return _git(project, "rev-parse", reference)
         finally:
-            shutil.rmtree(project.parent, ignore_errors=True)
+            shutil.rmtree(self._trial(name), ignore_errors=True)
 
     def stop(self) -> None:
         """End the trials that run; no other one starts."""
@@ -219,10 +222,10 @@ class _Copies:
         _end_processes_in(self._folder)
 
     def _take_snapshot(self) -> None:
-        """Clone the project, with uncommitted changes of tracked files, and let the clone use the project's cache."""
-        _git(self._root, "clone", "--quiet", "--shared", str(self._root), str(self._snapshot))
+        """Clone the repository, with uncommitted changes of tracked files; the clone uses the project's cache."""
+        _git(self._root, "clone", "--quiet", "--shared", str(self._repository), str(self._snapshot))
         changes = subprocess.run(
-            ["git", "-C", str(self._root), "diff", "--binary", "HEAD"], capture_output=True, check=True
+            ["git", "-C", str(self._repository), "diff", "--binary", "HEAD"], capture_output=True, check=True
         ).stdout
         if changes:
             command = ["git", "-C", str(self._snapshot), "apply", "--whitespace=nowarn"]
@@ -230,18 +233,23 @@ class _Copies:
         for key in ("user.name", "user.email"):
             with suppress(HarveysegError):  # not set
                 _git(self._snapshot, "config", key, _git(self._root, "config", key))
+        project = self._snapshot / self._inside
         local_settings = Path(".dvc", "config.local")
         if (self._root / local_settings).exists():
-            shutil.copy(self._root / local_settings, self._snapshot / local_settings)
+            shutil.copy(self._root / local_settings, project / local_settings)
         log = self._folder / "cache.log"
         self._run_dvc(self._root, log, "cache", "dir")
         cache = log.read_text(encoding="utf-8").splitlines()[-1]
-        self._run_dvc(self._snapshot, log, "cache", "dir", "--local", cache)
+        self._run_dvc(project, log, "cache", "dir", "--local", cache)
+
+    def _trial(self, name: str) -> Path:
+        return self._folder / "trials" / name
 
     def _copy(self, name: str) -> Path:
-        """A copy of the snapshot, from which relative paths lead to the photos and the other inputs."""
-        project = self._folder / "trials" / name / "project"
-        shutil.copytree(self._snapshot, project, symlinks=True)
+        """The project in a copy of the snapshot; relative paths lead from it to the photos and the other inputs."""
+        repository = self._trial(name) / "project"
+        shutil.copytree(self._snapshot, repository, symlinks=True)
+        project = repository / self._inside
         for setting, path in self._inputs.items():
             if not link_into_copy(path, self._root, project, self._folder):
                 raise HarveysegError(
@@ -298,11 +306,12 @@ def _fetch_outputs(root: Path, commit: str, model: str, folds: Sequence[int], fo
     for fold in folds:
         paths += [f"models/{model}-{fold}/{name}" for name in ("run.json", "history.csv")]
         paths.append(f"predictions/{model}-{fold}/metrics.json")
-    stored = DVCFileSystem(url=str(root), rev=commit)
+    stored = DVCFileSystem(url=str(root), rev=commit, subrepos=True)  # the project may be in a larger repository
+    inside = _git(root, "rev-parse", "--show-prefix")
     for path in paths:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         try:
-            stored.get_file(f"data/{path}", str(folder / path))
+            stored.get_file(f"{inside}data/{path}", str(folder / path))
         except FileNotFoundError:
             raise HarveysegError(
                 f"data/{path} of the experiment {commit[:7]}: not in DVC's cache. `dvc pull` brings it if it was "

@@ -73,9 +73,38 @@ def test_again_replaces_and_gives_the_same_bytes(photos: Path, tmp_path: Path) -
     raw, params = tmp_path / "raw", data_params(source="directory", path=str(photos))
     download_source(params, tmp_path, raw)
     first = contents(raw)
-    (raw / "train_images/old.jpg").write_bytes(b"of an older run")
+    (raw / "manifest.csv").write_text("damaged")
     download_source(params, tmp_path, raw)
     assert contents(raw) == first
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_a_users_files_in_raw_are_named_and_stay(photos: Path, tmp_path: Path, made: bool) -> None:
+    raw, params = tmp_path / "data/raw", data_params(source="directory", path="photos")
+    if made:
+        download_source(params, tmp_path, raw)
+        Image.fromarray(np.ones((32, 32), np.uint8)).save(raw / "train_masks/1.png")  # a corrected mask
+    own = raw / "train_images/flight 2/7.jpg"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"a photo")
+    (own.parent / ".DS_Store").write_bytes(b"a view")
+    before = contents(raw)
+    files = "train_images/flight 2/7.jpg" + (", train_masks/1.png" if made else "")
+    with pytest.raises(HarveysegError, match=rf"did not write and would replace: {files}\. Move it"):
+        download_source(params, tmp_path, raw)
+    assert contents(raw) == before
+    assert [path.name for path in raw.parent.iterdir()] == ["raw"]
+    shutil.rmtree(raw / "train_masks", ignore_errors=True)
+    own.rename(tmp_path / "7.jpg")
+    download_source(params, tmp_path, raw)
+    assert len(contents(raw)) == 7
+
+
+def test_another_sources_photos_are_replaced(photos: Path, tmp_path: Path) -> None:
+    demo = {"train": 8, "test": 1, "seed": 0, "width": 96}
+    download_source(data_params(source="demo", demo=demo), tmp_path, tmp_path / "raw")
+    download_source(data_params(source="directory", path="photos"), tmp_path, tmp_path / "raw")
+    assert (tmp_path / "raw/train_images/1.jpg").exists()
 
 
 def test_failure_leaves_the_old_data_and_nothing_half_written(photos: Path, tmp_path: Path) -> None:

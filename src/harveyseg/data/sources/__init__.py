@@ -13,7 +13,7 @@ from pydantic import Field, PositiveFloat, field_validator
 
 from harveyseg.config.settings import Section
 from harveyseg.data.demo import DemoParams
-from harveyseg.data.manifest import Pair, Problem, verify_photos, write_manifest, write_skipped
+from harveyseg.data.manifest import Pair, Problem, read_manifest, verify_photos, write_manifest, write_skipped
 from harveyseg.data.masks import parse_colours, read_mask_file
 from harveyseg.data.sources.demo import provide_demo
 from harveyseg.data.sources.directory import provide_directory
@@ -33,7 +33,8 @@ class DataParams(Section):
     source: Literal["demo", "directory", "kaggle", "figshare"]
     """Where the photos come from. Always explicit: no source ever replaces another."""
     path: str = ""
-    """For ``directory``: a folder in the Kaggle layout; relative paths start at the project's root."""
+    """For ``directory``: a folder in the Kaggle layout; relative paths start at the project's root. DVC watches it
+    whatever the source is, and takes it literally, without ``~`` or variables."""
     inputs: str = "data/README.md"
     """A file or folder that DVC watches and that must exist. The CSV file of ``split.groups`` and local weights files
     of ``train.encoder_weights`` must be it or be inside it; relative paths start at the project's root."""
@@ -86,6 +87,10 @@ SOURCE_GROUNDS: Mapping[str, tuple[float, float]] = {
 lens equivalent to 26 mm, flew at about 60 m."""
 
 
+_OWN_TABLES = ("manifest.csv", "skipped.csv", "source.json")
+_SHOWN_FILES = 5
+
+
 def download_source(params: DataParams, root: Path, raw: Path) -> None:
     """Verify the data of a source and put them into ``data/raw``: flat folders, ``manifest.csv`` and ``source.json``.
 
@@ -95,7 +100,8 @@ def download_source(params: DataParams, root: Path, raw: Path) -> None:
     of class ids are rewritten as one. Files that ``data.on_bad: skip`` leaves out are logged and listed in
     ``skipped.csv``.
 
-    ``raw`` is replaced only when everything is complete. Two processes that fill it wait for each other.
+    ``raw`` is replaced only when everything is complete, and never while a user's own files are in it. Two processes
+    that fill it wait for each other.
 
     Args:
         params: the section ``data``.
@@ -104,7 +110,7 @@ def download_source(params: DataParams, root: Path, raw: Path) -> None:
 
     Raises:
         HarveysegError: lists everything that is wrong with the photos and masks; or when there is not enough disk
-            space, or a folder cannot be written.
+            space, a folder cannot be written, or ``raw`` holds files of the user's.
     """
     with (
         _explain_os_errors(raw),
@@ -135,6 +141,33 @@ def download_source(params: DataParams, root: Path, raw: Path) -> None:
                 source["skipped"] = _log_skipped(verified.skipped)
                 write_skipped(building / "skipped.csv", verified.skipped)
             write_json(building / "source.json", source)
+            _refuse_users_files(raw, building)
+
+
+def _refuse_users_files(raw: Path, new: Path) -> None:
+    """Stop if ``raw`` holds files that this package did not write, or that were edited, and that ``new`` lacks."""
+    try:
+        manifest = read_manifest(raw / "manifest.csv")
+    except HarveysegError:  # none, or damaged
+        written = {}
+    else:
+        written = dict(zip(manifest["image"], manifest["image_sha256"], strict=True))
+        written |= dict(zip(manifest["mask"], manifest["mask_sha256"], strict=True))
+    lost = []
+    for path in sorted(raw.rglob("*")):
+        name = path.relative_to(raw)
+        if not path.is_file() or str(name) in _OWN_TABLES or any(part.startswith(".") for part in name.parts):
+            continue
+        known = {written.get(name.as_posix()), sha256(new / name) if (new / name).is_file() else None}
+        if sha256(path) not in known:
+            lost.append(str(name))
+    if lost:
+        shown = ", ".join(lost[:_SHOWN_FILES]) + (f", ... ({len(lost)} files)" if len(lost) > _SHOWN_FILES else "")
+        raise HarveysegError(
+            f"{raw} holds what its stage, `download`, did not write and would replace: {shown}. Move it to a folder of "
+            "yours, e.g. photos/train_images, and set data.source to directory and data.path to photos; then run `dvc "
+            "repro` again."
+        )
 
 
 def _log_skipped(skipped: Sequence[Problem]) -> int:

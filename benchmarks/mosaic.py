@@ -22,7 +22,7 @@ from affine import Affine
 from rasterio.windows import Window
 
 from harveyseg.arrays import Photo
-from harveyseg.data.demo.strips import STRIPS, draw_strip
+from harveyseg.data.demo.strips import STRIPS, Flight, draw_flight
 from harveyseg.inference.network_file import TrainedNetwork
 from harveyseg.inference.params import InferenceParams
 from harveyseg.models import build
@@ -98,7 +98,7 @@ def write_mosaic(path: Path, side: int) -> None:
 
 def drawn_photo() -> Photo:
     """One photo of the demo, RGB."""
-    return draw_strip(STRIPS[0], 0, 1, 0, 600)[0].photo
+    return draw_flight(Flight(STRIPS[0], "train", frames=1, number=0), 0, 600)[0].photo
 
 
 if __name__ == "__main__":

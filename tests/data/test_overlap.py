@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from harveyseg.data import overlap
-from harveyseg.data.manifest import COLUMNS, write_manifest
+from harveyseg.data.manifest import MANIFEST_COLUMNS, write_manifest
 from harveyseg.data.overlap import (
     candidate_pairs,
     count_matches,
@@ -103,7 +103,7 @@ def test_overlaps_of_a_data_set_are_found_where_asked_for_or_where_positions_are
         else:
             photo.save(tmp_path / f"{photo_id}.jpg")
     rows = [["train", photo_id, f"{photo_id}.jpg", "", 640, 480, "", ""] for photo_id in pictures]
-    write_manifest(tmp_path / "manifest.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
+    write_manifest(tmp_path / "manifest.csv", pd.DataFrame(rows, columns=list(MANIFEST_COLUMNS)))
     found = [("1", "2000")]
     assert overlaps_of_data(tmp_path, 2, required=True) == found
     assert overlaps_of_data(tmp_path, 2, required=False) == (found if located else None)

@@ -1,10 +1,12 @@
 """``harveyseg predict`` as a whole: what is written, once for each image, and what a second call does."""
 
+import errno
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import geopandas
@@ -30,6 +32,7 @@ from harveyseg.prediction.scale import Training
 from harveyseg.prediction.trained_ensemble import TrainedEnsemble
 from helpers.predicting import FLOODED, PARAMS, half_red, sure
 from helpers.rasters import RGBA, UTM, red_half, write_dji, write_tiff
+from helpers.small_disk import small_disk
 
 ENSEMBLE = TrainedEnsemble(
     (sure(FLOODED, 0.5),),
@@ -218,6 +221,52 @@ def test_one_that_fails_later_spoils_nothing(
     assert "b.png: not a colour photo that can be read" in caplog.text
     assert list(pd.read_csv(tmp_path / "out" / "areas.csv")["image"]) == ["a.png", "c.png"]
     assert not list((tmp_path / "out").glob("b*"))
+
+
+def refuse(error: Exception) -> Callable[..., Any]:
+    def call(*_: object, **__: object) -> None:
+        raise error
+
+    return call
+
+
+def one_sentence(caplog: pytest.LogCaptureFixture) -> str:
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert record.exc_info is None  # no traceback
+    return record.getMessage()
+
+
+@pytest.mark.parametrize("kind", ["photo", "mosaic"])
+def test_a_full_disk_is_one_sentence_and_no_cut_map_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (1200, 1200, 3)).astype(np.uint8)
+    if kind == "photo":
+        image = save(tmp_path / "a.png", noise)
+    else:
+        image = write_tiff(tmp_path / "a.tif", np.moveaxis(noise, -1, 0))
+    with small_disk(tmp_path / "disk", "100k") as disk:
+        assert run([image], disk / "out").failed == 1
+        assert "there is no room for it on its disk" in one_sentence(caplog)
+        for path in (disk / "out").glob("a*"):
+            with rasterio.open(path) as opened:
+                opened.read()  # whole
+
+
+def test_a_share_without_modes_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "chmod", refuse(PermissionError(errno.EPERM, "Operation not permitted")))
+    assert run([save(tmp_path / "a.png", half_red())], tmp_path / "out").failed == 0
+    assert (tmp_path / "out" / "a.png").exists()
+
+
+@pytest.mark.parametrize("error", [MemoryError("Unable to allocate 4 PiB"), RuntimeError("can't allocate memory")])
+def test_out_of_memory_is_one_sentence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr("harveyseg.prediction.predict.open_picture", refuse(error))
+    photo = save(tmp_path / "a.png", half_red())
+    assert run([photo], tmp_path / "out").failed == 1
+    assert one_sentence(caplog) == f"out of memory: predicting {photo}. Cut it into smaller images."
 
 
 def test_bad_files_and_scales_come_before_anything_is_written(tmp_path: Path) -> None:

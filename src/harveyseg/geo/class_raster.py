@@ -15,6 +15,7 @@ from rasterio.windows import Window
 from harveyseg.arrays import ByteArray, ClassMap
 from harveyseg.classes import CLASS_NAMES, PALETTE
 from harveyseg.files import atomic, write_text
+from harveyseg.geo.full_disk import noticing_full_disk
 from harveyseg.geo.mosaic import ignoring_missing_places
 
 UNSEEN = 255
@@ -125,8 +126,12 @@ def _cloud_optimised(
     # Next to the result, whose disk has room for it; the next attempt replaces what a killed process left.
     rows_path = path.with_name(f".{path.stem}.rows.tif")
     try:
-        with ignoring_missing_places(), atomic(path) as temporary:
-            with atomic(rows_path) as rows_file, rasterio.open(rows_file, "w", **profile) as file:
+        with ignoring_missing_places(), atomic(path) as temporary, noticing_full_disk(path.parent):
+            with (
+                atomic(rows_path) as rows_file,
+                noticing_full_disk(path.parent),
+                rasterio.open(rows_file, "w", **profile) as file,
+            ):
                 file.update_tags(**tags)
                 writer = RowWriter(file)
                 yield file, writer

@@ -9,6 +9,7 @@ import pyogrio
 
 from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic
+from harveyseg.geo.full_disk import noticing_full_disk
 
 
 def write_geopackage(path: Path, layers: Mapping[str, pd.DataFrame]) -> None:
@@ -18,7 +19,7 @@ def write_geopackage(path: Path, layers: Mapping[str, pd.DataFrame]) -> None:
         path: ends in ``.gpkg``.
         layers: by name; those without rows are written as well, so that their columns are known.
     """
-    with atomic(path) as temporary:
+    with atomic(path) as temporary, noticing_full_disk(path.parent):
         for name, layer in layers.items():
             if isinstance(layer, geopandas.GeoDataFrame):
                 kind = None if len(layer) else "Unknown"
@@ -31,7 +32,7 @@ def write_geopackage(path: Path, layers: Mapping[str, pd.DataFrame]) -> None:
 
 def write_geojson(path: Path, layer: geopandas.GeoDataFrame) -> None:
     """Write a layer as RFC 7946 asks: WGS 84, longitude first, rings anticlockwise; atomically."""
-    with atomic(path) as temporary:
+    with atomic(path) as temporary, noticing_full_disk(path.parent):
         temporary.unlink()  # the driver does not write into an existing file
         layer.to_file(temporary, driver="GeoJSON", layer=path.stem, RFC7946="YES")
 

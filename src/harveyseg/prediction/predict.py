@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harveyseg.classes import CLASS_NAMES
+from harveyseg.device import explain_out_of_memory
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import sha256
 from harveyseg.geo.mosaic import MosaicOptions
@@ -88,7 +89,8 @@ def predict_images(
     try:
         for job in todo:
             try:
-                predicted.append(_predict(job, predictor, ensemble, out, options, progress))
+                with explain_out_of_memory(f"predicting {job.item.path}", "Cut it into smaller images."):
+                    predicted.append(_predict(job, predictor, ensemble, out, options, progress))
             except HarveysegError as error:
                 logger.error("%s", error)
             except Exception:  # a fault of this program must not spoil the other images

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from harveyseg import models
 from harveyseg.arrays import Rows
 from harveyseg.data.augmentation import Augmentation
 from harveyseg.data.cache import CachedPart
@@ -26,7 +27,6 @@ from harveyseg.device import (
     use_threads,
 )
 from harveyseg.errors import HarveysegError
-from harveyseg.models import validate
 from harveyseg.training.checkpoint import Checkpoint
 from harveyseg.training.dataset import (
     Batch,
@@ -154,7 +154,7 @@ class Training:
         """
         params = self._params
         if min(map(len, self._batches(epoch=0))) == 1:
-            validate(self._spec, None, "the network", self._part.size, params.augmentation.crop, samples=1)
+            models.validate(self._spec, None, "the network", self._part.size, params.augmentation.crop, samples=1)
         # Prepare: seed before building the network, since its initial weights are random.
         use_threads(params.threads)
         seed_everything(params.seed)

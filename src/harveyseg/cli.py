@@ -152,7 +152,7 @@ def sync() -> None:
 
 @_commands.command()
 def check() -> None:
-    """Exit with 1 if the comparison table and the stages' files differ, contradict params.yaml, or were changed since."""
+    """Exit with 1 if the table and the files of the stages differ, contradict params.yaml, or were changed since."""
     from harveyseg.pipeline.recorded import require_recorded
     from harveyseg.tracking.outputs import list_workspace
     from harveyseg.tracking.table import verify_table

@@ -45,10 +45,11 @@ def class_polygons(
         ids.append(int(class_id))
         outlines.append(shapely.Polygon(outline["coordinates"][0], outline["coordinates"][1:]))
     # Neighbours get a vertex at every pixel, so also where three of them meet; rasterio leaves those out. Segments are
-    # divided with rounding errors, but all vertices are corners of pixels.
-    shared = shapely.transform(shapely.segmentize(outlines, 1.0), np.rint)
-    simple = shapely.coverage_simplify(shared, _TOLERANCE)
-    placed = shapely.transform(simple, lambda pixels: _apply(transform, pixels))
+    # divided with rounding errors, but all vertices are corners of pixels. One name, since each step takes much memory.
+    borders = shapely.segmentize(outlines, 1.0)
+    borders = shapely.transform(borders, np.rint)
+    borders = shapely.coverage_simplify(borders, _TOLERANCE)
+    placed = shapely.transform(borders, lambda pixels: _apply(transform, pixels))
     frame = geopandas.GeoDataFrame(
         {"class_id": ids, "class": [CLASS_NAMES[class_id] for class_id in ids]}, geometry=placed, crs=crs
     )

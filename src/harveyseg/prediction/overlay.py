@@ -15,8 +15,8 @@ from harveyseg.files import atomic
 from harveyseg.geo.class_raster import UNSEEN
 from harveyseg.inference.probabilities import STRIPE
 
-LONGEST_SIDE = 8192
-"""Pixels; larger images are shrunk for the overlay, which is for looking at."""
+LONGEST_SIDE = 4096
+"""Pixels; larger mosaics are shrunk for the overlay, which is for looking at, and is made as a whole."""
 
 _COLOURS = np.zeros((256, 3), np.uint8)
 _COLOURS[:N_CLASSES] = PALETTE
@@ -29,10 +29,10 @@ _LINE = 22
 
 
 def overlay_size(size: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of the overlay of an image.
+    """(height, width) of the overlay of a mosaic.
 
     >>> overlay_size((3000, 4000)), overlay_size((30000, 15000))
-    ((3000, 4000), (8192, 4096))
+    ((3000, 4000), (4096, 2048))
     """
     shrink = max(1.0, max(size) / LONGEST_SIDE)
     return max(1, round(size[0] / shrink)), max(1, round(size[1] / shrink))

@@ -13,7 +13,6 @@ from affine import Affine
 
 from harveyseg.arrays import ByteArray, ClassMap
 from harveyseg.classes import CLASS_NAMES
-from harveyseg.data.resize import nearest_classes
 from harveyseg.geo.assessment import FLOODED, ROOF, Assessment, assess
 from harveyseg.geo.class_raster import UNSEEN, RowWriter, read_classes, writing_class_raster, writing_probabilities
 from harveyseg.geo.ground import Georeference
@@ -75,8 +74,8 @@ def write_maps(
         small = read_classes(files[0], size)
     else:
         files, class_map = _write_pngs(item, _counted(stripes, counter, progress), out, options)
-        size = overlay_size(item.size)
-        small = class_map if size == item.size else nearest_classes(class_map, size)
+        size = item.size
+        small = class_map
     overlay = picture.colours(slice(0, size[0]), size)
     draw_overlay(overlay, small)
     path = out / f"{item.name}_overlay.jpg"

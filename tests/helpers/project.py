@@ -95,6 +95,16 @@ class Project:
         self.run("git", "add", "-A")
         self.run("git", "commit", "-qm", message)
 
+    def use_photos(self, path: str) -> Path:
+        """Make copies of the photos in ``data/raw`` the user's own, at a path to which ``data.path`` leads."""
+        photos = Path(os.path.normpath(self.folder / path))
+        photos.parent.mkdir(exist_ok=True)
+        shutil.copytree(self.folder / "data" / "raw", photos, ignore=shutil.ignore_patterns("*.csv", "*.json"))
+        params = self.folder / "params.yaml"
+        changed = params.read_text().replace("source: demo", "source: directory")
+        params.write_text(re.sub(r"^  path: .*$", f"  path: {path}", changed, flags=re.MULTILINE))
+        return photos
+
     def record(self, name: str) -> RunRecord:
         return read_run(self.folder / "data" / "models" / name / "run.json")
 

@@ -307,21 +307,12 @@ def test_photos_outside_the_project_are_found_by_temporary_experiments(project: 
     assert project.stages("dvc", "repro", "download") == {"download"}
 
 
-def use_photos(project: Project, folder: Path, path: str) -> dict[str, bytes]:
-    """Make the demo's photos the user's own, in a folder to which ``data.path`` leads; returns its files."""
-    shutil.copytree(project.folder / "data" / "raw", folder, ignore=shutil.ignore_patterns("*.csv", "*.json"))
-    params = project.folder / "params.yaml"
-    changed = params.read_text().replace("source: demo", "source: directory")
-    params.write_text(re.sub(r"^  path: .*$", f"  path: {path}", changed, flags=re.MULTILINE))
-    return files_in(folder)
-
-
 def files_in(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_photos_in_the_project_that_git_ignores_are_found_by_queued_and_temporary_experiments(project: Project) -> None:
-    photos = use_photos(project, project.folder / "photos", "photos")
+    photos = files_in(project.use_photos("photos"))
     with (project.folder / ".gitignore").open("a") as ignored:
         ignored.write("/photos/\n")
     printed = project.run("dvc", "repro", "download")
@@ -340,7 +331,7 @@ def test_photos_in_the_project_that_git_ignores_are_found_by_queued_and_temporar
 
 
 def test_a_machine_without_the_photos_trains_with_what_dvc_pull_brought(project: Project, tmp_path: Path) -> None:
-    use_photos(project, project.folder.parent / "photos", "../photos")
+    project.use_photos("../photos")
     project.run("dvc", "repro", "train@unet-0")
     project.run("dvc", "remote", "add", "--force", "--default", "local", str(tmp_path / "remote"))
     project.commit("photos")

@@ -78,21 +78,11 @@ def processes_in(folder: Path) -> list[psutil.Process]:
     return inside
 
 
-def use_photos(project: Project, path: str) -> None:
-    """Put drawn photos at a path relative to the project, and make it the data's."""
-    project.run("dvc", "repro", "download")
-    photos = Path(os.path.normpath(project.folder / path))
-    photos.parent.mkdir(exist_ok=True)
-    shutil.copytree(project.folder / "data" / "raw", photos, ignore=shutil.ignore_patterns("*.csv", "*.json"))
-    params = project.folder / "params.yaml"
-    changed = params.read_text().replace("source: demo", "source: directory")
-    params.write_text(re.sub(r"^  path: .*$", f"  path: {path}", changed, flags=re.MULTILINE))
-
-
 def test_a_study_that_is_killed_continues_with_what_is_missing(tmp_path: Path) -> None:
     project = start_project(tmp_path / "a" / "harveyseg", CHANGES)
     # Each trial runs in a copy, from which this path leads elsewhere.
-    use_photos(project, "../../elsewhere/photos")
+    project.run("dvc", "repro", "download")
+    project.use_photos("../../elsewhere/photos")
     project.commit("photos")
     study = Study(project, tmp_path / "log")
     # An edit that is not committed belongs to the study, and stays as it is whatever happens.
@@ -171,16 +161,17 @@ def test_a_study_that_is_told_to_stop_ends_its_trainings(tmp_path: Path) -> None
     assert not (project.folder / ".dvc" / "tmp" / "study").exists()
 
 
-def test_a_path_inside_a_project_in_a_larger_repository_leads_to_photos_that_are_not_in_git(tmp_path: Path) -> None:
-    project = start_project(tmp_path / "a" / "harveyseg", CHANGES)
+def test_a_project_inside_a_larger_repository_and_photos_that_are_not_in_git(tmp_path: Path) -> None:
+    project = start_project(tmp_path / "larger" / "harveyseg", CHANGES)
     shutil.rmtree(project.folder / ".git")
-    readme = tmp_path / "a" / "README.md"
+    readme = tmp_path / "larger" / "README.md"
     readme.write_text("More than a project.\n")
-    project.run("git", "init", "-q", str(tmp_path / "a"))
+    project.run("git", "init", "-q", str(readme.parent))
     project.run("git", "add", "../README.md")
     project.commit("start")
     readme.write_text("Edited.\n")
-    use_photos(project, "photos")
+    project.run("dvc", "repro", "download")
+    project.use_photos("photos")
     printed = Study(project, tmp_path / "log").run("study", "softmax", "--jobs", "2")
     assert len(re.findall(r": argmax score 0\.\d{4}, score 0\.\d{4}", printed)) == 2
     assert "Data: directory, 64x64 pixels." in printed

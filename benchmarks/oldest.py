@@ -49,6 +49,8 @@ def table() -> str:
         f"| {python} | {way} | {values['outcome']} | {values['day']} |"
         for (python, way), values in sorted(rows.items())
     ]
+    if not cells:
+        return "Not tried yet.\n"
     return "\n".join(["| Python | dependencies | fast tests | day |", "|:---|:---|:---|:---|", *cells]) + "\n"
 
 

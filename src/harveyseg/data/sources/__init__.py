@@ -87,7 +87,7 @@ SOURCE_GROUNDS: Mapping[str, tuple[float, float]] = {
 lens equivalent to 26 mm, flew at about 60 m."""
 
 
-_OWN_TABLES = ("manifest.csv", "skipped.csv", "source.json")
+_OWN_TABLES = ("manifest.csv", OVERLAPS_FILE, "skipped.csv", "source.json")
 _SHOWN_FILES = 5
 
 

@@ -27,6 +27,7 @@ from harveyseg.data.figures import (
     training_samples,
     write_data_figures,
 )
+from harveyseg.data.split import OVERLAPS_FILE, write_overlaps
 from harveyseg.errors import HarveysegError
 from harveyseg.files import write_json
 from harveyseg.training.checkpoint import Checkpoint
@@ -200,6 +201,8 @@ def test_the_stage_draws_them_beside_the_folds(tiny_part: CachedPart, tmp_path: 
         write_json(folder / "info.json", {"size": [32, 32], "source": "demo", "hash": "0"})
     assert tiny_part.masks is not None
     np.save(tmp_path / "data" / "cache" / "train" / "masks.npy", tiny_part.masks)
+    (tmp_path / "data" / "raw").mkdir()
+    write_overlaps(tmp_path / "data" / "raw" / OVERLAPS_FILE, [])
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text().replace("groups: ids", "groups: none"))
     subprocess.run([sys.executable, str(ROOT / "stages" / "split.py")], cwd=tmp_path, check=True, timeout=120)
     assert len(pd.read_csv(tmp_path / "data" / "splits" / "folds.csv")) == 12

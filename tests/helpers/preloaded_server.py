@@ -148,4 +148,5 @@ def run(request: Request, real: Path) -> None:
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -51,7 +51,9 @@ def test_the_wheel_holds_the_package_and_the_template(installed: Path) -> None:
 def test_a_pipeline_without_src_digests_the_installed_package(installed: Path, tmp_path: Path) -> None:
     shutil.copytree(installed / TEMPLATE, tmp_path, dirs_exist_ok=True)
     (tmp_path / "stages" / "run").chmod(0o755)  # zipfile does not keep it
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "data").mkdir()
+    for name in ("params.yaml", "data/README.md"):  # the second is data.path in the first
+        shutil.copy(ROOT / name, tmp_path / name)
     with (installed / "harveyseg" / "score.py").open("a") as opened:
         opened.write("# Of the installed package.\n")
     environment = os.environ | {"PYTHONPATH": str(installed), "VIRTUAL_ENV": sys.prefix}

@@ -52,11 +52,11 @@ class Reference:
     @staticmethod
     def make(folder: Path) -> "Reference":
         """Run the pipeline in a folder, unless that has been done there with this code."""
-        before, finished = Project(folder / "before"), Project(folder / "finished")
+        before, finished = (Project(folder / name, preloaded=False) for name in ("before", "finished"))
         description = folder / f"{_code_digest()}.json"
         if not description.exists():
             shutil.rmtree(folder, ignore_errors=True)
-            start_project(before.folder, SETTINGS)
+            start_project(before.folder, SETTINGS, preloaded=False)
             shutil.copytree(before.folder, finished.folder, symlinks=True)
             seconds = _time_stages(finished)
             description.write_text(json.dumps({"seconds": seconds, "digests": digests(finished.folder)}))
@@ -66,12 +66,12 @@ class Reference:
         """A copy of the project that has not run."""
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(self.before.folder, folder, symlinks=True)
-        return Project(folder)
+        return Project(folder, preloaded=False)
 
     def copy(self, folder: Path) -> Project:
         """A copy of the finished project."""
         shutil.rmtree(folder, ignore_errors=True)
-        return self.finished.copy(folder)
+        return Project(self.finished.copy(folder).folder, preloaded=False)
 
     def differences(self, folder: Path, *, partial: bool = False) -> list[str]:
         """What differs from an undisturbed run, times and ids aside; a ``partial`` workspace may lack files."""

@@ -17,7 +17,8 @@ INPUTS = 3
 
 @pytest.mark.slow
 def test_a_training_that_is_killed_again_and_again_ends_in_the_same_bytes(finished: Project, tmp_path: Path) -> None:
-    project = finished.copy(tmp_path / "harveyseg")
+    # Real programs, which a kill of their process group ends.
+    project = Project(finished.copy(tmp_path / "harveyseg").folder, preloaded=False)
     shutil.rmtree(project.folder / "data" / "models" / MODEL)
     shutil.rmtree(project.folder / ".dvc" / "cache")  # which would restore it
     earlier = {finished.record(name).uid for name in (MODEL, "attention_unet-0")}

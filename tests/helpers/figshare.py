@@ -14,6 +14,7 @@ from harveyseg.config.settings import parse
 from harveyseg.data.manifest import read_manifest
 from harveyseg.data.sources import DataParams, download_source
 from helpers.file_server import FileServer
+from helpers.paths import files_in
 
 IMAGES_ARTICLE = 19961336
 MASKS_ARTICLE = 19961426
@@ -103,15 +104,10 @@ class Figshare:
         return [path for path, _ in self.server.requests if path.startswith("/store/")]
 
 
-def contents(raw: Path) -> dict[str, bytes]:
-    """The bytes of every file in a folder, by its relative path."""
-    return {path.relative_to(raw).as_posix(): path.read_bytes() for path in sorted(raw.rglob("*")) if path.is_file()}
-
-
 def download_files(project: Path, **values: Any) -> dict[str, bytes]:
     """Download into a project's data/raw."""
     download_source(parse(DataParams, {"source": "figshare", **values}, "data"), project, project / "data/raw")
-    return contents(project / "data/raw")
+    return files_in(project / "data/raw")
 
 
 def ids_of_parts(project: Path) -> dict[str, list[str]]:

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
 from harveyseg.classes import CLASS_NAMES
+from helpers.paths import files_in
 from helpers.project import Project, stages_run
 
 pytestmark = pytest.mark.slow
@@ -305,10 +306,6 @@ def test_photos_outside_the_project_are_found_by_temporary_experiments(project: 
     shutil.copy(next((outside / "test_images").glob("*.jpg")), outside / "test_images" / "99999.jpg")
     shutil.copy(next((outside / "test_masks").glob("*.png")), outside / "test_masks" / "99999.png")
     assert project.stages("dvc", "repro", "download") == {"download"}
-
-
-def files_in(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_photos_in_the_project_that_git_ignores_are_found_by_queued_and_temporary_experiments(project: Project) -> None:

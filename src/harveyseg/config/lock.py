@@ -1,24 +1,34 @@
 """What DVC recorded in ``dvc.lock``: the outputs of each stage when it last ran."""
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from harveyseg.config.settings import load
 
+_DIRECTORY = ".dir"
+"""How the MD5 of an output that is a folder ends."""
 
-def recorded_outputs(lock: Path) -> dict[str, str]:
-    """The MD5 of each file that is an output, by its path from the project's root; empty where DVC has no lock file."""
+
+def recorded_outputs(lock: Path, folders: bool = False) -> dict[str, str]:
+    """The MD5 of each file that is an output, by its path from the project's root; empty where DVC has no lock file.
+
+    Args:
+        lock: ``dvc.lock``.
+        folders: whether outputs that are folders are returned as well.
+    """
     if not lock.exists():
         return {}
-    return {path: md5 for stage in load(lock).get("stages", {}).values() for path, md5 in stage_outputs(stage)}
+    stages = load(lock).get("stages", {}).values()
+    return {path: md5 for stage in stages for path, md5 in stage_outputs(stage, folders)}
 
 
-def stage_outputs(stage: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Path and MD5 of each output that is a file, of a stage in ``dvc.lock`` or in the run cache."""
+def stage_outputs(stage: Mapping[str, Any], folders: bool = False) -> Iterator[tuple[str, str]]:
+    """Path and MD5 of each output that is a file, of a stage in ``dvc.lock`` or in the run cache; or of all."""
     for out in stage.get("outs", []):
-        if "md5" in out and not out["md5"].endswith(".dir"):
+        if "md5" in out and (folders or not out["md5"].endswith(_DIRECTORY)):
             yield out["path"], out["md5"]
 
 
@@ -47,6 +57,14 @@ def read_recorded(path: Path) -> str | None:
 
 
 def dvc_md5(path: Path) -> str:
-    """The MD5 by which DVC knows a file."""
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "md5").hexdigest()
+    """The MD5 by which DVC knows a file, or a folder: that of the list of its files, without hidden ones."""
+    if path.is_file():
+        with path.open("rb") as opened:
+            return hashlib.file_digest(opened, "md5").hexdigest()
+    names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    listed = [
+        {"md5": dvc_md5(path / name), "relpath": name}
+        for name in names
+        if not any(part.startswith(".") for part in Path(name).parts)  # .dvcignore
+    ]
+    return hashlib.md5(json.dumps(listed, sort_keys=True).encode()).hexdigest() + _DIRECTORY

@@ -15,7 +15,7 @@ from pyproj.exceptions import CRSError
 from harveyseg.arrays import FloatArray
 from harveyseg.errors import HarveysegError
 
-_GEOD = Geod(ellps="WGS84")
+ELLIPSOID = Geod(ellps="WGS84")
 _REACH = 100.0
 """Pixels on each side of the centre between which distances are measured."""
 _POINTS_PER_SIDE = 20
@@ -36,7 +36,7 @@ class Georeference:
         row, column = size[0] / 2, size[1] / 2
         ends = [(column, row - _REACH), (column, row + _REACH), (column - _REACH, row), (column + _REACH, row)]
         longitudes, latitudes = self._to_degrees(np.array(ends))
-        _, _, lengths = _GEOD.inv(longitudes[::2], latitudes[::2], longitudes[1::2], latitudes[1::2])
+        _, _, lengths = ELLIPSOID.inv(longitudes[::2], latitudes[::2], longitudes[1::2], latitudes[1::2])
         return float(lengths[0] / (2 * _REACH)), float(lengths[1] / (2 * _REACH))
 
     def row_pixel_area(self, rows: slice, width: int) -> float:
@@ -46,7 +46,7 @@ class Georeference:
         sides = [((0, top), (width, top)), ((width, top), (width, bottom))]
         sides += [((width, bottom), (0, bottom)), ((0, bottom), (0, top))]
         outline = [np.outer(1 - share, start) + np.outer(share, end) for start, end in sides]
-        area, _ = _GEOD.polygon_area_perimeter(*self._to_degrees(np.concatenate(outline)))
+        area, _ = ELLIPSOID.polygon_area_perimeter(*self._to_degrees(np.concatenate(outline)))
         mean: float = abs(float(area)) / ((bottom - top) * width)
         return mean
 
@@ -57,9 +57,7 @@ class Georeference:
 
     def _to_degrees(self, pixels: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Longitudes and latitudes of points (column, row), float64 (n, 2)."""
-        column, row = pixels.T
-        to = self.transform
-        x, y = to.a * column + to.b * row + to.c, to.d * column + to.e * row + to.f
+        x, y = self.transform @ tuple(pixels.T)
         transformer = Transformer.from_crs(CRS.from_wkt(self.crs), CRS.from_epsg(4326), always_xy=True)
         longitudes, latitudes = transformer.transform(x, y)
         return np.asarray(longitudes), np.asarray(latitudes)

@@ -1,16 +1,14 @@
 """Class maps as polygons that fit together: no gaps and no overlaps, with smooth borders."""
 
-from typing import Any
-
 import geopandas
 import numpy as np
 import shapely
 from affine import Affine
-from pyproj import Geod
 from rasterio.features import shapes, sieve
 
 from harveyseg.arrays import BoolArray, ClassMap, FloatArray
 from harveyseg.classes import CLASS_NAMES
+from harveyseg.geo.ground import ELLIPSOID
 
 SMALLEST_AREA = 1.0
 """Square metres; smaller patches of a class become part of what surrounds them."""
@@ -49,7 +47,7 @@ def class_polygons(
     borders = shapely.segmentize(outlines, 1.0)
     borders = shapely.transform(borders, np.rint)
     borders = shapely.coverage_simplify(borders, _TOLERANCE)
-    placed = shapely.transform(borders, lambda pixels: _apply(transform, pixels))
+    placed = shapely.transform(borders, lambda pixels: np.stack(transform @ tuple(pixels.T), axis=1))
     frame = geopandas.GeoDataFrame(
         {"class_id": ids, "class": [CLASS_NAMES[class_id] for class_id in ids]}, geometry=placed, crs=crs
     )
@@ -60,13 +58,6 @@ def class_polygons(
 
 def geodesic_areas(shapes_: geopandas.GeoSeries) -> FloatArray:
     """Square metres of each shape on the WGS 84 ellipsoid, float64 (n,), whatever the coordinate reference system."""
-    geod = Geod(ellps="WGS84")
     # Holes must run the other way round than what they are in, or their area is added.
     oriented = shapely.orient_polygons(shapes_.to_crs(4326).to_numpy())
-    return np.array([abs(geod.geometry_area_perimeter(shape)[0]) for shape in oriented], np.float64)
-
-
-def _apply(transform: Affine, pixels: Any) -> Any:
-    column, row = pixels.T
-    to = transform
-    return np.stack((to.a * column + to.b * row + to.c, to.d * column + to.e * row + to.f), axis=1)
+    return np.array([abs(ELLIPSOID.geometry_area_perimeter(shape)[0]) for shape in oriented], np.float64)

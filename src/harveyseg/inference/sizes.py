@@ -18,6 +18,15 @@ def round_up(side: int) -> int:
     return math.ceil(side / SIDE_MULTIPLE) * SIDE_MULTIPLE
 
 
+def round_side(side: float) -> int:
+    """The multiple of 32 that is nearest to ``side``, at least 32.
+
+    >>> round_side(3), round_side(47.9), round_side(49)
+    (32, 32, 64)
+    """
+    return max(1, round(side / SIDE_MULTIPLE)) * SIDE_MULTIPLE
+
+
 def output_stride(photo: tuple[int, int], maps: Tensor) -> int:
     """How many times larger a photo is than the maps that a network returns for it, along each axis.
 

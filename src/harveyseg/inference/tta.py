@@ -9,8 +9,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from harveyseg.arrays import SIDE_MULTIPLE
-from harveyseg.inference.sizes import output_stride, resize_maps
+from harveyseg.inference.sizes import output_stride, resize_maps, round_side
 
 _ROWS = 2
 _COLUMNS = 3
@@ -71,15 +70,10 @@ def mean_probabilities(
 def _at_scale(network: Callable[[Tensor], Tensor], photos: Tensor, tta: str, scale: float) -> Tensor:
     """Probabilities of the resized photos, at the size that the network returns for the photos themselves."""
     size = (photos.shape[2], photos.shape[3])
-    scaled = size if scale == 1 else _scaled_size(size, scale)
+    scaled = size if scale == 1 else (round_side(size[0] * scale), round_side(size[1] * scale))
     maps = _mean_over_symmetries(network, resize_maps(photos, scaled), tta)
     stride = output_stride(scaled, maps)
     return resize_maps(maps, (size[0] // stride, size[1] // stride))
-
-
-def _scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    height, width = (max(SIDE_MULTIPLE, round(side * scale / SIDE_MULTIPLE) * SIDE_MULTIPLE) for side in size)
-    return height, width
 
 
 def _mean_over_symmetries(network: Callable[[Tensor], Tensor], photos: Tensor, tta: str) -> Tensor:

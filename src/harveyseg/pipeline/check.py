@@ -213,15 +213,23 @@ def _check_model(
     pretrainable = _gather(problems, takes_encoder_weights, spec, where)
     if merged is None or pretrainable is None:
         raise HarveysegError("\n".join(problems), problems)
-    if "encoder_weights" not in overrides and not pretrainable:
-        # The section train speaks for all models; a network from scratch must not record a pretraining.
-        merged = merged.model_copy(update={"encoder_weights": None})
+    merged = for_network(merged, overrides, pretrainable)
     weights = locate_encoder_weights(merged.encoder_weights)
     if size is not None and (problems := _sample_problems(merged, size, f"{where}.train")):
         raise HarveysegError("\n".join(problems), problems)
     validate(spec, weights, where, size, merged.augmentation.crop, merged.batch_size)
     code = code_digests(stage_files("train", scripts, [spec["network"]]))
     return ModelConfig(name, spec, merged, code, _files_read(merged))
+
+
+def for_network(train: TrainParams, overrides: Mapping[str, Any], pretrainable: bool) -> TrainParams:
+    """A model's settings, merged with its own ``overrides``, without encoder weights that only the defaults name.
+
+    The section ``train`` speaks for all models; a network from scratch must not record a pretraining.
+    """
+    if pretrainable or "encoder_weights" in overrides:
+        return train
+    return train.model_copy(update={"encoder_weights": None})
 
 
 def _files_read(train: TrainParams) -> dict[str, str]:

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harveyseg.arrays import SIDE_MULTIPLE, ClassMap, Float32Array, Photo, Photos, ProbabilityMap, ProbabilityMaps
+from harveyseg.arrays import ClassMap, Float32Array, Photo, Photos, ProbabilityMap, ProbabilityMaps
 from harveyseg.classes import N_CLASSES
 from harveyseg.geo.class_raster import UNSEEN
 from harveyseg.inference.params import InferenceParams
 from harveyseg.inference.predictor import Predictor, weighted_predictor
 from harveyseg.inference.probabilities import STRIPE, needed_rows, update_argmax, upsample_rows
+from harveyseg.inference.sizes import round_side
 from harveyseg.inference.sliding_window import PredictBatch, sliding_window, window_size
 from harveyseg.postprocess.files import FittedRule
 from harveyseg.postprocess.statistics import round_to_levels
@@ -273,7 +274,7 @@ def _resized_size(
     if photo_size == size:
         return trained_size
     height, width = (
-        max(1, round(own_side * trained_side / ground / SIDE_MULTIPLE)) * SIDE_MULTIPLE
+        round_side(own_side * trained_side / ground)
         for own_side, trained_side, ground in zip(size, trained_size, photo_size, strict=True)
     )
     return height, width

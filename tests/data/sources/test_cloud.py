@@ -16,6 +16,7 @@ from harveyseg.data.sources import cloud, directory
 from harveyseg.data.sources.cloud import mirror_folder
 from harveyseg.errors import HarveysegError
 from helpers.file_server import FileServer
+from helpers.paths import files_in
 
 FILES = {
     "photos/train_images/train_images/1.jpg": b"one",
@@ -56,7 +57,7 @@ def fetched(url: str, tmp_path: Path, name: str) -> dict[str, bytes]:
     folder = tmp_path / name
     folder.mkdir()
     mirror_folder(url, tmp_path / "downloads", folder)
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return files_in(folder)
 
 
 def stamps(tmp_path: Path) -> dict[str, tuple[int, int]]:

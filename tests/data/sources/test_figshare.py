@@ -26,7 +26,6 @@ from helpers.figshare import (
     MASKS_ARTICLE,
     PHOTOS,
     Figshare,
-    contents,
     download_files,
     ids_of_parts,
     in_folder,
@@ -35,7 +34,7 @@ from helpers.figshare import (
     zipped,
 )
 from helpers.file_server import FileServer, serving
-from helpers.paths import ROOT
+from helpers.paths import ROOT, files_in
 from helpers.photos import made_ground
 from helpers.waiting import wait_until
 
@@ -84,7 +83,7 @@ def test_two_clones_by_the_real_stage(service: Figshare, tmp_path: Path) -> None
             )
             assert done.returncode == 0, done.stderr
             assert "secret" not in done.stderr
-            raws.append(contents(project / "data/raw"))
+            raws.append(files_in(project / "data/raw"))
         assert len(service.stored()) == (7 if clone == "broken off" else 3)
         again = sum("Range" in headers for path, headers in server.requests if path.startswith("/store/"))
         assert again == (5 if clone == "broken off" else 1)

@@ -20,7 +20,7 @@ from harveyseg.data.manifest import read_manifest
 from harveyseg.data.sources import SOURCES, DataParams, download_source
 from harveyseg.errors import HarveysegError
 from harveyseg.files import sha256
-from helpers.paths import ROOT
+from helpers.paths import ROOT, files_in
 from helpers.waiting import wait_until
 
 STAGE = ROOT / "stages/download.py"
@@ -45,14 +45,10 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def test_directory_is_copied_flat(photos: Path, tmp_path: Path) -> None:
     raw = tmp_path / "data/raw"
     download_source(data_params(source="directory", path="photos"), tmp_path, raw)
-    copied = contents(raw)
+    copied = files_in(raw)
     assert sorted(copied) == [
         "manifest.csv", "source.json", "test_images/3.jpg",
         "train_images/1.jpg", "train_images/2.jpg", "train_masks/1.png", "train_masks/2.png",
@@ -72,10 +68,10 @@ def test_directory_is_copied_flat(photos: Path, tmp_path: Path) -> None:
 def test_again_replaces_and_gives_the_same_bytes(photos: Path, tmp_path: Path) -> None:
     raw, params = tmp_path / "raw", data_params(source="directory", path=str(photos))
     download_source(params, tmp_path, raw)
-    first = contents(raw)
+    first = files_in(raw)
     (raw / "manifest.csv").write_text("damaged")
     download_source(params, tmp_path, raw)
-    assert contents(raw) == first
+    assert files_in(raw) == first
 
 
 @pytest.mark.parametrize("made", [True, False])
@@ -88,16 +84,16 @@ def test_a_users_files_in_raw_are_named_and_stay(photos: Path, tmp_path: Path, m
     own.parent.mkdir(parents=True)
     own.write_bytes(b"a photo")
     (own.parent / ".DS_Store").write_bytes(b"a view")
-    before = contents(raw)
+    before = files_in(raw)
     files = "train_images/flight 2/7.jpg" + (", train_masks/1.png" if made else "")
     with pytest.raises(HarveysegError, match=rf"did not write and would replace: {files}\. Move it"):
         download_source(params, tmp_path, raw)
-    assert contents(raw) == before
+    assert files_in(raw) == before
     assert [path.name for path in raw.parent.iterdir()] == ["raw"]
     shutil.rmtree(raw / "train_masks", ignore_errors=True)
     own.rename(tmp_path / "7.jpg")
     download_source(params, tmp_path, raw)
-    assert len(contents(raw)) == 7
+    assert len(files_in(raw)) == 7
 
 
 def test_another_sources_photos_are_replaced(photos: Path, tmp_path: Path) -> None:
@@ -115,11 +111,11 @@ def test_failure_leaves_the_old_data_and_nothing_half_written(photos: Path, tmp_
     assert not list((tmp_path / "data").iterdir())
     (tmp_path / "1.png").rename(photos / "train_masks/1.png")
     download_source(params, tmp_path, raw)
-    before = contents(raw)
+    before = files_in(raw)
     (photos / "test_images/3.jpg").write_bytes(b"")
     with pytest.raises(HarveysegError, match=r"test_images/3\.jpg"):
         download_source(params, tmp_path, raw)
-    assert contents(raw) == before
+    assert files_in(raw) == before
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["raw"]
 
 

@@ -176,7 +176,8 @@ def _contradictions(outputs: Sequence["RunOutputs"]) -> dict[str, str]:
     """By uid, how the workspace's runs differ from params.yaml."""
     from harveyseg.pipeline.contradictions import find_contradictions
 
-    return find_contradictions(PARAMS, [(output.record, output.known_parameters) for output in outputs])
+    runs = [(output.record, output.known_parameters) for output in outputs]
+    return find_contradictions(PARAMS, runs, DATA / "splits" / "folds.csv")
 
 
 @_commands.command()

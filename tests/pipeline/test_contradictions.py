@@ -1,5 +1,6 @@
 """Runs that were made with other settings than params.yaml has are found, and no others."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def runs(params: Path) -> Runs:
 
 def contradictions(params: Path, runs: Runs) -> dict[str, str]:
     names = {record.uid: record.model for record, _ in runs}
-    return {names[uid]: text for uid, text in find_contradictions(params, runs).items()}
+    found = find_contradictions(params, runs, params.with_name("folds.csv"))
+    return {names[uid]: text for uid, text in found.items()}
 
 
 def test_settings_that_are_the_same(params: Path, runs: Runs) -> None:
@@ -104,3 +106,24 @@ def test_an_ensemble_of_other_runs(params: Path, runs: Runs) -> None:
     assert contradictions(params, [unet, ensemble]) == text  # a model was removed
     again = unet[0].model_copy(update={"uid": "0" * 32})
     assert contradictions(params, [(again, unet[1]), small, ensemble]) == text  # a model was trained again
+
+
+def test_folds_of_other_settings(params: Path, runs: Runs) -> None:
+    recorded = {"folds": 3, "method": "stratified", "groups": "ids", "id_distance": 10, "seed": 0}
+    lock = {"stages": {"split": {"params": {"params.yaml": {"split": recorded}}}}}
+    YAML().dump(lock, params.with_name("dvc.lock"))
+    assert contradictions(params, runs) == {}
+    write_params(params, split={"folds": 4, "groups": "overlap"})
+    text = (
+        "split.folds is 4 in params.yaml and 3 in this run; split.groups is overlap in params.yaml and ids in this run"
+    )
+    assert contradictions(params, runs) == {"unet": text, "small": text}
+    recorded.update(folds=4, groups="overlap")  # `dvc repro split` has run, the trainings not yet
+    YAML().dump(lock, params.with_name("dvc.lock"))
+    assert contradictions(params, runs) == {}  # nothing is known without the folds
+    params.with_name("folds.csv").write_text("id,group,fold\n6411,6411,0\n")
+    text = "this run was made with other folds than folds.csv holds"
+    assert contradictions(params, runs) == dict.fromkeys(("unet", "small", "ensemble"), text)
+    sha256 = hashlib.sha256(params.with_name("folds.csv").read_bytes()).hexdigest()
+    again = [(record.model_copy(update={"split_hash": sha256}), parameters) for record, parameters in runs]
+    assert contradictions(params, again) == {}

@@ -25,6 +25,14 @@ def recorded_outputs(lock: Path, folders: bool = False) -> dict[str, str]:
     return {path: md5 for stage in stages for path, md5 in stage_outputs(stage, folders)}
 
 
+def recorded_params(lock: Path, stage: str) -> dict[str, Any]:
+    """The settings of a stage when it last ran, as ``dvc.lock`` holds them; empty where it does not know the stage."""
+    if not lock.exists():
+        return {}
+    params: dict[str, Any] = load(lock).get("stages", {}).get(stage, {}).get("params", {}).get("params.yaml", {})
+    return params
+
+
 def stage_outputs(stage: Mapping[str, Any], folders: bool = False) -> Iterator[tuple[str, str]]:
     """Path and MD5 of each output that is a file, of a stage in ``dvc.lock`` or in the run cache; or of all."""
     for out in stage.get("outs", []):

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harveyseg.config.lock import recorded_params
 from harveyseg.config.settings import load, parse
 from harveyseg.data.cache import ResizeParams
+from harveyseg.data.split import SplitParams, split_hash
 from harveyseg.inference.params import InferenceParams
 from harveyseg.models import takes_encoder_weights
 from harveyseg.pipeline.check import flat_parameters, for_network, merge
@@ -20,12 +22,17 @@ from harveyseg.training.params import TrainParams
 _SHOWN = 3
 
 
-def find_contradictions(params: Path, runs: Sequence[tuple[RunRecord, Mapping[str, Value]]]) -> dict[str, str]:
+def find_contradictions(
+    params: Path, runs: Sequence[tuple[RunRecord, Mapping[str, Value]]], folds: Path
+) -> dict[str, str]:
     """Compare what made the workspace's runs with ``params.yaml``; neither photos nor weights are needed.
 
+    A run records the hash of its folds, and ``dvc.lock`` the settings that made the workspace's folds.
+
     Args:
-        params: ``params.yaml``.
+        params: ``params.yaml``, next to which ``dvc.lock`` is.
         runs: each run that it lists, with its parameters and the settings of its evaluation.
+        folds: ``folds.csv`` of the workspace, which may be absent.
 
     Returns:
         By the run's uid, what differs, e.g. ``"train.lr is 0.5 in params.yaml and 0.01 in this run"``.
@@ -35,6 +42,8 @@ def find_contradictions(params: Path, runs: Sequence[tuple[RunRecord, Mapping[st
     """
     values = load(params)
     evaluation = _evaluation_settings(values)
+    split = _split_differences(values, params.with_name("dvc.lock"))
+    present = split_hash(folds) if folds.exists() else None
     members = {f"member.{record.model}-{record.fold}": record.uid for record, _ in runs if record.kind == "train"}
     found = {}
     for record, parameters in runs:
@@ -42,7 +51,7 @@ def find_contradictions(params: Path, runs: Sequence[tuple[RunRecord, Mapping[st
         expected = {name: value for name, value in evaluation.items() if name in parameters}
         if record.kind == "train":
             recorded = {**parameters, "data.source": record.data_source}
-            differences = _differences(expected | _training_settings(values, record.model), recorded)
+            differences = split + _differences(expected | _training_settings(values, record.model), recorded)
         else:
             differences = _differences(expected | _named(values, "ensemble", "steps"), parameters)
             # Those that `ensemble.runs` adds have a dot in their names.
@@ -50,6 +59,8 @@ def find_contradictions(params: Path, runs: Sequence[tuple[RunRecord, Mapping[st
             differences += (
                 [] if averaged == members else ["this run averages other training runs than data/models holds"]
             )
+        if present is not None and record.split_hash != present:
+            differences.append(f"this run was made with other folds than {folds.name} holds")
         if differences:
             more = f" and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
             found[record.uid] = "; ".join(differences[:_SHOWN]) + more
@@ -66,6 +77,19 @@ def _differences(expected: Mapping[str, Value], recorded: Mapping[str, Value]) -
         if here != there:
             differences.append(f"{name} is {here} in params.yaml and {there} in this run")
     return differences
+
+
+def _split_differences(values: Mapping[str, Any], lock: Path) -> list[str]:
+    """How the section ``split`` differs from what DVC recorded when it split the photos."""
+    recorded = recorded_params(lock, "split").get("split")
+    if recorded is None:
+        return []
+    known = {name: field.default for name, field in SplitParams.model_fields.items()} | recorded
+    return [
+        f"split.{name} is {value} in params.yaml and {known[name]} in this run"
+        for name, value in parse(SplitParams, _section(values, "split"), "split")
+        if value != known[name]
+    ]
 
 
 def _named(values: Mapping[str, Any], section: str, key: str) -> dict[str, Value]:

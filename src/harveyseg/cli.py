@@ -278,6 +278,18 @@ def assess(
 
 
 @_commands.command()
+def example(
+    folder: Annotated[Path, typer.Argument(help="An empty folder, or a new one.")],
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws another town.")] = 0,
+) -> None:
+    """A drawn, georeferenced mosaic of a flooded town with footprints and roads, to try predict and assess on."""
+    from harveyseg.prediction.example import write_example
+
+    for file in write_example(folder, seed):
+        print(file)
+
+
+@_commands.command()
 def upload(
     model: Annotated[str | None, typer.Option(help="Whose submission; the ensemble's if not given.")] = None,
     message: Annotated[

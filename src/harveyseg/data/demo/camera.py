@@ -76,10 +76,17 @@ def photograph(world: World, camera: Camera, frames: int) -> list[Frame]:
         )
         classes = _majority(np.asarray(mask, np.uint8))
         corners = np.array([(0, 0, 1), (size[0], 0, 1), (*size, 1), (0, size[1], 1)])
-        exposed = _expose(np.asarray(large, np.uint8), world.look, rng)
+        exposed = _expose(np.asarray(large, np.uint8), world.look, rng, vignette=0.09)
         ground = (corners @ window.T / camera.scale).astype(np.float32)
         taken.append(Frame(exposed, _unlabel_borders(classes, rng), ground))
     return taken
+
+
+def photograph_whole(world: World) -> tuple[Photo, ClassMap]:
+    """The whole world at half its resolution, as an orthomosaic shows it, and its mask."""
+    lit = _light(world)
+    _string_wires(world, lit)
+    return _expose(lit, world.look, world.rng, vignette=0.0), _majority(world.label)
 
 
 def _shadows(height: Float32Array, azimuth: float, fall: float) -> Float32Array:
@@ -153,16 +160,19 @@ def _fixed(start: tuple[float, float], end: tuple[float, float]) -> tuple[tuple[
     return (round(start[0] * 16), round(start[1] * 16)), (round(end[0] * 16), round(end[1] * 16))
 
 
-def _expose(large: Photo, look: Look, rng: np.random.Generator) -> Photo:
-    """Turn a view at twice the resolution into a photo: optics, haze, exposure and noise."""
+def _expose(large: Photo, look: Look, rng: np.random.Generator, vignette: float) -> Photo:
+    """Turn a view at twice the resolution into a photo: optics, haze, exposure and noise.
+
+    ``vignette`` is the share of light that is lost at the middle of a border.
+    """
     photo = cv2.resize(large, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     photo += 0.35 * (photo - cv2.GaussianBlur(photo, (0, 0), 1.0))  # the sharpening every such camera applies
     height, width = photo.shape[:2]
     across = np.linspace(-1, 1, width, dtype=np.float32)[None]
     down = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
-    vignette = 1 - 0.09 * (across**2 + down**2)
+    falloff = 1 - vignette * (across**2 + down**2)
     glare = np.float32(look.haze) * (1 + 0.4 * across * rng.uniform(-1, 1) + 0.4 * down * rng.uniform(-1, 1))
-    photo *= vignette[..., None] * (rng.normal(1, 0.035) * (1 + rng.normal(0, 0.012, 3))).astype(np.float32)
+    photo *= falloff[..., None] * (rng.normal(1, 0.035) * (1 + rng.normal(0, 0.012, 3))).astype(np.float32)
     photo += (np.array((0.82, 0.87, 0.93), np.float32) - photo) * glare[..., None]
     grain = rng.standard_normal((height, width, 1), dtype=np.float32) * 0.011
     colour = rng.standard_normal((height, width, 3), dtype=np.float32) * 0.006

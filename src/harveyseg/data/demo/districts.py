@@ -227,6 +227,7 @@ def street(world: World, y: float, lights: bool = False, cars: float = 0.5, asph
     for edge in (y + 0.2, y + wide + 3.6):
         world.area(box(left, edge, right, edge + 1.2), 0.95 * CONCRETE, Label.BACKGROUND)
     top, bottom = y + 2.5, y + 2.5 + wide
+    world.street_lines.append([world.place(x, (top + bottom) / 2) for x in np.arange(left, right + 1, 4)])
     world.lower(box(left, top - 1, right, bottom + 1), 0.55)
     world.area(box(left, top, right, bottom), colour, Label.ROAD, (0.05, 0.05, 0.07))
     for lane in (0.28, 0.72):  # worn, darker wheel tracks
@@ -254,6 +255,7 @@ def add_cross_street(world: World) -> None:
     """Draw a street along the whole strip."""
     x = world.cross_street = world.width * world.rng.uniform(0.3, 0.7)
     world.lower(box(x - 5, -10, x + 5, world.length + 10), 0.35)
+    world.street_lines.append([world.place(x, y) for y in np.arange(-10, world.length + 11, 4)])
     half = world.rng.uniform(3.1, 4.1)
     for edge in (-half - 1.8, half + 0.8):
         world.area(box(x + edge, -10, x + edge + 1, world.length + 10), CONCRETE, Label.BACKGROUND)

@@ -6,7 +6,7 @@ object's own axes.
 
 import numpy as np
 
-from harveyseg.data.demo.world import CARS, FENCE, GLASS, Colour, Label, World, rgb
+from harveyseg.data.demo.world import CARS, FENCE, GLASS, Colour, Label, World, box, rgb
 
 
 def add_roof(
@@ -46,6 +46,9 @@ def add_roof(
         edge = np.minimum(to_side, to_front)
         rise = edge if hip else (to_front if width >= depth else to_side)
         top = np.maximum(top, np.where(edge > 0, wall + pitch * rise, -1))
+    if label == Label.ROOF:
+        boxes = [box(du - w / 2, dv - d / 2, du + w / 2, dv + d / 2) for du, dv, w, d in parts]
+        world.footprints.append([world.turned_box(x, y, angle, outline) for outline in boxes])
     courses = world.rng.uniform(0.9, 1.08, 97).astype(np.float32)[(top * 5.5).astype(np.int32) % 97]  # of shingles
     paint = (courses * world.texture(window, 0.07, 0.05, 0.07))[..., None] * colour
     world.put(window, top > 0, paint, label, top)

@@ -96,7 +96,7 @@ class Strip:
     cross_street: bool = False
 
 
-def _block(above: Garden, below: Garden, between: Band) -> tuple[Band, ...]:
+def block(above: Garden, below: Garden, between: Band) -> tuple[Band, ...]:
     """Two rows of houses that face the street between them."""
     return partial(homes, front=1, garden=above), between, partial(homes, front=-1, garden=below)
 
@@ -109,32 +109,32 @@ SUNNY = Garden(pool=0.4, window=0.6, chimney=0.5, solar=1.0, antenna=1.0, car=0.
 DROWNED = Garden(pool=0.35, shed=0.2, chimney=0.35, window=0.2, trampoline=0.06, car=0.3, tree=1.1)
 STRIPS = (
     Strip(6437, 8, 1.0, 9, HAZY, (
-        *_block(POOLS, POOLS, partial(street, lights=True)), power_line, partial(grassland, deep=34, track=True),
+        *block(POOLS, POOLS, partial(street, lights=True)), power_line, partial(grassland, deep=34, track=True),
         partial(river, deep=46, boats=(0.38, 0.62)), partial(grassland, deep=14), partial(forest, deep=26),
-        *_block(PLAIN, POOLS, street), power_line, partial(river, deep=44), partial(grassland, deep=40),
+        *block(PLAIN, POOLS, street), power_line, partial(river, deep=44), partial(grassland, deep=40),
     )),
     Strip(6690, 9, 1.4, -14, HAZY, (
-        *_block(CLOSE, CLOSE, street), *_block(SUNNY, CLOSE, partial(street, lights=True)), power_line,
-        partial(grassland, deep=18, track=True), partial(forest, deep=16), *_block(CLOSE, POOLS, street),
+        *block(CLOSE, CLOSE, street), *block(SUNNY, CLOSE, partial(street, lights=True)), power_line,
+        partial(grassland, deep=18, track=True), partial(forest, deep=16), *block(CLOSE, POOLS, street),
     )),
     Strip(7239, 8, 0.9, 22, SHARP, (
-        *_block(PLAIN, PLAIN, partial(street, asphalt=True, lights=True)), car_park, partial(street, asphalt=True),
+        *block(PLAIN, PLAIN, partial(street, asphalt=True, lights=True)), car_park, partial(street, asphalt=True),
         partial(grassland, deep=20), industrial_yard, partial(forest, deep=24), sports_ground, power_line,
-        *_block(POOLS, PLAIN, partial(street, asphalt=True)), partial(grassland, deep=20), partial(river, deep=30),
+        *block(POOLS, PLAIN, partial(street, asphalt=True)), partial(grassland, deep=20), partial(river, deep=30),
     ), cross_street=True),
     Strip(8420, 9, 1.15, -6, SHARP, (
-        partial(forest, deep=34), *_block(POOLS, CLOSE, partial(street, lights=True)), power_line,
+        partial(forest, deep=34), *block(POOLS, CLOSE, partial(street, lights=True)), power_line,
         partial(grassland, deep=24, sunk=0.3), building_site, partial(homes, front=-1, garden=PLAIN),
         partial(river, deep=30), partial(grassland, deep=22, sunk=0.35), partial(homes, front=1, garden=CLOSE),
         partial(street, lights=True), partial(forest, deep=30),
     ), flood=-0.28),
     Strip(9030, 7, 1.0, -20, WET, (
-        *_block(DROWNED, DROWNED, partial(street, cars=0.1)), power_line, partial(grassland, deep=44, sunk=0.7),
-        *_block(DROWNED, PLAIN, partial(street, cars=0.1)), partial(homes, front=1, garden=DROWNED),
+        *block(DROWNED, DROWNED, partial(street, cars=0.1)), power_line, partial(grassland, deep=44, sunk=0.7),
+        *block(DROWNED, PLAIN, partial(street, cars=0.1)), partial(homes, front=1, garden=DROWNED),
         partial(street, cars=0.1),
     ), LARGE, 0.0),
     Strip(10165, 6, 0.9, 15, WET, (
-        *_block(PLAIN, DROWNED, partial(street, cars=0.1)), *_block(DROWNED, PLAIN, street), power_line,
+        *block(PLAIN, DROWNED, partial(street, cars=0.1)), *block(DROWNED, PLAIN, street), power_line,
         partial(grassland, deep=34, sunk=0.8), partial(forest, deep=20),
     ), LARGE, 0.02, cross_street=True),
 )  # fmt: skip
@@ -207,11 +207,16 @@ def draw_flight(flight: Flight, seed: int, width: int) -> list[Frame]:
     world = World(rng, strip.look, across + 8, along + 8 + camera.advance * (frames - 1), scale)
     if strip.cross_street:
         add_cross_street(world)
-    y = -rng.uniform(8, 16)
-    for band in cycle(strip.bands):
-        if y >= world.length:
-            break
-        y = band(world, y)
+    lay_bands(world, strip.bands)
     if strip.flood is not None:
         world.flood(strip.flood)
     return photograph(world, camera, frames)
+
+
+def lay_bands(world: World, bands: tuple[Band, ...]) -> None:
+    """Draw the bands over the whole world; after the last one, the first one follows again."""
+    y = -world.rng.uniform(8, 16)
+    for band in cycle(bands):
+        if y >= world.length:
+            break
+        y = band(world, y)

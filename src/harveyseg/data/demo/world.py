@@ -20,7 +20,7 @@ Colour = Float32Array
 Heights = npt.NDArray[np.floating[Any]]
 """(h, w): metres above ground."""
 Points = list[tuple[float, float]]
-"""The corners (x, y) of a polygon in metres."""
+"""The corners (x, y) of a polygon, or the points of a line; in metres unless said otherwise."""
 
 Label = IntEnum(
     "Label",
@@ -86,6 +86,8 @@ class World:
         label: class ids, uint8 (H, W).
         wires: power lines as pairs of pixel positions.
         cross_street: x of the street that runs along the strip; far outside where there is none.
+        footprints: the rectangles of each roof, as pixel positions of their corners.
+        street_lines: the middle of each street, as pixel positions.
     """
 
     def __init__(self, rng: np.random.Generator, look: Look, width: float, length: float, scale: float) -> None:
@@ -106,6 +108,8 @@ class World:
         self.wires: list[tuple[tuple[float, float], tuple[float, float]]] = []
         self._bend = (rng.uniform(2, 4.5), rng.uniform(80, 130), rng.uniform(0, 2 * np.pi))
         self.cross_street = -100.0
+        self.footprints: list[list[Points]] = []
+        self.street_lines: list[Points] = []
 
         dry = np.clip(0.45 + 0.3 * self.broad + 0.13 * self.patch + 0.08 * self.grain, 0, 1)[..., None]
         lush, parched = (np.array(colour, np.float32) for colour in look.grass)
@@ -124,6 +128,12 @@ class World:
         """Pixel position (column, row) of a point in metres, after the bend."""
         size, wavelength, phase = self._bend
         return x * self.scale, (y + size * np.sin(2 * np.pi * x / wavelength + phase)) * self.scale
+
+    def turned_box(self, x: float, y: float, turn: float, outline: Points) -> Points:
+        """Pixel positions of points given in metres along the axes of an object, which :meth:`axes` explains."""
+        column, row = self.place(x, y)
+        cosine, sine = np.cos(turn + self.slope(x)) * self.scale, np.sin(turn + self.slope(x)) * self.scale
+        return [(float(column + u * cosine - v * sine), float(row + u * sine + v * cosine)) for u, v in outline]
 
     def slope(self, x: float) -> float:
         """Angle, in radians, by which the bend turns things at ``x``."""

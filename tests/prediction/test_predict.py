@@ -23,11 +23,11 @@ from harveyseg.classes import CLASS_NAMES, PALETTE
 from harveyseg.errors import HarveysegError
 from harveyseg.geo.mosaic import MosaicOptions
 from harveyseg.prediction import pictures
-from harveyseg.prediction.assess_maps import assess_maps
+from harveyseg.prediction.assess_maps import _rates, assess_maps
 from harveyseg.prediction.inputs import Input
 from harveyseg.prediction.overlay import draw_overlay
 from harveyseg.prediction.predict import Outcome, PredictionOptions, predict_images
-from harveyseg.prediction.products import ProductOptions
+from harveyseg.prediction.products import ProductOptions, error_rates
 from harveyseg.prediction.scale import Training
 from harveyseg.prediction.trained_ensemble import TrainedEnsemble
 from helpers.predicting import FLOODED, PARAMS, half_red, sure
@@ -366,3 +366,13 @@ def test_nothing_to_assess(tmp_path: Path) -> None:
     (tmp_path / "other.gpkg").write_text("")
     with pytest.raises(HarveysegError, match=r"other\.json: no record of this version"):
         assess_maps([tmp_path], None, None)
+
+
+def test_error_rates_of_a_class_that_no_held_out_photo_shows() -> None:
+    measured = {
+        "Flooded": {"precision": 0.0, "iou": 0.0},
+        "Property Roof": {"precision": 0.5, "recall": 0.25, "iou": 0.2},
+    }
+    assert error_rates(measured) == {"roof_precision": 0.5, "roof_recall": 0.25, "roof_iou": 0.2}
+    assert _rates("Flooded", measured["Flooded"]) == "Flooded: not known, no held-out photo shows it"
+    assert _rates("Property Roof", measured["Property Roof"]) == "Property Roof: precision 0.50, recall 0.25, IoU 0.20"

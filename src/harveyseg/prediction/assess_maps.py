@@ -89,6 +89,8 @@ def describe(record: PredictionRecord, summary: Mapping[str, float]) -> str:
 
 
 def _rates(name: str, measures: Mapping[str, float]) -> str:
+    if "recall" not in measures:  # a precision of 0 would say that the networks are always wrong
+        return f"{name}: not known, no held-out photo shows it"
     parts = [f"{label} {measures[key]:.2f}" for key, label in _MEASURES if key in measures]
     return f"{name}: {', '.join(parts)}"
 

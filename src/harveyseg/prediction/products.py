@@ -149,11 +149,15 @@ def write_assessment(
 
 
 def error_rates(measured: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Precision, recall and IoU of the classes on which an assessment rests, e.g. ``flooded_recall``."""
+    """Precision, recall and IoU of the classes on which an assessment rests, e.g. ``flooded_recall``.
+
+    A class that no held-out photo shows has none: its precision of 0 would say that the networks are always wrong.
+    """
     return {
         f"{short}_{measure}": value
         for short, name in (("flooded", FLOODED[0]), ("roof", ROOF[0]))
-        for measure, value in measured.get(name, {}).items()
+        if "recall" in measured.get(name, {})
+        for measure, value in measured[name].items()
     }
 
 

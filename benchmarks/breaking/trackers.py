@@ -153,10 +153,12 @@ class Trainings:
         return problems
 
     def _forget(self) -> None:
+        """Delete what the last training wrote, and all that was made of it, which is no result of the next one."""
         folder = self.project.folder
         for name in ("run.json", "history.csv", "weights.safetensors"):
             (folder / "data" / "models" / MODEL / name).unlink(missing_ok=True)
-        subprocess.run(["rm", "-rf", str(folder / ".checkpoints")], check=True)
+        made = ("predictions", "ensemble", "postprocess", "reports", "submission")
+        subprocess.run(["rm", "-rf", *(f"data/{name}" for name in made), ".checkpoints"], cwd=folder, check=True)
 
     def _environment(self, uri: str | None) -> dict[str, str]:
         return self.project.environment | ({} if uri is None else {"MLFLOW_TRACKING_URI": uri})

@@ -91,7 +91,9 @@ What happens when something breaks. `benchmarks/faults.py` breaks it on purpose,
 small network on Linux, and counts:
 
 - **survived**: the next `dvc repro` (or `harveyseg sync`, where MLflow was at fault) ends in the bytes of an
-  undisturbed run, times and ids aside; or the command stops in a sentence that names the cause.
+  undisturbed run, times and ids aside; or the command stops in a sentence that names the cause. DVC that is killed, or
+  finds the disk full, while it writes its list of locks (`.dvc/tmp/rwlock`) runs again when the command that
+  `harveyseg doctor` names has removed it.
 - **lost**: work, a run or a result cannot be had back.
 - **silently wrong**: other results, without a word.
 

@@ -204,13 +204,14 @@ def test_precision(workspace: Path, monkeypatch: pytest.MonkeyPatch, native: str
     )
 
 
-def test_locks(workspace: Path) -> None:
+@pytest.mark.parametrize("half", ["", '{"half a fi'])
+def test_locks(workspace: Path, half: str) -> None:
     index = workspace / ".git" / "index.lock"
     index.touch()
     assert doctor.check_locks(workspace) == []  # a git that runs now
     os.utime(index, (0, 0))
     (workspace / ".dvc" / "tmp").mkdir()
-    (workspace / ".dvc" / "tmp" / "rwlock").write_text('{"half a fi')
+    (workspace / ".dvc" / "tmp" / "rwlock").write_text(half)
     findings = doctor.check_locks(workspace)
     assert [finding.fails for finding in findings] == [True, True]
     for finding in findings:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from breaking.trials import Outcome, Trial, judge
-from breaking.workspace import RUNNING, Reference, leftovers, tracking_problems, untidy
+from breaking.workspace import RUNNING, Reference, leftovers, repair_dvc, tracking_problems, untidy
 from harveyseg.config.settings import load
 from helpers.small_disk import small_disk
 
@@ -26,9 +26,10 @@ def fill(reference: Reference, work: Path) -> Iterator[Trial]:
     with small_disk(disk, "128m"):
         project = reference.start(disk / "harveyseg")
         failures: list[tuple[str, list[str]]] = []
+        size = shutil.disk_usage(disk).used
         while True:
-            used = shutil.disk_usage(disk).used
-            _resize(disk, used + random.randrange(8192, MAX_STEP))
+            size += random.randrange(8192, MAX_STEP)
+            _resize(disk, size)
             done = subprocess.run(
                 ["dvc", "repro"], cwd=project.folder, env=project.environment, stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT, text=True, check=False, timeout=600,
@@ -37,6 +38,7 @@ def fill(reference: Reference, work: Path) -> Iterator[Trial]:
                 break
             stages = [match[1] for line in done.stdout.splitlines() if (match := RUNNING.match(line))]
             problems = untidy(done.stdout) + reference.differences(project.folder, partial=True)
+            problems += repair_dvc(project)
             if not any(words in done.stdout for words in ("there is no room for it", "No space left", "disk is full")):
                 problems.append(f"nobody says that the disk is full: {done.stdout[-300:]}")
             failures.append((stages[-1].partition("@")[0] if stages else "", problems))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from breaking.trials import Outcome, Trial, judge
-from breaking.workspace import RUNNING, TRAIN, Reference, leftovers, tracking_problems
+from breaking.workspace import RUNNING, TRAIN, Reference, leftovers, repair_dvc, tracking_problems
 from helpers.project import Project, stages_run
 
 PART = "Killed with SIGKILL"
@@ -61,7 +61,7 @@ def run_chain(
     for kill in kills:
         stage = run_and_kill(project, target, kill, reference.seconds[kill.stage])
         if stage is not None:
-            met.append((stage, reference.differences(project.folder, partial=True)))
+            met.append((stage, reference.differences(project.folder, partial=True) + repair_dvc(project)))
     finished = subprocess.run(
         ["dvc", "repro", *target], cwd=project.folder, env=project.environment, capture_output=True, text=True,
         check=False, timeout=600,

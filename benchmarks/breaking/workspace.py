@@ -1,6 +1,7 @@
 """A tiny project, the bytes that an undisturbed run of it ends in, and what differs from them."""
 
 import hashlib
+import itertools
 import json
 import re
 import shutil
@@ -29,7 +30,7 @@ SETTINGS: dict[str, object] = {
 }
 RUNNING = re.compile(r"Running stage '(.+)':")
 _IDS_AND_TIMES = (
-    (re.compile(rb'"([0-9a-f]{32}|[0-9a-f]{40})"'), b"<id>"),  # 40: a commit
+    (re.compile(rb'"[0-9a-f]{32}"'), b"<id>"),
     (re.compile(rb'"[0-9a-f]{16}(-[0-9a-f]{16})?"'), b"<evaluation>"),
     (re.compile(rb'"(started_ms|ended_ms|seconds|images_per_second)": [\d.e+-]+'), rb'"\1": <time>'),
 )
@@ -76,7 +77,10 @@ class Reference:
     def differences(self, folder: Path, *, partial: bool = False) -> list[str]:
         """What differs from an undisturbed run, times and ids aside; a ``partial`` workspace may lack files."""
         found = digests(folder)
-        problems = [f"{name} differs" for name in found if name in self.digests and found[name] != self.digests[name]]
+        changed = [name for name in found if name in self.digests and found[name] != self.digests[name]]
+        problems = [
+            f"{name} differs{_first_difference(self.finished.folder / name, folder / name)}" for name in changed
+        ]
         problems += [f"{name} is no result" for name in found if name not in self.digests]
         return problems if partial else problems + [f"{name} is missing" for name in self.digests if name not in found]
 
@@ -125,6 +129,23 @@ def untidy(printed: str) -> list[str]:
     return []
 
 
+def repair_dvc(project: Project) -> list[str]:
+    """Remove DVC's list of locks where DVC was stopped while it wrote it, if ``harveyseg doctor`` says so."""
+    listed = project.folder / ".dvc" / "tmp" / "rwlock"
+    try:
+        json.loads(listed.read_text())
+    except FileNotFoundError:
+        return []
+    except ValueError:
+        said = subprocess.run(
+            ["harveyseg", "doctor"], cwd=project.folder, env=project.environment, stdout=subprocess.PIPE, text=True,
+            check=False,
+        ).stdout  # fmt: skip
+        listed.unlink()
+        return [] if f"`rm {listed}`" in said else [f"harveyseg doctor does not see that {listed} is damaged"]
+    return []
+
+
 def _runs(project: Project, kind: str) -> list[tuple[str, str]]:
     query = """select uids.value, runs.status from runs
                join tags as uids on uids.run_uuid = runs.run_uuid and uids.key = 'harveyseg.uid'
@@ -142,6 +163,11 @@ def _results(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _digest(path: Path) -> str:
+    return hashlib.sha256(_content(path)).hexdigest()
+
+
+def _content(path: Path) -> bytes:
+    """What a file holds, times and ids aside."""
     content = path.read_bytes()
     if path.name == "history.csv" and content.endswith(b"\n"):
         content = pd.read_csv(path, dtype=str).drop(columns=_TIME_COLUMNS, errors="ignore").to_csv().encode()
@@ -150,7 +176,16 @@ def _digest(path: Path) -> str:
             content = pattern.sub(name, content)
         if path.parent.name == "ensemble":  # its stage key is made of the members' ids
             content = re.sub(rb'"stage_key": "\w+"', b'"stage_key": <id>', content)
-    return hashlib.sha256(content).hexdigest()
+    return content
+
+
+def _first_difference(right: Path, found: Path) -> str:
+    """The first line of a text that differs."""
+    if right.suffix not in (".json", ".csv", ".md", ".txt"):
+        return ""
+    lines = itertools.zip_longest(_content(right).splitlines(), _content(found).splitlines(), fillvalue=b"")
+    one, other = next(((one, other) for one, other in lines if one != other), (b"", b""))
+    return f": {one.decode(errors='replace')[:100]} became {other.decode(errors='replace')[:100]}"
 
 
 def _code_digest() -> str:

@@ -141,11 +141,11 @@ def sync() -> None:
     from harveyseg.tracking.mirror import mirror_all
     from harveyseg.tracking.outputs import list_workspace
 
+    outputs = list_workspace(PARAMS, DATA)
+    _require_recorded(outputs)
     tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True, restore=True)
     uploads = read_uploads(UPLOADS)
-    states = [
-        output.state(further_metrics=kaggle_scores(uploads, output.record)) for output in list_workspace(PARAMS, DATA)
-    ]
+    states = [output.state(further_metrics=kaggle_scores(uploads, output.record)) for output in outputs]
     lines = mirror_all(tracker, states)
     print("\n".join(lines) if lines else "MLflow has everything.")
 
@@ -153,13 +153,11 @@ def sync() -> None:
 @_commands.command()
 def check() -> None:
     """Exit with 1 if the table and the files of the stages differ, contradict params.yaml, or were changed since."""
-    from harveyseg.pipeline.recorded import require_recorded
     from harveyseg.tracking.outputs import list_workspace
     from harveyseg.tracking.table import verify_table
 
     outputs = list_workspace(PARAMS, DATA)
-    files = [file for run in outputs for file in (run.folder / "run.json", run.folder / "history.csv", run.metrics)]
-    require_recorded(files, PARAMS.parent)
+    _require_recorded(outputs)
     differences = verify_table(DATA / "reports" / "comparison.csv", outputs)
     contradictions = _contradictions(outputs)
     names = {output.record.uid: output.record.name for output in outputs}
@@ -170,6 +168,13 @@ def check() -> None:
         print("\n".join(differences), file=sys.stderr)
         raise typer.Exit(1)
     print("The table and the stages' files agree.")
+
+
+def _require_recorded(outputs: Sequence["RunOutputs"]) -> None:
+    """Refuse runs whose files are not what the pipeline wrote."""
+    from harveyseg.pipeline.recorded import require_recorded
+
+    require_recorded((file for run in outputs for file in run.files()), PARAMS.parent)
 
 
 def _contradictions(outputs: Sequence["RunOutputs"]) -> dict[str, str]:

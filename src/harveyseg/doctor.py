@@ -240,7 +240,7 @@ def check_locks(root: Path) -> list[Finding]:
     readers = root / ".dvc" / "tmp" / "rwlock"
     if readers.exists():
         try:
-            json.loads(readers.read_text(encoding="utf-8") or "{}")
+            json.loads(readers.read_text(encoding="utf-8"))
         except ValueError:
             remedy = f"If no dvc runs: `rm {shlex.quote(str(readers))}`"
             findings.append(Finding(f"{readers} is damaged, and DVC stops at it", remedy))

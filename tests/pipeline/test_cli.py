@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from hashlib import md5
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,30 @@ def test_sync_table_and_check(
         "unet-f0: train.lr is 0.5 in params.yaml and 0.003 in this run\n"
         "These results are not of the settings in params.yaml: run `dvc repro`.\n",
     )
+
+
+def test_sync_sends_nothing_that_was_changed_by_hand(
+    project: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(migrated, project)
+    YAML().dump(load(project / "params.yaml") | {"models": {"unet": {"network": "unet"}}}, project / "params.yaml")
+    trained = write_outputs(project / "data", make_record(), {})
+    write_outputs(project / "data", make_record("ensemble", None, kind="ensemble"), {})
+    outs = [
+        {"path": f"data/models/unet-0/{name}", "md5": md5((trained.folder / name).read_bytes()).hexdigest()}
+        for name in ("run.json", "history.csv")
+    ]
+    YAML().dump({"schema": "2.0", "stages": {"train@unet-0": {"cmd": "", "outs": outs}}}, project / "dvc.lock")
+    assert run_command(monkeypatch, capsys, "sync")[0] == 0
+    for name in ("run.json", "history.csv"):
+        path = trained.folder / name
+        right = path.read_bytes()
+        path.write_bytes(right.replace(b"0", b"1", 1))
+        status, out, err = run_command(monkeypatch, capsys, "sync")
+        assert (status, out) == (1, "")
+        assert f"data/models/unet-0/{name}: is not what the pipeline wrote" in err
+        path.write_bytes(right)
+    assert run_command(monkeypatch, capsys, "sync") == (0, "MLflow has everything.\n", "")
 
 
 def test_predict(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

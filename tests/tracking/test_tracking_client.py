@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from harveyseg.errors import HarveysegError
+from harveyseg.files import locked
 from harveyseg.tracking.client import Tracker, TrackingParams, open_tracker, prepare_local_database, tracking_uri
 from harveyseg.tracking.faults import known_revisions, public_address
 from harveyseg.tracking.mirror import close_abandoned, mirror, mirror_all, show_running
@@ -175,6 +177,33 @@ def test_a_required_tracker_is_waited_for(project: Path, monkeypatch: pytest.Mon
     with serve(type("Answer", (Slow,), {"seconds": 0.2})) as address:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         assert open_tracker(TrackingParams(), project, required=True).alive
+
+
+def test_a_process_that_keeps_the_lock_delays_no_training_of_a_project_with_a_database(
+    project: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("harveyseg.tracking.client._SETUP_SECONDS", 0.2)
+    with locked(project / ".locks" / "tracking.lock"):
+        assert not open_tracker(TrackingParams(), project).alive  # which would have to create the database
+    assert caplog.text.count("Continuing WITHOUT tracking") == 1
+    shutil.copy(migrated, project)
+    assert open_tracker(TrackingParams(), project).alive  # which brings the addresses in it to this folder
+    with locked(project / ".locks" / "tracking.lock"):
+        assert open_tracker(TrackingParams(), project).alive
+
+
+@pytest.mark.parametrize(("options", "alive"), [("?timeout=0.1", False), ("?timeout=30", True)])
+def test_a_locked_database_is_waited_for_as_its_address_says(
+    project: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch, options: str, alive: bool
+) -> None:
+    shutil.copy(migrated, project)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///mlflow.db{options}")
+    database = sqlite3.connect(project / "mlflow.db", isolation_level=None, check_same_thread=False)
+    with closing(database):
+        database.execute("BEGIN EXCLUSIVE")
+        threading.Timer(2.0, database.execute, ["ROLLBACK"]).start()
+        assert open_tracker(TrackingParams(), project).alive == alive
+        time.sleep(2.5)
 
 
 def test_large_files_are_given_the_time_they_need(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:

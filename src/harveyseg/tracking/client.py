@@ -8,9 +8,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,7 +18,7 @@ from harveyseg.config.settings import Section
 from harveyseg.errors import HarveysegError
 from harveyseg.files import locked
 from harveyseg.project import project_root
-from harveyseg.tracking.database import ARTIFACTS, check_database, database_path, prepare_database
+from harveyseg.tracking.database import ARTIFACTS, check_database, database_path, is_prepared, prepare_database
 from harveyseg.tracking.faults import SQLITE, TrackingError, explain, public_address
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
 _LOCK_SECONDS = 300
+"""How long to wait for other processes of the project, where nothing else limits it."""
+_SETUP_SECONDS = 30
+"""How long a training waits while others create the project's database, which six need 13 s for on two cores."""
 _PATIENCE_SECONDS = 6.0
 """How long MLflow may keep a process waiting in all, unless it is required, ..."""
 _PATIENCE_SHARE = 0.05
@@ -106,7 +109,7 @@ def prepare_local_database(root: Path) -> None:
     try:
         _require_address(uri)
         if (database := database_path(uri)) is not None:
-            with _locked(root):
+            with _locked(root, _LOCK_SECONDS):
                 prepare_database(database, uri)
     except Exception as error:
         raise HarveysegError(_unusable(uri, explain(error, uri))) from error
@@ -222,7 +225,7 @@ class Tracker:
 
         Do not upload while holding the lock.
         """
-        return _locked(self.root)
+        return _locked(self.root, _LOCK_SECONDS)
 
     def search(self, client: "MlflowClient", condition: str, *, deleted: bool = False) -> list["MlflowRun"]:
         """All runs of the experiment that meet a condition in MLflow's filter language, oldest first.
@@ -306,21 +309,22 @@ class Tracker:
 
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  (a slow import that must not happen in the lock)
 
-        check_database(database, self.uri)  # here, a database that is locked keeps nobody else waiting
-        artifacts = (database.parent / ARTIFACTS).as_uri()
-        # Several processes that migrate one database break it, and even opening one asks whether to migrate.
-        with self.locked():
+        def connect() -> "MlflowClient":
             prepare_database(database, self.uri)
             client = MlflowClient(tracking_uri=self.uri)
+            artifacts = (database.parent / ARTIFACTS).as_uri()
             self.experiment_id = _get_or_create_experiment(client, self.params.experiment, artifacts, restore)
-        return client
+            return client
+
+        if self._in_time(lambda: is_prepared(database, self.uri)):
+            return self._in_time(connect)
+        # Several processes that migrate one database break it, and even opening one asks whether to migrate.
+        with _locked(self.root, _LOCK_SECONDS if self._required else _SETUP_SECONDS):
+            return connect()
 
 
-@contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    lock = root / ".locks" / "tracking.lock"
-    with locked(lock, timeout=_LOCK_SECONDS):
-        yield
+def _locked(root: Path, seconds: float) -> AbstractContextManager[None]:
+    return locked(root / ".locks" / "tracking.lock", timeout=seconds)
 
 
 def _configure_mlflow() -> None:

@@ -4,13 +4,15 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 from harveyseg.tracking.faults import SQLITE, TrackingError, known_revisions, other_version
 
 ARTIFACTS = "mlflow-artifacts"
 """The folder next to the database that holds the runs' files."""
 
-_PATIENCE_SECONDS = 6
+_PATIENCE_SECONDS = 6.0
+"""How long to wait for a locked database whose address does not say so."""
 _PLACES = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -46,9 +48,18 @@ def prepare_database(path: Path, uri: str) -> None:
     if not path.exists():
         _create(path)
         return
-    with closing(sqlite3.connect(path, timeout=_PATIENCE_SECONDS)) as connection:
+    with closing(_open(path, uri)) as connection:
         if read_revision(connection) is not None:
             _relocate(connection, path)
+
+
+def is_prepared(path: Path, uri: str) -> bool:
+    """Whether there is nothing to do for :func:`prepare_database`; errors are those of :func:`check_database`."""
+    check_database(path, uri)
+    if not path.exists():
+        return False
+    with closing(_open(path, uri)) as connection:
+        return read_revision(connection) is not None and _old_place(connection, path) is None
 
 
 def check_database(path: Path, uri: str) -> None:
@@ -66,7 +77,7 @@ def check_database(path: Path, uri: str) -> None:
         raise TrackingError("that is a folder", f"Set MLFLOW_TRACKING_URI to a file in it: {SQLITE}{path}/mlflow.db")
     if not path.exists():
         return
-    with closing(sqlite3.connect(path, timeout=_PATIENCE_SECONDS)) as connection:
+    with closing(_open(path, uri)) as connection:
         revision = read_revision(connection)
     if revision is not None and not known_revisions().get(revision, False):  # None: MLflow makes the tables
         raise other_version(revision, uri)
@@ -84,6 +95,11 @@ def read_revision(connection: sqlite3.Connection) -> str | None:
     return None if row is None else str(row[0])
 
 
+def _open(path: Path, uri: str) -> sqlite3.Connection:
+    query = dict(parse_qsl(uri.partition("?")[2]))
+    return sqlite3.connect(path, timeout=float(query.get("timeout", _PATIENCE_SECONDS)))
+
+
 def _create(path: Path) -> None:
     """Create an empty database in a folder of its own, then move it: half a migration breaks a database for good."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -98,17 +114,23 @@ def _create(path: Path) -> None:
     folder.rmdir()
 
 
-def _relocate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring addresses below the old place under the new one, after the project was moved or copied.
+def _old_place(connection: sqlite3.Connection, path: Path) -> str | None:
+    """Where the artifacts were before the project was moved or copied; None if they are where the database says.
 
-    The old place is where the first experiment, which was made with the database, keeps its files. Addresses that
-    somebody chose, such as a bucket, are not below it.
+    That is where the first experiment, which was made with the database, keeps its files.
     """
-    here = (path.parent / ARTIFACTS).as_uri()
     row = connection.execute("SELECT artifact_location FROM experiments WHERE experiment_id = 0").fetchone()
     before, _, number = str("" if row is None else row[0]).rpartition("/")
-    if before == here or number != "0" or not before.endswith(f"/{ARTIFACTS}"):
+    here = (path.parent / ARTIFACTS).as_uri()
+    return None if before == here or number != "0" or not before.endswith(f"/{ARTIFACTS}") else before
+
+
+def _relocate(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring addresses below the old place under the new one. Those that somebody chose, such as a bucket, are not."""
+    before = _old_place(connection, path)
+    if before is None:
         return
+    here = (path.parent / ARTIFACTS).as_uri()
     tables = _tables(connection)
     with connection:
         for table, column in _PLACES:

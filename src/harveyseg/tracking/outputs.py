@@ -146,6 +146,13 @@ class RunOutputs:
             artifacts += [Artifact(path, "data") for path in _documents(self.data_figures)]
         return artifacts
 
+    def files(self) -> list[Path]:
+        """All that MLflow's copy of the run is made of; a file may be absent."""
+        files = [self.folder / "run.json", self.folder / "history.csv", self.metrics]
+        if self.postprocess is not None:
+            files.append(self.postprocess / "metrics" / f"{self.record.model}.json")
+        return files + [artifact.path for artifact in self.artifacts()]
+
     def state(self, further_metrics: Mapping[str, float] | None = None) -> RunState:
         """The run as the files describe it now.
 

@@ -14,7 +14,7 @@ export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 100000000000
 export MALLOC_TOP_PAD_ := 100000000
 
-.PHONY: demo test check docs lock clean
+.PHONY: demo test check docs lock oldest faults clean
 
 demo: $(VENV)  ## fresh clone -> finished pipeline on the embedded data
 	@# A ZIP download is no git repository; DVC has to be told to do without.
@@ -57,6 +57,15 @@ lock: $(VENV)  ## write requirements.lock again, for every platform and Python
 	$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --extra dev \
 	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 	    pyproject.toml --output-file requirements.lock
+
+oldest: $(VENV)  ## the fast tests on Python 3.11 to 3.13, with the oldest dependencies allowed and with the lock's (6 GB each)
+	$(BIN)/python benchmarks/oldest.py --dependencies lowest-direct
+	$(BIN)/python benchmarks/oldest.py --dependencies lock
+	PYTHONPATH=tests $(BIN)/python benchmarks/faults.py page
+
+faults: $(VENV)  ## breaks things on purpose and writes docs/reliability.md again: 2 hours, as root on Linux
+	for part in inputs:200 kills:108 twice:3 server:10 server-disk:1 database:12 disk:60 read-only:44 tampering:60; do \
+	    PYTHONPATH=tests $(BIN)/python benchmarks/faults.py $${part%:*} --again --trials $${part#*:} || exit 1; done
 
 clean:  ## everything that the pipeline and the tests made; the environment and MLflow's runs stay
 	find data -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +

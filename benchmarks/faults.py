@@ -104,7 +104,8 @@ The rest of what was tried stopped with an unhelpful message. A short form of th
 _VERSIONS = """\
 ## Python versions and the oldest dependencies
 
-`lowest-direct` is the oldest version of each dependency that `pyproject.toml` allows (`benchmarks/oldest.py`).
+`lowest-direct` is the oldest version of each dependency that `pyproject.toml` allows, `lock` is `requirements.lock`
+(`make oldest`).
 """
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Whether the oldest dependencies that pyproject.toml allows, or the newest, pass the fast tests on a Python version.
+"""Whether the oldest dependencies that pyproject.toml allows, or those of the lock, pass the fast tests on a Python.
 
-    .venv/bin/python benchmarks/oldest.py --python 3.11 3.12 3.13 [--resolution lowest-direct] [--work FOLDER]
+    .venv/bin/python benchmarks/oldest.py --python 3.11 3.12 3.13 [--dependencies lowest-direct] [--work FOLDER]
 
 Each combination gets an environment of its own (6 GB, mostly PyTorch), which is left in the folder. uv takes the Python
 versions that are installed, and fetches others. The outcome of each is added to benchmarks/results/oldest.jsonl, and
@@ -22,20 +22,25 @@ RESULTS = ROOT / "benchmarks" / "results" / "oldest.jsonl"
 UV = [sys.executable, "-m", "uv"] if (Path(sys.prefix) / "bin" / "uv").exists() else ["uv"]
 
 
-def try_out(python: str, resolution: str, work: Path) -> dict[str, str]:
+def try_out(python: str, dependencies: str, work: Path) -> dict[str, str]:
     """Install and test one combination; what came of it."""
-    environment = work / f"{python}-{resolution}"
-    result = {"python": python, "resolution": resolution, "day": str(date.today())}
+    environment = work / f"{python}-{dependencies}"
+    result = {"python": python, "dependencies": dependencies, "day": str(date.today())}
     made = _run([*UV, "venv", "--clear", "--python", python, str(environment)])
     if made.returncode:
         return {**result, "outcome": "no such Python here", "detail": made.stdout[-300:]}
-    install = ["pip", "install", "--python", str(environment / "bin" / "python"), "--resolution", resolution]
-    installed = _run([*UV, *install, "--editable", f"{ROOT}[dev]"])
+    install = [*UV, "pip", "install", "--python", str(environment / "bin" / "python")]
+    if dependencies == "lock":
+        installed = _run([*install, "--require-hashes", "-r", str(ROOT / "requirements.lock")])
+        if installed.returncode == 0:
+            installed = _run([*install, "--no-deps", "--editable", str(ROOT)])
+    else:
+        installed = _run([*install, "--resolution", dependencies, "--editable", f"{ROOT}[dev]"])
     if installed.returncode:
         return {**result, "outcome": "does not install", "detail": installed.stdout[-600:]}
     tests = ["-m", "pytest", "-q", "-m", "not slow", "--numprocesses", "2", "--dist", "loadfile"]
     tested = _run([str(environment / "bin" / "python"), *tests], cwd=ROOT)
-    (work / f"{python}-{resolution}.log").write_text(tested.stdout, encoding="utf-8")
+    (work / f"{python}-{dependencies}.log").write_text(tested.stdout, encoding="utf-8")
     summary = re.findall(r"^=* ?(\d+ (?:passed|failed).*?)(?: in [\d.]+.*)?$", tested.stdout, re.MULTILINE)
     failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", tested.stdout, re.MULTILINE)
     return {**result, "outcome": summary[-1] if summary else "tests do not start", "detail": " ".join(failed)[:2000]}
@@ -44,7 +49,7 @@ def try_out(python: str, resolution: str, work: Path) -> dict[str, str]:
 def table() -> str:
     """All outcomes as a Markdown table, the last of each combination."""
     lines = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.exists() else []
-    rows = {(values["python"], values["resolution"]): values for values in map(json.loads, lines)}
+    rows = {(values["python"], values["dependencies"]): values for values in map(json.loads, lines)}
     cells = [
         f"| {python} | {way} | {values['outcome']} | {values['day']} |"
         for (python, way), values in sorted(rows.items())
@@ -65,12 +70,12 @@ def main() -> None:
     """Try out each combination that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", nargs="+", default=["3.11", "3.12", "3.13"], help="Python versions")
-    parser.add_argument("--resolution", default="lowest-direct", choices=("lowest-direct", "highest"))
+    parser.add_argument("--dependencies", default="lowest-direct", choices=("lowest-direct", "lock"))
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "harveyseg-oldest")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     for python in arguments.python:
-        result = try_out(python, arguments.resolution, arguments.work)
+        result = try_out(python, arguments.dependencies, arguments.work)
         print(json.dumps(result), flush=True)
         with RESULTS.open("a", encoding="utf-8") as opened:
             opened.write(json.dumps(result) + "\n")

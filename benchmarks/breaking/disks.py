@@ -1,10 +1,11 @@
 """A disk that fills up in every stage, and folders that cannot be written."""
 
+import os
 import random
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from breaking.trials import Outcome, Trial, judge
@@ -17,6 +18,7 @@ READ_ONLY_PART = "Folder that cannot be written"
 MAX_STEP = 2_000_000
 """Bytes by which a full disk grows at most."""
 _WRITABLE = 99
+_NOBODY = 65534
 
 
 def fill(reference: Reference, work: Path) -> Iterator[Trial]:
@@ -55,35 +57,61 @@ def fill(reference: Reference, work: Path) -> Iterator[Trial]:
 
 
 def forbid(reference: Reference, work: Path) -> Iterator[Trial]:
-    """Run each stage where ``data``, and then the whole project, is mounted read-only."""
+    """Run each stage where ``data``, and then the whole project, is mounted read-only or belongs to another user."""
     project = reference.copy(work / "readonly")
+    home = work / "home"
+    home.mkdir(exist_ok=True)
+    os.chown(home, _NOBODY, _NOBODY)
     stages = load(project.folder / "dvc.yaml")["stages"]
-    for what in ("data", "."):
-        for stage, description in stages.items():
-            command = description["cmd"].replace("${item.model}", "unet").replace("${item.fold}", "0")
-            folder = shlex.quote(str((project.folder / what).resolve()))
-            # Root may write anywhere, whatever the modes say: only a mount keeps it out, and that is tried first.
-            script = (
-                f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder} && cd {folder} && "
-                f"cd {shlex.quote(str(project.folder))} && {{ touch {folder}/probe 2>/dev/null && exit {_WRITABLE}; "
-                f"exec {command}; }}"
-            )
-            done = subprocess.run(
-                ["unshare", "--mount", "sh", "-c", script], cwd=project.folder, env=project.environment,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=300,
-            )  # fmt: skip
-            if done.returncode == _WRITABLE:
-                raise SystemExit(f"{folder} can be written: this machine does not allow the mount")
-            problems = untidy(done.stdout)
-            if done.returncode == 0:
-                problems.append("ended as if all were well")
-            elif "error: " not in done.stdout:
-                problems.append(f"no sentence: {done.stdout[-300:]}")
-            changed = reference.differences(project.folder)
-            outcome = judge(changed) if changed else judge(problems, Outcome.UNCLEAR)
-            yield Trial(
-                READ_ONLY_PART, f"`{'data' if what == 'data' else 'the whole project'}`, stage `{stage}`", *outcome
-            )
+    for way, (prefix, prepare) in _WAYS.items():
+        for what in ("data", "."):
+            for stage, description in stages.items():
+                command = description["cmd"].replace("${item.model}", "unet").replace("${item.fold}", "0")
+                # Root may write anywhere, whatever the modes say, so a plain write is tried first.
+                script = f"touch {what}/probe 2>/dev/null && exit {_WRITABLE}; exec {command}"
+                done = subprocess.run(
+                    [*prefix, "sh", "-c", f"{prepare(project.folder, what)}{script}"], cwd=project.folder,
+                    env=project.environment | {"HOME": str(home)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                    text=True, check=False, timeout=300,
+                )  # fmt: skip
+                if done.returncode == _WRITABLE:
+                    raise SystemExit(f"{project.folder / what}, {way}: can be written on this machine")
+                problems = untidy(done.stdout)
+                if done.returncode == 0:
+                    problems.append("ended as if all were well")
+                elif "error: " not in done.stdout:
+                    problems.append(f"no sentence: {done.stdout[-300:]}")
+                changed = reference.differences(project.folder)
+                outcome = judge(changed) if changed else judge(problems, Outcome.UNCLEAR)
+                where = "`data`" if what == "data" else "the whole project"
+                yield Trial(READ_ONLY_PART, f"{where}, {way}, stage `{stage}`", *outcome)
+
+
+def _mount(project: Path, what: str) -> str:
+    folder = shlex.quote(str((project / what).resolve()))
+    here = shlex.quote(str(project))  # entered again, to be inside the mount
+    return f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder} && cd {here} && "
+
+
+def _give_away(project: Path, what: str) -> str:
+    """Make ``what`` root's and the rest the other user's."""
+    subprocess.run(["chown", "-R", str(_NOBODY), str(project)], check=True)
+    subprocess.run(["chown", "-R", "0", str(project / what)], check=True)
+    return ""
+
+
+_WAYS: dict[str, tuple[Sequence[str], Callable[[Path, str], str]]] = {
+    "read-only": (("unshare", "--mount"), _mount),
+    "of another user": (
+        # Programs may lie below root's home, so this user reads everything, and writes what is its own.
+        (
+            "setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups",
+            "--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search",
+        ),
+        _give_away,
+    ),
+}  # fmt: skip
+"""How a folder is forbidden: with which programs the stage is started, and what is done before."""
 
 
 def _resize(disk: Path, size: int) -> None:

@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 
 from harveyseg.pipeline.code import PACKAGE, PER_MODEL, STAGES_THAT_READ_MLFLOW, stage_files
 from helpers.paths import ROOT
+from helpers.small_disk import small_disk
 
 DEFINITION = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")
 STAGES: dict[str, dict[str, Any]] = DEFINITION["stages"]
@@ -224,6 +225,21 @@ def test_dvc_called_by_its_path_runs_stages_in_its_own_environment(tmp_path: Pat
             timeout=60,
         )
         assert done.stdout.strip() == str(own / "python"), done.stderr
+
+
+def test_a_full_disk_leaves_no_half_compiled_file(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "24m") as disk:
+        for name in ("src/harveyseg", "stages"):
+            shutil.copytree(ROOT / name, disk / name, ignore=shutil.ignore_patterns("__pycache__"))
+        (disk / "ballast").write_bytes(bytes(shutil.disk_usage(disk).free - 65_536))
+        command = ["stages/run", "split", "--help"]
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+        environment["VIRTUAL_ENV"] = str(Path(sys.executable).parents[1])
+        for _ in range(2):  # the second time Python reads what the first one left
+            done = subprocess.run(
+                command, cwd=disk, env=environment, capture_output=True, text=True, check=False, timeout=120
+            )
+            assert done.returncode == 0, done.stderr
 
 
 def test_a_stage_uses_the_code_of_its_own_checkout(tmp_path: Path) -> None:

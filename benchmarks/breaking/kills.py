@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from breaking.trials import Outcome, Trial, judge
-from breaking.workspace import RUNNING, TRAIN, Reference, leftovers, repair_dvc, tracking_problems
+from breaking.workspace import EPOCHS, MODEL, RUNNING, TRAIN, Reference, leftovers, repair_dvc, tracking_problems
 from helpers.project import Project, stages_run
 
 PART = "Killed with SIGKILL"
 TWO_PART = "Two commands at once"
-KILLS_IN_A_TRAINING = 3
+THIRDS = 3
+"""Of a training's epochs; each has a kill, besides the one at any moment of the stage, which is mostly imports."""
 
 
 @dataclass(frozen=True)
@@ -23,19 +24,24 @@ class Kill:
     """When to kill the pipeline."""
 
     stage: str
-    fraction: float
-    """Of the stage's usual duration."""
+    seconds: float
+    """After the stage has begun, or the epoch has ended."""
+    epoch: int = 0
+    """The epoch of a training; 0: the stage as a whole."""
 
 
 def plan(reference: Reference, seed: int) -> list[Kill]:
-    """A kill in every stage and several in the training, at random moments of each."""
+    """A kill in every stage and several in the epochs of the training, at random moments of each."""
     rng = random.Random(seed)
-    stages = [stage for stage in reference.seconds if stage]
-    return [
-        Kill(stage, rng.uniform(0, 1.05))
-        for stage in stages
-        for _ in range(KILLS_IN_A_TRAINING if stage == TRAIN else 1)
-    ]
+    kills = []
+    for stage in filter(None, reference.seconds):
+        kills.append(Kill(stage, rng.uniform(0, 1.05) * reference.seconds[stage]))
+        if stage == TRAIN:
+            length = EPOCHS // THIRDS
+            # The earlier half of each third: a few more epochs pass before the kill comes.
+            epochs = (rng.randint(1, length // 2) + third * length for third in range(THIRDS))
+            kills += [Kill(stage, rng.uniform(0, 0.1), epoch) for epoch in epochs]
+    return kills
 
 
 def run_chain(
@@ -59,9 +65,10 @@ def run_chain(
     """
     met: list[tuple[str, list[str]]] = []
     for kill in kills:
-        stage = run_and_kill(project, target, kill, reference.seconds[kill.stage])
+        stage = run_and_kill(project, target, kill)
         if stage is not None:
-            met.append((stage, reference.differences(project.folder, partial=True) + repair_dvc(project)))
+            where = "in the epochs of a training" if kill.epoch else f"in the stage `{stage.partition('@')[0]}`"
+            met.append((where, reference.differences(project.folder, partial=True) + repair_dvc(project)))
     finished = subprocess.run(
         ["dvc", "repro", *target], cwd=project.folder, env=project.environment, capture_output=True, text=True,
         check=False, timeout=600,
@@ -74,18 +81,17 @@ def run_chain(
         problems += tracking_problems(project, earlier)
         problems += [f"{stage} runs again" for stage in stages_run(project.run("dvc", "repro", *target))]
         outcome = Outcome.WRONG
-    for stage, half in met:
-        yield Trial(PART, f"in the stage `{stage.partition('@')[0]}`", *judge(half + problems, outcome))
+    for where, half in met:
+        yield Trial(PART, where, *judge(half + problems, outcome))
 
 
-def run_and_kill(project: Project, target: Sequence[str], kill: Kill, seconds: float) -> str | None:
+def run_and_kill(project: Project, target: Sequence[str], kill: Kill) -> str | None:
     """Start ``dvc repro`` and kill it with all its processes in a stage.
 
     Args:
         project: where.
         target: options of ``dvc repro``.
         kill: when.
-        seconds: the usual duration of that stage.
 
     Returns:
         The stage that was running; None when the pipeline ended before.
@@ -95,13 +101,14 @@ def run_and_kill(project: Project, target: Sequence[str], kill: Kill, seconds: f
         stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     assert process.stdout is not None
-    timer = threading.Timer(kill.fraction * seconds, os.killpg, [process.pid, signal.SIGKILL])
+    timer = threading.Timer(kill.seconds, os.killpg, [process.pid, signal.SIGKILL])
+    begin = f"{MODEL} epoch {kill.epoch:>3}/" if kill.epoch else f"Running stage '{kill.stage}':"
     stage = ""
     for line in process.stdout:
         if match := RUNNING.match(line):
             stage = match[1]
-            if stage == kill.stage:  # it runs once
-                timer.start()
+        if line.startswith(begin):  # once
+            timer.start()
     process.wait()
     timer.cancel()
     return stage if process.returncode == -signal.SIGKILL else None

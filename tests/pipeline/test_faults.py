@@ -22,11 +22,11 @@ def test_a_training_that_is_killed_again_and_again_ends_in_the_same_bytes(finish
     shutil.rmtree(project.folder / "data" / "models" / MODEL)
     shutil.rmtree(project.folder / ".dvc" / "cache")  # which would restore it
     earlier = {finished.record(name).uid for name in (MODEL, "attention_unet-0")}
-    reference = Reference(finished, finished, {TRAIN: 8.0}, digests(finished.folder))
-    kills = [Kill(TRAIN, fraction) for fraction in (0.2, 0.7)]
+    reference = Reference(finished, finished, {}, digests(finished.folder))
+    kills = [Kill(TRAIN, 2.0), Kill(TRAIN, 0.0, epoch=1)]
     trials = list(run_chain(reference, project, kills, ["-s", TRAIN], earlier))
     assert [trial.detail for trial in trials] == [""] * len(trials)
-    assert trials
+    assert trials[-1].fault == "in the epochs of a training"
 
     # The same comparison sees a byte, a leftover and an epoch too many.
     weights = project.folder / "data" / "models" / MODEL / "weights.safetensors"

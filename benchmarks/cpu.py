@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from harveyseg.classes import HARVEY25
 from harveyseg.config.settings import load, parse
 from harveyseg.device import autocast, resolve_precision, seed_everything
 from harveyseg.models import build
@@ -28,16 +29,20 @@ from harveyseg.training.losses import LossParams, SegmentationLoss
 ROOT = Path(__file__).resolve().parents[1]
 _best = load(ROOT / "src" / "harveyseg" / "config" / "presets" / "best.yaml")
 NETWORKS: dict[str, tuple[dict[str, Any], int, SegmentationLoss]] = {
-    "report's U-Net": ({"network": "unet", "width": 16}, 15, SegmentationLoss(LossParams(softmax_before_loss=True))),
+    "report's U-Net": (
+        {"network": "unet", "width": 16},
+        15,
+        SegmentationLoss(LossParams(softmax_before_loss=True), HARVEY25),
+    ),
     "report's MobileNetV2": (
         {"network": "smp", "architecture": "Unet", "encoder": "mobilenet_v2"},
         15,
-        SegmentationLoss(LossParams(softmax_before_loss=True)),
+        SegmentationLoss(LossParams(softmax_before_loss=True), HARVEY25),
     ),
     "best": (
         _best["models"]["unet_efficientnet_lite0"],
         8,
-        SegmentationLoss(parse(LossParams, _best["train"]["loss"], "train.loss")),
+        SegmentationLoss(parse(LossParams, _best["train"]["loss"], "train.loss"), HARVEY25),
     ),
 }
 """The network, photos of 256 x 256 pixels in a step, and the loss."""
@@ -68,7 +73,7 @@ def measure(setting: str, threads: int) -> None:
     precision = resolve_precision("auto", cpu)
     speeds = []
     for spec, batch, loss_function in NETWORKS.values():
-        network = build(spec, None).to(memory_format=torch.channels_last)
+        network = build(spec, len(HARVEY25), None).to(memory_format=torch.channels_last)
         optimiser = torch.optim.AdamW(network.parameters(), fused=True)
         photos = torch.randn(batch, 3, SIZE, SIZE).to(memory_format=torch.channels_last)
         for step in range(STEPS + 1):
@@ -76,7 +81,7 @@ def measure(setting: str, threads: int) -> None:
                 started = time.perf_counter()
             with autocast(cpu, precision):
                 logits = network(photos)
-            loss = loss_function(logits, torch.randint(0, 25, (batch, *logits.shape[2:])))
+            loss = loss_function(logits, torch.randint(0, len(HARVEY25), (batch, *logits.shape[2:])))
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

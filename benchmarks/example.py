@@ -19,10 +19,11 @@ import rasterio
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from harveyseg.arrays import BoolArray, ClassMap, FloatArray
-from harveyseg.classes import CLASS_NAMES, PALETTE
+from harveyseg.arrays import BoolArray, ClassMap
+from harveyseg.classes import HARVEY25
 from harveyseg.geo.assessment import assess
 from harveyseg.geo.polygons import class_polygons
+from harveyseg.plots import colourise
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "example.jpg"
 CLASSES = ("Flooded", "Property Roof", "Road / Highway", "Trees / Shrubs", "Grass", "Swimming Pool", "Vehicle")
@@ -40,7 +41,7 @@ def main(town: Path, maps: Path) -> None:
     seen = truth != 255
     print(f"right: {np.mean(truth[seen] == predicted[seen]):.0%} of the pixels\n")
     print(_rates(truth[seen], predicted[seen]).to_markdown(floatfmt=".2f"))
-    polygons = class_polygons(truth, seen, transform, crs.to_wkt(), transform.a**2)
+    polygons = class_polygons(truth, seen, HARVEY25, transform, crs.to_wkt(), transform.a**2)
     buildings, roads = (geopandas.read_file(town / f"{name}.gpkg") for name in ("buildings", "roads"))
     true = assess(polygons, buildings, roads)
     measured = geopandas.read_file(maps / "mosaic_assessment.gpkg", layer="buildings").to_crs(crs)
@@ -50,7 +51,7 @@ def main(town: Path, maps: Path) -> None:
     print("\n", {name: round(value, 1) for name, value in true.summary.items() if name.startswith("road")})
     extent = (bounds.left, bounds.right, bounds.bottom, bounds.top)
     figure, axes = plt.subplots(1, 3, figsize=(12, 5.9), layout="constrained")
-    images = {"the mosaic": mosaic, "its class map": _coloured(predicted), "its buildings": mosaic}
+    images = {"the mosaic": mosaic, "its class map": colourise(predicted, HARVEY25), "its buildings": mosaic}
     for axis, (title, image) in zip(axes, images.items(), strict=True):
         axis.imshow(image, extent=extent)
         axis.set_title(title)
@@ -62,7 +63,7 @@ def main(town: Path, maps: Path) -> None:
 
 
 def _rates(truth: ClassMap, predicted: ClassMap) -> pd.DataFrame:
-    ids = [CLASS_NAMES.index(name) for name in CLASSES]
+    ids = [HARVEY25.names.index(name) for name in CLASSES]
 
     def share(hits: BoolArray, among: BoolArray) -> float:
         return float(hits.sum() / max(among.sum(), 1))
@@ -74,11 +75,6 @@ def _rates(truth: ClassMap, predicted: ClassMap) -> pd.DataFrame:
         },
         index=pd.Index(CLASSES, name="class"),
     )
-
-
-def _coloured(classes: ClassMap) -> FloatArray:
-    colours = np.vstack([PALETTE, np.full((256 - len(PALETTE), 3), 255, np.uint8)])
-    return colours[classes] / 255
 
 
 def _draw_states(axis: Axes, buildings: geopandas.GeoDataFrame) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from ruamel.yaml import YAML
 
+from harveyseg.classes import HARVEY25
 from harveyseg.config import preset
 from harveyseg.inference.params import InferenceParams
 from harveyseg.inference.predictor import Predictor
@@ -39,7 +40,8 @@ def main() -> None:
     params = InferenceParams(device=arguments.device, threads=arguments.threads)
     specs = YAML(typ="safe", pure=True).load(PRESET)["models"]
     networks = {
-        name: build({key: value for key, value in spec.items() if key != "train"}, None) for name, spec in specs.items()
+        name: build({key: value for key, value in spec.items() if key != "train"}, len(HARVEY25), None)
+        for name, spec in specs.items()
     }
     predictors = {name: Predictor(network, MEAN, STD, params) for name, network in networks.items()}
     photo = np.random.default_rng(0).integers(0, 256, (1, arguments.size, arguments.size, 3)).astype(np.uint8)

@@ -22,6 +22,7 @@ from affine import Affine
 from rasterio.windows import Window
 
 from harveyseg.arrays import Photo
+from harveyseg.classes import HARVEY25
 from harveyseg.data.demo.strips import STRIPS, Flight, draw_flight
 from harveyseg.inference.network_file import TrainedNetwork
 from harveyseg.inference.params import InferenceParams
@@ -66,7 +67,9 @@ def measure(path: Path) -> None:
     """Predict one mosaic; print seconds and the peak memory of this process in MB."""
     torch.manual_seed(0)
     spec = {"network": "unet", "width": 4, "dropout": 0.0, "batch_norm": "none"}
-    network = TrainedNetwork(build(spec, None), spec, (0.4, 0.4, 0.4), (0.2, 0.2, 0.2), NETWORK_SIZE)
+    network = TrainedNetwork(
+        build(spec, len(HARVEY25), None), spec, (0.4, 0.4, 0.4), (0.2, 0.2, 0.2), NETWORK_SIZE, HARVEY25
+    )
     ensemble = TrainedEnsemble((network,), (1.0,), training=Training(GROUND))
     started = time.perf_counter()
     outcome = predict_images(

@@ -136,7 +136,8 @@ def main() -> None:
     models, folds = listed_models(arguments.params)
     fold_models = load_fold_models(models, folds, data / "models", data / "predictions", data / "ensemble" / "added")
     truth = true_masks(data / "cache" / "score")["val"]
-    rows = fold_models.rows(load_part(data / "cache" / "train").ids)
+    train = load_part(data / "cache" / "train")
+    rows = fold_models.rows(train.ids)
     groups = read_folds(data / "splits" / "folds.csv").set_index("id").loc[fold_models.ids]["group"].tolist()
     fold_of = group_folds(groups, max_folds=10, min_groups=2)
     sources = {name: EnsembleWeights.of_single_model(name) for name in models}
@@ -147,8 +148,8 @@ def main() -> None:
     print("|---|" + "---:|" * len(header))
     for source, weights in sources.items():
         predict = fold_models.predictor(weights.chosen, weights.without_fold)
-        statistics = collect_statistics(map(predict, range(len(rows))), truth, rows, threads=2)
-        areas = statistics.confusions.sum(1)[:, 1:]
+        statistics = collect_statistics(map(predict, range(len(rows))), truth, rows, train.classes, threads=2)
+        areas = statistics.confusions.sum(1)[:, train.classes.unscored :]
         dice = [held_out_dice(statistics, areas, groups, fold_of == fold) for fold in range(int(fold_of.max()) + 1)]
         scores = [float(np.concatenate([of_fold[rule] for of_fold in dice]).mean()) for rule in dice[0]]
         selected = statistics.dice(select_rule(statistics, groups, "auto").nested_thresholds).mean(1)

@@ -38,7 +38,7 @@ import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
 
-from harveyseg.classes import CLASS_NAMES, slug
+from harveyseg.classes import HARVEY25
 from harveyseg.project import library_versions
 from harveyseg.record import read_run
 from harveyseg.reproduction.studies import TABLE_1
@@ -247,7 +247,7 @@ def _summary(runs: Sequence[dict[str, Any]], postprocessed: bool) -> dict[str, f
     def mean(key: str) -> float:
         return float(np.mean([run.get(key, np.nan) for run in runs]))
 
-    small = {CLASS_NAMES[class_id]: f"{prefix}dice/{slug(class_id)}" for class_id in (3, 4)}
+    small = {HARVEY25.names[index]: f"{prefix}dice/{HARVEY25.slugs[index]}" for index in (3, 4)}
     return {
         "all empty": mean("val/all_empty_score"),
         "argmax score": float(np.mean(argmax_scores)),

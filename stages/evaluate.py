@@ -60,16 +60,19 @@ def main(
     stored: dict[str, npt.NDArray[np.uint8]] = {}
     for name, part, rows in (("val", train, held_out.tolist()), ("test", test, list(range(len(test.ids))))):
         maps = predict_maps(trained.network, part.images, rows, trained.mean, trained.std, inference)
-        write_probabilities(folder / f"{name}.npy", [part.ids[row] for row in rows], maps.size, maps.batches)
+        shape = (len(part.classes), *maps.size)
+        write_probabilities(folder / f"{name}.npy", [part.ids[row] for row in rows], shape, maps.batches)
         _, stored[name] = read_probabilities(folder / f"{name}.npy")
         if name in truth:
-            confusions[name] = count_confusions(stored[name].__getitem__, truth[name], rows, inference.threads)
+            maps_of = stored[name].__getitem__
+            confusions[name] = count_confusions(maps_of, truth[name], rows, len(part.classes), inference.threads)
 
     val_rows = held_out.tolist()
-    boundary = boundary_accuracies(stored["val"].__getitem__, truth["val"], val_rows, inference.threads)
+    unscored = train.classes.unscored
+    boundary = boundary_accuracies(stored["val"].__getitem__, truth["val"], val_rows, unscored, inference.threads)
     boundary_entries = {f"val/{name}": accuracy for name, accuracy in boundary.items()}
     identity = identify_evaluation(record.uid, inference.deciding(), train.data_hash)
-    results = write_evaluation(folder, record, confusions, {**identity, **boundary_entries})
+    results = write_evaluation(folder, record, confusions, train.classes, {**identity, **boundary_entries})
 
     grid = prediction_grid(train, val_rows, truth["val"], {"prediction": stored["val"].__getitem__}, photos=4)
     prediction_figure(grid, folder / "sheet.png", f"{record.name}: photos that it was not trained on")

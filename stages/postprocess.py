@@ -45,7 +45,8 @@ def main(
     names, held_out = listed_models(params)
     fold_models = load_fold_models(names, held_out, models, predictions, ensemble / "added")
     truth = true_masks(cache / "score")
-    rows = fold_models.rows(load_part(cache / "train").ids)
+    train = load_part(cache / "train")
+    rows = fold_models.rows(train.ids)
     split = read_folds(folds).set_index("id")
     photos = split.loc[fold_models.ids]
     overlaps = read_overlaps(folds.parent / OVERLAPS_FILE)
@@ -65,11 +66,12 @@ def main(
             outputs = {fold: RunOutputs(fold_models[source, fold].record, *folders[fold], out) for fold in held_out}
         # Weights that were chosen without a photo's fold predict the photo, as no test photo has a say in its weights.
         predict = fold_models.predictor(weights.chosen, weights.without_fold)
-        val = collect_statistics(map(predict, range(len(rows))), truth["val"], rows, threads)
+        val = collect_statistics(map(predict, range(len(rows))), truth["val"], rows, train.classes, threads)
         test = None
         if "test" in truth:
             test_rows = range(len(truth["test"]))
-            test = collect_statistics(fold_models.test(weights.chosen), truth["test"], test_rows, threads)
+            maps = fold_models.test(weights.chosen)
+            test = collect_statistics(maps, truth["test"], test_rows, train.classes, threads)
         selected = select_rule(val, groups, settings.method)
 
         figure = out / "figures" / f"{source}.png"
@@ -77,7 +79,8 @@ def main(
         records = {fold: files.record for fold, files in outputs.items()}
         evaluations = {fold: read_evaluation_id(files.metrics) for fold, files in outputs.items()}
         recorded = {f"postprocess.{name}": value for name, value in settings.model_dump().items()}
-        scores = write_rule(out, source, records, val, photos, selected, test, evaluations, recorded, overlapping)
+        size = train.score_size
+        scores = write_rule(out, source, records, val, photos, selected, size, test, evaluations, recorded, overlapping)
         for files in outputs.values():
             mirror(tracker, files.state())
         print(f"{source}: {selected.rule.name}, {scores['val/score']:.4f} ({scores['val/postprocess_gain']:+.4f})")

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harveyseg.config.settings import section
-from harveyseg.data.cache import ResizeParams, load_part, read_photos
+from harveyseg.data.cache import ResizeParams, load_part, read_part_classes, read_photos
 from harveyseg.data.figures import SampleParams, write_data_figures
 from harveyseg.data.overlap import overlaps_of_data
 from harveyseg.data.split import (
@@ -31,19 +31,19 @@ def main(
     """Write FOLDS, FIGURES and, where they are known, overlaps.csv next to FOLDS; print what each fold holds."""
     settings = section(params, "split", SplitParams)
     photos = read_photos(cache / "train")
+    classes = read_part_classes(cache / "train")
     threads = section(params, "resize-cache", ResizeParams).threads
     required = settings.groups == "overlap"
     overlaps = overlaps_of_data(raw, threads, required) if required else None
-    assigned = make_folds(photos, settings, project_root(), overlaps)
+    assigned = make_folds(photos, classes.unscored, settings, project_root(), overlaps)
     if not required:  # after the folds, so that a wrong setting is said before photos are compared
         overlaps = overlaps_of_data(raw, threads, required)
     if overlaps is not None:
         write_overlaps(folds.parent / OVERLAPS_FILE, overlaps)
     write_table(folds, assigned)
-    write_data_figures(
-        figures, load_part(cache / "train"), read_photos(cache / "test"), section(params, "train", SampleParams)
-    )
-    rows = summarise_folds(assigned, photos)
+    samples = section(params, "train", SampleParams)
+    write_data_figures(figures, load_part(cache / "train"), read_photos(cache / "test"), samples)
+    rows = summarise_folds(assigned, photos, classes)
     table = Table(*rows.columns, title="Folds")
     for row in rows.itertuples(index=False):
         table.add_row(*map(str, row))

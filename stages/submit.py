@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from harveyseg.config.settings import listed_models, section
+from harveyseg.data.cache import load_part
 from harveyseg.ensemble.members import load_fold_models
 from harveyseg.ensemble.record import describe_mixture
 from harveyseg.ensemble.weights import read_weights
@@ -10,6 +11,7 @@ from harveyseg.evaluation.submission import SubmitParams, write_submission
 from harveyseg.files import sha256, write_json
 from harveyseg.inference.probabilities import read_probabilities
 from harveyseg.pipeline.stage import (
+    CacheDir,
     EnsembleDir,
     ModelsDir,
     ParamsFile,
@@ -25,6 +27,7 @@ from harveyseg.record import read_run
 
 def main(
     params: ParamsFile = Path("params.yaml"),
+    cache: CacheDir = Path("data/cache"),
     models: ModelsDir = Path("data/models"),
     predictions: PredictionsDir = Path("data/predictions"),
     ensemble: EnsembleDir = Path("data/ensemble"),
@@ -33,6 +36,8 @@ def main(
 ) -> None:
     """Write submission.csv (the ensemble), one file for each model, and submission.json, which says what made each."""
     settings = section(params, "submit", SubmitParams)
+    test_part = load_part(cache / "test")
+    classes, size = test_part.classes, test_part.score_size
     names, held_out = listed_models(params)
     fold_models = load_fold_models(names, held_out, models, predictions, ensemble / "added")
     files: dict[str, dict[str, object]] = {}
@@ -40,7 +45,7 @@ def main(
     record = read_run(ensemble / "run.json")
     fitted = read_rule(postprocess / "rules" / "ensemble.json", [record])
     ids, test = read_probabilities(ensemble / "test.npy")
-    write_submission(out / "submission.csv", ids, map(fitted.submitted_masks, test), settings)
+    write_submission(out / "submission.csv", ids, map(fitted.submitted_masks, test), classes, size, settings)
     mixture = describe_mixture(fold_models, read_weights(ensemble / "weights.json").chosen)
     files["submission.csv"] = {**mixture, "uid": record.uid, "run_id": record.run_id, **fitted.summary()}
 
@@ -48,14 +53,16 @@ def main(
         runs = [fold_models[model, fold].record for fold in held_out]
         fitted = read_rule(postprocess / "rules" / f"{model}.json", runs)
         masks = map(fitted.submitted_masks, fold_models.test({model: 1.0}))
-        write_submission(out / f"{model}.csv", ids, masks, settings)
+        write_submission(out / f"{model}.csv", ids, masks, classes, size, settings)
         files[f"{model}.csv"] = {**describe_mixture(fold_models, {model: 1.0}), **fitted.summary()}
 
     for name, description in files.items():
         description["sha256"] = sha256(out / name)
-        print(f"{out / name}: {len(ids)} images x 24 classes")
+        print(f"{out / name}: {len(ids)} images x {classes.scored} classes")
     git = git_state(Path.cwd())
     content = {
+        "classes": classes.model_dump(),
+        "score_size": list(size),
         "data_source": record.data_source,
         "data_hash": record.data_hash,
         "split_hash": record.split_hash,

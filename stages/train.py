@@ -1,4 +1,4 @@
-"""Stage ``train``: train one model on one fold, from the last finished epoch if it was killed; logged to MLflow."""
+"""Stage ``train``: train one model with one fold held out, resuming if it was killed; logged to MLflow."""
 
 import time
 from pathlib import Path
@@ -50,7 +50,7 @@ def main(
     unlabelled = None if config.train.self_training is None else load_part(cache / "test")
     device = resolve_device(config.train.device)
     precision = resolve_precision(config.train.precision, device)
-    key = stage_key(config, cache / "train", split, fold, cache / "test", device, precision)
+    key = stage_key(config, cache / "train", part.classes, split, fold, cache / "test", device, precision)
     checkpoint = Checkpoint(project_root() / ".checkpoints", key)
     rows = fold_rows(read_folds(folds), part.ids, fold)
     training = Training(config.spec, config.train, part, *rows, checkpoint=checkpoint, unlabelled=unlabelled)
@@ -75,7 +75,8 @@ def main(
                 record.results = result.results
                 record.ended_ms = round(time.time() * 1000)
             folder = out / f"{model}-{fold}"
-            save_network(folder / WEIGHTS_FILE, result.state, config.spec, result.mean, result.std, part.size)
+            description = (config.spec, result.mean, result.std, part.size, part.classes)
+            save_network(folder / WEIGHTS_FILE, result.state, *description)
             write_history(folder / "history.csv", result.history)
             write_run(folder / "run.json", record)
             mirror(tracker, RunOutputs(record, folder).state())

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from harveyseg.classes import HARVEY25
 from harveyseg.data.cache import CachedPart
 from harveyseg.tracking.client import Tracker, TrackingParams, open_tracker
 from helpers.environment import VARIABLES
@@ -72,7 +73,15 @@ def tiny_part() -> CachedPart:
     for class_id in range(25):
         photos[f"count_{class_id}"] = (masks == class_id).sum(axis=(1, 2))
     return CachedPart(
-        ids=tuple(photos["id"]), images=images, masks=masks, photos=photos, size=(32, 32), source="demo", data_hash="0"
+        ids=tuple(photos["id"]),
+        images=images,
+        masks=masks,
+        photos=photos,
+        size=(32, 32),
+        source="demo",
+        data_hash="0",
+        classes=HARVEY25,
+        score_size=(1024, 1024),
     )
 
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from harveyseg.classes import CLASS_NAMES, N_CLASSES, PALETTE, slug
+from harveyseg.classes import HARVEY25
 
 # As the competition's page lists them, the background as 0.
 COMPETITION = """
@@ -19,14 +19,14 @@ COMPETITION = """
 
 def test_names_stand_at_their_pixel_values() -> None:
     listed = dict(re.findall(r"(\d+) ([^,]+?)(?:,|\s*$)", COMPETITION))
-    assert {str(class_id): name for class_id, name in enumerate(CLASS_NAMES)} == listed
-    assert N_CLASSES == 25
+    assert {str(class_id): name for class_id, name in enumerate(HARVEY25.names)} == listed
+    assert len(HARVEY25) == 25
 
 
 def test_every_class_has_a_colour_of_its_own() -> None:
-    assert PALETTE.shape == (25, 3)
-    assert PALETTE.dtype == np.uint8
-    distances = np.abs(PALETTE[:, None].astype(int) - PALETTE[None]).sum(axis=2)
+    assert HARVEY25.palette.shape == (25, 3)
+    assert HARVEY25.palette.dtype == np.uint8
+    distances = np.abs(HARVEY25.palette[:, None].astype(int) - HARVEY25.palette[None]).sum(axis=2)
     assert distances[~np.eye(25, dtype=bool)].min() >= 20  # told apart by eye, if side by side
 
 
@@ -35,11 +35,11 @@ def test_every_class_has_a_colour_of_its_own() -> None:
     [(0, "00_background"), (6, "06_trees_shrubs"), (16, "16_power_lines_cables"), (18, "18_parking_area_commercial")],
 )
 def test_slug(class_id: int, name: str) -> None:
-    assert slug(class_id) == name
+    assert HARVEY25.slugs[class_id] == name
 
 
 def test_slugs_are_names_that_mlflow_and_every_file_system_take() -> None:
-    slugs = [slug(class_id) for class_id in range(25)]
+    slugs = list(HARVEY25.slugs)
     assert len(set(slugs)) == 25
     assert slugs == sorted(slugs)
     assert all(re.fullmatch(r"[a-z0-9_]+", name) for name in slugs)

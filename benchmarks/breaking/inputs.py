@@ -19,7 +19,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from breaking.trials import Outcome, Trial
-from harveyseg.classes import N_CLASSES, N_SCORED, SCORE_SIZE
+from harveyseg.classes import HARVEY25
 from harveyseg.config.settings import load, section
 from harveyseg.data.archives import unpack
 from harveyseg.data.cache import ResizeParams
@@ -98,11 +98,11 @@ def run_lengths(rng: random.Random, folder: Path) -> str:
     row = encode_mask(mask)
     if row != _slow_row(mask):
         return "a row differs from the slow loop's"
-    if not np.array_equal(decode_mask(row, size), mask):
+    if not np.array_equal(decode_mask(row, (size, size)), mask):
         return "a row does not come back"
     text = " ".join(str(rng.choice((rng.randint(-2, size * size + 2), "x", 10**25))) for _ in range(rng.randint(0, 5)))
     try:
-        decoded = decode_mask(text, size)
+        decoded = decode_mask(text, (size, size))
     except ValueError:
         return ""
     return "" if _slow_row(decoded) == _merged(text) else f"{text!r} is read as {_slow_row(decoded)!r}"
@@ -112,14 +112,15 @@ def submissions(rng: random.Random, folder: Path) -> str:
     """A submission comes back; one with a character changed is refused, or means what it says."""
     path = folder / "submission.csv"
     ids = [rng.choice(("1", "NA", "007", "a_1", "x.png")) + str(number) for number in range(2)]
-    coarse = np.ones((SCORE_SIZE // 4,) * 2, np.bool_)
-    photos = [np.stack([np.kron(_noise(rng, 4) < rng.random(), coarse) for _ in range(N_SCORED)]) for _ in ids]
-    write_submission(path, ids, photos, SubmitParams())
+    size = (1024, 1024)
+    coarse = np.ones((256, 256), np.bool_)
+    photos = [np.stack([np.kron(_noise(rng, 4) < rng.random(), coarse) for _ in range(HARVEY25.scored)]) for _ in ids]
+    write_submission(path, ids, photos, HARVEY25, size, SubmitParams())
     content = bytearray(path.read_bytes())
     place = rng.randrange(len(content))
     content[place : place + rng.randint(0, 2)] = bytes(rng.choices(b'0123456789 ,_\n"x\xff', k=rng.randint(0, 2)))
     path.write_bytes(content)
-    rows = _in_words(lambda: read_submission(path, ids))
+    rows = _in_words(lambda: read_submission(path, ids, HARVEY25, size))
     if rows is not None:
         lines = dict(line.split(",") for line in content.decode().replace('"', "").split("\n")[1:] if line)
         said = {
@@ -133,7 +134,7 @@ def masks(rng: random.Random, folder: Path) -> str:
     """A mask is refused with its problem, or is stored with the class ids that Pillow reads from it."""
     mode = rng.choice(("L", "P", "RGB", "RGBA", "1", "I;16", "LA"))
     generator = np.random.default_rng(rng.randrange(2**32))
-    top = rng.choice((2, N_CLASSES, N_CLASSES + 1, 256))
+    top = rng.choice((2, len(HARVEY25), len(HARVEY25) + 1, 256))
     values = generator.integers(0, top, (rng.randint(1, 9), rng.randint(1, 9))).astype(np.uint8)
     if mode == "P":
         image = Image.fromarray(values).convert("P")
@@ -148,11 +149,11 @@ def masks(rng: random.Random, folder: Path) -> str:
     damaged = rng.random() < 0.5
     if damaged:
         content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-    found = read_mask_file(bytes(content), None)
+    found = read_mask_file(bytes(content), HARVEY25)
     if found.problems:
         return ""
     stored = np.asarray(Image.open(io.BytesIO(found.stored)))
-    if stored.max() >= N_CLASSES:
+    if stored.max() >= len(HARVEY25):
         return "a value outside the classes is accepted"
     return "" if damaged or np.array_equal(stored, values) else f"a mask of mode {mode} is stored as another one"
 

@@ -1,7 +1,8 @@
 """Names for the arrays that modules hand to each other: the name says what the axes are.
 
-C is the number of classes, the background included; H and W are height and width in pixels; N counts photos. A class
-map holds class ids. Probabilities are stored in 256 levels: level k is the probability k / 255.
+C is the number of classes, S that of the scored ones; H and W are height and width in pixels; N counts photos. A class
+map holds indices of classes (see :mod:`harveyseg.classes`), and 255 where there is no label. Probabilities are stored
+in 256 levels: level k is the probability k / 255.
 """
 
 import numpy as np
@@ -17,7 +18,7 @@ Photos = npt.NDArray[np.uint8]
 """uint8 (N, H, W, 3): photos of one size, RGB."""
 
 ClassMap = npt.NDArray[np.uint8]
-"""uint8 (H, W): the class id of each pixel, true or predicted."""
+"""uint8 (H, W): the class of each pixel, true or predicted."""
 
 ClassMaps = npt.NDArray[np.uint8]
 """uint8 (N, H, W): class maps of one size."""
@@ -35,7 +36,7 @@ BinaryMask = npt.NDArray[np.bool_]
 """bool (H, W): the pixels of one class."""
 
 BinaryMasks = npt.NDArray[np.bool_]
-"""bool (C - 1, H, W): a mask for each scored class; they may overlap and need not cover the photo."""
+"""bool (S, H, W): a mask for each scored class; they may overlap and need not cover the photo."""
 
 Confusion = npt.NDArray[np.int64]
 """int64 (C, C): pixels of one image, true class by row, predicted class by column."""

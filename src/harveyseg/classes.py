@@ -1,68 +1,281 @@
-"""The competition ``fdl21-fdl-dsba``: its 25 classes and the constants of its score.
+"""Lists of classes: what a mask may hold, what each class is called and drawn like, and which classes are scored.
 
-The value of a mask's pixel is the class id.
+Class maps, probabilities and confusions know classes by their *index*, the position in the list: classes that are not
+scored come first, each kind sorted by id. Files of users and for users hold ids.
 """
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-CLASS_NAMES: tuple[str, ...] = (
-    "Background",
-    "Property Roof",
-    "Secondary Structure",
-    "Swimming Pool",
-    "Vehicle",
-    "Grass",
-    "Trees / Shrubs",
-    "Solar Panels",
-    "Chimney",
-    "Street Light",
-    "Window",
-    "Satellite Antenna",
-    "Garbage Bins",
-    "Trampoline",
-    "Road / Highway",
-    "Under Construction",
-    "Power Lines & Cables",
-    "Water Tank / Oil Tank",
-    "Parking Area - Commercial",
-    "Sports Complex / Arena",
-    "Industrial Site",
-    "Dense Vegetation / Forest",
-    "Water Body",
-    "Flooded",
-    "Boat",
-)
-
-N_CLASSES = len(CLASS_NAMES)
-"""25, the background included."""
-
-SCORE_SIZE = 1024
-"""Height and width in pixels at which masks are submitted and scored: the competition's own script encodes them so."""
-
-N_SCORED = N_CLASSES - 1
-"""24: the competition scores the classes 1..24 and not the background."""
-
-CLASS_LIST = {"names": CLASS_NAMES, "scored": N_SCORED, "score_size": SCORE_SIZE}
-"""What identifies this list of classes and its score, in stage keys and in the ids of evaluations."""
+IGNORED = 255
+"""What a class map holds where there is no label, and where nothing was seen. It is no class."""
 
 RARE = 0.01
 """A class is rare if it covers less than this share of the training pixels."""
 
-PALETTE: npt.NDArray[np.uint8] = np.array(
-    [
-        (40, 40, 40), (200, 62, 62), (232, 132, 84), (0, 200, 240), (255, 222, 0),
-        (152, 206, 96), (34, 120, 52), (24, 40, 140), (120, 20, 20), (255, 250, 190),
-        (110, 170, 220), (250, 120, 250), (60, 60, 180), (255, 100, 30), (128, 128, 136),
-        (190, 150, 110), (245, 245, 245), (90, 90, 120), (178, 178, 200), (220, 90, 160),
-        (140, 100, 160), (14, 70, 36), (30, 90, 200), (96, 130, 150), (255, 255, 120),
-    ],
-    dtype=np.uint8,
-)  # fmt: skip
-"""RGB colour of each class, shape (25, 3)."""
+MAX_CLASSES = 150
+
+_COLOUR = "#[0-9a-fA-F]{6}"
 
 
-def slug(class_id: int) -> str:
-    """A class's name as a key for files and metrics, e.g. ``3`` -> ``"03_swimming_pool"``."""
-    words = "".join(letter if letter.isalnum() else " " for letter in CLASS_NAMES[class_id].lower()).split()
-    return f"{class_id:02d}_{'_'.join(words)}"
+class SegmentationClass(BaseModel):
+    """One class of a list."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: int = Field(ge=0, lt=IGNORED)
+    """The value of its pixels in masks and class maps."""
+    name: str = Field(min_length=1, max_length=80)
+    color: str
+    """In masks with colours or a palette, and in figures: ``"#rrggbb"``."""
+    scored: bool = True
+    """Whether the score counts it. What nobody labelled (the background) usually is not."""
+
+    @field_validator("color")
+    @classmethod
+    def _check_colour(cls, value: str) -> str:
+        if not re.fullmatch(_COLOUR, value):
+            raise ValueError(f'{value!r} is not a colour; write "#rrggbb", in quotes: a bare # begins a comment')
+        return value.lower()
+
+
+class ClassList(BaseModel):
+    """The classes of a data set, in the order of their indices.
+
+    >>> classes = ClassList(
+    ...     name="water",
+    ...     ignore=255,
+    ...     classes=[
+    ...         SegmentationClass(id=1, name="Water", color="#1e5ac8"),
+    ...         SegmentationClass(id=7, name="Land", color="#505050", scored=False),
+    ...     ],
+    ... )
+    >>> classes.names, classes.unscored, classes.slugs
+    (('Land', 'Water'), 1, ('07_land', '01_water'))
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    ignore: int | str | None = None
+    """Masks have this value, or this colour ``"#rrggbb"``, where there is no label."""
+    classes: tuple[SegmentationClass, ...] = Field(min_length=2, max_length=MAX_CLASSES)
+
+    @field_validator("ignore")
+    @classmethod
+    def _check_ignore(cls, value: int | str | None) -> int | str | None:
+        if isinstance(value, str):
+            if not re.fullmatch(_COLOUR, value):
+                raise ValueError(f'{value!r} is neither a value nor a colour "#rrggbb" in quotes')
+            return value.lower()
+        if value is not None and not 0 <= value <= IGNORED:
+            raise ValueError(f"{value} is not in 0..{IGNORED}")
+        return value
+
+    @field_validator("classes")
+    @classmethod
+    def _sort(cls, value: tuple[SegmentationClass, ...]) -> tuple[SegmentationClass, ...]:
+        return tuple(sorted(value, key=lambda entry: (entry.scored, entry.id)))
+
+    @model_validator(mode="after")
+    def _check_entries(self) -> "ClassList":
+        problems = []
+        for key, values in (
+            ("id", [entry.id for entry in self.classes]),
+            ("name", [entry.name.casefold() for entry in self.classes]),
+            ("color", [entry.color for entry in self.classes]),
+        ):
+            repeated = [value for value, count in Counter(values).items() if count > 1]
+            problems += [f"the {key} {value} belongs to several classes" for value in repeated]
+        if self.ignore in {entry.id for entry in self.classes} | {entry.color for entry in self.classes}:
+            problems.append(f"ignore: {self.ignore} belongs to a class")
+        if not any(entry.scored for entry in self.classes):
+            problems.append("no class is scored")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def __len__(self) -> int:
+        """Number of classes, those that are not scored included."""
+        return len(self.classes)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """By index."""
+        return tuple(entry.name for entry in self.classes)
+
+    @cached_property
+    def ids(self) -> npt.NDArray[np.uint8]:
+        """The value in files of each index, uint8 (256,); 255 for what is no index."""
+        ids = np.full(256, IGNORED, np.uint8)
+        ids[: len(self.classes)] = [entry.id for entry in self.classes]
+        return ids
+
+    @cached_property
+    def indices(self) -> npt.NDArray[np.uint8]:
+        """The index of each value in files, uint8 (256,); 255 for what is no class."""
+        indices = np.full(256, IGNORED, np.uint8)
+        for index, entry in enumerate(self.classes):
+            indices[entry.id] = index
+        return indices
+
+    @cached_property
+    def ignored_value(self) -> int | None:
+        """What masks of ids have where there is no label; None where all pixels must have a class."""
+        if self.ignore is None:
+            return None
+        return self.ignore if isinstance(self.ignore, int) else IGNORED
+
+    @property
+    def unscored(self) -> int:
+        """Number of classes that are not scored: the index of the first scored class."""
+        return sum(not entry.scored for entry in self.classes)
+
+    @property
+    def scored(self) -> int:
+        """Number of scored classes."""
+        return len(self.classes) - self.unscored
+
+    @cached_property
+    def palette(self) -> npt.NDArray[np.uint8]:
+        """RGB colour of each index, uint8 (classes, 3)."""
+        return np.array([list(bytes.fromhex(entry.color[1:])) for entry in self.classes], np.uint8)
+
+    @cached_property
+    def slugs(self) -> tuple[str, ...]:
+        """By index, the name as a key for files and metrics."""
+        return tuple(slug(entry.id, entry.name) for entry in self.classes)
+
+    @property
+    def scored_slugs(self) -> tuple[str, ...]:
+        """Of the scored classes."""
+        return self.slugs[self.unscored :]
+
+    def identity(self) -> dict[str, Any]:
+        """What decides results: all but the colours in figures."""
+        entries = [[entry.id, entry.name, entry.scored] for entry in self.classes]
+        return {"classes": entries, "ignore": self.ignored_value}
+
+
+def describe_ids(ids: Sequence[int]) -> str:
+    """Ids in words: as a range where they are one.
+
+    >>> describe_ids([1, 2, 3]), describe_ids([3, 9])
+    ('1..3', '3, 9')
+    """
+    ordered = sorted(ids)
+    whole = ordered[-1] - ordered[0] == len(ordered) - 1
+    return f"{ordered[0]}..{ordered[-1]}" if whole else ", ".join(map(str, ordered))
+
+
+def slug(class_id: int, name: str) -> str:
+    """A class as a key for files and metrics, in the characters that MLflow takes.
+
+    >>> slug(3, "Swimming Pool"), slug(14, "Road / Highway")
+    ('03_swimming_pool', '14_road_highway')
+    """
+    words = "".join(letter if letter.isascii() and letter.isalnum() else " " for letter in name.lower()).split()
+    return "_".join([f"{class_id:02d}", *words])
+
+
+def _built_in(name: str, entries: Sequence[tuple[str, tuple[int, int, int]]]) -> ClassList:
+    """A list with the ids 0, 1, 2, ... whose first class, the background, is not scored."""
+    return ClassList(
+        name=name,
+        classes=tuple(
+            SegmentationClass(id=index, name=entry, color="#{:02x}{:02x}{:02x}".format(*colour), scored=index > 0)
+            for index, (entry, colour) in enumerate(entries)
+        ),
+    )
+
+
+_HARVEY25 = (
+    ("Background", (40, 40, 40)),
+    ("Property Roof", (200, 62, 62)),
+    ("Secondary Structure", (232, 132, 84)),
+    ("Swimming Pool", (0, 200, 240)),
+    ("Vehicle", (255, 222, 0)),
+    ("Grass", (152, 206, 96)),
+    ("Trees / Shrubs", (34, 120, 52)),
+    ("Solar Panels", (24, 40, 140)),
+    ("Chimney", (120, 20, 20)),
+    ("Street Light", (255, 250, 190)),
+    ("Window", (110, 170, 220)),
+    ("Satellite Antenna", (250, 120, 250)),
+    ("Garbage Bins", (60, 60, 180)),
+    ("Trampoline", (255, 100, 30)),
+    ("Road / Highway", (128, 128, 136)),
+    ("Under Construction", (190, 150, 110)),
+    ("Power Lines & Cables", (245, 245, 245)),
+    ("Water Tank / Oil Tank", (90, 90, 120)),
+    ("Parking Area - Commercial", (178, 178, 200)),
+    ("Sports Complex / Arena", (220, 90, 160)),
+    ("Industrial Site", (140, 100, 160)),
+    ("Dense Vegetation / Forest", (14, 70, 36)),
+    ("Water Body", (30, 90, 200)),
+    ("Flooded", (96, 130, 150)),
+    ("Boat", (255, 255, 120)),
+)
+
+HARVEY25 = _built_in("harvey25", _HARVEY25)
+"""The competition ``fdl21-fdl-dsba``: 24 scored classes and the background."""
+
+_BRIDGE = 17
+"""The id that the edition of 2022-23 gives to bridges: the classes from there on moved up by one."""
+
+HARVEY26 = _built_in(
+    "harvey26",
+    (
+        *_HARVEY25[:_BRIDGE],
+        ("Bridge", (150, 60, 30)),
+        *_HARVEY25[_BRIDGE:],
+        ("Parking Area", (206, 206, 170)),
+    ),
+)
+"""The edition of 2022-23 of the same photos: 26 labels and the background. The colours of both are this package's."""
+
+FLOODNET10 = _built_in(
+    "floodnet10",
+    (
+        ("Background", (40, 40, 40)),
+        ("Building Flooded", (230, 60, 40)),
+        ("Building Non-Flooded", (180, 120, 120)),
+        ("Road Flooded", (160, 150, 20)),
+        ("Road Non-Flooded", (140, 140, 140)),
+        ("Water", (30, 90, 200)),
+        ("Tree", (34, 120, 52)),
+        ("Vehicle", (255, 0, 220)),
+        ("Pool", (0, 200, 240)),
+        ("Grass", (152, 206, 96)),
+    ),
+)
+"""FloodNet (Rahnemoonfar et al. 2021, "FloodNet: A High Resolution Aerial Imagery Dataset for Post Flood Scene
+Understanding"); the colours are this package's."""
+
+RESCUENET = _built_in(
+    "rescuenet",
+    (
+        ("Background", (40, 40, 40)),
+        ("Water", (30, 90, 200)),
+        ("Building No Damage", (180, 120, 120)),
+        ("Building Minor Damage", (235, 255, 7)),
+        ("Building Major Damage", (255, 184, 6)),
+        ("Building Total Destruction", (255, 0, 0)),
+        ("Vehicle", (255, 0, 220)),
+        ("Road Clear", (140, 140, 140)),
+        ("Road Blocked", (160, 150, 20)),
+        ("Tree", (34, 120, 52)),
+        ("Pool", (0, 200, 240)),
+    ),
+)
+"""RescueNet (Rahnemoonfar, Chowdhury and Murphy 2023, Scientific Data 10); the colours are this package's."""
+
+BUILT_IN: Mapping[str, ClassList] = {classes.name: classes for classes in (HARVEY25, HARVEY26, FLOODNET10, RESCUENET)}
+"""By the name that ``data.classes`` has for it."""

@@ -204,10 +204,17 @@ def score(
     submission: Annotated[Path, typer.Argument(help="A submission file.")],
     masks: Annotated[Path, typer.Option(help="Folder of the true masks, <id>.png.")],
 ) -> None:
-    """The competition's score of a submission file."""
+    """The score of a submission file, for the classes and the size that params.yaml has, if it is there."""
+    from harveyseg.config.settings import section
+    from harveyseg.data.class_lists import load_classes
+    from harveyseg.data.sources import DataParams
     from harveyseg.evaluation.submission import score_submission
+    from harveyseg.project import project_root
 
-    for name, value in score_submission(submission, masks).items():
+    data = section(PARAMS, "data", DataParams) if PARAMS.exists() else DataParams(source="kaggle")
+    size = None if data.score_size is None else (data.score_size, data.score_size)
+    classes = load_classes(data.classes, project_root())
+    for name, value in score_submission(submission, masks, classes, size).items():
         print(f"{name}: {value:.5f}")
 
 
@@ -255,10 +262,10 @@ def predict(
     from harveyseg.prediction.predict import predict_images
     from harveyseg.prediction.trained_ensemble import load_trained_ensemble
 
-    options = parse_options(bands, value_range, nodata, crs, probabilities, geojson, gsd, overwrite)
     training_ground = None if ground is None else parse_training_ground(ground)
     settings = section(PARAMS, "inference", InferenceParams)
     ensemble = load_trained_ensemble(PARAMS, DATA, model, argmax, training_ground)
+    options = parse_options(ensemble.classes, bands, value_range, nodata, crs, probabilities, geojson, gsd, overwrite)
     outcome = predict_images(images, ensemble, settings, out, options)
     for record in outcome.predicted:
         print(record.describe())

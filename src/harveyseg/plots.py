@@ -6,10 +6,12 @@ Only matplotlib's object interface is used: no window, no global state, no effec
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 
-from harveyseg.classes import CLASS_NAMES, PALETTE
+from harveyseg.arrays import ClassMap, Photo
+from harveyseg.classes import ClassList
 from harveyseg.files import atomic
 
 INK = "#222222"
@@ -30,18 +32,26 @@ def save_figure(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, dpi=DPI, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
 
 
-def add_class_legend(figure: Figure | SubFigure, class_ids: Iterable[int], columns: int) -> None:
+def colourise(class_map: ClassMap, classes: ClassList) -> Photo:
+    """RGB colours (H, W, 3) of a class map (H, W); white where it is 255."""
+    colours = np.full((256, 3), 255, np.uint8)
+    colours[: len(classes)] = classes.palette
+    return colours[class_map]
+
+
+def add_class_legend(figure: Figure | SubFigure, classes: ClassList, shown: Iterable[int], columns: int) -> None:
     """Put a legend with the colour and name of each class below the panels.
 
     Args:
         figure: with a constrained layout.
-        class_ids: the classes to show.
+        classes: the list of classes.
+        shown: the indices of those to show.
         columns: of the legend.
     """
     figure.legend(
         handles=[
-            Patch(facecolor=PALETTE[class_id] / 255, edgecolor=GREY, lw=0.5, label=CLASS_NAMES[class_id])
-            for class_id in class_ids
+            Patch(facecolor=classes.palette[index] / 255, edgecolor=GREY, lw=0.5, label=classes.names[index])
+            for index in shown
         ],
         loc="outside lower center",
         ncols=columns,

@@ -12,7 +12,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harveyseg.classes import CLASS_LIST
 from harveyseg.errors import HarveysegError
 from harveyseg.files import digest, read_json, write_json
 
@@ -37,7 +36,7 @@ SKIPPED = "data.skipped"
 
 
 class RunRecord(BaseModel):
-    """One training of one model on one fold, or one ensemble.
+    """One training of one model with one fold held out, or one ensemble.
 
     ``uid`` is made here and never changes; ``run_id`` is MLflow's. A tracker that was down gave no ``run_id``, and a
     run that is imported into another tracker gets a new one there but keeps its ``uid`` as a tag.
@@ -54,7 +53,7 @@ class RunRecord(BaseModel):
     fold: int | None
     """The fold that was held out; None for an ensemble."""
     stage_key: str
-    """SHA-256 of all that decides the result: data, split, parameters and code."""
+    """SHA-256 of all that decides the result, see :func:`harveyseg.pipeline.identity.stage_key`."""
     experiment: str | None = None
     """The name that ``dvc exp show`` prints; None outside ``dvc exp run``."""
     parameters: dict[str, Value]
@@ -109,10 +108,10 @@ def identify_evaluation(uid: str, settings: Mapping[str, Value], data_hash: str)
     Args:
         uid: the run that is evaluated.
         settings: all that decides the predictions, e.g. ``inference.tta`` -> "flips".
-        data_hash: SHA-256 of the photos' manifest.
+        data_hash: SHA-256 of the photos' manifest, the classes and the score's size.
 
     Returns:
-        ``evaluation``, a digest of the arguments and the class list, and the settings.
+        ``evaluation``, a digest of the arguments, and the settings.
 
     >>> plain = identify_evaluation("1f", {"inference.tta": "none"}, "d0")
     >>> plain == identify_evaluation("1f", {"inference.tta": "none"}, "d0")
@@ -120,7 +119,7 @@ def identify_evaluation(uid: str, settings: Mapping[str, Value], data_hash: str)
     >>> plain["evaluation"] == identify_evaluation("1f", {"inference.tta": "flips"}, "d0")["evaluation"]
     False
     """
-    identity = digest({"uid": uid, "settings": dict(settings), "data": data_hash, "classes": CLASS_LIST})
+    identity = digest({"uid": uid, "settings": dict(settings), "data": data_hash})
     return {EVALUATION: identity[:_ID_LENGTH], **settings}
 
 

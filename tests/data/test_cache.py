@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harveyseg.data.cache import COUNTS, channel_statistics, class_frequencies, load_part, load_score_masks
+from harveyseg.classes import HARVEY25
+from harveyseg.data.cache import channel_statistics, class_frequencies, load_part, load_score_masks
 from harveyseg.errors import HarveysegError
 from harveyseg.files import write_json
 
@@ -25,10 +26,11 @@ def folder(tmp_path: Path) -> Path:
     for index, channel in enumerate("rgb"):
         photos[f"sum_{channel}"] = pixels[:, :, index].sum(axis=1)
         photos[f"sumsq_{channel}"] = (pixels[:, :, index] ** 2).sum(axis=1)
-    for class_id, column in enumerate(COUNTS):
-        photos[column] = np.equal(MASKS, class_id).sum(axis=(1, 2))
+    for class_id in range(25):
+        photos[f"count_{class_id}"] = np.equal(MASKS, class_id).sum(axis=(1, 2))
     photos.to_csv(tmp_path / "photos.csv", index=False)
-    write_json(tmp_path / "info.json", {"size": [32, 64], "source": "demo", "hash": "abc"})
+    info = {"size": [32, 64], "source": "demo", "hash": "abc", "classes": HARVEY25.model_dump(), "score_size": [16, 24]}
+    write_json(tmp_path / "info.json", info)
     return tmp_path
 
 
@@ -40,6 +42,7 @@ def test_load_part(folder: Path) -> None:
     assert part.masks is not None
     assert np.array_equal(part.masks, MASKS)
     assert (part.size, part.source, part.data_hash) == ((32, 64), "demo", "abc")
+    assert (part.classes, part.score_size) == (HARVEY25, (16, 24))
 
 
 def test_channel_statistics_are_numpys(folder: Path) -> None:
@@ -86,7 +89,7 @@ def cut(folder: Path) -> None:
     [
         (remove("info.json"), r"info\.json: no such file"),
         (replace("info.json", "{"), r"info\.json: not valid JSON"),
-        (replace("info.json", "{}"), r"info\.json: lacks hash, size, source"),
+        (replace("info.json", "{}"), r"info\.json: lacks classes, hash, score_size, size, source"),
         (remove("photos.csv"), r"photos\.csv: no such file"),
         (replace("photos.csv", ""), r"photos\.csv: not a table of the expected kind"),
         (replace("photos.csv", "id,width\n1,2\n"), r"photos\.csv: lacks the columns height"),

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from harveyseg.classes import CLASS_NAMES, PALETTE
+from harveyseg.classes import HARVEY25
 from harveyseg.config.settings import parse, section
 from harveyseg.data.augmentation import AugmentationParams
-from harveyseg.data.cache import COUNTS, CachedPart
+from harveyseg.data.cache import CachedPart
 from harveyseg.data.figures import (
     SampleParams,
     augmented_figure,
@@ -36,13 +36,15 @@ from harveyseg.training.params import TrainParams
 from harveyseg.training.trainer import Training
 from helpers.paths import ROOT
 
+COUNTS = [f"count_{class_id}" for class_id in range(25)]
+
 GRASS, TREES, FLOODED, BOAT = 5, 6, 23, 24
 NOTHING = {"flip": 0, "rotate": 0, "sharpen": 0, "brightness": 0}
 
 
 def photos_with(*counts: dict[int, int]) -> pd.DataFrame:
     """A photos.csv with these pixels of each class in each photo."""
-    table = pd.DataFrame(0, index=range(len(counts)), columns=list(COUNTS))
+    table = pd.DataFrame(0, index=range(len(counts)), columns=COUNTS)
     for row, held in enumerate(counts):
         for class_id, pixels in held.items():
             table.loc[row, COUNTS[class_id]] = pixels
@@ -63,15 +65,15 @@ def rgb(path: Path) -> Any:
 
 
 def pixels_of(path: Path, class_id: int) -> int:
-    return int((np.abs(rgb(path) - PALETTE[class_id]).max(2) <= 1).sum())
+    return int((np.abs(rgb(path) - HARVEY25.palette[class_id]).max(2) <= 1).sum())
 
 
 def test_shares_are_of_all_pixels_and_photos_count_who_holds_a_class() -> None:
     # 16 and 48 pixels: a photo counts by its size.
-    shares = class_shares(photos_with({0: 4, GRASS: 12}, {0: 8, GRASS: 36, FLOODED: 4}))
+    shares = class_shares(photos_with({0: 4, GRASS: 12}, {0: 8, GRASS: 36, FLOODED: 4}), HARVEY25)
     assert list(shares.columns) == ["class_id", "name", "pixel_share", "photos"]
     assert shares["class_id"].tolist() == list(range(25))
-    assert shares["name"].tolist() == list(CLASS_NAMES)
+    assert shares["name"].tolist() == list(HARVEY25.names)
     held = shares[shares["photos"] > 0].set_index("name")
     assert held["pixel_share"].to_dict() == {"Background": 12 / 64, "Grass": 48 / 64, "Flooded": 4 / 64}
     assert held["photos"].to_dict() == {"Background": 2, "Grass": 2, "Flooded": 1}
@@ -79,8 +81,8 @@ def test_shares_are_of_all_pixels_and_photos_count_who_holds_a_class() -> None:
 
 
 def test_the_three_largest_leave_the_background_out() -> None:
-    shares = class_shares(photos_with({0: 50, GRASS: 20, TREES: 15, FLOODED: 10, BOAT: 5}))
-    names, total = largest_classes(shares)
+    shares = class_shares(photos_with({0: 50, GRASS: 20, TREES: 15, FLOODED: 10, BOAT: 5}), HARVEY25)
+    names, total = largest_classes(shares, 1)
     assert names == ["Grass", "Trees / Shrubs", "Flooded"]
     assert total == pytest.approx(0.45)
 
@@ -91,7 +93,7 @@ def test_the_reports_claim_holds_for_the_real_masks(real_data: Path) -> None:
     for path in (real_data / "train_masks").rglob("*.png"):
         with Image.open(path) as opened:
             counts += np.bincount(np.array(opened).ravel(), minlength=25)
-    names, total = largest_classes(class_shares(pd.DataFrame([counts], columns=list(COUNTS))))
+    names, total = largest_classes(class_shares(pd.DataFrame([counts], columns=COUNTS), HARVEY25), 1)
     assert set(names) == {"Grass", "Trees / Shrubs", "Flooded"}
     assert total > 0.5
 
@@ -152,8 +154,15 @@ def test_a_part_without_masks_is_refused(tiny_part: CachedPart) -> None:
 
 
 def test_class_figure_has_a_dot_and_a_bar_for_each_class_that_occurs(tmp_path: Path) -> None:
-    class_figure(class_shares(photos_with({GRASS: 99, BOAT: 1}, {GRASS: 100})), 2, tmp_path / "few.png")
-    class_figure(class_shares(photos_with({GRASS: 99, BOAT: 1}, {GRASS: 99, BOAT: 1})), 2, tmp_path / "more.png")
+    class_figure(
+        class_shares(photos_with({GRASS: 99, BOAT: 1}, {GRASS: 100}), HARVEY25), HARVEY25, 2, tmp_path / "few.png"
+    )
+    class_figure(
+        class_shares(photos_with({GRASS: 99, BOAT: 1}, {GRASS: 99, BOAT: 1}), HARVEY25),
+        HARVEY25,
+        2,
+        tmp_path / "more.png",
+    )
     assert pixels_of(tmp_path / "few.png", TREES) == 0
     assert pixels_of(tmp_path / "few.png", GRASS) > 1000
     # The boat's bar is of two photos instead of one.
@@ -174,8 +183,8 @@ def test_size_figure_shows_each_size_or_the_commonest(tmp_path: Path, count: int
 def test_augmented_figure_shows_photo_and_mask_of_every_sample(tiny_part: CachedPart, tmp_path: Path) -> None:
     params = sample_params()
     samples = training_samples(tiny_part, params)
-    augmented_figure(samples, params.augmentation, tmp_path / "all.png")
-    augmented_figure(samples[:1], params.augmentation, tmp_path / "one.png")
+    augmented_figure(samples, HARVEY25, params.augmentation, tmp_path / "all.png")
+    augmented_figure(samples[:1], HARVEY25, params.augmentation, tmp_path / "one.png")
     assert rgb(tmp_path / "all.png").shape[0] > 2.5 * rgb(tmp_path / "one.png").shape[0]
     # A third of the masks' six panels of 1.7 inches at 130 dots is grass at the least, and the rest is flooded.
     for class_id in (GRASS, FLOODED):
@@ -189,7 +198,7 @@ def test_all_files_are_written_and_the_same_each_time(tiny_part: CachedPart, tmp
     assert files == ["augmented.png", "class_shares.csv", "class_shares.png", "photo_sizes.csv", "photo_sizes.png"]
     assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes() for name in files)
     shares = pd.read_csv(tmp_path / "one" / "class_shares.csv", float_precision="round_trip")
-    pd.testing.assert_frame_equal(shares, class_shares(tiny_part.photos), check_dtype=False, check_exact=True)
+    pd.testing.assert_frame_equal(shares, class_shares(tiny_part.photos, HARVEY25), check_dtype=False, check_exact=True)
 
 
 def test_the_stage_draws_them_beside_the_folds(tiny_part: CachedPart, tmp_path: Path) -> None:
@@ -198,7 +207,8 @@ def test_the_stage_draws_them_beside_the_folds(tiny_part: CachedPart, tmp_path: 
         folder.mkdir(parents=True)
         np.save(folder / "images.npy", tiny_part.images)
         tiny_part.photos.to_csv(folder / "photos.csv", index=False)
-        write_json(folder / "info.json", {"size": [32, 32], "source": "demo", "hash": "0"})
+        info = {"size": [32, 32], "source": "demo", "hash": "0", "score_size": [32, 32]}
+        write_json(folder / "info.json", {**info, "classes": HARVEY25.model_dump()})
     assert tiny_part.masks is not None
     np.save(tmp_path / "data" / "cache" / "train" / "masks.npy", tiny_part.masks)
     (tmp_path / "data" / "raw").mkdir()
@@ -209,5 +219,5 @@ def test_the_stage_draws_them_beside_the_folds(tiny_part: CachedPart, tmp_path: 
     sizes = pd.read_csv(tmp_path / "data" / "figures" / "photo_sizes.csv")
     assert sizes.to_dict("list") == {"width": [32], "height": [32], "train": [12], "test": [12]}
     params = section(tmp_path / "params.yaml", "train", SampleParams)
-    augmented_figure(training_samples(tiny_part, params), params.augmentation, tmp_path / "expected.png")
+    augmented_figure(training_samples(tiny_part, params), HARVEY25, params.augmentation, tmp_path / "expected.png")
     assert (tmp_path / "data" / "figures" / "augmented.png").read_bytes() == (tmp_path / "expected.png").read_bytes()

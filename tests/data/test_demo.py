@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from harveyseg.arrays import ClassMap, Photo
-from harveyseg.classes import N_CLASSES
+from harveyseg.classes import HARVEY25
 from harveyseg.data.demo import DemoParams, write_demo
 from harveyseg.data.demo.camera import _majority, _shadows
 from harveyseg.data.demo.strips import draw_flight, plan_flights
@@ -61,7 +61,7 @@ def test_layout_and_files(demo: Path) -> None:
         assert len(photos) == count
         for photo, mask in pairs(demo, part).values():
             assert photo.shape[:2] == mask.shape  # a mask of mode L has two axes
-            assert mask.max() < N_CLASSES
+            assert mask.max() < len(HARVEY25)
             assert mask.shape in {(400, 300), (459, 307)}
     assert not set(pairs(demo, "train")) & set(pairs(demo, "test"))
 
@@ -138,7 +138,7 @@ def test_classes_of_the_training_set(tmp_path: Path, demo: Path, seed: int) -> N
     if seed:
         write_demo(tmp_path, DemoParams(seed=seed))
     masks = {name: mask for name, (_, mask) in pairs(tmp_path if seed else demo, "train").items()}
-    present = np.array([np.bincount(mask.ravel(), minlength=N_CLASSES) > 0 for mask in masks.values()])
+    present = np.array([np.bincount(mask.ravel(), minlength=len(HARVEY25)) > 0 for mask in masks.values()])
     photos = present.sum(axis=0)
     assert (photos > 0).all()
     assert 7.5 < present[:, 1:].sum(axis=1).mean() < 10

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from harveyseg.classes import HARVEY25
 from harveyseg.data.manifest import read_manifest, verify_photos, write_manifest, write_skipped
 from harveyseg.errors import HarveysegError
 from helpers.damage import Damage, copy, cut, damaged, empty, remove, write, zeroed
@@ -55,8 +56,8 @@ BAD: list[tuple[Damage, str]] = [
         "test_masks/20.png: holds the value 255 in 1 pixels; classes are 0..24",
     ),
     (
-        write("train_masks/9.png", encoded(mask().convert("RGB"), "PNG")),
-        "train_masks/9.png: is 8-bit colour; data.classes must say which colour is which class",
+        write("train_masks/9.png", encoded(Image.new("RGB", (64, 48), (1, 2, 3)), "PNG")),
+        "train_masks/9.png: holds the colour #010203 in 3072 pixels",
     ),
     (
         write("train_masks/9.png", encoded(palette(with_value(31, 5)), "PNG")),
@@ -126,7 +127,7 @@ BAD: list[tuple[Damage, str]] = [
 def test_bad_input(folder: Path, damage: Damage, message: str) -> None:
     damage(folder)
     with pytest.raises(HarveysegError, match=re.escape(message)) as caught:
-        verify_photos(folder)
+        verify_photos(folder, HARVEY25)
     assert str(caught.value).startswith(f"the photos in {folder}: ")
     remedy = "Fix or remove these files (or fetch them again), then run `dvc repro download`."
     structural = re.search("folder|holds no photo", message)
@@ -139,7 +140,7 @@ def test_all_problems_are_listed_at_once(folder: Path) -> None:
     (folder / "train_images/NA.jpg").write_bytes(b"\xff\xd8\xff")
     (folder / "test_images/20.jpg").write_bytes((folder / "train_images/9.jpg").read_bytes())
     with pytest.raises(HarveysegError) as caught:
-        verify_photos(folder)
+        verify_photos(folder, HARVEY25)
     lines = str(caught.value).splitlines()
     assert lines[0].endswith(": 4 problems")
     assert len(lines) == 1 + 4 + 1
@@ -148,7 +149,7 @@ def test_all_problems_are_listed_at_once(folder: Path) -> None:
 
 
 def test_manifest_of_a_good_folder(folder: Path, tmp_path: Path) -> None:
-    verified = verify_photos(folder)
+    verified = verify_photos(folder, HARVEY25)
     pairs, manifest = verified.pairs, verified.manifest
     assert [(pair.part, pair.id) for pair in pairs] == [
         ("train", "10"),
@@ -171,19 +172,19 @@ def test_one_training_photo_is_enough_here(folder: Path) -> None:
     for photo_id in ("10", "NA"):
         (folder / f"train_images/{photo_id}.jpg").unlink()
         (folder / f"train_masks/{photo_id}.png").unlink()
-    assert len(verify_photos(folder).pairs) == 2
+    assert len(verify_photos(folder, HARVEY25).pairs) == 2
 
 
 def test_test_masks_may_be_unknown(folder: Path) -> None:
     shutil.rmtree(folder / "test_masks")
-    verified = verify_photos(folder)
+    verified = verify_photos(folder, HARVEY25)
     pairs, manifest = verified.pairs, verified.manifest
     assert pairs[-1].mask is None
     assert manifest.iloc[-1][["mask", "mask_sha256"]].tolist() == ["", ""]
 
 
 def test_nested_folders_any_case_and_hidden_files(folder: Path) -> None:
-    flat = verify_photos(folder).manifest
+    flat = verify_photos(folder, HARVEY25).manifest
     for name in ("train_images", "train_masks", "test_images"):
         (folder / name).rename(folder / "moved")
         (folder / name).mkdir()
@@ -191,7 +192,7 @@ def test_nested_folders_any_case_and_hidden_files(folder: Path) -> None:
     nested = folder / "train_images/train_images"
     (nested / "9.jpg").rename(nested / "9.JPEG")
     (nested / ".DS_Store").write_bytes(b"")
-    assert verify_photos(folder).manifest.equals(flat)
+    assert verify_photos(folder, HARVEY25).manifest.equals(flat)
 
 
 def test_trailing_bytes_and_upright_exif_are_no_problem(folder: Path) -> None:
@@ -199,13 +200,13 @@ def test_trailing_bytes_and_upright_exif_are_no_problem(folder: Path) -> None:
     exif[0x0112] = 1
     (folder / "train_images/9.jpg").write_bytes(encoded(photo(1), exif=exif) + b"camera maker's trailer")
     (folder / "train_images/10.jpg").write_bytes(encoded(photo(0), progressive=True))
-    verify_photos(folder)
+    verify_photos(folder, HARVEY25)
 
 
 def test_same_photo_twice_in_training_is_warned_about(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     shutil.copy(folder / "train_images/9.jpg", folder / "train_images/10.jpg")
     with caplog.at_level(logging.WARNING):
-        verify_photos(folder)
+        verify_photos(folder, HARVEY25)
     assert "train_images/10.jpg and train_images/9.jpg: the same photo under several ids" in caplog.text
 
 
@@ -228,7 +229,7 @@ def test_damaged_manifest(tmp_path: Path, text: str | None, message: str) -> Non
 def test_photos_keep_their_format_and_bytes(folder: Path, ending: str, kind: str) -> None:
     (folder / "train_images/9.jpg").unlink()
     (folder / f"train_images/9.{ending}").write_bytes(encoded(photo(1), kind))
-    row = verify_photos(folder).manifest.iloc[1]
+    row = verify_photos(folder, HARVEY25).manifest.iloc[1]
     assert row["image"] == f"train_images/9.{ {'PNG': 'png', 'TIFF': 'tif'}[kind] }"
     assert row["image_sha256"] == hashlib.sha256((folder / f"train_images/9.{ending}").read_bytes()).hexdigest()
 
@@ -236,7 +237,7 @@ def test_photos_keep_their_format_and_bytes(folder: Path, ending: str, kind: str
 def test_an_opaque_alpha_channel_is_no_problem(folder: Path) -> None:
     (folder / "train_images/9.jpg").unlink()
     (folder / "train_images/9.png").write_bytes(encoded(photo(1).convert("RGBA"), "PNG"))
-    assert verify_photos(folder).manifest["image"].tolist()[1] == "train_images/9.png"
+    assert verify_photos(folder, HARVEY25).manifest["image"].tolist()[1] == "train_images/9.png"
 
 
 def tiff_of_16_bits() -> bytes:
@@ -270,11 +271,11 @@ def test_bad_photos_of_other_formats(folder: Path, name: str, data: bytes, messa
     (folder / "train_images/9.jpg").unlink()
     (folder / "train_images" / name).write_bytes(data)
     with pytest.raises(HarveysegError, match=re.escape(f"train_images/{name}: {message}")):
-        verify_photos(folder)
+        verify_photos(folder, HARVEY25)
 
 
 def test_folders_at_any_depth_in_any_case(folder: Path) -> None:
-    flat = verify_photos(folder).manifest
+    flat = verify_photos(folder, HARVEY25).manifest
     deep = folder / "archive/FDL21"
     deep.mkdir(parents=True)
     (folder / "train_images").rename(folder / "moved")
@@ -284,12 +285,12 @@ def test_folders_at_any_depth_in_any_case(folder: Path) -> None:
     junk = folder / "__MACOSX/train_images/._9.jpg"  # as the Archive Utility of macOS leaves it
     junk.parent.mkdir(parents=True)
     junk.write_bytes(b"")
-    assert verify_photos(folder).manifest.equals(flat)
+    assert verify_photos(folder, HARVEY25).manifest.equals(flat)
 
 
 def test_photos_and_masks_in_folders_of_their_own(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """By flight, by day, linked from elsewhere; masks are found by id, wherever they lie."""
-    flat = verify_photos(folder).manifest
+    flat = verify_photos(folder, HARVEY25).manifest
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (folder / "train_images/9.jpg").rename(elsewhere / "9.jpg")
     (folder / "train_images/flight 2").symlink_to(elsewhere)
@@ -303,13 +304,13 @@ def test_photos_and_masks_in_folders_of_their_own(folder: Path, tmp_path_factory
         (folder / old).rename(folder / new)
     (folder / "train_images/flight 3/.cache").mkdir(parents=True)
     (folder / "train_images/flight 3/.cache/9.jpg").write_bytes(b"")
-    assert verify_photos(folder).manifest.equals(flat)
+    assert verify_photos(folder, HARVEY25).manifest.equals(flat)
     for part, name in (("images", "10.jpg"), ("masks", "9.png")):
         target = folder / f"train_{part}/flight 9" / name
         target.parent.mkdir()
         target.write_bytes(encoded(photo(7)) if part == "images" else encoded(mask(), "PNG"))
     with pytest.raises(HarveysegError) as raised:
-        verify_photos(folder)
+        verify_photos(folder, HARVEY25)
     for one, other, stem in (
         ("train_images/flight 1/day/10.jpg", "train_images/flight 9/10.jpg", "10"),
         ("train_images/flight 9/10.jpg", "train_images/flight 1/day/10.jpg", "10"),
@@ -329,20 +330,20 @@ def test_a_folder_that_cannot_be_listed(folder: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(Path, "iterdir", refused)
     with pytest.raises(HarveysegError, match=r"train_images/locked: cannot be listed \(Permission denied\)"):
-        verify_photos(folder, skip=True)
+        verify_photos(folder, HARVEY25, skip=True)
 
 
 def test_several_folders_of_one_name_are_not_chosen_from(folder: Path) -> None:
     shutil.copytree(folder / "train_images", folder / "backup/Train_images")
     with pytest.raises(HarveysegError) as caught:
-        verify_photos(folder, skip=True)
+        verify_photos(folder, HARVEY25, skip=True)
     assert "train_images: 2 folders have this name: train_images, backup/Train_images; keep one" in str(caught.value)
 
 
 def test_bad_files_can_be_left_out(folder: Path, tmp_path: Path) -> None:
-    clean = verify_photos(folder).manifest
+    clean = verify_photos(folder, HARVEY25).manifest
     damaged(folder)
-    verified = verify_photos(folder, skip=True)
+    verified = verify_photos(folder, HARVEY25, skip=True)
     assert [(pair.part, pair.id) for pair in verified.pairs] == [("train", "10"), ("test", "20"), ("test", "21")]
     good = clean["id"].isin(["10", "20"])
     assert (
@@ -365,14 +366,14 @@ def test_bad_files_can_be_left_out(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(
         HarveysegError, match=r": 9 problems\n(.*\n)+.*To continue without them: data\.on_bad = skip\.$"
     ):
-        verify_photos(folder)
+        verify_photos(folder, HARVEY25)
 
 
 def test_of_two_photos_of_one_id_none_is_chosen(folder: Path) -> None:
     write("train_images/9.JPEG", encoded(photo(8)))(folder)
     write("train_images/20.jpg", encoded(photo(9)))(folder)
     write("train_masks/20.png", encoded(mask(), "PNG"))(folder)
-    ids = [pair.id for pair in verify_photos(folder, skip=True).pairs]
+    ids = [pair.id for pair in verify_photos(folder, HARVEY25, skip=True).pairs]
     assert ids == ["10", "NA", "20"]  # of the one in both parts, the test photo stays
 
 
@@ -384,7 +385,7 @@ def test_ids_that_differ_only_in_case(folder: Path) -> None:
         write(f"{part}_images/{stem}.jpg", encoded(photo(40 + len(stem))))(folder)
         write(f"{part}_masks/{stem}.png", encoded(mask(), "PNG"))(folder)
     with pytest.raises(HarveysegError) as raised:
-        verify_photos(folder)
+        verify_photos(folder, HARVEY25)
     assert str(raised.value).splitlines()[1:-1] == [
         f"  - {file}: its id {Path(file).stem!r} differs from {other} only in case or accents; some file systems keep "
         "only one"
@@ -396,7 +397,7 @@ def test_ids_that_differ_only_in_case(folder: Path) -> None:
             ("train_images/\u00e9T\u00c9.jpg", "test_images/e\u0301te\u0301.jpg"),
         )
     ]
-    ids = [pair.id for pair in verify_photos(folder, skip=True).pairs]
+    ids = [pair.id for pair in verify_photos(folder, HARVEY25, skip=True).pairs]
     assert ids == ["10", "9", "20", "e\u0301te\u0301"]
 
 
@@ -406,7 +407,7 @@ def test_a_pipe_is_no_photo(folder: Path) -> None:
     (folder / "train_masks/9.png").unlink()
     os.mkfifo(folder / "train_masks/9.png")
     with pytest.raises(HarveysegError) as raised:
-        verify_photos(folder)
+        verify_photos(folder, HARVEY25)
     for name in ("train_images/8.jpg", "train_masks/9.png"):
         assert f"  - {name}: is not a regular file (a pipe, a socket or a device); remove it" in str(raised.value)
 
@@ -414,7 +415,7 @@ def test_a_pipe_is_no_photo(folder: Path) -> None:
 def test_nothing_left_is_an_error_also_when_bad_files_are_left_out(folder: Path) -> None:
     write("test_images/20.jpg", b"")(folder)
     with pytest.raises(HarveysegError) as caught:
-        verify_photos(folder, skip=True, name="s3://bucket")
+        verify_photos(folder, HARVEY25, skip=True, name="s3://bucket")
     assert str(caught.value) == (
         "the photos in s3://bucket: 2 problems\n"
         "  - test_images/20.jpg: the file is empty\n"
@@ -435,7 +436,7 @@ def test_files_that_cannot_be_read_or_named(folder: Path, tmp_path: Path) -> Non
         (folder / "odd.jpg").rename(folder / f"train_images/{stem}.jpg")
         (folder / "odd.png").rename(folder / f"train_masks/{stem}.png")
     with pytest.raises(HarveysegError) as raised:
-        verify_photos(folder)
+        verify_photos(folder, HARVEY25)
     lines = str(raised.value).splitlines()
     for line in (
         "train_images/9.jpg: cannot be read (No such file or directory)",
@@ -444,7 +445,7 @@ def test_files_that_cannot_be_read_or_named(folder: Path, tmp_path: Path) -> Non
         r"train_masks/a\nb.png: its name has control characters or is not UTF-8; rename it",
     ):
         assert f"  - {line}" in lines
-    left = verify_photos(folder, skip=True)
+    left = verify_photos(folder, HARVEY25, skip=True)
     assert [pair.id for pair in left.pairs] == ["10", "20"]
     write_skipped(tmp_path / "skipped.csv", left.skipped)
     assert len(pd.read_csv(tmp_path / "skipped.csv")) == 6

@@ -1,17 +1,30 @@
 """Masks in every form that people have them in, against the class ids that they were drawn from."""
 
 import io
+from collections.abc import Mapping
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from harveyseg.data.masks import parse_colours, read_mask_file
+from harveyseg.classes import HARVEY25, ClassList, SegmentationClass
+from harveyseg.data.masks import read_mask_file
 
 IDS = np.random.default_rng(0).integers(0, 25, (48, 64)).astype(np.uint8)
 COLOURS = {class_id: f"#{class_id * 10:02x}{255 - class_id:02x}{class_id % 7:02x}" for class_id in range(25)}
 TABLE = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in COLOURS.values()], np.uint8)
+
+
+def class_list(colours: Mapping[int, str], ignore: int | str | None = None) -> ClassList:
+    entries = tuple(
+        SegmentationClass(id=class_id, name=f"class {class_id}", color=colour) for class_id, colour in colours.items()
+    )
+    return ClassList(name="own", ignore=ignore, classes=entries)
+
+
+OWN = class_list(COLOURS)
 
 
 def png(image: Image.Image, **options: object) -> bytes:
@@ -32,67 +45,106 @@ def stored(data: bytes) -> npt.NDArray[np.uint8]:
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
-@pytest.mark.parametrize("colours", [None, COLOURS])
-def test_grey_values_are_class_ids_and_the_bytes_are_kept(colours: dict[int, str] | None) -> None:
+@pytest.mark.parametrize("classes", [HARVEY25, OWN])
+def test_grey_values_are_class_ids_and_the_bytes_are_kept(classes: ClassList) -> None:
     data = png(Image.fromarray(IDS), compress_level=1)
-    mask = read_mask_file(data, colours)
+    mask = read_mask_file(data, classes)
     assert (mask.size, mask.stored, mask.problems) == ((64, 48), data, ())
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2, 1])
-def test_palette_indices_are_class_ids(bits: int) -> None:
+def test_palette_indices_are_class_ids_where_the_colours_are_not_the_list_s(bits: int) -> None:
     ids = IDS % min(25, 2**bits)
     data = png(palette(ids, TABLE), bits=bits)
     assert (data[24], data[25]) == (bits, 3)
-    mask = read_mask_file(data, None)
+    mask = read_mask_file(data, HARVEY25)
     assert mask.problems == ()
     assert np.array_equal(stored(mask.stored), ids)
 
 
-def test_colours_are_translated_from_rgb_and_palettes_of_any_order() -> None:
+def test_colours_are_translated_from_rgb_and_from_palettes_whose_indices_are_no_ids() -> None:
     rgb = Image.fromarray(TABLE[IDS])
-    order = np.random.default_rng(1).permutation(25).astype(np.uint8)
-    place = np.argsort(order).astype(np.uint8)  # where in the shuffled palette each class's colour stands
-    for image in (rgb, rgb.convert("RGBA"), palette(place[IDS], TABLE[order])):
-        mask = read_mask_file(png(image), COLOURS)
+    table = np.concatenate([np.zeros((200, 3), np.uint8), TABLE])  # the colours stand at 200 and above
+    for image in (rgb, rgb.convert("RGBA"), palette(IDS, TABLE), palette(IDS + np.uint8(200), table)):
+        mask = read_mask_file(png(image), OWN)
         assert mask.problems == ()
         assert np.array_equal(stored(mask.stored), IDS)
+
+
+def test_a_palette_whose_indices_and_colours_are_both_classes_is_refused() -> None:
+    order = np.random.default_rng(1).permutation(25).astype(np.uint8)
+    place = np.argsort(order).astype(np.uint8)  # where in the shuffled palette each class's colour stands
+    mask = read_mask_file(png(palette(place[IDS], TABLE[order])), OWN)
+    assert mask.problems == ("its palette's indices and its colours both stand for classes, but for other ones",)
+
+
+def test_a_palette_of_greys_that_are_not_the_indices_is_refused() -> None:
+    greys = np.repeat(np.arange(25, dtype=np.uint8)[:, None] * 10, 3, axis=1)
+    (problem,) = read_mask_file(png(palette(IDS, greys)), HARVEY25).problems
+    assert problem.startswith("is a palette of greys whose values differ from the indices")
+    same = np.repeat(np.arange(25, dtype=np.uint8)[:, None], 3, axis=1)
+    assert read_mask_file(png(palette(IDS, same)), HARVEY25).problems == ()
+
+
+def test_ids_in_red_green_and_blue_alike() -> None:
+    data = png(Image.fromarray(np.repeat(IDS[..., None], 3, axis=2)))
+    assert np.array_equal(stored(read_mask_file(data, HARVEY25).stored), IDS)
+    wrong = np.repeat(IDS[..., None], 3, axis=2)
+    wrong[0, :3] = 77
+    (problem,) = read_mask_file(png(Image.fromarray(wrong)), HARVEY25).problems
+    assert problem == "holds the value (red, green and blue alike) 77 in 3 pixels; classes are 0..24"
 
 
 def test_unknown_colours_are_listed_by_their_area() -> None:
     pixels = TABLE[IDS]
     pixels[0, :7] = (1, 2, 3)
     pixels[1, :9] = (10, 11, 12)
-    mask = read_mask_file(png(Image.fromarray(pixels)), COLOURS)
+    mask = read_mask_file(png(Image.fromarray(pixels)), OWN)
     assert mask.problems == (
-        "holds the colour #0a0b0c in 9 pixels; data.classes has no such colour",
-        "holds the colour #010203 in 7 pixels; data.classes has no such colour",
+        "holds the colour #0a0b0c in 9 pixels; the list of classes has no such colour",
+        "holds the colour #010203 in 7 pixels; the list of classes has no such colour; give the classes the colours of "
+        "your masks (data.classes)",
     )
     pixels[2] = np.arange(192, dtype=np.uint8).reshape(64, 3)  # as many colours as pixels
-    problems = read_mask_file(png(Image.fromarray(pixels)), COLOURS).problems
+    problems = read_mask_file(png(Image.fromarray(pixels)), OWN).problems
     assert len(problems) == 6
-    assert problems[-1] == "holds 61 more colours that data.classes lacks, in 61 pixels"
+    assert problems[-1].startswith("holds 61 more colours that the list lacks, in 61 pixels")
 
 
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        ([], "must map class ids to colours"),
-        ({}, "must map class ids to colours"),
-        ({25: "#000000"}, r"25 is not a class id; those are 0\.\.24"),
-        ({"1": "#000000"}, "'1' is not a class id"),
-        ({True: "#000000"}, "True is not a class id"),
-        ({1: "red"}, r"'red' \(class 1\) is not a colour; write \"#rrggbb\", in quotes"),
-        ({1: None}, r"None \(class 1\) is not a colour.*a bare # begins a comment"),
-        ({1: "#12345"}, "'#12345' .* is not a colour"),
-        ({1: "#ABCDEF", 2: "#abcdef", 3: "#000000"}, "the colour #abcdef belongs to several classes: 1, 2"),
-        ({-1: "#000000", 2: "x"}, "-1 is not a class id; .*; 'x' .* is not a colour"),
-    ],
-)
-def test_wrong_tables_of_colours(value: object, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        parse_colours(value)
+@pytest.mark.parametrize(("ignore", "label"), [(255, 255), (13, 13), ("#ffffff", 255)])
+def test_what_has_no_label(ignore: int | str, label: int) -> None:
+    """As a value in grey files and palettes, as a colour in RGB files; a mask without any label is refused."""
+    table = {class_id: colour for class_id, colour in COLOURS.items() if class_id != 13}
+    classes = class_list(table, ignore)
+    ids = np.where(IDS == 13, np.uint8(label), IDS)
+    assert read_mask_file(png(Image.fromarray(ids)), classes).problems == ()
+    if isinstance(ignore, str):
+        pixels = np.where((IDS == 13)[..., None], np.uint8(255), TABLE[IDS])
+        assert np.array_equal(stored(read_mask_file(png(Image.fromarray(pixels)), classes).stored), ids)
+    nothing = png(Image.fromarray(np.full_like(IDS, label)))
+    assert read_mask_file(nothing, classes).problems == ("has no label in any pixel; leave photo and mask out",)
 
 
-def test_a_table_may_leave_classes_out() -> None:
-    assert parse_colours({23: "#1F77b4", 0: "#000000"}) == {23: "#1f77b4", 0: "#000000"}
+def test_255_without_ignore_names_the_setting() -> None:
+    ids = IDS.copy()
+    ids[0, :5] = 255
+    assert read_mask_file(png(Image.fromarray(ids)), HARVEY25).problems == (
+        "holds the value 255 in 5 pixels; classes are 0..24; if 255 means that there is no label, set `ignore: 255` in "
+        "the list of classes",
+    )
+
+
+def test_black_and_white_that_was_jpeg_once_is_named_as_such() -> None:
+    classes = class_list({0: "#000000", 255 - 1: "#fefefe"})
+    plain = np.kron(IDS % 2 * np.uint8(255), np.ones((21, 21), np.uint8))
+    noisy = cv2.imdecode(cv2.imencode(".jpg", plain, [cv2.IMWRITE_JPEG_QUALITY, 90])[1], cv2.IMREAD_GRAYSCALE)
+    assert noisy is not None
+    problems = read_mask_file(png(Image.fromarray(np.asarray(noisy, np.uint8))), classes).problems
+    assert len(problems) == 6
+    assert "looks like black and white that was saved as JPEG once: threshold it" in problems[-1]
+
+
+def test_ids_with_gaps_are_named_one_by_one() -> None:
+    classes = class_list({3: "#000000", 9: "#ffffff"})
+    (problem,) = read_mask_file(png(Image.fromarray(np.full((4, 4), 5, np.uint8))), classes).problems
+    assert problem == "holds the value 5 in 16 pixels; classes are 3, 9"

@@ -14,13 +14,22 @@ from PIL import Image
 from pydantic import ValidationError
 
 from harveyseg.arrays import ClassMap
-from harveyseg.classes import SCORE_SIZE
+from harveyseg.classes import HARVEY25
 from harveyseg.config.settings import parse
-from harveyseg.data.cache import COUNTS, ResizeParams, build_cache, load_part, load_score_masks, read_resized_photo
+from harveyseg.data.cache import (
+    ResizeParams,
+    build_cache,
+    class_counts,
+    load_part,
+    load_score_masks,
+    read_resized_photo,
+)
+from harveyseg.data.class_lists import store_classes
 from harveyseg.data.manifest import verify_photos, write_manifest
 from harveyseg.data.resize import majority_classes, nearest_classes
 from harveyseg.data.sources import DataParams, download_source
 from harveyseg.errors import HarveysegError
+from harveyseg.files import digest
 
 SIZES = [((7, 5), (3, 4)), ((12, 16), (4, 4)), ((11, 9), (11, 9)), ((5, 6), (8, 7)), ((6, 4), (5, 9))]
 
@@ -74,8 +83,11 @@ def raw(tmp_path: Path) -> Path:
             mask = random.integers(0, 25, (height, width)).astype(np.uint8)
             Image.fromarray(photo).save(folder / f"{part}_images/{part}{number}.jpg", quality=95)
             Image.fromarray(mask).save(folder / f"{part}_masks/{part}{number}.png")
-    write_manifest(folder / "manifest.csv", verify_photos(folder).manifest)
-    (folder / "source.json").write_text(json.dumps({"source": "directory", "detail": {}, "hash": "abc"}))
+    store_classes(folder, HARVEY25)
+    write_manifest(folder / "manifest.csv", verify_photos(folder, HARVEY25).manifest)
+    (folder / "source.json").write_text(
+        json.dumps({"source": "directory", "detail": {}, "hash": "abc", "score_size": [1024, 1024]})
+    )
     return folder
 
 
@@ -88,8 +100,8 @@ def test_nearest_samples_the_centre(full: tuple[int, int], size: tuple[int, int]
 @pytest.mark.parametrize("full", [(4000, 3000), (4592, 3072), (1600, 1200), (1837, 1229), (201, 150)])
 def test_nearest_at_the_scoring_size_is_pillows(full: tuple[int, int]) -> None:
     mask = np.random.default_rng(0).integers(0, 25, full).astype(np.uint8)
-    pillow = Image.fromarray(mask).resize((SCORE_SIZE, SCORE_SIZE), Image.Resampling.NEAREST)
-    assert np.array_equal(nearest_classes(mask, (SCORE_SIZE, SCORE_SIZE)), np.asarray(pillow))
+    pillow = Image.fromarray(mask).resize((1024, 1024), Image.Resampling.NEAREST)
+    assert np.array_equal(nearest_classes(mask, (1024, 1024)), np.asarray(pillow))
 
 
 def test_nearest_is_not_shifted_as_opencvs_is() -> None:
@@ -180,7 +192,9 @@ def test_cache_of_a_small_set(raw: Path, tmp_path: Path, method: str) -> None:
     build_cache(raw, tmp_path / "cache", params)
     train, test = load_part(tmp_path / "cache/train"), load_part(tmp_path / "cache/test")
     assert train.ids == ("train0", "train1", "train2")
-    assert (train.size, train.source, train.data_hash) == ((64, 96), "directory", "abc")
+    assert (train.size, train.source, train.classes) == ((64, 96), "directory", HARVEY25)
+    identity = {"manifest": "abc", "classes": HARVEY25.identity(), "score_size": [1024, 1024]}
+    assert train.data_hash == test.data_hash == digest(identity)
     assert train.images.shape == (3, 64, 96, 3)
     assert test.images.shape == (2, 64, 96, 3)
     assert test.masks is None
@@ -206,7 +220,7 @@ def test_statistics_are_those_of_the_whole_arrays(raw: Path, tmp_path: Path) -> 
     assert np.array_equal(train.photos[["sumsq_r", "sumsq_g", "sumsq_b"]].to_numpy(), (pixels**2).sum(axis=1))
     for index, photo_id in enumerate(train.ids):
         mask = np.asarray(Image.open(raw / f"train_masks/{photo_id}.png"))
-        counted = train.photos[list(COUNTS)].to_numpy()[index]
+        counted = class_counts(train.photos)[index]
         assert counted.tolist() == [(mask == c).sum() for c in range(25)]
 
 
@@ -257,7 +271,7 @@ def test_real_photos(real_data: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert set(zip(train.photos["width"], train.photos["height"], strict=True)) == {(1200, 1600), (1229, 1837)}
     assert train.masks is not None
     assert train.masks.max() <= 24
-    assert np.array_equal(train.photos[list(COUNTS)].sum(axis=1), train.photos["width"] * train.photos["height"])
+    assert np.array_equal(class_counts(train.photos).sum(axis=1), train.photos["width"] * train.photos["height"])
     for index, photo_id in enumerate(train.ids[:6]):
         decoded = decode(tmp_path / f"raw/train_images/{photo_id}.jpg").astype(np.float32)
         exact = cv2.resize(decoded, (256, 256), interpolation=cv2.INTER_AREA)

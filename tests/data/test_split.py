@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from harveyseg.classes import HARVEY25
 from harveyseg.config.settings import parse
-from harveyseg.data.cache import COUNTS
 from harveyseg.data.split import (
     SplitParams,
     count_overlapping_photos,
@@ -28,12 +28,14 @@ from harveyseg.data.split import (
 )
 from harveyseg.errors import HarveysegError
 
+COUNTS = [f"count_{class_id}" for class_id in range(25)]
+
 ROOT = Path("absent")
 
 
 def table(ids: list[str], classes: list[list[int]]) -> pd.DataFrame:
     """A photos.csv in which each photo holds the given classes, ten pixels each."""
-    photos = pd.DataFrame(0, index=range(len(ids)), columns=list(COUNTS))
+    photos = pd.DataFrame(0, index=range(len(ids)), columns=COUNTS)
     for row, held in enumerate(classes):
         photos.loc[row, [COUNTS[class_id] for class_id in held]] = 10
     photos.insert(0, "id", ids)
@@ -49,7 +51,7 @@ def random_table(count: int, seed: int) -> pd.DataFrame:
 
 
 def split(photos: pd.DataFrame, root: Path = ROOT, **values: Any) -> pd.DataFrame:
-    return make_folds(photos, parse(SplitParams, {"folds": 5, **values}, "split"), root)
+    return make_folds(photos, 1, parse(SplitParams, {"folds": 5, **values}, "split"), root)
 
 
 @pytest.mark.parametrize("method", ["stratified", "random"])
@@ -89,7 +91,7 @@ def test_classes_are_spread_evenly_where_they_can_be() -> None:
 
 def test_stratified_is_more_even_than_random() -> None:
     photos = random_table(150, 7)
-    presence = photos[list(COUNTS[1:])].to_numpy() > 0
+    presence = photos[COUNTS[1:]].to_numpy() > 0
     scores = {
         method: fold_imbalance(split(photos, method=method)["fold"].to_numpy(), presence, 5)
         for method in ("stratified", "random")
@@ -111,7 +113,7 @@ def test_random_without_groups_is_the_reports_single_split() -> None:
 def test_class_of_one_group_is_absent_elsewhere_and_that_is_normal() -> None:
     photos = table([str(i * 100) for i in range(10)], [[1, 24] if i == 3 else [1] for i in range(10)])
     folds = split(photos, folds=2)
-    rows = summarise_folds(folds, photos)
+    rows = summarise_folds(folds, photos, HARVEY25)
     assert rows["photos"].tolist() == [5, 5]
     assert rows["groups"].tolist() == [5, 5]
     home = folds["fold"].tolist()[3]

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from harveyseg.arrays import ClassMap, ClassMaps
+from harveyseg.classes import HARVEY25
 from harveyseg.data.cache import CachedPart
 from harveyseg.ensemble.diversity import compare_models, mixture_scores, write_diversity
 from harveyseg.ensemble.figures import diversity_figure
@@ -48,7 +49,7 @@ def fold_models_of(predictions: Mapping[str, ClassMaps]) -> FoldModels:
 def training_part(masks: ClassMaps) -> CachedPart:
     ids = ("p0", "p1")
     images = np.zeros((2, 4, 4, 3), np.uint8)
-    return CachedPart(ids, images, masks, pd.DataFrame({"id": ids}), (4, 4), "demo", "d")
+    return CachedPart(ids, images, masks, pd.DataFrame({"id": ids}), (4, 4), "demo", "d", HARVEY25, (4, 4))
 
 
 def test_pairs_are_compared_on_every_photo() -> None:
@@ -81,9 +82,9 @@ def test_table_has_a_row_for_each_score_and_each_pair(tmp_path: Path) -> None:
     truth = np.stack([halves(GRASS, ROAD), halves(GRASS, GRASS)])
     models = {"right": truth, "wrong": truth[::-1]}
     diversity = compare_models(fold_models_of(models), training_part(truth), threads=1)
-    equal = np.stack([confusion(mask, mask) for mask in truth])
+    equal = np.stack([confusion(mask, mask, 25) for mask in truth])
     scores = {"right": 1.0, "wrong": 0.5} | mixture_scores(
-        equal, {"val/argmax_score": 0.75, "val/nested_argmax_score": 0.625}
+        equal, {"val/argmax_score": 0.75, "val/nested_argmax_score": 0.625}, 1
     )
     write_diversity(tmp_path, diversity, scores)
     assert (tmp_path / "diversity.png").stat().st_size > 1000
@@ -92,7 +93,7 @@ def test_table_has_a_row_for_each_score_and_each_pair(tmp_path: Path) -> None:
         "right": 1.0, "wrong": 0.5, "mean of all": 1.0, "chosen weights": 0.75, "chosen on other folds": 0.625
     }  # fmt: skip
     assert table["disagreement"].dropna().to_dict() == {"right + wrong": 0.5}
-    assert "chosen on other folds" not in mixture_scores(equal, {"val/argmax_score": 0.75})
+    assert "chosen on other folds" not in mixture_scores(equal, {"val/argmax_score": 0.75}, 1)
 
 
 def test_figure_grows_with_the_models(tmp_path: Path) -> None:

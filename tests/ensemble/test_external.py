@@ -12,6 +12,7 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
+from harveyseg.classes import HARVEY25
 from harveyseg.data.cache import CachedPart, read_resized_photo
 from harveyseg.data.manifest import MANIFEST_COLUMNS
 from harveyseg.ensemble.external import add_external_models, find_external_models
@@ -29,6 +30,8 @@ from harveyseg.tracking.mirror import mirror, show_running
 from harveyseg.tracking.outputs import RunOutputs, RunState
 from helpers.environment import VARIABLES
 from helpers.records import make_record
+
+SIZE = (1024, 1024)
 
 PARAMS = InferenceParams(batch_size=2, threads=1, device="cpu", precision="fp32")
 FOLDS = (0, 1)
@@ -59,9 +62,9 @@ def a_record(**changes: Any) -> RunRecord:
 def train(tracker: Tracker, folder: Path, record: RunRecord, size: int = 64, seed: int = 0) -> str:
     """Log a training as stage ``train`` does, of a network with random weights; returns its run id."""
     torch.manual_seed(seed)
-    state = build(SPEC, None).state_dict()
+    state = build(SPEC, 25, None).state_dict()
     state = {name: value * 4 for name, value in state.items()}  # so that it is certain of something
-    save_network(folder / "weights.safetensors", state, SPEC, MEAN, STD, (size, size))
+    save_network(folder / "weights.safetensors", state, SPEC, MEAN, STD, (size, size), HARVEY25)
     return finish(tracker, RunOutputs(record, folder).state())
 
 
@@ -95,7 +98,7 @@ def fold_models(tmp_path: Path) -> FoldModels:
         write_run(tmp_path / "models" / f"unet-{fold}" / "run.json", record)
         folder = tmp_path / "predictions" / f"unet-{fold}"
         for part, ids in (("val", VAL_IDS[fold]), ("test", TEST_IDS)):
-            write_probabilities(folder / f"{part}.npy", ids, (64, 64), [np.zeros((len(ids), 25, 64, 64), np.uint8)])
+            write_probabilities(folder / f"{part}.npy", ids, (25, 64, 64), [np.zeros((len(ids), 25, 64, 64), np.uint8)])
         write_json(folder / "metrics.json", {"uid": record.uid, "val/argmax_score": 0.5})
     return load_fold_models(["unet"], FOLDS, tmp_path / "models", tmp_path / "predictions")
 
@@ -104,7 +107,7 @@ def fold_models(tmp_path: Path) -> FoldModels:
 def part() -> CachedPart:
     images = np.zeros((5, 64, 64, 3), np.uint8)
     masks = np.zeros((5, 64, 64), np.uint8)
-    return CachedPart(IDS, images, masks, pd.DataFrame({"id": IDS}), (64, 64), "demo", "data")
+    return CachedPart(IDS, images, masks, pd.DataFrame({"id": IDS}), (64, 64), "demo", "data", HARVEY25, (64, 64))
 
 
 def plain(weights: Path, photo: Path, size: int) -> npt.NDArray[np.uint8]:
@@ -146,7 +149,7 @@ def test_added_trainings_predict_what_their_network_says(
                 assert np.abs(predicted.astype(int) - expected.astype(int)).max() <= 1
                 assert np.mean(predicted == expected) > 0.99
         scores = [
-            float(image_scores(confusion(truth[IDS.index(photo)], argmax_map(predicted))))
+            float(image_scores(confusion(truth[IDS.index(photo)], argmax_map(predicted, SIZE), 25), 1))
             for photo, predicted in zip(VAL_IDS[fold], both[name, fold].val, strict=True)
         ]
         assert both[name, fold].argmax_score == pytest.approx(np.mean(scores))

@@ -83,8 +83,8 @@ def test_members_of_other_data_or_photos_are_refused(tmp_path: Path) -> None:
         make_member_record(model="b", uid="uid-b-0", data_hash="other", split_hash="other"),
     )
     rng = np.random.default_rng(2)
-    write_probabilities(tmp_path / "predictions/c-0/val.npy", ("p0", "p1"), SIZE, [random_maps(rng, 2)])
-    write_probabilities(tmp_path / "predictions/c-2/test.npy", ("t0",), SIZE, [random_maps(rng, 1)])
+    write_probabilities(tmp_path / "predictions/c-0/val.npy", ("p0", "p1"), (25, *SIZE), [random_maps(rng, 2)])
+    write_probabilities(tmp_path / "predictions/c-2/test.npy", ("t0",), (25, *SIZE), [random_maps(rng, 1)])
     with pytest.raises(HarveysegError) as caught:
         load_written(tmp_path)
     assert "b-0: other data, split than a" in str(caught.value)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from harveyseg.arrays import ClassMap, FloatArray
+from harveyseg.classes import HARVEY25
 from harveyseg.ensemble.members import FoldModels, load_fold_models
 from harveyseg.ensemble.weights import (
     EnsembleParams,
@@ -69,7 +70,7 @@ def argmax_map_scores(
     fold_models: FoldModels, truth: Sequence[ClassMap], threads: int
 ) -> Callable[[tuple[int, ...]], FloatArray]:
     """From counts to the argmax score of each photo when one more is taken: (models, photos)."""
-    mixtures = MixtureStatistics(fold_models, truth, threads)
+    mixtures = MixtureStatistics(fold_models, truth, HARVEY25, threads)
     return lambda counts: np.array([statistics.argmax_dice.mean(1) for statistics in mixtures.with_one_more(counts)])
 
 
@@ -82,10 +83,10 @@ def plain_statistics(fold_models: FoldModels, truth: Truth, counts: Sequence[int
             count * fold_models[model, fold].val[row].astype(int) for model, count in zip(MODELS, counts, strict=True)
         )
         mean = np.rint(total / sum(counts)).astype(int)
-        confusions.append(confusion(mask, np.asarray(total).argmax(0).astype(np.uint8)))
+        confusions.append(confusion(mask, np.asarray(total).argmax(0).astype(np.uint8), 25))
         for class_id, y, x in itertools.product(range(1, 25), range(SIZE[0]), range(SIZE[1])):
             histograms[position, class_id - 1, int(mask[y, x] == class_id), mean[class_id, y, x]] += 1
-    return ThresholdStatistics.from_histograms(histograms, np.stack(confusions))
+    return ThresholdStatistics.from_histograms(histograms, np.stack(confusions), HARVEY25)
 
 
 def test_scores_of_mixtures_are_those_of_plain_loops(fold_models: FoldModels) -> None:
@@ -99,7 +100,7 @@ def test_scores_of_mixtures_are_those_of_plain_loops(fold_models: FoldModels) ->
 
 def test_statistics_of_mixtures_are_those_of_plain_loops(fold_models: FoldModels) -> None:
     truth = random_truth(0)
-    mixtures = MixtureStatistics(fold_models, [truth[photo] for photo in fold_models.ids], threads=2)
+    mixtures = MixtureStatistics(fold_models, [truth[photo] for photo in fold_models.ids], HARVEY25, threads=2)
     for counts in ((0, 0, 0), (1, 0, 0), (2, 1, 3)):
         for model, statistics in enumerate(mixtures.with_one_more(counts)):
             taken = [count + (index == model) for index, count in enumerate(counts)]
@@ -215,7 +216,7 @@ def test_weights_are_chosen_among_maps_of_different_sizes(tmp_path: Path) -> Non
     for (fold, row), score in zip(fold_models.positions, scores, strict=True):
         # The search rounds enlarged maps; no other class is close enough for that to matter.
         mixed = fold_models["a", fold].val[row] + np.rint(enlarge_bilinear(fold_models["b", fold].val[row]) - 1e-6)
-        plain = image_scores(confusion(truth[VAL_IDS[fold][row]], mixed.argmax(0).astype(np.uint8)))
+        plain = image_scores(confusion(truth[VAL_IDS[fold][row]], mixed.argmax(0).astype(np.uint8), 25), 1)
         assert score == pytest.approx(float(plain), abs=0.02)
 
 
@@ -226,7 +227,9 @@ def test_the_longest_search_does_not_overflow(tmp_path: Path) -> None:
     write_predictions(tmp_path, truth)
     for model, fold in itertools.product(MODELS, FOLDS):
         sure = 255 * (rng.random((len(VAL_IDS[fold]), 25, *SIZE)) > 0.9).astype(np.uint8)
-        write_probabilities(tmp_path / "predictions" / f"{model}-{fold}" / "val.npy", VAL_IDS[fold], SIZE, [sure])
+        write_probabilities(
+            tmp_path / "predictions" / f"{model}-{fold}" / "val.npy", VAL_IDS[fold], (25, *SIZE), [sure]
+        )
     fold_models = load_written(tmp_path)
     scores_after = argmax_map_scores(fold_models, [truth[photo] for photo in fold_models.ids], threads=1)
     assert scores_after((100, 149, 0))[2] == pytest.approx(plain_scores(fold_models, truth, (100, 149, 1)))
@@ -255,7 +258,7 @@ def test_weights_that_come_back_go_to_their_folds(tmp_path: Path, folds: tuple[i
         write_run(tmp_path / "models" / name / "run.json", make_member_record(model=model, fold=fold, uid=name))
         for part in ("val", "test"):
             path = tmp_path / "predictions" / name / f"{part}.npy"
-            write_probabilities(path, (f"{part}{fold if part == 'val' else ''}",), SIZE, [random_maps(rng, 1)])
+            write_probabilities(path, (f"{part}{fold if part == 'val' else ''}",), (25, *SIZE), [random_maps(rng, 1)])
         write_json(tmp_path / "predictions" / name / "metrics.json", {"uid": name, "val/argmax_score": 0.5})
     fold_models = load_fold_models(MODELS, folds, tmp_path / "models", tmp_path / "predictions")
     without = {fold: dict.fromkeys(MODELS, 0.0) | {model: 1.0} for fold, model in zip(folds, MODELS, strict=False)}

@@ -5,7 +5,6 @@ import pytest
 
 from harveyseg.arrays import BinaryMask, ClassMap, ProbabilityMaps
 from harveyseg.evaluation.boundary import REACH, boundary_accuracies, boundary_band
-from harveyseg.inference.probabilities import SCORE_SHAPE
 
 
 def slow_band(mask: ClassMap, reach: int) -> BinaryMask:
@@ -32,20 +31,20 @@ def test_the_band_is_that_of_the_slow_loop(reach: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     blocks = rng.choice(np.array([0, 1, 5], np.uint8), (3, 4), p=[0.4, 0.3, 0.3])
     mask = blocks.repeat(4, axis=0).repeat(5, axis=1)
-    assert np.array_equal(boundary_band(mask, reach), slow_band(mask, reach))
+    assert np.array_equal(boundary_band(mask, 1, reach), slow_band(mask, reach))
 
 
 def test_by_hand() -> None:
     mask = np.array([[1, 1, 1, 5], [1, 1, 1, 5], [0, 0, 0, 5], [6, 6, 0, 5]], np.uint8)
     expected = np.array([[0, 1, 1, 1], [0, 1, 1, 1], [0, 0, 0, 1], [0, 0, 0, 0]], bool)
-    assert np.array_equal(boundary_band(mask, 1), expected)
+    assert np.array_equal(boundary_band(mask, 1, 1), expected)
 
 
 def test_the_unlabelled_background_has_no_boundary() -> None:
     mask = np.zeros((8, 8), np.uint8)
     mask[2:5] = 7
-    assert not boundary_band(mask).any()
-    assert not boundary_band(np.full((8, 8), 7, np.uint8)).any()
+    assert not boundary_band(mask, 1).any()
+    assert not boundary_band(np.full((8, 8), 7, np.uint8), 1).any()
 
 
 def stripes(*columns: int) -> ProbabilityMaps:
@@ -57,8 +56,8 @@ def stripes(*columns: int) -> ProbabilityMaps:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_share_of_right_pixels_near_boundaries_and_elsewhere(threads: int) -> None:
-    width = SCORE_SHAPE[1]
-    halves = np.full(SCORE_SHAPE, 5, np.uint8)
+    width = (1024, 1024)[1]
+    halves = np.full((1024, 1024), 5, np.uint8)
     plain = halves.copy()
     halves[:, width // 2 :] = 6
     halves[0] = plain[0] = 0  # not labelled
@@ -66,7 +65,7 @@ def test_the_share_of_right_pixels_near_boundaries_and_elsewhere(threads: int) -
     predictions = [stripes(5), stripes(5, 6), stripes(5)]
 
     def accuracies(*positions: int) -> tuple[float | None, float | None]:
-        shares = boundary_accuracies([predictions[row] for row in positions].__getitem__, truth, positions, threads)
+        shares = boundary_accuracies([predictions[row] for row in positions].__getitem__, truth, positions, 1, threads)
         return shares["boundary_accuracy"], shares["interior_accuracy"]
 
     assert accuracies(1) == (1, 1)  # everything right
@@ -79,11 +78,11 @@ def test_the_share_of_right_pixels_near_boundaries_and_elsewhere(threads: int) -
 
 
 def test_right_near_the_boundary_alone() -> None:
-    width = SCORE_SHAPE[1]
-    mask = np.full(SCORE_SHAPE, 5, np.uint8)
+    width = (1024, 1024)[1]
+    mask = np.full((1024, 1024), 5, np.uint8)
     mask[:, width // 2 :] = 6
     predicted = np.full(width, 7)
     predicted[width // 2 - REACH - 1 : width // 2] = 5
     predicted[width // 2 : width // 2 + REACH + 1] = 6
-    shares = boundary_accuracies([stripes(*predicted)].__getitem__, mask[None], [0], 1)
+    shares = boundary_accuracies([stripes(*predicted)].__getitem__, mask[None], [0], 1, 1)
     assert shares == {"boundary_accuracy": 1, "interior_accuracy": 0}

@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from harveyseg.classes import PALETTE
+from harveyseg.classes import HARVEY25
 from harveyseg.evaluation.figures import (
     PredictionGrid,
-    colourise,
     confusion_figure,
     learning_curve,
     overview_figure,
     prediction_figure,
 )
+from harveyseg.plots import colourise
 
 
 def history(epochs: int) -> pd.DataFrame:
@@ -31,19 +31,24 @@ def a_grid(classes: list[int], shape: tuple[int, int] = (300, 400)) -> Predictio
     photos = [np.full((32, 32, 3), 127, np.uint8)] * 2
     columns = {"truth": [labels, labels], "prediction": [labels, np.zeros_like(labels)]}
     return PredictionGrid(
-        ["6411", "6412"], photos, [shape, shape], columns, {"prediction": ["score 1.000", "score 0.900"]}
+        ["6411", "6412"],
+        photos,
+        [shape, shape],
+        columns,
+        {"prediction": ["score 1.000", "score 0.900"]},
+        HARVEY25,
     )
 
 
 def pixels_of(path: Path, class_id: int) -> int:
     with Image.open(path) as opened:
         rgb = np.array(opened.convert("RGB")).astype(int)
-    return int((np.abs(rgb - PALETTE[class_id].astype(int)).max(2) <= 1).sum())
+    return int((np.abs(rgb - HARVEY25.palette[class_id].astype(int)).max(2) <= 1).sum())
 
 
 def test_colourise_is_the_palette() -> None:
-    colours = colourise(np.array([[0, 24]], np.uint8))
-    assert colours.tolist() == [[PALETTE[0].tolist(), PALETTE[24].tolist()]]
+    colours = colourise(np.array([[0, 24, 255]], np.uint8), HARVEY25)
+    assert colours.tolist() == [[HARVEY25.palette[0].tolist(), HARVEY25.palette[24].tolist(), [255] * 3]]
 
 
 @pytest.mark.parametrize("epochs", [1, 30])
@@ -70,8 +75,8 @@ def test_confusion_figure_grows_with_the_classes_that_occur(tmp_path: Path) -> N
     confusion = np.zeros((25, 25), np.int64)
     confusion[0, 0] = 10
     confusion[5, 6] = 3
-    confusion_figure(confusion, tmp_path / "few.png", "few")
-    confusion_figure(confusion + 1, tmp_path / "all.png", "all")
+    confusion_figure(confusion, HARVEY25, tmp_path / "few.png", "few")
+    confusion_figure(confusion + 1, HARVEY25, tmp_path / "all.png", "all")
     with Image.open(tmp_path / "few.png") as few, Image.open(tmp_path / "all.png") as every:
         assert every.height > 1.5 * few.height
 

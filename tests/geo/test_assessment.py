@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import shapely
 
-from harveyseg.classes import CLASS_NAMES
+from harveyseg.classes import HARVEY25, IGNORED
 from harveyseg.errors import HarveysegError
 from harveyseg.geo.assessment import assess, read_layer
 from harveyseg.geo.ground import parse_crs
 from harveyseg.geo.polygons import class_polygons
 from helpers.rasters import UTM, grid
-from helpers.town import HOUSES, PIXEL, UNSEEN, draw_town, footprints, road_lines
+from helpers.town import HOUSES, PIXEL, draw_town, footprints, road_lines
 
 
 def polygons_of(town: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> geopandas.GeoDataFrame:
-    return class_polygons(town, town != UNSEEN, grid(PIXEL), parse_crs(UTM), PIXEL**2)
+    return class_polygons(town, town != IGNORED, HARVEY25, grid(PIXEL), parse_crs(UTM), PIXEL**2)
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,8 @@ def test_the_houses_on_the_map(polygons: geopandas.GeoDataFrame) -> None:
     assert len(found.roads) == 2  # the road goes into the flood and comes out of it
     assert found.summary["flood_meets_road"] == 2
     town = draw_town()
-    assert found.summary["seen_m2"] == pytest.approx((town != UNSEEN).sum() * PIXEL**2, rel=1e-3)
-    flooded = (town == CLASS_NAMES.index("Flooded")).sum() * PIXEL**2
+    assert found.summary["seen_m2"] == pytest.approx((town != IGNORED).sum() * PIXEL**2, rel=1e-3)
+    flooded = (town == HARVEY25.names.index("Flooded")).sum() * PIXEL**2
     assert found.summary["flooded_m2"] == pytest.approx(flooded, rel=0.01)
 
 
@@ -72,7 +72,7 @@ def test_a_registry_and_a_road_network(polygons: geopandas.GeoDataFrame) -> None
 
 def test_where_nothing_was_seen_nothing_is_dry() -> None:
     town = draw_town()
-    town[:, :600] = UNSEEN
+    town[:, :600] = IGNORED
     found = assess(polygons_of(town), footprints(), road_lines())
     by_name = dict(zip(found.buildings["name"], found.buildings["state"], strict=True))
     assert by_name["dry 3"] == "dry"

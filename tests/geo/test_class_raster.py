@@ -10,17 +10,17 @@ import rasterio.shutil
 from rasterio.enums import Resampling
 from rio_cogeo.cogeo import cog_validate
 
-from harveyseg.classes import CLASS_NAMES, PALETTE
-from harveyseg.geo.class_raster import UNSEEN, read_classes, writing_class_raster, writing_probabilities
+from harveyseg.classes import HARVEY25, IGNORED
+from harveyseg.geo.class_raster import read_classes, writing_class_raster, writing_probabilities
 from harveyseg.geo.ground import parse_crs
 from helpers.rasters import UTM, grid
 
 CLASSES = np.repeat(np.repeat(np.random.default_rng(0).integers(0, 25, (130, 170)), 8, 0), 8, 1).astype(np.uint8)
-CLASSES[:96, :296] = UNSEEN
+CLASSES[:96, :296] = IGNORED
 
 
 def write(path: Path, step: int = 300) -> Path:
-    with writing_class_raster(path, CLASSES.shape, parse_crs(UTM), grid(), {"MODEL": "unet"}) as writer:
+    with writing_class_raster(path, CLASSES.shape, parse_crs(UTM), grid(), HARVEY25, {"MODEL": "unet"}) as writer:
         for top in range(0, len(CLASSES), step):
             writer.write(CLASSES[None, top : top + step])
     return path
@@ -34,10 +34,12 @@ def test_a_class_map_is_a_cloud_optimised_geotiff(tmp_path: Path) -> None:
         assert np.array_equal(file.read(1), CLASSES)
         assert file.crs.to_epsg() == 32615
         assert file.transform == grid()
-        assert file.nodata == UNSEEN
-        assert np.array_equal(file.dataset_mask() > 0, CLASSES != UNSEEN)
+        assert file.nodata == IGNORED
+        assert np.array_equal(file.dataset_mask() > 0, CLASSES != IGNORED)
         palette = file.colormap(1)
-        assert [palette[class_id][:3] for class_id in range(25)] == [tuple(colour) for colour in PALETTE.tolist()]
+        assert [palette[class_id][:3] for class_id in range(25)] == [
+            tuple(colour) for colour in HARVEY25.palette.tolist()
+        ]
         assert file.tags()["MODEL"] == "unet"
         assert file.overviews(1)
     assert {file.name for file in tmp_path.iterdir()} == {"map.tif", "map.tif.aux.xml"}
@@ -55,7 +57,7 @@ def test_gdal_reads_the_classes_names(tmp_path: Path) -> None:
     """Its own format VRT spells out what it read from the sidecar."""
     rasterio.shutil.copy(write(tmp_path / "map.tif"), tmp_path / "map.vrt", driver="VRT")
     read = ElementTree.parse(tmp_path / "map.vrt")
-    assert [element.text for element in read.iter("Category")] == list(CLASS_NAMES)
+    assert [element.text for element in read.iter("Category")] == list(HARVEY25.names)
 
 
 def test_the_file_does_not_depend_on_how_many_rows_come_at_a_time(tmp_path: Path) -> None:
@@ -65,7 +67,7 @@ def test_the_file_does_not_depend_on_how_many_rows_come_at_a_time(tmp_path: Path
 
 def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
     def interrupted() -> None:
-        with writing_class_raster(tmp_path / "map.tif", CLASSES.shape, None, grid(), {}) as writer:
+        with writing_class_raster(tmp_path / "map.tif", CLASSES.shape, None, grid(), HARVEY25, {}) as writer:
             writer.write(CLASSES[None, :600])
             raise KeyboardInterrupt
 

@@ -11,7 +11,7 @@ import shapely
 from pyproj import Geod
 
 from harveyseg.arrays import ClassMap
-from harveyseg.classes import CLASS_NAMES
+from harveyseg.classes import HARVEY25
 from harveyseg.geo.ground import parse_crs
 from harveyseg.geo.polygons import class_polygons
 from harveyseg.geo.vector_files import read_geopackage_layer, write_geojson, write_geopackage
@@ -35,7 +35,7 @@ def seen() -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
 
 
 def outline(class_map: ClassMap, crs: str = UTM, pixel: float = PIXEL) -> geopandas.GeoDataFrame:
-    return class_polygons(class_map, seen(), grid(pixel), parse_crs(crs), pixel**2)
+    return class_polygons(class_map, seen(), HARVEY25, grid(pixel), parse_crs(crs), pixel**2)
 
 
 def test_polygons_fit_together() -> None:
@@ -55,7 +55,7 @@ def test_the_areas_of_the_classes_are_those_of_the_pixels() -> None:
     for class_id, own in polygons.groupby("class_id"):
         pixels = int((class_map[seen()] == class_id).sum())
         assert own["area_m2"].sum() == pytest.approx(pixels * PIXEL**2, rel=0.02)
-        assert set(own["class"]) == {CLASS_NAMES[int(str(class_id))]}
+        assert set(own["class"]) == {HARVEY25.names[int(str(class_id))]}
     geod = Geod(ellps="WGS84")
     first = polygons.to_crs(4326).geometry.iloc[0]
     assert polygons["area_m2"].iloc[0] == pytest.approx(abs(geod.geometry_area_perimeter(first)[0]))
@@ -82,7 +82,9 @@ def test_web_mercator_does_not_enlarge_areas() -> None:
     x, y = geopandas.GeoSeries.from_xy([270_000], [3_290_000], crs=UTM).to_crs(3857).iloc[0].coords[0]
     transform = grid(PIXEL) @ grid(1).identity()
     moved = type(transform)(PIXEL, 0, x, 0, -PIXEL, y)
-    found = class_polygons(np.zeros((300, 400), np.uint8), seen(), moved, parse_crs("EPSG:3857"), PIXEL**2 / 1.33)
+    found = class_polygons(
+        np.zeros((300, 400), np.uint8), seen(), HARVEY25, moved, parse_crs("EPSG:3857"), PIXEL**2 / 1.33
+    )
     assert found["area_m2"].sum() == pytest.approx(seen().sum() * PIXEL**2 * np.cos(np.radians(29.72)) ** 2, rel=0.005)
 
 

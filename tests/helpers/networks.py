@@ -27,7 +27,7 @@ class NetworkCase:
 
     def make(self, seed: int = 0) -> Network:
         torch.manual_seed(seed)
-        return build(self.spec, None)
+        return build(self.spec, 25, None)
 
 
 REPORT = {

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harveyseg.arrays import ClassMaps
+from harveyseg.classes import HARVEY25
 from harveyseg.postprocess.files import FittedRule
 from harveyseg.postprocess.rules import ExpectedDiceRule, Rule
 from harveyseg.postprocess.statistics import ThresholdStatistics
@@ -39,9 +40,9 @@ def make_calibrated_rule(**changes: Any) -> ExpectedDiceRule:
     """A rule that takes stored probabilities as they are, and submits masks that are expected to score over 0.5."""
     fields: dict[str, Any] = {
         "calibration_slope": 1.0,
-        "calibration_intercept": (0.0,) * 24,
+        "calibration_intercept": dict.fromkeys(HARVEY25.scored_slugs, 0.0),
         "presence_slope": 1.0,
-        "presence_intercept": (0.0,) * 24,
+        "presence_intercept": dict.fromkeys(HARVEY25.scored_slugs, 0.0),
     }
     return ExpectedDiceRule(**(fields | changes))
 
@@ -50,6 +51,9 @@ def make_fitted_rule(rule: Rule) -> FittedRule:
     return FittedRule(
         source="a",
         uids={"a-f0": "u0"},
+        unscored=1,
+        scored_classes=HARVEY25.scored_slugs,
+        score_size=(1024, 1024),
         photos=12,
         groups=6,
         argmax_score=0.5,

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from harveyseg.arrays import BoolArray, ClassMap, Photo
+from harveyseg.classes import HARVEY25
 from harveyseg.data.resize import resize_photo
 from harveyseg.inference.network_file import TrainedNetwork
 from harveyseg.inference.params import InferenceParams
@@ -32,7 +33,7 @@ def sure(
         layer.weight[class_id, 0], layer.bias[class_id] = confidence, -confidence * red
         layer.bias[1:] -= 1e-3  # background wins where nothing speaks for another class
     network = nn.Sequential(nn.AvgPool2d(stride), layer)
-    return TrainedNetwork(network, {}, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), size)
+    return TrainedNetwork(network, {}, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), size, HARVEY25)
 
 
 def single(network: TrainedNetwork) -> TrainedEnsemble:
@@ -70,16 +71,18 @@ def classify(
 
 def fitted_rule(uids: dict[str, str], flooded: float = -100.0) -> FittedRule:
     """Every class is claimed, but flooded only if ``flooded``, its intercept, is high."""
-    presence = [100.0] * 24
-    presence[FLOODED - 1] = flooded
+    presence = dict.fromkeys(HARVEY25.scored_slugs, 100.0)
+    presence[HARVEY25.slugs[FLOODED]] = flooded
     rule = ExpectedDiceRule(
         calibration_slope=1.0,
-        calibration_intercept=(0.0,) * 24,
+        calibration_intercept=dict.fromkeys(presence, 0.0),
         presence_slope=1.0,
-        presence_intercept=tuple(presence),
+        presence_intercept=presence,
     )
     return FittedRule(
-        source="unet", uids=uids, photos=9, groups=3, argmax_score=0.6, nested_score=0.7, in_sample_score=0.7,
+        source="unet", uids=uids, unscored=1, scored_classes=HARVEY25.scored_slugs,
+        score_size=(1024, 1024), photos=9, groups=3, argmax_score=0.6,
+        nested_score=0.7, in_sample_score=0.7,
         cross_validated_scores={"expected": 0.7}, nested_rules=["expected"], rule=rule,
     )  # fmt: skip
 

@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional
 
 from harveyseg.arrays import ClassMap, FloatArray, ProbabilityMaps
+from harveyseg.classes import HARVEY25
 from harveyseg.data.cache import CachedPart
 from harveyseg.ensemble.members import FoldModels, load_fold_models
 from harveyseg.files import write_json
@@ -57,8 +58,10 @@ def write_predictions(folder: Path, truth: Truth) -> None:
         record = make_member_record(model=model, fold=fold, uid=f"uid-{name}", run_id=f"run-{name}")
         write_run(folder / "models" / name / "run.json", record)
         predictions = folder / "predictions" / name
-        write_probabilities(predictions / "val.npy", ids, SIZE, [random_maps(rng, len(ids), [truth[i] for i in ids])])
-        write_probabilities(predictions / "test.npy", ("t0", "t1"), SIZE, [random_maps(rng, 2)])
+        write_probabilities(
+            predictions / "val.npy", ids, (25, *SIZE), [random_maps(rng, len(ids), [truth[i] for i in ids])]
+        )
+        write_probabilities(predictions / "test.npy", ("t0", "t1"), (25, *SIZE), [random_maps(rng, 2)])
         scores = {"val/argmax_score": 0.5 + 0.1 * fold, "val/all_empty_score": 0.6}
         write_json(predictions / "metrics.json", {"uid": record.uid, **scores})
 
@@ -69,7 +72,9 @@ def load_written(folder: Path) -> FoldModels:
 
 def training_part(truth: Truth) -> CachedPart:
     masks = np.stack([truth[photo] for photo in IDS])
-    return CachedPart(IDS, np.zeros((5, *SIZE, 3), np.uint8), masks, pd.DataFrame({"id": IDS}), SIZE, "demo", "d")
+    return CachedPart(
+        IDS, np.zeros((5, *SIZE, 3), np.uint8), masks, pd.DataFrame({"id": IDS}), SIZE, "demo", "d", HARVEY25, SIZE
+    )
 
 
 def shrink(folder: Path, model: str, size: tuple[int, int], rng: np.random.Generator) -> None:
@@ -77,7 +82,7 @@ def shrink(folder: Path, model: str, size: tuple[int, int], rng: np.random.Gener
     for fold, (part, ids) in itertools.product(FOLDS, (("val", None), ("test", ("t0", "t1")))):
         photos = VAL_IDS[fold] if ids is None else ids
         maps = rng.integers(0, 256, (len(photos), 25, *size)).astype(np.uint8)
-        write_probabilities(folder / "predictions" / f"{model}-{fold}" / f"{part}.npy", photos, size, [maps])
+        write_probabilities(folder / "predictions" / f"{model}-{fold}" / f"{part}.npy", photos, (25, *size), [maps])
 
 
 def enlarge_bilinear(maps: ProbabilityMaps) -> FloatArray:

@@ -3,10 +3,10 @@
 import numpy as np
 
 from harveyseg.arrays import BinaryMasks, ClassMap
-from harveyseg.classes import N_CLASSES, SCORE_SIZE
+from harveyseg.classes import HARVEY25
 
 
-def blobs(seed: int, size: int = SCORE_SIZE) -> ClassMap:
+def blobs(seed: int, size: int = 1024) -> ClassMap:
     """Squares of the classes 0..8."""
     coarse = np.random.default_rng(seed).integers(0, 9, (8, 8)).astype(np.uint8)
     return np.kron(coarse, np.ones((size // 8, size // 8), np.uint8))
@@ -14,4 +14,4 @@ def blobs(seed: int, size: int = SCORE_SIZE) -> ClassMap:
 
 def masks_of(classes: ClassMap) -> BinaryMasks:
     """One mask for each class 1..24."""
-    return np.stack([classes == class_id for class_id in range(1, N_CLASSES)])
+    return np.stack([classes == class_id for class_id in range(1, len(HARVEY25))])

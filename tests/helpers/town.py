@@ -5,11 +5,10 @@ import numpy as np
 import shapely
 
 from harveyseg.arrays import ClassMap
-from harveyseg.classes import CLASS_NAMES
+from harveyseg.classes import HARVEY25, IGNORED
 from helpers.rasters import EAST, NORTH, UTM
 
 PIXEL = 0.1
-UNSEEN = 255
 
 HOUSES = {
     # name: (left, top) in metres of a house of 10 x 8 m, and its state
@@ -28,12 +27,12 @@ HOUSES = {
 def _fill(town: ClassMap, name: str, left: float, top: float, width: float, height: float) -> None:
     columns = slice(round(left / PIXEL), round((left + width) / PIXEL))
     rows = slice(round(top / PIXEL), round((top + height) / PIXEL))
-    town[rows, columns] = CLASS_NAMES.index(name)
+    town[rows, columns] = HARVEY25.names.index(name)
 
 
 def draw_town() -> ClassMap:
     """uint8 (800, 1200); 255 in a corner that was not seen."""
-    town = np.full((800, 1200), CLASS_NAMES.index("Grass"), np.uint8)
+    town = np.full((800, 1200), HARVEY25.names.index("Grass"), np.uint8)
     _fill(town, "Road / Highway", 0, 40, 120, 6)
     _fill(town, "Flooded", 38, 0, 24, 80)  # over the road: 24 m of it are water
     _fill(town, "Water Body", 90, 55, 20, 18)
@@ -43,7 +42,7 @@ def draw_town() -> ClassMap:
         _fill(town, "Solar Panels", left + 1, top + 3, 8, 1)  # would cut the roof in two
         _fill(town, "Chimney", left + 7, top + 6, 0.8, 0.8)
     _fill(town, "Vehicle", 75, 41, 4, 2)
-    town[:80, 1150:] = UNSEEN
+    town[:80, 1150:] = IGNORED
     return town
 
 

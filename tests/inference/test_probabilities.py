@@ -118,9 +118,9 @@ def test_average_of_different_sizes_has_the_largest() -> None:
 def test_count_confusions_takes_each_photos_own_mask() -> None:
     maps = np.stack([smooth_probabilities(seed, 16, 16) for seed in range(3)])
     truth = np.random.default_rng(6).integers(0, 25, (5, 1024, 1024)).astype(np.uint8)
-    counts = count_confusions(maps.__getitem__, truth, [4, 0, 2], threads=2)
+    counts = count_confusions(maps.__getitem__, truth, [4, 0, 2], 25, threads=2)
     plain = [
-        confusion(truth[row], upsample(photo_maps, (1024, 1024)).argmax(0).astype(np.uint8))
+        confusion(truth[row], upsample(photo_maps, (1024, 1024)).argmax(0).astype(np.uint8), 25)
         for row, photo_maps in zip([4, 0, 2], maps, strict=True)
     ]
     assert np.array_equal(counts, np.stack(plain))
@@ -129,7 +129,7 @@ def test_count_confusions_takes_each_photos_own_mask() -> None:
 def test_stored_probabilities_come_back(tmp_path: Path) -> None:
     maps = np.random.default_rng(7).integers(0, 256, (3, 25, 4, 6)).astype(np.uint8)
     path = tmp_path / "val.npy"
-    write_probabilities(path, ["7", "NA", "007"], (4, 6), iter([maps[:2], maps[2:]]))
+    write_probabilities(path, ["7", "NA", "007"], (25, 4, 6), iter([maps[:2], maps[2:]]))
     ids, stored = read_probabilities(path)
     assert ids == ("7", "NA", "007")
     assert isinstance(stored, np.memmap)
@@ -139,7 +139,7 @@ def test_stored_probabilities_come_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("count", "cause"), [(1, "1 maps for 2 photos"), (3, "broadcast")])
 def test_a_wrong_number_of_maps_is_refused(tmp_path: Path, count: int, cause: str) -> None:
     with pytest.raises(ValueError, match=cause):
-        write_probabilities(tmp_path / "val.npy", ["a", "b"], (4, 4), iter([np.zeros((count, 25, 4, 4), np.uint8)]))
+        write_probabilities(tmp_path / "val.npy", ["a", "b"], (25, 4, 4), iter([np.zeros((count, 25, 4, 4), np.uint8)]))
     assert not list(tmp_path.iterdir())
 
 
@@ -150,7 +150,7 @@ def test_a_full_disk_is_named_before_anything_is_predicted(tmp_path: Path) -> No
 
     with small_disk(tmp_path / "disk", "1m") as disk:
         with pytest.raises(HarveysegError, match=r"val\.npy: there is no room .* Free some disk space"):
-            write_probabilities(disk / "val.npy", [str(index) for index in range(20)], (64, 64), batches())
+            write_probabilities(disk / "val.npy", [str(index) for index in range(20)], (25, 64, 64), batches())
         assert not list(disk.iterdir())
 
 
@@ -158,7 +158,7 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "val.npy"
     with pytest.raises(HarveysegError, match=r"val\.npy: no such file.*dvc repro"):
         read_probabilities(path)
-    write_probabilities(path, ["a", "b"], (4, 4), [np.zeros((2, 25, 4, 4), np.uint8)])
+    write_probabilities(path, ["a", "b"], (25, 4, 4), [np.zeros((2, 25, 4, 4), np.uint8)])
     ids_file(path).write_text("id\na\n")
     with pytest.raises(HarveysegError, match="lists 1 photos"):
         read_probabilities(path)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harveyseg.classes import HARVEY25
 from harveyseg.data.manifest import MANIFEST_COLUMNS
 from harveyseg.data.sources.kaggle_client import Competition, KaggleSubmission
 from harveyseg.errors import HarveysegError
@@ -22,6 +23,9 @@ from harveyseg.tracking.query import find_runs
 from helpers.commands import run_command
 from helpers.kaggle_server import COMPETITION, LIMIT, SIGNATURE, TOKEN, Answer, Kaggle
 from helpers.records import START_MS, make_record
+
+SIZE = (1024, 1024)
+HARVEY = {"classes": HARVEY25.model_dump(), "score_size": list(SIZE)}
 
 
 def record(model: str, fold: int | None) -> RunRecord:
@@ -38,7 +42,7 @@ def describe(project: Path, source: str = "kaggle") -> None:
     }
     for name, about in files.items():
         about["sha256"] = sha256(folder / name)
-    write_json(folder / "submission.json", {"data_source": source, "files": files})
+    write_json(folder / "submission.json", {**HARVEY, "data_source": source, "files": files})
 
 
 @pytest.fixture
@@ -51,8 +55,8 @@ def project(kaggle: Kaggle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (data / "raw" / "manifest.csv").write_text("\n".join([",".join(MANIFEST_COLUMNS), *rows]) + "\n")
     masks = np.zeros((24, 1024, 1024), np.bool_)
     masks[22, 100:200] = True
-    write_submission(data / "submission" / "submission.csv", ["10", "11"], [masks] * 2, SubmitParams())
-    write_submission(data / "submission" / "unet.csv", ["10", "11"], [~masks] * 2, SubmitParams())
+    write_submission(data / "submission" / "submission.csv", ["10", "11"], [masks] * 2, HARVEY25, SIZE, SubmitParams())
+    write_submission(data / "submission" / "unet.csv", ["10", "11"], [~masks] * 2, HARVEY25, SIZE, SubmitParams())
     write_run(data / "ensemble" / "run.json", record("ensemble", None))
     write_run(data / "models" / "unet-0" / "run.json", record("unet", 0))
     write_run(data / "models" / "other-0" / "run.json", record("other", 0))
@@ -172,7 +176,9 @@ def test_an_empty_submission_is_said_before_it_is_sent(
     warning = "no class is submitted for any photo"
     assert warning not in upload(monkeypatch, capsys, "--dry-run")[1]
     empty = [np.zeros((24, 1024, 1024), np.bool_)] * 2
-    write_submission(project / "data" / "submission" / "submission.csv", ["10", "11"], empty, SubmitParams())
+    write_submission(
+        project / "data" / "submission" / "submission.csv", ["10", "11"], empty, HARVEY25, SIZE, SubmitParams()
+    )
     describe(project)
     assert warning in upload(monkeypatch, capsys, "--dry-run")[1]
 
@@ -416,7 +422,7 @@ class TestUpload:
         elif change == "folder":
             (project / "uploads.json").mkdir()
         elif change == "files":
-            write_json(data / "submission" / "submission.json", {"data_source": "kaggle", "files": None})
+            write_json(data / "submission" / "submission.json", {**HARVEY, "data_source": "kaggle", "files": None})
         elif change == "tracking":
             settings = (project / "params.yaml").read_text()
             (project / "params.yaml").write_text(settings.replace("tracking: {}", "tracking: {experimnt: x}"))

@@ -100,7 +100,7 @@ def test_copies_and_state_dicts_carry_over(case: NetworkCase) -> None:
 def test_sizes_that_it_takes(case: NetworkCase) -> None:
     height = 64 + case.multiple
     width = 64 + 3 * case.multiple
-    models.validate(case.spec, None, "models.x", (height, width), crop=height)
+    models.validate(case.spec, 25, None, "models.x", (height, width), crop=height)
     logits = case.make().eval()(random_photos(1, height, width))
     assert logits.shape == (1, 25, height // case.stride, width // case.stride)
 
@@ -109,14 +109,14 @@ def test_sizes_that_it_takes(case: NetworkCase) -> None:
 def test_sizes_that_it_does_not_take(case: NetworkCase) -> None:
     for height, width in ((64 + case.multiple // 2, 64), (64, 63)):
         with pytest.raises(HarveysegError) as raised:
-            models.validate(case.spec, None, "models.x", (height, width))
+            models.validate(case.spec, 25, None, "models.x", (height, width))
         message = str(raised.value)
         assert message.startswith(f"models.x: cannot take photos of {height}x{width} pixels (resize-cache.size): ")
         assert case.size_error in message
     with pytest.raises(
         HarveysegError, match=r"^models\.x: cannot take photos of 63x63 pixels \(train\.augmentation\.cr"
     ):
-        models.validate(case.spec, None, "models.x", (64, 64), crop=63)
+        models.validate(case.spec, 25, None, "models.x", (64, 64), crop=63)
 
 
 @every_network
@@ -125,4 +125,4 @@ def test_weights_are_refused_where_there_is_no_encoder(case: NetworkCase) -> Non
     assert takes_weights == (case.spec["network"] in ("smp", "fcn"))
     message = "no such file" if takes_weights else "this network is trained from scratch"
     with pytest.raises(HarveysegError, match=rf"^models\.x: encoder_weights = 'nowhere\.pt': {message}"):
-        models.validate(case.spec, "nowhere.pt", "models.x")
+        models.validate(case.spec, 25, "nowhere.pt", "models.x")

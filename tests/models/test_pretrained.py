@@ -30,7 +30,7 @@ PUBLISHED = smp.encoders.encoders["mobilenet_v2"]["pretrained_settings"]["imagen
 
 
 def make(encoder: str, weights: str) -> SmpNetwork:
-    network = models.build({"network": "smp", "encoder": encoder}, weights)
+    network = models.build({"network": "smp", "encoder": encoder}, 25, weights)
     assert isinstance(network, SmpNetwork)
     return network
 
@@ -58,8 +58,8 @@ def test_weights_from_a_file(tmp_path: Path, encoder_state: dict[str, Tensor], s
         save_file(encoder_state, path)
     else:
         torch.save(encoder_state, path)
-    models.validate(MOBILENET, str(path), "models.mobilenet_v2", (64, 64))
-    assert_loaded(models.build(MOBILENET, str(path)), encoder_state)
+    models.validate(MOBILENET, 25, str(path), "models.mobilenet_v2", (64, 64))
+    assert_loaded(models.build(MOBILENET, 25, str(path)), encoder_state)
 
 
 def test_weights_of_a_whole_classifier(tmp_path: Path, encoder_state: dict[str, Tensor]) -> None:
@@ -77,7 +77,7 @@ def test_weights_that_do_not_fit(tmp_path: Path, encoder_state: dict[str, Tensor
     path = tmp_path / "other.safetensors"
     save_file(state, path)
     with pytest.raises(HarveysegError) as raised:
-        models.validate(MOBILENET, str(path), "models.mobilenet_v2")
+        models.validate(MOBILENET, 25, str(path), "models.mobilenet_v2")
     message = str(raised.value)
     assert message.startswith(f"models.mobilenet_v2: encoder_weights: {path} does not fit the encoder mobilenet_v2: ")
     assert "1 tensors missing: features.1.conv.0.0.weight;" in message
@@ -87,7 +87,7 @@ def test_weights_that_do_not_fit(tmp_path: Path, encoder_state: dict[str, Tensor
 
 def test_weights_path_that_does_not_exist() -> None:
     with pytest.raises(HarveysegError) as raised:
-        models.validate(MOBILENET, "nowhere/weights.pt", "models.mobilenet_v2")
+        models.validate(MOBILENET, 25, "nowhere/weights.pt", "models.mobilenet_v2")
     message = str(raised.value)
     assert "encoder_weights = 'nowhere/weights.pt': no such file, and no name of weights published" in message
     assert "(there are: `imagenet`)" in message
@@ -135,7 +135,7 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_imagenet_without_a_network_fails_soon_and_names_the_remedy(encoder: str) -> None:
     start = time.monotonic()
     with pytest.raises(HarveysegError) as raised:
-        models.validate({"network": "smp", "encoder": encoder}, "imagenet", "models.pretrained")
+        models.validate({"network": "smp", "encoder": encoder}, 25, "imagenet", "models.pretrained")
     assert time.monotonic() - start < 10
     message = str(raised.value)
     assert message.startswith("models.pretrained: encoder_weights = 'imagenet': ")
@@ -148,7 +148,7 @@ def test_imagenet_without_a_network_but_in_the_cache(hub_cache: Path, encoder_st
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     save_file(encoder_state, folder / "model.safetensors")
-    assert_loaded(models.build(MOBILENET, "imagenet"), encoder_state)
+    assert_loaded(models.build(MOBILENET, 25, "imagenet"), encoder_state)
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_imagenet_from_a_hub(hub: dict[str, bytes], encoder_state: dict[str, Ten
     folder = f"/{PUBLISHED['repo_id']}/resolve/{PUBLISHED['revision']}"
     hub[f"{folder}/config.json"] = b"{}"
     hub[f"{folder}/model.safetensors"] = save(encoder_state)
-    assert_loaded(models.build(MOBILENET, "imagenet"), encoder_state)
+    assert_loaded(models.build(MOBILENET, 25, "imagenet"), encoder_state)
 
 
 @pytest.mark.parametrize("filename", ["model.safetensors", "pytorch_model.bin"])

@@ -27,11 +27,13 @@ from ruamel.yaml import YAML
 from safetensors.numpy import save_file
 
 from harveyseg import cli
+from harveyseg.classes import HARVEY25
 from harveyseg.config.settings import load
 from harveyseg.data.archives import unpack
 from harveyseg.data.sources import DataParams, download_source, zenodo
 from harveyseg.data.sources.kaggle import KaggleParams
 from harveyseg.errors import HarveysegError
+from harveyseg.files import write_json
 from harveyseg.training.checkpoint import Checkpoint
 from helpers.damage import cut, damaged, write, zeroed
 from helpers.file_server import serving
@@ -140,6 +142,34 @@ def directory(**data: Any) -> Action:
     return lambda folder: download_source(DataParams(source="directory", **data), folder, folder / "data/raw")
 
 
+CLASSES = b"""classes:
+  - {id: 0, name: Land, color: "#000000", scored: false}
+  - {id: 23, name: Flooded, color: "#ff0000"}
+"""
+
+WRONG_CLASSES = b"""ignore: 0
+classes:
+  - {id: 0, name: Land}
+  - {id: 1, name: Water, color: "#ff0000", score: false}
+  - {id: 300, name: Roof, color: red}
+"""
+
+BARE_COLOURS = b"""ignore: #ffffff
+classes:
+  - {id: 0, name: Land, color: #000000}
+"""
+
+REPEATED_CLASSES = b"""ignore: 0
+classes:
+  - {id: 0, name: Land, color: "#000000"}
+  - {id: 0, name: land, color: "#000000", scored: false}
+"""
+
+
+def own_classes(text: bytes) -> Action:
+    return steps(write("classes.yaml", text), directory(path="photos", classes="classes.yaml"))
+
+
 def without_gcsfs(folder: Path) -> None:
     with mock.patch.dict(sys.modules, {"gcsfs": None}):  # what `import` finds where a package is not installed
         directory(url="gs://bucket/photos")(folder)
@@ -234,6 +264,14 @@ def cached(ids: list[str], groups: str, folds: int = 2) -> Action:
         cache = folder / "data/cache/train"
         cache.mkdir(parents=True)
         pd.DataFrame({"id": ids, "width": 64, "height": 48}).to_csv(cache / "photos.csv", index=False)
+        info = {
+            "size": [64, 64],
+            "source": "demo",
+            "hash": "0",
+            "classes": HARVEY25.model_dump(),
+            "score_size": [64, 64],
+        }
+        write_json(cache / "info.json", {**info, "classes": HARVEY25.model_dump()})
         (folder / "groups.csv").write_text("id,group\n10,a\n")
         change(folder, "split.groups", groups)
         change(folder, "split.folds", folds)
@@ -360,10 +398,16 @@ PARTS = [
             Case("a data source that does not exist", DOWNLOAD, settings({"data.source": "folder"}, "download")),
             Case("on_bad is neither error nor skip", DOWNLOAD, settings({"data.on_bad": "ignore"}, "download")),
             Case(
-                "a wrong table of colours",
+                "classes as an earlier version had them",
                 DOWNLOAD,
-                settings({"data.classes": {0: "#000000", 1: "#000000", 25: "#ffffff", 2: None}}, "download"),
+                settings({"data.classes": {0: "#000000", 23: "#ff0000"}}, "download"),
             ),
+            Case("a list of classes that does not exist", CODE, settings({"data.classes": "harvey24"}, "code")),
+            Case("a list of classes that DVC does not watch", CODE, settings({"data.classes": "own.yaml"}, "code")),
+            Case("other classes than the demo draws", CODE, settings({"data.classes": "floodnet10"}, "code")),
+            Case("a list of classes with mistakes", DOWNLOAD, own_classes(WRONG_CLASSES)),
+            Case("a list of classes with colours without quotes", DOWNLOAD, own_classes(BARE_COLOURS)),
+            Case("a list of classes with entries twice", DOWNLOAD, own_classes(REPEATED_CLASSES)),
             Case("directory: no path", DOWNLOAD, directory(path="")),
             Case("directory: the path does not exist", DOWNLOAD, directory(path="absent")),
             Case("directory: path and url", DOWNLOAD, directory(path="photos", url="s3://bucket/photos")),
@@ -479,13 +523,18 @@ PARTS = [
             ),
             Case("a mask has colours", DOWNLOAD, photos(write("train_masks/9.png", rgb((255, 0, 0))))),
             Case(
-                "a mask has a colour that is not in the table",
+                "a mask has a colour that is not in the list",
                 DOWNLOAD,
                 photos(
-                    steps(write("train_masks/9.png", rgb((255, 0, 0))), write("train_masks/10.png", rgb((250, 5, 5)))),
-                    classes={0: "#000000", 23: "#ff0000"},
+                    steps(
+                        write("classes.yaml", CLASSES),
+                        write("train_masks/9.png", rgb((255, 0, 0))),
+                        write("train_masks/10.png", rgb((250, 5, 5))),
+                    ),
+                    classes="photos/classes.yaml",
                 ),
             ),
+            Case("a mask has 255", DOWNLOAD, photos(write("train_masks/9.png", encoded(with_value(255, 7), "PNG")))),
             Case("a mask has 16 bits", DOWNLOAD, photos(write("train_masks/9.png", grey16()))),
             Case("a mask is a JPEG", DOWNLOAD, photos(write("train_masks/9.png", encoded(photo(1))))),
             Case("a mask is cut off", DOWNLOAD, photos(cut("train_masks/9.png", -1))),

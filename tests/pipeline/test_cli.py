@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from harveyseg.classes import CLASS_NAMES
+from harveyseg.classes import HARVEY25
 from harveyseg.config.settings import load
 from harveyseg.evaluation.submission import SubmitParams, write_submission
 from harveyseg.inference.network_file import save_network
@@ -21,6 +21,8 @@ from helpers.commands import run_command
 from helpers.paths import ROOT
 from helpers.records import make_record, write_outputs
 from helpers.submissions import blobs, masks_of
+
+SIZE = (1024, 1024)
 
 
 @pytest.fixture
@@ -110,7 +112,7 @@ def test_score(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         Image.fromarray(mask).save(project / "masks" / f"{name}.png")
     scores = {}
     for name, maps in {"perfect": list(masks.values()), "empty": [np.zeros((1024, 1024), np.uint8)] * 2}.items():
-        write_submission(project / f"{name}.csv", list(masks), map(masks_of, maps), SubmitParams())
+        write_submission(project / f"{name}.csv", list(masks), map(masks_of, maps), HARVEY25, SIZE, SubmitParams())
         status, out, err = run_command(monkeypatch, capsys, "score", f"{name}.csv", "--masks", "masks")
         assert (status, err) == (0, "")
         scores[name] = dict(line.split(": ") for line in out.splitlines())
@@ -184,10 +186,10 @@ def test_sync_sends_nothing_that_was_changed_by_hand(
 
 def test_predict(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     spec = {"network": "unet", "width": 1, "dropout": 0.0, "batch_norm": "none"}
-    state = {name: value * 0 for name, value in build(spec, None).state_dict().items()}
+    state = {name: value * 0 for name, value in build(spec, 25, None).state_dict().items()}
     state["head.bias"][23] = 9  # flooded everywhere
     path = project / "data" / "models" / "unet-0" / "weights.safetensors"
-    save_network(path, state, spec, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), (64, 64))
+    save_network(path, state, spec, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), (64, 64), HARVEY25)
     Image.fromarray(np.zeros((30, 50, 3), np.uint8)).save(project / "photo.jpg")
     status, out, err = run_command(monkeypatch, capsys, "predict", "photo.jpg", "--out", "maps", "--model", "unet")
     assert (status, err) == (
@@ -201,7 +203,7 @@ def test_predict(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         assert opened.size == (50, 30)
         assert (np.array(opened) == 23).all()
     header, row = (project / "maps" / "areas.csv").read_text().splitlines()
-    assert header.count(",") == row.count(",") == 3 + 2 * len(CLASS_NAMES)
+    assert header.count(",") == row.count(",") == 3 + 2 * len(HARVEY25.names)
     arguments = ["photo.jpg", "--out", "mosaic", "--model", "unet", "--gsd", "100", "--ground", "20x25", "--argmax"]
     assert run_command(monkeypatch, capsys, "predict", *arguments)[0] == 0
     with Image.open(project / "mosaic" / "photo.png") as opened:

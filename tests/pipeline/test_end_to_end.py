@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from harveyseg.classes import HARVEY25
 from harveyseg.data.demo import DemoParams, write_demo
 from harveyseg.data.manifest import read_manifest
 from harveyseg.data.sources.figshare import FIGSHARE_API_VARIABLE
@@ -18,6 +19,8 @@ from helpers.figshare import IMAGES_ARTICLE, MASKS_ARTICLE, Figshare, zipped
 from helpers.file_server import FileServer
 from helpers.kaggle_server import COMPETITION, Kaggle
 from helpers.project import TINY, Project, start_project
+
+SIZE = (1024, 1024)
 
 pytestmark = pytest.mark.slow
 
@@ -57,7 +60,7 @@ def reproduce(folder: Path, source: str, **data: object) -> tuple[Project, set[s
 def check_score(project: Project) -> None:
     """Where masks are known there is another way to the score that the table tells: the submission itself."""
     data = project.folder / "data"
-    scores = score_submission(data / "submission/submission.csv", data / "raw/test_masks")
+    scores = score_submission(data / "submission/submission.csv", data / "raw/test_masks", HARVEY25, SIZE)
     table = project.table()
     told = table.loc[table["model"] == "ensemble", "test_score"].iloc[0]
     assert scores["score"] == pytest.approx(told, abs=2e-5)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from harveyseg.classes import HARVEY25
 from harveyseg.data.cache import CachedPart
 from harveyseg.device import Precision, resolve_device, resolve_precision
 from harveyseg.pipeline.check import ModelConfig, write_config
@@ -35,7 +36,7 @@ def key(
     device: str = "cpu",
     precision: Precision = "fp32",
 ) -> str:
-    return stage_key(config, cache, split_hash, fold, test, torch.device(device), precision)
+    return stage_key(config, cache, HARVEY25, split_hash, fold, test, torch.device(device), precision)
 
 
 @pytest.fixture
@@ -129,7 +130,7 @@ def test_auto_decides_by_what_it_becomes(
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, bf16=bf16: bf16)
         device = resolve_device(settings.train.device)
         precision: Precision = resolve_precision(settings.train.precision, device) if gpu else "fp32"
-        stage = stage_key(settings, cache, SPLIT, 0, TEST, device, precision)
+        stage = stage_key(settings, cache, HARVEY25, SPLIT, 0, TEST, device, precision)
         record = new_record(settings, 0, tiny_part, SPLIT, stage, device, precision, tmp_path)
         found.append((record.device, record.environment["precision"], record.stage_key))
         assert (record.environment["device_name"] == "a GPU") is gpu
@@ -141,11 +142,12 @@ IN_ANOTHER_PROCESS = """
 import sys
 from pathlib import Path
 import torch
+from harveyseg.classes import HARVEY25
 from harveyseg.pipeline.check import read_config
 from harveyseg.pipeline.identity import stage_key
 
 config, cache, split_hash = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-print(stage_key(read_config(config), cache, split_hash, 0, Path("absent"), torch.device("cpu"), "fp32"))
+print(stage_key(read_config(config), cache, HARVEY25, split_hash, 0, Path("absent"), torch.device("cpu"), "fp32"))
 """
 
 

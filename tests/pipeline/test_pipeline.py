@@ -14,7 +14,7 @@ import pytest
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
-from harveyseg.classes import CLASS_NAMES
+from harveyseg.classes import HARVEY25
 from helpers.paths import files_in
 from helpers.project import Project, stages_run
 
@@ -201,7 +201,7 @@ def test_predict_maps_a_photo_at_its_own_size(finished: Project, tmp_path: Path)
     products = {f"{photo.stem}{ending}" for ending in (".png", "_overlay.jpg", ".json")}
     assert {path.name for path in tmp_path.iterdir()} == products | {"areas.csv"}
     areas = pd.read_csv(tmp_path / "areas.csv")
-    assert areas[list(CLASS_NAMES)].sum(axis=1).iloc[0] == pytest.approx(100, abs=0.05)
+    assert areas[list(HARVEY25.names)].sum(axis=1).iloc[0] == pytest.approx(100, abs=0.05)
 
 
 def test_a_killed_training_ends_in_the_same_weights_under_one_run(finished: Project, tmp_path: Path) -> None:

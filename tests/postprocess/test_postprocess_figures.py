@@ -5,13 +5,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from harveyseg.classes import HARVEY25
 from harveyseg.postprocess.figures import threshold_figure
 from harveyseg.postprocess.statistics import SpecialMask, ThresholdStatistics
 
 
 def test_figure_marks_the_thresholds_of_submitted_masks(tmp_path: Path) -> None:
     dice = np.linspace(0.2, 0.8, 257) * np.ones((3, 24, 1))
-    statistics = ThresholdStatistics(np.ones((3, 24, 2, 256), np.int64), dice, np.zeros((3, 25, 25), np.int64))
+    statistics = ThresholdStatistics(
+        np.ones((3, 24, 2, 256), np.int64), dice, np.zeros((3, 25, 25), np.int64), HARVEY25
+    )
     empty = np.full((3, 24), SpecialMask.EMPTY, np.int64)
     submitted = empty.copy()
     submitted[:, 4] = (SpecialMask.ARGMAX, 80, 120)

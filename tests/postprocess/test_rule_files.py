@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from harveyseg.classes import HARVEY25
 from harveyseg.data.cache import CachedPart
 from harveyseg.ensemble.evaluation import evaluate_ensemble
 from harveyseg.ensemble.members import load_fold_models
@@ -28,6 +29,8 @@ from harveyseg.tracking.table import comparison_table
 from helpers.postprocessing import GROUPS, PHOTOS, NoisyPhotos, make_calibrated_rule, make_fitted_rule
 from helpers.records import make_record
 
+SIZE = (1024, 1024)
+
 
 def test_masks_have_the_dice_of_the_statistics(noisy: NoisyPhotos) -> None:
     truth, maps, statistics = noisy
@@ -36,7 +39,7 @@ def test_masks_have_the_dice_of_the_statistics(noisy: NoisyPhotos) -> None:
         dice = statistics.dice(candidate.thresholds(statistics.level_counts))
         for photo in (0, 5):
             masks = make_fitted_rule(candidate).submitted_masks(maps[photo])
-            assert pair_dice(truth[photo], masks) == pytest.approx(dice[photo])
+            assert pair_dice(truth[photo], masks, 1) == pytest.approx(dice[photo])
     assert not np.array_equal(
         rule.thresholds(statistics.level_counts), ArgmaxRule().thresholds(statistics.level_counts)
     )
@@ -70,7 +73,9 @@ def test_class_map_weighs_overlapping_classes_by_their_thresholds() -> None:
     maps[2, :2, :2] = 130
     maps[1, 3, 3] = 0
     maps[3, 3, 3] = 255
-    only_1_and_2 = make_calibrated_rule(presence_intercept=(9.0, 9.0, *(-9.0,) * 22))
+    only_1_and_2 = make_calibrated_rule(
+        presence_intercept=dict(zip(HARVEY25.scored_slugs, (9.0, 9.0, *(-9.0,) * 22), strict=True))
+    )
     fitted = make_fitted_rule(only_1_and_2)
     masks = fitted.submitted_masks(maps)
     classes = fitted.class_map(maps, (4, 4))
@@ -82,8 +87,8 @@ def test_class_map_weighs_overlapping_classes_by_their_thresholds() -> None:
 
 def test_class_map_of_the_rule_argmax_is_the_argmax_map(noisy: NoisyPhotos) -> None:
     _, maps, _ = noisy
-    assert np.array_equal(make_fitted_rule(ArgmaxRule()).class_map(maps[1]), argmax_map(maps[1]))
-    classes = argmax_map(maps[1])
+    assert np.array_equal(make_fitted_rule(ArgmaxRule()).class_map(maps[1]), argmax_map(maps[1], SIZE))
+    classes = argmax_map(maps[1], SIZE)
     masks = make_fitted_rule(ArgmaxRule()).submitted_masks(maps[1])
     assert all(np.array_equal(masks[class_id - 1], classes == class_id) for class_id in range(1, 25))
 
@@ -98,7 +103,7 @@ def test_a_written_rule_comes_back(noisy: NoisyPhotos, tmp_path: Path) -> None:
     selected = select_rule(statistics, GROUPS, "auto")
     evaluations: dict[int | None, str] = {0: "e0", 2: "e2"}
     settings = {"postprocess.method": "auto"}
-    write_rule(tmp_path, "a", records, statistics, table, selected, None, evaluations, settings)
+    write_rule(tmp_path, "a", records, statistics, table, selected, SIZE, None, evaluations, settings)
     fitted = read_rule(tmp_path / "rules" / "a.json", list(records.values()))
     assert fitted.rule == selected.rule
     assert (fitted.photos, fitted.groups, fitted.uids) == (12, 6, {"a-f0": "u0", "a-f2": "u2"})
@@ -110,7 +115,7 @@ def test_a_written_rule_comes_back(noisy: NoisyPhotos, tmp_path: Path) -> None:
     metrics = read_json(tmp_path / "metrics" / "a.json", "")
     assert metrics["val/score"] == pytest.approx(dice.mean())
     assert metrics["val/postprocess_gain"] == pytest.approx(dice.mean() - statistics.argmax_dice.mean())
-    expected = pair_metrics(dice, statistics.present)
+    expected = pair_metrics(dice, statistics.present, HARVEY25.scored_slugs)
     assert metrics["val/macro_dice"] == expected["macro_dice"]
     assert metrics["val/dice/05_grass"] == expected["dice/05_grass"]
     assert [(run["uid"], run["val/score"]) for run in metrics["runs"]] == [
@@ -127,10 +132,10 @@ def test_pooled_metrics_are_those_of_all_photos_and_not_means_over_folds(noisy: 
     photos = pd.DataFrame({"group": GROUPS, "fold": [0] * 4 + [2] * 8})
     selected = select_rule(statistics, GROUPS, "argmax")
     evaluations: dict[int | None, str] = {0: "e0", 2: "e2"}
-    write_rule(tmp_path, "a", records, statistics, photos, selected, statistics, evaluations, {})
+    write_rule(tmp_path, "a", records, statistics, photos, selected, SIZE, statistics, evaluations, {})
 
     # Pixel by pixel, from the masks alone.
-    predicted = np.stack([argmax_map(photo) for photo in maps])
+    predicted = np.stack([argmax_map(photo, SIZE) for photo in maps])
     dice, present = np.ones((PHOTOS, 24)), np.zeros((PHOTOS, 24), bool)
     ious = []
     for class_id in range(25):
@@ -164,19 +169,23 @@ def test_an_ensemble_of_one_model_has_the_model_s_scores(noisy: NoisyPhotos, tra
     truth, maps, _ = noisy
     folds = {0: np.arange(4), 2: np.arange(4, PHOTOS)}
     photos = pd.DataFrame({"id": [f"p{row}" for row in range(PHOTOS)], "group": GROUPS, "fold": [0] * 4 + [2] * 8})
-    part = CachedPart(tuple(photos["id"]), maps[:, :3], None, photos, (16, 16), "demo", "d" * 64)
+    part = CachedPart(
+        tuple(photos["id"]), maps[:, :3], None, photos, (16, 16), "demo", "d" * 64, HARVEY25, (1024, 1024)
+    )
     data = tmp_path / "data"
     for fold, rows in folds.items():
         record = make_record("unet", fold, results={})
         predictions = data / "predictions" / f"unet-{fold}"
         write_run(data / "models" / f"unet-{fold}" / "run.json", record)
-        write_probabilities(predictions / "val.npy", photos["id"][rows].tolist(), (16, 16), [maps[rows]])
-        write_probabilities(predictions / "test.npy", ["t0", "t1", "t2"], (16, 16), [maps[fold : fold + 3]])
+        write_probabilities(predictions / "val.npy", photos["id"][rows].tolist(), (25, 16, 16), [maps[rows]])
+        write_probabilities(predictions / "test.npy", ["t0", "t1", "t2"], (25, 16, 16), [maps[fold : fold + 3]])
         confusions = {
-            "val": count_confusions(maps.__getitem__, truth, rows.tolist(), 1),
-            "test": count_confusions(maps[fold : fold + 3].__getitem__, truth, range(3), 1),
+            "val": count_confusions(maps.__getitem__, truth, rows.tolist(), 25, 1),
+            "test": count_confusions(maps[fold : fold + 3].__getitem__, truth, range(3), 25, 1),
         }
-        write_evaluation(predictions, record, confusions, identify_evaluation(record.uid, {}, record.data_hash))
+        write_evaluation(
+            predictions, record, confusions, HARVEY25, identify_evaluation(record.uid, {}, record.data_hash)
+        )
     fold_models = load_fold_models(["unet"], list(folds), data / "models", data / "predictions")
     weights = EnsembleWeights({"unet": 1.0}, {fold: {"unet": 1.0} for fold in folds})
     ensemble = make_record("ensemble", kind="ensemble").model_copy(update={"fold": None})
@@ -186,15 +195,15 @@ def test_an_ensemble_of_one_model_has_the_model_s_scores(noisy: NoisyPhotos, tra
     evaluate_ensemble(data / "ensemble", ensemble, fold_models, weights, part, masks, 1, identity)
 
     predict = fold_models.predictor(weights.chosen, weights.without_fold)
-    val = collect_statistics(map(predict, range(PHOTOS)), truth, range(PHOTOS), 1)
-    test = collect_statistics(fold_models.test(weights.chosen), truth[:3], range(3), 1)
+    val = collect_statistics(map(predict, range(PHOTOS)), truth, range(PHOTOS), HARVEY25, 1)
+    test = collect_statistics(fold_models.test(weights.chosen), truth[:3], range(3), HARVEY25, 1)
     selected = select_rule(val, GROUPS, "auto")
     trainings: dict[int | None, RunRecord] = {fold: fold_models["unet", fold].record for fold in folds}
     sources: dict[str, dict[int | None, RunRecord]] = {"unet": trainings, "ensemble": {None: ensemble}}
     for source, records in sources.items():
         outputs = [locate_outputs(record, data) for record in records.values()]
         evaluations = {fold: output.evaluation for fold, output in zip(records, outputs, strict=True)}
-        write_rule(data / "postprocess", source, records, val, photos, selected, test, evaluations, {})
+        write_rule(data / "postprocess", source, records, val, photos, selected, SIZE, test, evaluations, {})
     outputs = [locate_outputs(record, data) for record in (*trainings.values(), ensemble)]
     mirror_all(tracker, [output.state() for output in outputs])
 
@@ -221,7 +230,7 @@ def test_overlapping_photos_are_counted_for_a_source_as_a_whole(
     ensemble: dict[int | None, RunRecord] = {None: make_record(kind="ensemble", model="ensemble", fold=None)}
     for source, records, prefix in (("a", models, "pooled/"), ("ensemble", ensemble, "")):
         ids = {fold: f"e{fold}" for fold in records}
-        write_rule(tmp_path, source, records, statistics, photos, selected, None, ids, {}, overlapping)
+        write_rule(tmp_path, source, records, statistics, photos, selected, SIZE, None, ids, {}, overlapping)
         for run in read_json(tmp_path / "metrics" / f"{source}.json", "")["runs"]:
             counts = [run.get(f"{prefix}{part}/overlapping_photos") for part in ("val", "test")]
             assert counts == ([None, None] if overlapping is None else [3, 1])
@@ -232,7 +241,7 @@ def test_an_ensemble_has_one_run_for_all_photos(noisy: NoisyPhotos, tmp_path: Pa
     table = pd.DataFrame({"group": GROUPS, "fold": [0] * 4 + [2] * 8})
     selected = SelectedRule(ArgmaxRule(), {"argmax": 0.5}, ["argmax"], np.full((PHOTOS, 24), SpecialMask.ARGMAX))
     record = make_record(kind="ensemble", model="ensemble", fold=None, uid="e")
-    write_rule(tmp_path, "ensemble", {None: record}, statistics, table, selected, statistics, {None: "e1"}, {})
+    write_rule(tmp_path, "ensemble", {None: record}, statistics, table, selected, SIZE, statistics, {None: "e1"}, {})
     (metrics,) = read_json(tmp_path / "metrics" / "ensemble.json", "")["runs"]
     assert metrics["val/score"] == metrics["test/score"] == statistics.argmax_dice.mean()
 
@@ -251,11 +260,13 @@ def test_rules_that_do_not_match_are_refused(tmp_path: Path) -> None:
         read_rule(path, [make_record(model="a", uid="u0")])
     del content["rule"]["presence_intercept"]["01_property_roof"]
     write_json(path, content)
-    with pytest.raises(HarveysegError, match=r"wrong or missing: rule\.expected"):
+    with pytest.raises(HarveysegError, match="the rule is not for these classes"):
         read_rule(path, [make_record(model="a", uid="u0")])
 
 
 def test_the_file_names_classes() -> None:
-    content = make_fitted_rule(make_calibrated_rule(presence_intercept=tuple(map(float, range(24))))).model_dump()
+    content = make_fitted_rule(
+        make_calibrated_rule(presence_intercept=dict(zip(HARVEY25.scored_slugs, range(24), strict=True)))
+    ).model_dump()
     assert content["rule"]["presence_intercept"]["24_boat"] == 23
     assert clipped_log_odds(np.array([0.5]))[0] == 0

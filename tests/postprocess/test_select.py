@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from harveyseg.classes import HARVEY25
 from harveyseg.postprocess.files import postprocess_metrics
 from harveyseg.postprocess.rules import ArgmaxRule, ExpectedDiceRule
 from harveyseg.postprocess.select import group_folds, select_rule, warn_of_single_group
@@ -15,14 +16,16 @@ def test_expected_beats_the_argmax_maps_of_a_noisy_network_on_new_photos(noisy: 
     selected = select_rule(statistics, GROUPS, "auto")
     assert isinstance(selected.rule, ExpectedDiceRule)
     truth, maps = noisy_photos(noise=2.5, seed=1)
-    metrics = postprocess_metrics(statistics, selected, collect_statistics(maps, truth, range(PHOTOS), threads=2))
+    metrics = postprocess_metrics(
+        statistics, selected, collect_statistics(maps, truth, range(PHOTOS), HARVEY25, threads=2)
+    )
     assert metrics["val/postprocess_gain"] > 0.03
     assert metrics["test/postprocess_gain"] > 0.03
 
 
 def test_perfect_argmax_maps_are_submitted() -> None:
     truth, maps = noisy_photos(noise=0, count=6)
-    statistics = collect_statistics(maps, truth, range(6), threads=2)
+    statistics = collect_statistics(maps, truth, range(6), HARVEY25, threads=2)
     statistics.dice_by_threshold[..., SpecialMask.ARGMAX] = 1
     selected = select_rule(statistics, GROUPS[:6], "auto")
     assert isinstance(selected.rule, ArgmaxRule)
@@ -33,7 +36,7 @@ def test_perfect_argmax_maps_are_submitted() -> None:
 def test_argmax_maps_that_are_ahead_by_chance_are_not_submitted(noisy: NoisyPhotos) -> None:
     truth, maps, statistics = noisy
     expected = select_rule(statistics, GROUPS, "auto").cross_validated_scores["expected"]
-    chance = collect_statistics(maps, truth, range(PHOTOS), threads=2)
+    chance = collect_statistics(maps, truth, range(PHOTOS), HARVEY25, threads=2)
     alternating = 0.1 * (-1.0) ** np.array([int(group) for group in GROUPS])
     chance.dice_by_threshold[..., SpecialMask.ARGMAX] = (expected + 0.005 + alternating)[:, None]
     selected = select_rule(chance, GROUPS, "auto")
@@ -49,7 +52,7 @@ def test_no_photo_of_a_group_influences_its_masks(noisy: NoisyPhotos) -> None:
         in_group = np.array([photo_group == group for photo_group in GROUPS])
         other_truth = truth.copy()
         other_truth[in_group] = np.roll(truth[in_group], (300, 200), (1, 2))
-        after = select_rule(collect_statistics(maps, other_truth, range(PHOTOS), threads=2), GROUPS, "auto")
+        after = select_rule(collect_statistics(maps, other_truth, range(PHOTOS), HARVEY25, threads=2), GROUPS, "auto")
         assert np.array_equal(after.nested_thresholds[in_group], before.nested_thresholds[in_group])
         changed |= after.rule != before.rule
     assert changed

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from harveyseg.classes import HARVEY25
 from harveyseg.inference.network_file import TrainedNetwork
 from harveyseg.inference.probabilities import argmax_map, upsample
 from harveyseg.prediction.class_maps import EnsemblePredictor, class_map_in_columns
@@ -74,7 +75,7 @@ class Noise(nn.Module):
 
 
 def noisy(seed: int, size: tuple[int, int]) -> TrainedNetwork:
-    return TrainedNetwork(Noise(seed, size), {}, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), size)
+    return TrainedNetwork(Noise(seed, size), {}, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), size, HARVEY25)
 
 
 @pytest.mark.parametrize("size", [(1024, 700), (700, 300), (257, 1), (20, 33), (1, 1)])
@@ -121,7 +122,7 @@ class Middle(nn.Module):
 
 
 def test_an_image_of_a_training_photos_ground_is_one_input() -> None:
-    trained = TrainedNetwork(Middle(), {}, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (64, 64))
+    trained = TrainedNetwork(Middle(), {}, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (64, 64), HARVEY25)
     picture = ArrayPicture(squares())
     expected = np.zeros((192, 320), np.uint8)
     expected[48:144, 80:240] = FLOODED
@@ -138,7 +139,7 @@ def test_what_was_not_seen_is_no_class_and_reaches_no_network(rule: object) -> N
     shown[64:128, 128:192] = True  # one square, which is red
     windows: list[torch.Tensor] = []
     trained = sure(FLOODED, 0.5)
-    trained = TrainedNetwork(trained.network, {}, (0.2, 0.4, 0.6), (1.0, 1.0, 1.0), (64, 64))
+    trained = TrainedNetwork(trained.network, {}, (0.2, 0.4, 0.6), (1.0, 1.0, 1.0), (64, 64), HARVEY25)
     trained.network.register_forward_pre_hook(lambda _, given: windows.extend(given[0]))
     picture = ArrayPicture(squares(), shown)
     labels = classify(picture, TrainedEnsemble((trained,), (1.0,), rule), (64, 64))  # type: ignore[arg-type]

@@ -9,14 +9,14 @@ import rasterio
 from rasterio.features import rasterize
 
 from harveyseg.arrays import BoolArray
-from harveyseg.classes import CLASS_NAMES
+from harveyseg.classes import HARVEY25
 from harveyseg.errors import HarveysegError
 from harveyseg.prediction.example import write_example
 
 ROOFS = [
-    CLASS_NAMES.index(name) for name in ("Property Roof", "Solar Panels", "Chimney", "Window", "Satellite Antenna")
+    HARVEY25.names.index(name) for name in ("Property Roof", "Solar Panels", "Chimney", "Window", "Satellite Antenna")
 ]
-TREES = CLASS_NAMES.index("Trees / Shrubs")
+TREES = HARVEY25.names.index("Trees / Shrubs")
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +59,11 @@ def test_footprints_are_the_roofs(folder: Path) -> None:
 def test_streets_are_under_the_lines(folder: Path) -> None:
     with rasterio.open(folder / "truth.tif") as file:
         classes = file.read(1)
-    road, flooded = (classes == CLASS_NAMES.index(name) for name in ("Road / Highway", "Flooded"))
+    road, flooded = (classes == HARVEY25.names.index(name) for name in ("Road / Highway", "Flooded"))
     within = covered(folder, "roads.gpkg", radius=4.5)
     assert (road & within).sum() / road.sum() > 0.99
     beneath = classes[covered(folder, "roads.gpkg", radius=0.5)]
-    assert 0.1 < (beneath == CLASS_NAMES.index("Flooded")).mean() < 0.9  # some of the streets are under water
+    assert 0.1 < (beneath == HARVEY25.names.index("Flooded")).mean() < 0.9  # some of the streets are under water
     assert flooded.any()
 
 

@@ -19,7 +19,7 @@ import rasterio
 from PIL import Image
 from rio_cogeo.cogeo import cog_validate
 
-from harveyseg.classes import CLASS_NAMES, PALETTE
+from harveyseg.classes import HARVEY25
 from harveyseg.errors import HarveysegError
 from harveyseg.geo.mosaic import MosaicOptions
 from harveyseg.prediction import pictures
@@ -80,11 +80,11 @@ def test_photos(tmp_path: Path) -> None:
         assert opened.size == (128, 64)
     table = pd.read_csv(out / "areas.csv")
     assert list(table.columns) == [
-        "image", "scale", "seen_percent", "seen_m2", *CLASS_NAMES, *(f"{name} m2" for name in CLASS_NAMES),
+        "image", "scale", "seen_percent", "seen_m2", *HARVEY25.names, *(f"{name} m2" for name in HARVEY25.names),
     ]  # fmt: skip
     assert list(table["image"]) == ["left.png", "right.jpg"]
     assert list(table["scale"]) == ["none", "none"]
-    np.testing.assert_allclose(table[list(CLASS_NAMES)].sum(axis=1), 100, atol=0.02)
+    np.testing.assert_allclose(table[list(HARVEY25.names)].sum(axis=1), 100, atol=0.02)
     np.testing.assert_allclose(table["Flooded"].iloc[0], 100 * np.mean(labels == FLOODED), atol=0.001)
     assert table["Flooded m2"].isna().all()
 
@@ -303,9 +303,9 @@ def test_the_overlay_leaves_the_background_clear(height: int) -> None:
     labels[2:-3, 3:9] = FLOODED
     labels[0] = 255
     blended = photo.copy()
-    draw_overlay(blended, labels)
+    draw_overlay(blended, labels, HARVEY25)
     assert (blended[labels == 0] == photo[labels == 0]).all()
-    expected = (photo[labels == FLOODED].astype(int) + PALETTE[FLOODED].astype(int)) / 2
+    expected = (photo[labels == FLOODED].astype(int) + HARVEY25.palette[FLOODED].astype(int)) / 2
     assert np.abs(blended[labels == FLOODED] - expected).max() <= 0.5
     assert (blended[0] == 255).all()
 
@@ -318,8 +318,8 @@ def test_contact_sheets(tmp_path: Path) -> None:
     assert sheet.shape[1] == 3 * 320
     for column in range(3):  # background clear, flooded blended with its colour; below, the legend
         flooded = sheet[90, column * 320 + 240].astype(int)
-        assert np.abs(flooded - (np.array([250, 0, 0]) + PALETTE[FLOODED]) / 2).max() < 25
-    assert np.abs(sheet[-20, 320 + 10].astype(int) - PALETTE[FLOODED]).max() < 25
+        assert np.abs(flooded - (np.array([250, 0, 0]) + HARVEY25.palette[FLOODED]) / 2).max() < 25
+    assert np.abs(sheet[-20, 320 + 10].astype(int) - HARVEY25.palette[FLOODED]).max() < 25
     run(photos, tmp_path / "out")
     assert {file.name for file in (tmp_path / "out").glob("contact*")} == {"contact_sheet_1.jpg", "contact_sheet_2.jpg"}
 

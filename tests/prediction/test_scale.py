@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from affine import Affine
 
+from harveyseg.classes import HARVEY25
 from harveyseg.errors import HarveysegError
 from harveyseg.geo.ground import Georeference, parse_crs
 from harveyseg.prediction.inputs import Input
@@ -116,11 +117,11 @@ def test_options_that_make_no_sense() -> None:
     good = {"bands": "3,2,1", "value_range": "0,4095", "nodata": "none", "crs": UTM, "probabilities": "flooded,4"}
     bad = {"bands": "0,1,2", "value_range": "5,5", "nodata": "black", "crs": "EPSG:0", "probabilities": "lava"}
     plain = {"geojson": True, "gsd": 2.5, "overwrite": False}
-    options = parse_options(**good, **plain)  # type: ignore[arg-type]
+    options = parse_options(HARVEY25, **good, **plain)  # type: ignore[arg-type]
     assert options.reading.bands == (3, 2, 1)
     assert options.reading.value_range == (0.0, 4095.0)
     assert options.products.probabilities == (23, 4)
     assert options.gsd == 0.025
     for name, text in bad.items():
         with pytest.raises(HarveysegError, match=f"--{'range' if name == 'value_range' else name} {text}: "):
-            parse_options(**{**good, name: text}, **plain)  # type: ignore[arg-type]
+            parse_options(HARVEY25, **{**good, name: text}, **plain)  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harveyseg.classes import HARVEY25
 from harveyseg.errors import HarveysegError
 from harveyseg.files import write_json
 from harveyseg.inference.network_file import save_network
@@ -28,7 +29,7 @@ def workspace(tmp_path: Path) -> Path:
         for fold in (0, 2):
             path = tmp_path / "data" / "models" / f"{model}-{fold}" / "weights.safetensors"
             mean = (float(number), float(fold), 0.0)
-            save_network(path, build(SPEC, None).state_dict(), SPEC, mean, (1.0, 1.0, 1.0), (64, 64))
+            save_network(path, build(SPEC, 25, None).state_dict(), SPEC, mean, (1.0, 1.0, 1.0), (64, 64), HARVEY25)
     (tmp_path / "data" / "ensemble").mkdir()
     (tmp_path / "data" / "ensemble" / "weights.json").write_text(
         json.dumps({"weights": {"unet": 0.75, "unet_b": 0.25, "unet-c": 0}})
@@ -76,7 +77,9 @@ def test_runs_that_were_added_to_the_ensemble(workspace: Path) -> None:
     (data / "ensemble" / "weights.json").write_text(json.dumps({"weights": {"unet": 0.5, "unet@0123abcd": 0.5}}))
     for fold in (0, 2):
         path = data / "ensemble" / "added" / f"unet@0123abcd-{fold}" / "weights.safetensors"
-        save_network(path, build(SPEC, None).state_dict(), SPEC, (7.0, fold, 0.0), (1.0, 1.0, 1.0), (96, 64))
+        save_network(
+            path, build(SPEC, 25, None).state_dict(), SPEC, (7.0, fold, 0.0), (1.0, 1.0, 1.0), (96, 64), HARVEY25
+        )
     means, shares = loaded(workspace, None)
     assert means == [(0, 0), (0, 2), (7, 0), (7, 2)]
     assert shares == (0.25,) * 4
@@ -152,5 +155,5 @@ def test_other_weights_or_another_rule_are_another_identity(workspace: Path) -> 
     assert identities[0] == identities[1]
     assert len(set(identities)) == 3
     path = data / "models" / "unet-0" / "weights.safetensors"
-    save_network(path, build(SPEC, None).state_dict(), SPEC, (0.5, 0.5, 0.5), (1.0, 1.0, 1.0), (64, 64))
+    save_network(path, build(SPEC, 25, None).state_dict(), SPEC, (0.5, 0.5, 0.5), (1.0, 1.0, 1.0), (64, 64), HARVEY25)
     assert load_trained_ensemble(params, data, "unet").identity != identities[0]

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from ruamel.yaml import YAML
 
 import harveyseg.training.trainer
+from harveyseg.classes import HARVEY25
 from harveyseg.config.preset import apply_preset
 from harveyseg.data.augmentation import Augmentation
 from harveyseg.data.cache import CachedPart
@@ -111,7 +112,7 @@ def rate_of(model: str, name: str) -> float:
 def test_every_parameter_learns_at_the_rate_of_its_depth(
     configs: dict[str, ModelConfig], tiny_part: CachedPart, model: str
 ) -> None:
-    learner = Learner(configs[model].spec, configs[model].train, tiny_part.photos, steps=1)
+    learner = Learner(configs[model].spec, configs[model].train, HARVEY25, tiny_part.photos, steps=1)
     assert type(learner.optimiser) is torch.optim.Adam
     groups = learner.optimiser.param_groups
     assert {group["weight_decay"] for group in groups} == {1e-4}
@@ -142,5 +143,5 @@ def test_the_page_on_the_report_states_every_setting_of_its_training_and_its_pho
 def test_the_loss_of_a_perfect_network_is_the_double_softmax_s_floor(configs: dict[str, ModelConfig]) -> None:
     target = torch.randint(0, 25, (2, 8, 8))
     perfect = 1000 * F.one_hot(target, 25).permute(0, 3, 1, 2).float()
-    loss = SegmentationLoss(configs["unet"].train.loss)(perfect, target)
+    loss = SegmentationLoss(configs["unet"].train.loss, HARVEY25)(perfect, target)
     assert float(loss) == pytest.approx(math.log(math.e + 24) - 1, abs=1e-5)

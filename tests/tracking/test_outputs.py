@@ -102,7 +102,7 @@ def test_history_is_read_bit_for_bit_and_damage_is_named(tmp_path: Path) -> None
             output.state()
 
 
-@pytest.mark.parametrize("row", ["99,X,0,0", "1,A,b,0", None])
+@pytest.mark.parametrize("row", ["x,X,0,0", "1,A,b,0", None])
 def test_damaged_class_shares_are_named(tmp_path: Path, row: str | None) -> None:
     header = "class_id,name,pixel_share,photos" if row else "class_id,name"
     (tmp_path / "class_shares.csv").write_text(f"{header}\n0,Background,0,0\n{row or ''}\n")

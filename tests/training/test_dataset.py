@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from harveyseg.arrays import ClassMaps
+from harveyseg.classes import HARVEY25
 from harveyseg.training.dataset import RareClassSampler, epoch_batches, unlabelled_batches
 
 
@@ -43,7 +44,7 @@ def test_unlabelled_photos_come_in_batches_of_the_same_sizes_and_equally_often()
 
 
 def _draws(classes: dict[int, list[int]], masks: ClassMaps, probability: float, n: int) -> list[tuple[int, int | None]]:
-    sampler = RareClassSampler(probability, masks, range(len(masks)), seed=0)
+    sampler = RareClassSampler(probability, masks, HARVEY25, range(len(masks)), seed=0)
     assert sampler.photos == classes
     return [sampler(epoch, row, 0) for epoch in range(n) for row in range(len(masks))]
 

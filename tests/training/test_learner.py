@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from harveyseg.classes import HARVEY25
 from harveyseg.data.cache import CachedPart
 from harveyseg.training.learner import Learner
 from helpers.training import SPEC, train_params
@@ -12,7 +13,7 @@ from helpers.training import SPEC, train_params
 def test_classes_without_a_pixel_weigh_nothing_and_are_warned_of(
     tiny_part: CachedPart, caplog: pytest.LogCaptureFixture, scheme: str
 ) -> None:
-    learner = Learner(SPEC, train_params(class_weights=scheme), tiny_part.photos, steps=1)
+    learner = Learner(SPEC, train_params(class_weights=scheme), HARVEY25, tiny_part.photos, steps=1)
     (warning,) = caplog.messages
     assert "3 Swimming Pool" in warning
     assert "5 Grass" not in warning
@@ -23,7 +24,7 @@ def test_classes_without_a_pixel_weigh_nothing_and_are_warned_of(
 @pytest.mark.parametrize("loss", [{}, {"dice": 0.5, "presence": 0.2, "background_weight": 0.3}], ids=str)
 def test_the_validation_loss_does_not_depend_on_the_batch_size(tiny_part: CachedPart, loss: dict[str, float]) -> None:
     params = train_params(class_weights="sqrt", loss=loss)
-    learner = Learner({"network": "unet", "width": 4}, params, tiny_part.photos, steps=1)
+    learner = Learner({"network": "unet", "width": 4}, params, HARVEY25, tiny_part.photos, steps=1)
     assert tiny_part.masks is not None
     tiny_part.masks[0] = 5  # photos of different mixtures, whose weights have different sums
     tiny_part.masks[1, :4] = 0
@@ -41,11 +42,11 @@ def test_the_validation_loss_does_not_depend_on_the_batch_size(tiny_part: Cached
 
 
 def test_the_average_is_what_is_written(tiny_part: CachedPart) -> None:
-    learner = Learner(SPEC, train_params(optimiser={"ema": 0.9}), tiny_part.photos, steps=1)
+    learner = Learner(SPEC, train_params(optimiser={"ema": 0.9}), HARVEY25, tiny_part.photos, steps=1)
     before = learner.weights()
     with torch.no_grad():
         for parameter in learner.network.parameters():
             parameter.add_(1)
     assert all(torch.equal(value, before[name]) for name, value in learner.weights().items())
-    plain = Learner(SPEC, train_params(), tiny_part.photos, steps=1)
+    plain = Learner(SPEC, train_params(), HARVEY25, tiny_part.photos, steps=1)
     assert plain.averaged is plain.network

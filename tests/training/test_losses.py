@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from harveyseg.classes import HARVEY25
 from harveyseg.training.class_weights import class_weights
 from harveyseg.training.losses import LossParams, SegmentationLoss, at_output_stride
 from harveyseg.training.self_training import pseudo_label_loss
@@ -13,10 +14,10 @@ from harveyseg.training.self_training import pseudo_label_loss
 def test_floor_of_the_double_softmax_is_reached_by_a_perfect_network_and_by_no_other() -> None:
     target = torch.randint(0, 25, (2, 4, 4))
     perfect = torch.nn.functional.one_hot(target, 25).permute(0, 3, 1, 2).float() * 1000
-    loss = SegmentationLoss(LossParams(softmax_before_loss=True))
+    loss = SegmentationLoss(LossParams(softmax_before_loss=True), HARVEY25)
     floor = math.log(math.e + 24) - 1
     assert float(loss(perfect, target)) == pytest.approx(floor, abs=1e-5)
-    assert float(SegmentationLoss(LossParams())(perfect, target)) == pytest.approx(0, abs=1e-5)
+    assert float(SegmentationLoss(LossParams(), HARVEY25)(perfect, target)) == pytest.approx(0, abs=1e-5)
     assert float(loss(torch.randn(2, 25, 4, 4) * 5, target)) > floor
     # The whole range is 1: ln(e + 24) where a network is sure of a wrong class, ln 25 where it has no idea.
     assert float(loss(perfect.roll(1, dims=1), target)) == pytest.approx(math.log(math.e + 24), abs=1e-5)
@@ -31,7 +32,9 @@ def test_weighted_cross_entropy_equals_torch_where_weights_are_positive(scheme: 
     expected = torch.nn.functional.cross_entropy(
         logits, target, None if weights is None else torch.tensor(weights, dtype=torch.float32)
     )
-    assert float(SegmentationLoss(LossParams(), weights)(logits, target)) == pytest.approx(float(expected), rel=1e-5)
+    assert float(SegmentationLoss(LossParams(), HARVEY25, weights)(logits, target)) == pytest.approx(
+        float(expected), rel=1e-5
+    )
 
 
 def test_dice_term_equals_a_slow_loop_over_photos_and_present_classes() -> None:
@@ -47,9 +50,11 @@ def test_dice_term_equals_a_slow_loop_over_photos_and_present_classes() -> None:
             p = probabilities[photo, class_id]
             dice.append(2 * (p * truth).sum() / (p.sum() + truth.sum()))
         per_photo.append(1 - sum(dice) / len(dice))
-    assert float(SegmentationLoss(LossParams(dice=1.0))(logits, target)) == pytest.approx(sum(per_photo) / 2, rel=1e-5)
-    mixed = 0.25 * float(SegmentationLoss(LossParams())(logits, target)) + 0.75 * sum(per_photo) / 2
-    assert float(SegmentationLoss(LossParams(dice=0.75))(logits, target)) == pytest.approx(mixed, rel=1e-5)
+    assert float(SegmentationLoss(LossParams(dice=1.0), HARVEY25)(logits, target)) == pytest.approx(
+        sum(per_photo) / 2, rel=1e-5
+    )
+    mixed = 0.25 * float(SegmentationLoss(LossParams(), HARVEY25)(logits, target)) + 0.75 * sum(per_photo) / 2
+    assert float(SegmentationLoss(LossParams(dice=0.75), HARVEY25)(logits, target)) == pytest.approx(mixed, rel=1e-5)
 
 
 def slow_loss(logits: torch.Tensor, target: torch.Tensor, **settings: Any) -> float:
@@ -111,14 +116,16 @@ def test_every_term_equals_a_slow_loop_over_the_pixels(settings: dict[str, Any],
         logits = logits.to(memory_format=torch.channels_last)
     expected = slow_loss(logits, target, **settings)
     params = LossParams.model_validate({key: value for key, value in settings.items() if key != "weights"})
-    assert float(SegmentationLoss(params, settings.get("weights"))(logits, target)) == pytest.approx(expected, rel=1e-5)
+    assert float(SegmentationLoss(params, HARVEY25, settings.get("weights"))(logits, target)) == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_label_smoothing_equals_torch() -> None:
     torch.manual_seed(0)
     logits, target = torch.randn(3, 25, 8, 8), torch.randint(0, 25, (3, 8, 8))
     expected = torch.nn.functional.cross_entropy(logits, target, label_smoothing=0.15)
-    assert float(SegmentationLoss(LossParams(label_smoothing=0.15))(logits, target)) == pytest.approx(
+    assert float(SegmentationLoss(LossParams(label_smoothing=0.15), HARVEY25)(logits, target)) == pytest.approx(
         float(expected), rel=1e-6
     )
 
@@ -128,7 +135,7 @@ def test_gradients_are_those_of_the_obvious_formula() -> None:
     logits, target = torch.randn(2, 25, 6, 6, dtype=torch.float32), torch.randint(0, 5, (2, 6, 6))
     fast, obvious = logits.clone().requires_grad_(), logits.clone().double().requires_grad_()
     settings: dict[str, float] = {"dice": 0.5, "label_smoothing": 0.1, "presence": 0.2}
-    SegmentationLoss(LossParams.model_validate(settings))(fast, target).backward()
+    SegmentationLoss(LossParams.model_validate(settings), HARVEY25)(fast, target).backward()
     p = obvious.softmax(1)
     truth = torch.nn.functional.one_hot(target, 25).permute(0, 3, 1, 2)
     dice = 2 * (p * truth).sum((2, 3)) / (p.sum((2, 3)) + truth.sum((2, 3)))
@@ -146,19 +153,19 @@ def test_gradients_are_those_of_the_obvious_formula() -> None:
 def test_double_softmax_with_a_dice_term_keeps_both_meanings() -> None:
     torch.manual_seed(0)
     logits, target = torch.randn(2, 25, 4, 4), torch.randint(0, 25, (2, 4, 4))
-    doubled = float(SegmentationLoss(LossParams(softmax_before_loss=True))(logits, target))
-    dice = float(SegmentationLoss(LossParams(dice=1.0))(logits, target))
-    both = float(SegmentationLoss(LossParams(softmax_before_loss=True, dice=0.25))(logits, target))
+    doubled = float(SegmentationLoss(LossParams(softmax_before_loss=True), HARVEY25)(logits, target))
+    dice = float(SegmentationLoss(LossParams(dice=1.0), HARVEY25)(logits, target))
+    both = float(SegmentationLoss(LossParams(softmax_before_loss=True, dice=0.25), HARVEY25)(logits, target))
     assert both == pytest.approx(0.75 * doubled + 0.25 * dice, rel=1e-5)
 
 
 def test_an_ignored_background_gives_no_gradient() -> None:
     logits = torch.zeros(1, 25, 1, 2, requires_grad=True)
-    SegmentationLoss(LossParams(background_weight=0.0))(logits, torch.tensor([[[0, 5]]])).backward()
+    SegmentationLoss(LossParams(background_weight=0.0), HARVEY25)(logits, torch.tensor([[[0, 5]]])).backward()
     assert logits.grad is not None
     assert float(logits.grad[..., 0].abs().sum()) == 0
     assert float(logits.grad[..., 1].abs().sum()) > 0
-    loss = SegmentationLoss(LossParams(background_weight=0.0, dice=0.5))(
+    loss = SegmentationLoss(LossParams(background_weight=0.0, dice=0.5), HARVEY25)(
         logits, torch.zeros(1, 1, 2, dtype=torch.int64)
     )
     (gradient,) = torch.autograd.grad(loss, logits)
@@ -172,8 +179,8 @@ def test_presence_is_low_for_what_is_right_and_high_for_a_few_pixels_of_a_false_
     alarm = right.clone()
     alarm[0, :, :3, :3] = 0
     alarm[0, 9, :3, :3] = 100  # nine pixels of another class
-    loss = SegmentationLoss(LossParams(presence=1.0))
-    plain = SegmentationLoss(LossParams())
+    loss = SegmentationLoss(LossParams(presence=1.0), HARVEY25)
+    plain = SegmentationLoss(LossParams(), HARVEY25)
     # By hand: 9 of 4096 pixels pool to 1 - ln(4096 / 9) / 50 = 0.878, and -ln(1 - 0.878) / 24 = 0.088.
     assert float(loss(right, target)) == pytest.approx(0, abs=1e-6)
     assert float(loss(alarm, target) - plain(alarm, target)) == pytest.approx(0.0875, abs=1e-3)
@@ -183,7 +190,7 @@ def test_a_class_of_weight_zero_gives_no_gradient() -> None:
     weights = np.ones(25)
     weights[3] = 0
     logits = torch.zeros(1, 25, 1, 2, requires_grad=True)
-    SegmentationLoss(LossParams(), weights)(logits, torch.tensor([[[3, 5]]])).backward()
+    SegmentationLoss(LossParams(), HARVEY25, weights)(logits, torch.tensor([[[3, 5]]])).backward()
     assert logits.grad is not None
     assert float(logits.grad[..., 0].abs().sum()) == 0
     assert float(logits.grad[..., 1].abs().sum()) > 0
@@ -216,7 +223,7 @@ def test_every_term_keeps_its_value_and_gradient_at_extreme_probabilities(
         "dice": ({"dice": 1.0}, None, wrong / (1 + right), 2 * right * wrong / (1 + right) ** 2),
         "presence": ({"presence": 1.0}, np.zeros(25), entropy / 24, wrong / 24),  # no pixel weighs: no cross-entropy
     }[term]
-    loss = SegmentationLoss(LossParams.model_validate(settings), weights)(logits, target)
+    loss = SegmentationLoss(LossParams.model_validate(settings), HARVEY25, weights)(logits, target)
     # float32 holds 1 - p to 6e-8, and Dice subtracts sums over pixels from each other.
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-4, abs=1e-6 if term == "dice" else 1e-7)
     (gradient,) = torch.autograd.grad(loss, logits)
@@ -241,15 +248,15 @@ def test_every_form_of_the_cross_entropy_is_torch_s_in_float64_at_extreme_probab
     exact = logits.detach().double().requires_grad_()
     cross_entropy = torch.nn.functional.cross_entropy
     if term == "softmax_before_loss":
-        loss = SegmentationLoss(LossParams(softmax_before_loss=True, dice=1e-12))(logits, target)
+        loss = SegmentationLoss(LossParams(softmax_before_loss=True, dice=1e-12), HARVEY25)(logits, target)
         expected = cross_entropy(exact.softmax(1), target)
     elif term == "label_smoothing":
-        loss = SegmentationLoss(LossParams(label_smoothing=0.1))(logits, target)
+        loss = SegmentationLoss(LossParams(label_smoothing=0.1), HARVEY25)(logits, target)
         expected = cross_entropy(exact, target, label_smoothing=0.1)
     elif term == "weights":
         target[0, :4] = 7
         weights = np.linspace(0.1, 3, 25)
-        loss = SegmentationLoss(LossParams(), weights)(logits, target)
+        loss = SegmentationLoss(LossParams(), HARVEY25, weights)(logits, target)
         expected = cross_entropy(exact, target, torch.tensor(weights))
     else:
         teacher = torch.nn.functional.one_hot(target, 25).permute(0, 3, 1, 2) * 50.0
@@ -266,7 +273,7 @@ def test_every_form_of_the_cross_entropy_is_torch_s_in_float64_at_extreme_probab
 @pytest.mark.parametrize("odds", [-500.0, -90.0, 90.0, 500.0])
 def test_presence_is_finite_where_a_probability_is_exactly_zero_or_one(odds: float, present: bool) -> None:
     logits, target, _ = saturated(odds, torch.float32, 5 if present else 0)
-    loss = SegmentationLoss(LossParams(presence=1.0))(logits, target)
+    loss = SegmentationLoss(LossParams(presence=1.0), HARVEY25)(logits, target)
     loss.backward()
     assert logits.grad is not None
     assert torch.isfinite(loss)
@@ -276,7 +283,7 @@ def test_presence_is_finite_where_a_probability_is_exactly_zero_or_one(odds: flo
 def test_presence_of_nan_is_nan_and_no_error() -> None:
     logits = torch.full((2, 25, 4, 4), math.nan)
     assert math.isnan(
-        float(SegmentationLoss(LossParams(presence=1.0))(logits, torch.zeros(2, 4, 4, dtype=torch.int64)))
+        float(SegmentationLoss(LossParams(presence=1.0), HARVEY25)(logits, torch.zeros(2, 4, 4, dtype=torch.int64)))
     )
 
 
@@ -298,8 +305,8 @@ def test_a_class_of_one_pixel_is_present_at_every_output_stride(stride: int) -> 
     for pixel in range(4):  # each place of a 2 x 2 block
         target[0, pixel // 2, pixel % 2] = 5 + pixel
     logits = torch.zeros(1, 25, 8 // stride, 8 // stride)
-    presence = SegmentationLoss(LossParams(presence=1.0))(logits, target) - SegmentationLoss(LossParams())(
-        logits, target
-    )
+    presence = SegmentationLoss(LossParams(presence=1.0), HARVEY25)(logits, target) - SegmentationLoss(
+        LossParams(), HARVEY25
+    )(logits, target)
     # Every class has the probability 1 / 25 in every pixel; 4 of 24 are present.
     assert float(presence) == pytest.approx((4 * math.log(25) + 20 * math.log(25 / 24)) / 24, rel=1e-5)

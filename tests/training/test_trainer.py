@@ -13,6 +13,7 @@ import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from harveyseg.classes import HARVEY25
 from harveyseg.data.cache import CachedPart
 from harveyseg.errors import HarveysegError
 from harveyseg.models import build
@@ -172,7 +173,7 @@ def test_the_last_line_says_that_no_class_is_predicted(tiny_part: CachedPart, tm
     if not labelled:
         tiny_part.masks[:] = 0  # the network learns that everything is background
     result = train(tiny_part, tmp_path, epochs=8, lr=0.05, validation=LAST)
-    network = build(SPEC, None).eval()
+    network = build(SPEC, 25, None).eval()
     network.load_state_dict(result.state)
     pixels = (torch.from_numpy(tiny_part.images[8:]) / 255 - torch.tensor(result.mean)) / torch.tensor(result.std)
     maps = network(pixels.permute(0, 3, 1, 2)).argmax(dim=1).numpy()
@@ -354,7 +355,7 @@ def test_early_stopping_waits_for_a_validation(tiny_part: CachedPart, tmp_path: 
 def test_coarse_logits_are_learnt_and_validated_at_the_photos_size(tiny_part: CachedPart, tmp_path: Path) -> None:
     spec = {"network": "unet", "width": 4, "stem_stride": 2}
     result = train(tiny_part, tmp_path, spec, epochs=20, lr=0.02, validation=LAST)
-    network = build(spec, None).eval()
+    network = build(spec, 25, None).eval()
     network.load_state_dict(result.state)
     assert tiny_part.masks is not None
     counts, losses = [], []
@@ -366,9 +367,9 @@ def test_coarse_logits_are_learnt_and_validated_at_the_photos_size(tiny_part: Ca
         enlarged = torch.nn.functional.interpolate(logits, scale_factor=2, mode="bilinear")
         truth = torch.from_numpy(tiny_part.masks[row : row + 1]).long()
         losses.append(float(torch.nn.functional.cross_entropy(enlarged, truth)))
-        counts.append(confusion(tiny_part.masks[row], enlarged[0].argmax(0).to(torch.uint8).numpy()))
+        counts.append(confusion(tiny_part.masks[row], enlarged[0].argmax(0).to(torch.uint8).numpy(), 25))
     assert result.results["written/val_argmax_score"] == pytest.approx(
-        argmax_metrics(np.stack(counts))["argmax_score"], abs=1e-3
+        argmax_metrics(np.stack(counts), HARVEY25)["argmax_score"], abs=1e-3
     )
     assert result.results["written/val_loss"] == pytest.approx(np.mean(losses), rel=1e-3)
     assert result.results["written/val_argmax_score"] > 22 / 24  # more than all empty

@@ -13,18 +13,19 @@ from pydantic import Field, field_validator
 from rich.console import Console
 from rich.progress import track
 
-from harveyseg.arrays import SIDE_MULTIPLE, ByteArray, ClassMap, ClassMaps, FloatArray, Photo, Photos
-from harveyseg.classes import N_CLASSES, SCORE_SIZE
+from harveyseg.arrays import SIDE_MULTIPLE, ByteArray, ClassMap, ClassMaps, FloatArray, IntArray, Photo, Photos
+from harveyseg.classes import MAX_CLASSES, ClassList
 from harveyseg.config.settings import Section
+from harveyseg.data.class_lists import stored_classes
 from harveyseg.data.manifest import read_manifest
 from harveyseg.data.resize import majority_classes, nearest_classes, resize_photo
 from harveyseg.errors import HarveysegError
-from harveyseg.files import atomic, create_array, read_json, read_table, write_json, write_table
+from harveyseg.files import atomic, create_array, digest, read_json, read_table, write_json, write_table
 
-COUNTS: tuple[str, ...] = tuple(f"count_{class_id}" for class_id in range(N_CLASSES))
-"""Columns of photos.csv: pixels of each class in the full-size mask."""
-STATISTICS: tuple[str, ...] = ("pixels", "sum_r", "sum_g", "sum_b", "sumsq_r", "sumsq_g", "sumsq_b", *COUNTS)
-"""Columns of the training part's photos.csv: exact sums over the pixels 0..255 of a cached photo, and ``COUNTS``."""
+_SUMS = ("pixels", "sum_r", "sum_g", "sum_b", "sumsq_r", "sumsq_g", "sumsq_b")
+"""Columns of the training part's photos.csv: exact sums over the pixels 0..255 of a cached photo."""
+_COUNT = "count_"
+"""How the columns of photos.csv begin that hold the pixels of each class in the full-size mask."""
 
 _MIN_SIDE = 64
 _MAX_SIDE = 4096
@@ -82,13 +83,18 @@ class CachedPart:
     masks: ClassMaps | None
     """Memory-mapped and read-only; None for the test part."""
     photos: pd.DataFrame
-    """photos.csv: id, width and height in pixels of the original; for the training part also ``STATISTICS``."""
+    """photos.csv: id, width and height in pixels of the original; for the training part also the sums of
+    :func:`channel_statistics` and the pixels of each class, see :func:`class_counts`."""
     size: tuple[int, int]
     """(H, W) in pixels."""
     source: str
     """The value of ``data.source``."""
     data_hash: str
-    """SHA-256 of the manifest."""
+    """SHA-256 of the manifest, the classes and the score's size."""
+    classes: ClassList
+    """What the masks hold."""
+    score_size: tuple[int, int]
+    """(height, width) in pixels at which masks are scored."""
     skipped: int = 0
     """Number of bad files that ``data.on_bad: skip`` left out, of both parts together."""
 
@@ -99,23 +105,40 @@ def load_part(folder: Path) -> CachedPart:
     Raises:
         HarveysegError: when a file is absent, damaged, or does not fit the others.
     """
-    info = read_json(folder / "info.json", _REMEDY)  # written last, so the other files belong to it
-    missing = {"size", "source", "hash"} - info.keys()
-    if missing:
-        raise HarveysegError(f"{folder / 'info.json'}: lacks {', '.join(sorted(missing))}. {_REMEDY}")
+    info = _read_info(folder)
     height, width = info["size"]
     photos = read_photos(folder)
     shape = (len(photos), height, width)
+    score_height, score_width = info["score_size"]
     return CachedPart(
         ids=tuple(photos["id"]),
         images=_open_array(folder / "images.npy", (*shape, 3)),
-        masks=_open_array(folder / "masks.npy", shape) if COUNTS[0] in photos else None,
+        masks=_open_array(folder / "masks.npy", shape) if _SUMS[0] in photos else None,
         photos=photos,
         size=(height, width),
         source=info["source"],
         data_hash=info["hash"],
+        classes=ClassList.model_validate(info["classes"]),
+        score_size=(score_height, score_width),
         skipped=info.get("skipped", 0),
     )
+
+
+def read_part_classes(folder: Path) -> ClassList:
+    """What the masks of a cached part hold.
+
+    Raises:
+        HarveysegError: when ``info.json`` is absent or damaged.
+    """
+    return ClassList.model_validate(_read_info(folder)["classes"])
+
+
+def _read_info(folder: Path) -> dict[str, Any]:
+    info = read_json(folder / "info.json", _REMEDY)  # written last, so the other files belong to it
+    missing = {"size", "source", "hash", "classes", "score_size"} - info.keys()
+    if missing:
+        raise HarveysegError(f"{folder / 'info.json'}: lacks {', '.join(sorted(missing))}. {_REMEDY}")
+    return info
 
 
 def read_photos(folder: Path) -> pd.DataFrame:
@@ -125,7 +148,20 @@ def read_photos(folder: Path) -> pd.DataFrame:
         HarveysegError: when it is absent, damaged, or lacks a column.
     """
     columns = {"id": str, "width": int, "height": int}
-    return read_table(folder / "photos.csv", columns, _REMEDY, optional=dict.fromkeys(STATISTICS, int))
+    statistics = (*_SUMS, *(f"{_COUNT}{index}" for index in range(MAX_CLASSES)))
+    return read_table(folder / "photos.csv", columns, _REMEDY, optional=dict.fromkeys(statistics, int))
+
+
+def class_counts(photos: pd.DataFrame) -> IntArray:
+    """Pixels of each class in the full-size masks of the given photos.
+
+    Args:
+        photos: a training part's photos.csv.
+
+    Returns:
+        int64 (N, C).
+    """
+    return np.asarray(photos.filter(regex=rf"^{_COUNT}\d+$").to_numpy(), np.int64)
 
 
 def load_score_masks(folder: Path, part: str) -> ClassMaps | None:
@@ -136,7 +172,7 @@ def load_score_masks(folder: Path, part: str) -> ClassMaps | None:
         part: ``"train"`` or ``"test"``.
 
     Returns:
-        (N, 1024, 1024), memory-mapped and read-only, in the order of that part's photos.csv; None for a test part
+        (N, H, W), memory-mapped and read-only, in the order of that part's photos.csv; None for a test part
         whose masks are unknown.
 
     Raises:
@@ -172,8 +208,8 @@ def channel_statistics(photos: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
 
 
 def class_frequencies(photos: pd.DataFrame) -> FloatArray:
-    """Share of each class in the full-size masks of the given photos, shape (25,), summing to 1."""
-    counts = photos[list(COUNTS)].sum().to_numpy(np.float64)
+    """Share of each class in the labelled pixels of the given photos' full-size masks, shape (C,), summing to 1."""
+    counts = class_counts(photos).sum(axis=0).astype(np.float64)
     return np.asarray(counts / counts.sum(), np.float64)
 
 
@@ -181,19 +217,28 @@ def build_cache(raw: Path, cache: Path, params: ResizeParams) -> None:
     """Write ``cache/train``, ``cache/test`` and ``cache/score`` from the verified photos in ``raw``.
 
     Each part gets ``images.npy`` (N, H, W, 3) uint8 RGB, ``photos.csv`` and, last of all, ``info.json``; the training
-    part also ``masks.npy`` (N, H, W) uint8. ``score`` holds the known masks, (N, 1024, 1024) uint8.
+    part also ``masks.npy`` (N, H, W) uint8. ``score`` holds the known masks at the score's size. Masks hold indices of
+    classes, and 255 where there is no label.
 
     Raises:
         HarveysegError: when the manifest or a file in it is absent or cannot be decoded.
     """
     manifest = read_manifest(raw / "manifest.csv")
     source = read_json(raw / "source.json", "Run `dvc repro download` to write it again.")
+    classes = stored_classes(raw)
+    identity = {"manifest": source["hash"], "classes": classes.identity(), "score_size": source["score_size"]}
     for part in ("train", "test"):
         rows = manifest[manifest["part"] == part].reset_index(drop=True)
-        info = {"size": list(params.shape), "source": source["source"], "hash": source["hash"]}
+        info = {
+            "size": list(params.shape),
+            "source": source["source"],
+            "hash": digest(identity),
+            "classes": classes.model_dump(),
+            "score_size": source["score_size"],
+        }
         if "skipped" in source:
             info["skipped"] = source["skipped"]
-        _build_part(raw, cache / part, rows, info, params)
+        _build_part(raw, cache / part, rows, info, params, classes)
 
 
 def read_resized_photo(path: Path, full: tuple[int, int], size: tuple[int, int]) -> Photo:
@@ -220,13 +265,13 @@ def read_resized_photo(path: Path, full: tuple[int, int], size: tuple[int, int])
     return resize_photo(decode_image(path, _IMREAD[reduction] | cv2.IMREAD_IGNORE_ORIENTATION), size)
 
 
-def read_mask(path: Path) -> ClassMap:
-    """Decode a mask of ``data/raw``.
+def read_mask(path: Path, classes: ClassList) -> ClassMap:
+    """Decode a mask of ``data/raw``, from ids to indices.
 
     Raises:
         HarveysegError: when the file is absent or cannot be decoded.
     """
-    return decode_image(path, cv2.IMREAD_UNCHANGED)
+    return classes.indices[decode_image(path, cv2.IMREAD_UNCHANGED)]
 
 
 def _open_array(path: Path, shape: tuple[int, ...] | None) -> ByteArray:
@@ -251,7 +296,9 @@ class _Outputs:
     score_masks: ClassMaps | None
 
 
-def _build_part(raw: Path, folder: Path, rows: pd.DataFrame, info: dict[str, Any], params: ResizeParams) -> None:
+def _build_part(
+    raw: Path, folder: Path, rows: pd.DataFrame, info: dict[str, Any], params: ResizeParams, classes: ClassList
+) -> None:
     part = folder.name
     score_path = folder.parent / "score" / f"{part}_masks.npy"
     score_path.parent.mkdir(parents=True, exist_ok=True)
@@ -265,10 +312,10 @@ def _build_part(raw: Path, folder: Path, rows: pd.DataFrame, info: dict[str, Any
         outputs = _Outputs(
             images=_create_array(files, folder / "images.npy", (count, height, width, 3)),
             masks=_create_array(files, folder / "masks.npy", (count, height, width)) if part == "train" else None,
-            score_masks=_create_array(files, score_path, (count, SCORE_SIZE, SCORE_SIZE)) if has_masks else None,
+            score_masks=_create_array(files, score_path, (count, *info["score_size"])) if has_masks else None,
         )
         with ThreadPoolExecutor(params.threads) as pool:
-            results = pool.map(lambda index: _fill_row(raw, rows, index, outputs, params), range(count))
+            results = pool.map(lambda index: _fill_row(raw, rows, index, outputs, params, classes), range(count))
             statistics = list(track(results, f"Resizing {part} photos", total=count, console=Console(stderr=True)))
         for array in (outputs.images, outputs.masks, outputs.score_masks):
             if isinstance(array, np.memmap):
@@ -282,30 +329,34 @@ def _create_array(files: ExitStack, path: Path, shape: tuple[int, ...]) -> ByteA
     return create_array(files.enter_context(atomic(path)), shape)
 
 
-def _fill_row(raw: Path, rows: pd.DataFrame, index: int, outputs: _Outputs, params: ResizeParams) -> dict[str, int]:
+def _fill_row(
+    raw: Path, rows: pd.DataFrame, index: int, outputs: _Outputs, params: ResizeParams, classes: ClassList
+) -> dict[str, int]:
     """Put one photo and its mask into the arrays; returns the statistics of a training photo."""
     row = rows.iloc[index]
     photo = read_resized_photo(raw / row["image"], (row["height"], row["width"]), params.shape)
     outputs.images[index] = photo
     if outputs.score_masks is None:
         return {}
-    mask = read_mask(raw / row["mask"])
-    outputs.score_masks[index] = nearest_classes(mask, (SCORE_SIZE, SCORE_SIZE))
+    mask = read_mask(raw / row["mask"], classes)
+    height, width = outputs.score_masks.shape[1:]
+    outputs.score_masks[index] = nearest_classes(mask, (height, width))
     if outputs.masks is None:
         return {}
     resize = nearest_classes if params.mask_method == "nearest" else majority_classes
     outputs.masks[index] = resize(mask, params.shape)
-    return _statistics(photo, mask)
+    return _statistics(photo, mask, len(classes))
 
 
-def _statistics(photo: Photo, mask: ClassMap) -> dict[str, int]:
-    """``STATISTICS`` of a cached photo and its full-size mask."""
+def _statistics(photo: Photo, mask: ClassMap, classes: int) -> dict[str, int]:
+    """Sums of a cached photo, and the pixels of each class in its full-size mask."""
     pixels = photo.reshape(-1, 3).astype(np.int64)
     sums = pixels.sum(axis=0)
     squares = (pixels**2).sum(axis=0)
-    counts = np.bincount(mask.ravel(), minlength=N_CLASSES)
-    values = (len(pixels), *sums, *squares, *counts)
-    return {column: int(value) for column, value in zip(STATISTICS, values, strict=True)}
+    counts = np.bincount(mask.ravel(), minlength=256)[:classes]
+    values = dict(zip(_SUMS, (len(pixels), *sums, *squares), strict=True))
+    values |= {f"{_COUNT}{index}": count for index, count in enumerate(counts)}
+    return {column: int(value) for column, value in values.items()}
 
 
 def decode_image(path: Path, flags: int) -> ByteArray:

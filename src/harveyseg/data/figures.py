@@ -19,15 +19,14 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from pydantic import ConfigDict
 
 from harveyseg.arrays import ClassMap, Photo
-from harveyseg.classes import CLASS_NAMES, N_CLASSES, PALETTE
+from harveyseg.classes import IGNORED, ClassList
 from harveyseg.config.settings import Section
 from harveyseg.data.augmentation import Augmentation, AugmentationParams
-from harveyseg.data.cache import COUNTS, CachedPart, class_frequencies
+from harveyseg.data.cache import CachedPart, class_counts, class_frequencies
 from harveyseg.errors import HarveysegError
 from harveyseg.files import write_table
-from harveyseg.plots import GREY, INK, add_class_legend, interpolation, precise_percent, save_figure
+from harveyseg.plots import GREY, INK, add_class_legend, colourise, interpolation, precise_percent, save_figure
 
-_COLOURS = PALETTE / 255
 _N_LARGEST = 3  # the report says that three classes take up more than half of the pixels
 _MAX_SIZES = 8  # sizes of photos that are drawn one by one
 _N_PHOTOS = 3
@@ -54,22 +53,23 @@ class AugmentedPhoto:
     """In the same order."""
 
 
-def class_shares(photos: pd.DataFrame) -> pd.DataFrame:
+def class_shares(photos: pd.DataFrame, classes: ClassList) -> pd.DataFrame:
     """The share and the number of photos of each class, from the full-size masks.
 
     Args:
         photos: the training part's photos.csv.
+        classes: what the masks hold.
 
     Returns:
-        One row for each of the 25 classes: class_id, name, pixel_share (of all pixels of all photos; sums to 1) and
-        photos (the number that hold the class).
+        One row for each class, by index: class_id, name, pixel_share (of all labelled pixels of all photos; sums to 1)
+        and photos (the number that hold the class).
     """
     return pd.DataFrame(
         {
-            "class_id": range(N_CLASSES),
-            "name": CLASS_NAMES,
+            "class_id": [entry.id for entry in classes.classes],
+            "name": classes.names,
             "pixel_share": class_frequencies(photos),
-            "photos": (photos[list(COUNTS)].to_numpy() > 0).sum(axis=0),
+            "photos": (class_counts(photos) > 0).sum(axis=0),
         }
     )
 
@@ -122,7 +122,7 @@ def training_samples(part: CachedPart, params: SampleParams) -> list[AugmentedPh
     if part.masks is None:
         raise HarveysegError("the training cache has no masks. Run `dvc repro resize-cache` again.")
     augmentation = Augmentation(params.augmentation, params.seed)
-    n_classes = (part.photos[list(COUNTS)].to_numpy() > 0).sum(axis=1)
+    n_classes = (class_counts(part.photos) > 0).sum(axis=1)
     photos = []
     for third in np.array_split(np.arange(len(part.ids)), _N_PHOTOS):
         if not len(third):
@@ -148,36 +148,37 @@ def write_data_figures(folder: Path, part: CachedPart, test: pd.DataFrame, param
     Raises:
         HarveysegError: see :func:`training_samples`.
     """
-    shares = class_shares(part.photos)
+    shares = class_shares(part.photos, part.classes)
     sizes = photo_sizes(part.photos, test)
     for name, table in {"class_shares": shares, "photo_sizes": sizes}.items():
         write_table(folder / f"{name}.csv", table)
-    class_figure(shares, len(part.ids), folder / "class_shares.png")
+    class_figure(shares, part.classes, len(part.ids), folder / "class_shares.png")
     size_figure(sizes, part.size, folder / "photo_sizes.png")
-    augmented_figure(training_samples(part, params), params.augmentation, folder / "augmented.png")
+    augmented_figure(training_samples(part, params), part.classes, params.augmentation, folder / "augmented.png")
 
 
-def largest_classes(shares: pd.DataFrame) -> tuple[list[str], float]:
-    """Names of the three classes with the most pixels, apart from the background, and their share of all pixels."""
-    largest = shares.iloc[1:].nlargest(_N_LARGEST, "pixel_share")
+def largest_classes(shares: pd.DataFrame, unscored: int) -> tuple[list[str], float]:
+    """Names of the three scored classes with the most pixels, and their share of all pixels."""
+    largest = shares.iloc[unscored:].nlargest(_N_LARGEST, "pixel_share")
     return list(largest["name"]), float(largest["pixel_share"].sum())
 
 
-def class_figure(shares: pd.DataFrame, photos: int, path: Path) -> None:
+def class_figure(shares: pd.DataFrame, classes: ClassList, photos: int, path: Path) -> None:
     """Draw each class's share of the pixels, on a logarithmic scale, and its number of photos, sorted by share.
 
     Args:
         shares: as from :func:`class_shares`.
+        classes: what the masks hold.
         photos: the number of photos.
         path: the PNG file.
     """
     ordered = shares.sort_values("pixel_share", ascending=False, kind="stable")
     share = ordered["pixel_share"].to_numpy()
     occurs = share > 0
-    colours = _COLOURS[ordered["class_id"]]
-    places = range(N_CLASSES)
-    names, total = largest_classes(shares)
-    figure = Figure(figsize=(9.6, 6.6), layout="constrained")
+    colours = classes.palette[ordered.index] / 255
+    places = range(len(classes))
+    names, total = largest_classes(shares, classes.unscored)
+    figure = Figure(figsize=(9.6, 1.6 + 0.2 * len(classes)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     # Dots instead of bars: a logarithmic scale has no 0 for a bar to start from.
     low = 10.0 ** np.floor(np.log10(share[occurs].min()))
@@ -193,7 +194,8 @@ def class_figure(shares: pd.DataFrame, photos: int, path: Path) -> None:
             _note(left, "absent", low, place, 3, GREY)
     left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
     left.set_xlabel("share of all pixels", fontsize=9)
-    left.set_yticks(places, ordered["name"].replace(CLASS_NAMES[0], f"{CLASS_NAMES[0]} (unlabelled)"), fontsize=8.5)
+    unscored = classes.names[: classes.unscored]
+    left.set_yticks(places, ordered["name"].replace({name: f"{name} (not scored)" for name in unscored}), fontsize=8.5)
     for label in left.get_yticklabels():
         label.set_fontweight("bold" if label.get_text() in names else "normal")
     right.barh(places, ordered["photos"], height=0.68, color=colours, edgecolor=GREY, linewidth=0.6)
@@ -208,8 +210,10 @@ def class_figure(shares: pd.DataFrame, photos: int, path: Path) -> None:
         axes.grid(axis="x", alpha=0.25, lw=0.6)
         axes.set_axisbelow(True)
         axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.set_ylim(N_CLASSES - 0.4, -0.6)
-    title = f"{', '.join(names[:-1])} and {names[-1]} take up {100 * total:.1f}% of all pixels"
+        axes.set_ylim(len(classes) - 0.4, -0.6)
+    verb = "takes" if len(names) == 1 else "take"
+    title = f"{' and '.join([', '.join(names[:-1]), names[-1]] if names[1:] else names)} {verb} up {100 * total:.1f}%"
+    title += " of all pixels"
     figure.suptitle(title, fontsize=11, color=INK)
     save_figure(figure, path)
 
@@ -261,25 +265,29 @@ def size_figure(sizes: pd.DataFrame, cached: tuple[int, int], path: Path) -> Non
     save_figure(figure, path)
 
 
-def augmented_figure(photos: Sequence[AugmentedPhoto], params: AugmentationParams, path: Path) -> None:
+def augmented_figure(
+    photos: Sequence[AugmentedPhoto], classes: ClassList, params: AugmentationParams, path: Path
+) -> None:
     """Draw, for each photo, a row of samples and a row of their masks, above a legend of the classes that occur.
 
     Args:
         photos: as from :func:`training_samples`.
+        classes: what the masks hold.
         params: the settings of the augmentation, for the title.
         path: the PNG file.
     """
     side = 1.75
     columns = 1 + _EPOCHS
-    classes = np.unique(np.concatenate([np.unique(mask) for photo in photos for mask in photo.masks]))
-    height = len(photos) * (2 * side + 0.1) + 0.75 + 0.18 * -(-len(classes) // 6)
+    occurring = np.unique(np.concatenate([np.unique(mask) for photo in photos for mask in photo.masks]))
+    occurring = occurring[occurring != IGNORED]
+    height = len(photos) * (2 * side + 0.1) + 0.75 + 0.18 * -(-len(occurring) // 6)
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     figure = Figure(figsize=(side * columns + 0.3, height), layout=layout)
     # Without squeeze=False, a single photo would give a subfigure instead of an array of them.
     for subfigure, photo in zip(figure.subfigures(len(photos), 1, squeeze=False).flat, photos, strict=True):
         grid = subfigure.subplots(2, columns)
         for column, (image, mask) in enumerate(zip(photo.images, photo.masks, strict=True)):
-            for axes, pixels in ((grid[0, column], image), (grid[1, column], PALETTE[mask])):
+            for axes, pixels in ((grid[0, column], image), (grid[1, column], colourise(mask, classes))):
                 axes.imshow(pixels, interpolation=interpolation(len(pixels)))
                 axes.set_xticks([])
                 axes.set_yticks([])
@@ -288,7 +296,7 @@ def augmented_figure(photos: Sequence[AugmentedPhoto], params: AugmentationParam
                 grid[0, column].set_title(f"epoch {column}" if column else "as cached", fontsize=9, color=INK)
         grid[0, 0].set_ylabel(photo.name, fontsize=8.5, color=INK)
         grid[1, 0].set_ylabel("mask", fontsize=8.5, color=GREY)
-    add_class_legend(figure, classes, columns=6)
+    add_class_legend(figure, classes, occurring, columns=6)
     values = params.model_dump()
     used = [name for name, value in values.items() if value and values[name.removesuffix("_limit")]]
     settings = ", ".join(f"{name}\u00a0{values[name]:g}" for name in used)  # a line does not break at such a space

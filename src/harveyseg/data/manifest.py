@@ -14,6 +14,7 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
+from harveyseg.classes import ClassList
 from harveyseg.data.masks import read_mask_file
 from harveyseg.data.photo_files import PHOTO_KINDS, RAW_ENDINGS, check_photo_file
 from harveyseg.errors import raise_problems
@@ -89,9 +90,7 @@ class _Checked:
     problems: list[Problem]
 
 
-def verify_photos(
-    folder: Path, *, colours: Mapping[int, str] | None = None, skip: bool = False, name: str | None = None
-) -> VerifiedPhotos:
+def verify_photos(folder: Path, classes: ClassList, *, skip: bool = False, name: str | None = None) -> VerifiedPhotos:
     """Check every photo and mask of a folder in the Kaggle layout.
 
     The layout is ``train_images``, ``train_masks``, ``test_images`` and optionally ``test_masks``, in upper or lower
@@ -103,7 +102,7 @@ def verify_photos(
 
     Args:
         folder: contains the layout; it is only read.
-        colours: ``data.classes``: class id -> colour in the masks, or None.
+        classes: what the masks may hold.
         skip: leave bad photos and masks out instead of stopping. Of a photo that is in both parts, the training one is
             left out.
         name: of the folder, for messages; its path when None.
@@ -113,7 +112,7 @@ def verify_photos(
     """
     pairs, problems = _find_pairs(folder)
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        results = pool.map(lambda pair: _check_pair(folder, pair, colours), pairs)
+        results = pool.map(lambda pair: _check_pair(folder, pair, classes), pairs)
         checked = list(track(results, "Verifying photos", total=len(pairs), console=Console(stderr=True)))
     for result in checked:
         problems += result.problems
@@ -301,7 +300,7 @@ def _kind(photo: Path) -> str:
     return PHOTO_KINDS[photo.suffix.lower()]
 
 
-def _check_pair(folder: Path, pair: Pair, colours: Mapping[int, str] | None) -> _Checked:
+def _check_pair(folder: Path, pair: Pair, classes: ClassList) -> _Checked:
     """Decode one photo and its mask."""
     causes: list[tuple[Path, str]] = []
     size: tuple[int, int] | None = None
@@ -317,7 +316,7 @@ def _check_pair(folder: Path, pair: Pair, colours: Mapping[int, str] | None) -> 
         causes.append((pair.image, f"cannot be read ({error.strerror})"))
     if pair.mask is not None:
         try:
-            mask = read_mask_file(pair.mask.read_bytes(), colours)
+            mask = read_mask_file(pair.mask.read_bytes(), classes)
             mask_sha256 = hashlib.sha256(mask.stored).hexdigest()
             causes += [(pair.mask, cause) for cause in mask.problems]
             if size and mask.size and mask.size != size:

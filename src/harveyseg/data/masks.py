@@ -1,23 +1,22 @@
-"""Mask files: PNGs whose grey value or palette index is the class id, or whose colours stand for classes."""
+"""Mask files: PNGs whose values are class ids, or whose colours stand for classes."""
 
 import io
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from harveyseg.arrays import ClassMap, Photo
-from harveyseg.classes import N_CLASSES
+from harveyseg.arrays import BoolArray, ClassMap, IntArray, Photo
+from harveyseg.classes import IGNORED, ClassList, describe_ids
 
 PNG_END = b"IEND\xaeB`\x82"
 """Type and checksum of the last chunk, the same in every PNG file."""
 
-_NO_CLASS = 255
-_MAX_COLOURS = 5  # in messages: a mask that was resized smoothly or saved as JPEG holds thousands of wrong colours
+_UNKNOWN = 1 << 8
+"""Stands for a colour that is no class's; ids and the ignored value are below."""
+_SHOWN = 5
+"""Values or colours in messages: a mask that was resized smoothly or saved as JPEG holds thousands of wrong ones."""
 
 
 class _ColourType(IntEnum):
@@ -45,55 +44,17 @@ class MaskFile:
     """If there are any, ``stored`` is meaningless."""
 
 
-def parse_colours(value: Any) -> dict[int, str]:
-    """Check the setting ``data.classes``.
-
-    Args:
-        value: as read from params.yaml: class id -> ``"#rrggbb"``.
-
-    Returns:
-        The same, in lower case.
-
-    Raises:
-        ValueError: listing everything that is wrong with it.
-
-    Example:
-        >>> parse_colours({0: "#000000", 23: "#1F77B4"})
-        {0: '#000000', 23: '#1f77b4'}
-    """
-    if not isinstance(value, dict) or not value:
-        raise ValueError('must map class ids to colours, e.g. {0: "#000000", 23: "#1f77b4"}, or be null')
-    problems: list[str] = []
-    ids_of: dict[str, list[str]] = {}
-    for class_id, colour in value.items():
-        if type(class_id) is not int or not 0 <= class_id < N_CLASSES:
-            problems.append(f"{class_id!r} is not a class id; those are 0..{N_CLASSES - 1}")
-        if not isinstance(colour, str) or not re.fullmatch("#[0-9a-fA-F]{6}", colour):
-            problems.append(
-                f'{colour!r} (class {class_id}) is not a colour; write "#rrggbb", in quotes: a bare # begins a comment'
-            )
-        else:
-            ids_of.setdefault(colour.lower(), []).append(str(class_id))
-    problems += [
-        f"the colour {colour} belongs to several classes: {', '.join(ids)}"
-        for colour, ids in ids_of.items()
-        if len(ids) > 1
-    ]
-    if problems:
-        raise ValueError("; ".join(problems))
-    return {class_id: colour.lower() for class_id, colour in value.items()}
-
-
-def read_mask_file(data: bytes, colours: Mapping[int, str] | None) -> MaskFile:
+def read_mask_file(data: bytes, classes: ClassList) -> MaskFile:
     """Decode a mask and translate it to class ids.
 
-    In an 8-bit grey file, the value is the class id, with and without ``colours``. In a palette file without
-    ``colours``, the index is the class id. In palette and RGB files with ``colours``, each pixel gets the class of its
-    colour; transparency is ignored.
+    In an 8-bit grey file, the value is the class id. In an RGB file, each pixel gets the class of its colour, or, where
+    red, green and blue are equal and no colour of the list occurs, the class whose id they are. In a palette file the
+    colours decide if they all are in the list, else the indices; where both would do and differ, the file is refused.
+    Transparency is ignored.
 
     Args:
         data: the bytes of a PNG file.
-        colours: class id -> ``"#rrggbb"`` in lower case (:func:`parse_colours`), or None.
+        classes: what it may hold.
     """
     if not data:
         return MaskFile(None, data, ("the file is empty",))
@@ -107,25 +68,23 @@ def read_mask_file(data: bytes, colours: Mapping[int, str] | None) -> MaskFile:
             # 16 bits of colour become 8.
             bits = data[24]
             kind = _ColourType(data[25])
-            has_colours = kind == _ColourType.PALETTE or (bits == 8 and _is_colour(kind))
-            by_colour = colours is not None and has_colours
-            values = np.asarray(image.convert("RGB") if by_colour else image)
+            palette = kind == _ColourType.PALETTE
+            values = np.asarray(image) if kind in (_ColourType.GREY, _ColourType.PALETTE) else None
+            colours = np.asarray(image.convert("RGB")) if palette or (bits == 8 and _is_colour(kind)) else None
     except Exception as error:  # decoders raise many types on broken bytes; each means the same to the user
         return MaskFile(None, data, (f"cannot be decoded as a PNG mask ({decoding_cause(error)})",))
     if PNG_END not in data:
         return MaskFile(None, data, ("is truncated (a PNG without its end chunk)",))
-    if by_colour and colours is not None:
-        class_map, problems = _translate(values, colours)
-        return MaskFile(size, _encode(class_map), problems)
-    if (bits, kind) != (8, _ColourType.GREY) and kind != _ColourType.PALETTE:
-        return MaskFile(size, data, (f"is {bits}-bit {kind}; {_remedy(bits, kind)}",))
-    what = "palette index" if kind == _ColourType.PALETTE else "value"
-    counts = np.bincount(values.ravel(), minlength=N_CLASSES)
-    problems = tuple(
-        f"holds the {what} {value} in {counts[value]} pixels; classes are 0..{N_CLASSES - 1}"
-        for value in np.flatnonzero(counts[N_CLASSES:]) + N_CLASSES
-    )
-    return MaskFile(size, _encode(values) if kind == _ColourType.PALETTE else data, problems)
+    if colours is not None and values is None:
+        class_map, problems = _read_colours(colours, classes)
+        return _finish(size, class_map, problems, classes)
+    if colours is not None and values is not None:
+        class_map, problems = _read_palette(values, colours, classes)
+        return _finish(size, class_map, problems, classes)
+    if (bits, kind) != (8, _ColourType.GREY) or values is None:
+        remedy = "a mask must be 8-bit grey, its value the class id, or have a palette or 8-bit colours"
+        return MaskFile(size, data, (f"is {bits}-bit {kind}; {remedy}",))
+    return _finish(size, values, _value_problems(values, classes, "value"), classes, data)
 
 
 def decoding_cause(error: Exception) -> str:
@@ -139,28 +98,95 @@ def _is_colour(kind: _ColourType) -> bool:
     return kind in (_ColourType.COLOUR, _ColourType.COLOUR_WITH_ALPHA)
 
 
-def _remedy(bits: int, kind: _ColourType) -> str:
-    if bits == 8 and _is_colour(kind):
-        return "data.classes must say which colour is which class"
-    return "a mask must be 8-bit grey, its value the class id, or have a palette or colours"
+def _finish(
+    size: tuple[int, int],
+    class_map: ClassMap,
+    problems: tuple[str, ...],
+    classes: ClassList,
+    stored: bytes | None = None,
+) -> MaskFile:
+    if not problems and classes.ignored_value is not None and (class_map == classes.ignored_value).all():
+        problems = ("has no label in any pixel; leave photo and mask out",)
+    return MaskFile(size, _encode(class_map) if stored is None else stored, problems)
 
 
-def _translate(pixels: Photo, colours: Mapping[int, str]) -> tuple[ClassMap, tuple[str, ...]]:
-    """The class map of RGB pixels, and problems with colours that belong to no class."""
-    codes = pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-    class_of = np.full(1 << 24, _NO_CLASS, np.uint8)
-    for class_id, colour in colours.items():
-        class_of[int(colour[1:], 16)] = class_id
-    class_map = class_of[codes]
-    unknown, counts = np.unique(codes[class_map == _NO_CLASS], return_counts=True)
+def _value_problems(values: ClassMap, classes: ClassList, what: str) -> tuple[str, ...]:
+    """Values that are neither an id nor ignored, the most frequent first."""
+    counts = np.bincount(values.ravel(), minlength=256)
+    known = classes.indices != IGNORED
+    if classes.ignored_value is not None:
+        known[classes.ignored_value] = True
+    unknown = np.flatnonzero((counts > 0) & ~known)
+    order = unknown[np.argsort(-counts[unknown], kind="stable")]
+    allowed = describe_ids([entry.id for entry in classes.classes])
+    problems = [
+        f"holds the {what} {value} in {counts[value]} pixels; classes are {allowed}" for value in order[:_SHOWN]
+    ]
+    if len(rest := order[_SHOWN:]):
+        problems.append(f"holds {len(rest)} more values that are no class, in {counts[rest].sum()} pixels")
+    if problems:
+        problems[-1] += _advice(counts, unknown, classes)
+    return tuple(problems)
+
+
+def _advice(counts: IntArray, unknown: IntArray, classes: ClassList) -> str:
+    if unknown.tolist() == [IGNORED] and classes.ignored_value is None:
+        return "; if 255 means that there is no label, set `ignore: 255` in the list of classes"
+    if len(unknown) > 2 * len(classes) and counts[:16].sum() + counts[240:].sum() > 0.9 * counts.sum():
+        return "; it looks like black and white that was saved as JPEG once: threshold it at 128 and save it as PNG"
+    if len(unknown) > 2 * len(classes):
+        return "; it looks like a mask that was resized smoothly or saved as JPEG: export it again, with exact values"
+    return ""
+
+
+def _read_palette(values: ClassMap, colours: Photo, classes: ClassList) -> tuple[ClassMap, tuple[str, ...]]:
+    """A palette file: by its colours where all are in the list, else by its indices."""
+    by_colour, _ = _translate(colours, classes)
+    by_index = _value_problems(values, classes, "palette index")
+    if not (by_colour == _UNKNOWN).any():
+        translated = by_colour.astype(np.uint8)
+        if not by_index and not np.array_equal(translated, values):
+            return values, ("its palette's indices and its colours both stand for classes, but for other ones",)
+        return translated, ()
+    greys = (colours == colours[..., :1]).all()
+    if greys and not by_index and not np.array_equal(colours[..., 0], values):
+        return values, (
+            "is a palette of greys whose values differ from the indices, so either could be the class ids; save it as "
+            "8-bit grey, its value the class id",
+        )
+    return values, by_index
+
+
+def _read_colours(colours: Photo, classes: ClassList) -> tuple[ClassMap, tuple[str, ...]]:
+    """An RGB file: by its colours, or by ids that stand in red, green and blue alike."""
+    translated, codes = _translate(colours, classes)
+    unknown: BoolArray = translated == _UNKNOWN
+    if not unknown.any():
+        return translated.astype(np.uint8), ()
+    if unknown.all() and (colours == colours[..., :1]).all():
+        values = np.ascontiguousarray(colours[..., 0])
+        return values, _value_problems(values, classes, "value (red, green and blue alike)")
+    found, counts = np.unique(codes[unknown], return_counts=True)
     order = np.argsort(-counts, kind="stable")
     problems = [
-        f"holds the colour #{unknown[index]:06x} in {counts[index]} pixels; data.classes has no such colour"
-        for index in order[:_MAX_COLOURS]
+        f"holds the colour #{found[index]:06x} in {counts[index]} pixels; the list of classes has no such colour"
+        for index in order[:_SHOWN]
     ]
-    if len(rest := order[_MAX_COLOURS:]):
-        problems.append(f"holds {len(rest)} more colours that data.classes lacks, in {counts[rest].sum()} pixels")
-    return class_map, tuple(problems)
+    if len(rest := order[_SHOWN:]):
+        problems.append(f"holds {len(rest)} more colours that the list lacks, in {counts[rest].sum()} pixels")
+    problems[-1] += "; give the classes the colours of your masks (data.classes)"
+    return translated.astype(np.uint8), tuple(problems)
+
+
+def _translate(pixels: Photo, classes: ClassList) -> tuple[IntArray, IntArray]:
+    """The class id of each pixel's colour, ``_UNKNOWN`` where it is no class's, and the colours as numbers."""
+    codes = pixels.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+    ids = np.full(1 << 24, _UNKNOWN, np.int16)
+    for entry in classes.classes:
+        ids[int(entry.color[1:], 16)] = entry.id
+    if isinstance(classes.ignore, str):
+        ids[int(classes.ignore[1:], 16)] = IGNORED
+    return ids[codes].astype(np.int64), codes
 
 
 def _encode(class_map: ClassMap) -> bytes:

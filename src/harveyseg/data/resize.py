@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 
 from harveyseg.arrays import ClassMap, IntArray, Photo
-from harveyseg.classes import N_CLASSES
 
 
 def resize_photo(photo: Photo, size: tuple[int, int]) -> Photo:
@@ -51,7 +50,7 @@ def nearest_classes(mask: ClassMap, size: tuple[int, int]) -> ClassMap:
 
 
 def majority_classes(mask: ClassMap, size: tuple[int, int]) -> ClassMap:
-    """Resize a class map: each pixel gets the class with the largest area in it, the lowest id of several.
+    """Resize a class map: each pixel gets the class with the largest area in it, the first of several.
 
     Source pixels that cross a border count on each side with their share, in exact integers.
 
@@ -65,7 +64,7 @@ def majority_classes(mask: ClassMap, size: tuple[int, int]) -> ClassMap:
     """
     winner = np.zeros(size, np.uint8)
     largest = np.zeros(size, np.int64)
-    for class_id in np.flatnonzero(np.bincount(mask.ravel(), minlength=N_CLASSES)):
+    for class_id in np.flatnonzero(np.bincount(mask.ravel(), minlength=256)):
         rows = _overlap_sums((mask == class_id).view(np.uint8), size[0])
         area = _overlap_sums(rows.T, size[1]).T
         better = area > largest

@@ -13,9 +13,9 @@ import pandas as pd
 from pydantic import Field
 
 from harveyseg.arrays import BoolArray, IntArray, Rows
-from harveyseg.classes import CLASS_NAMES
+from harveyseg.classes import ClassList
 from harveyseg.config.settings import Section
-from harveyseg.data.cache import COUNTS
+from harveyseg.data.cache import class_counts
 from harveyseg.errors import HarveysegError
 from harveyseg.files import read_table, sha256, write_table
 
@@ -35,7 +35,7 @@ class SplitParams(Section):
     folds: int = Field(ge=2)
     """Number of folds that the training photos are divided into."""
     method: Literal["stratified", "random"] = "stratified"
-    """What is spread evenly: ``stratified``, the photos of each of the 24 classes; ``random``, only all photos."""
+    """What is spread evenly: ``stratified``, the photos of each scored class; ``random``, only all photos."""
     groups: str = "ids"
     """What stays together: ``ids`` (frames with neighbouring ids), ``overlap`` (photos that show the same ground, found
     by their pictures), ``none``, or a CSV file with a column ``id`` and a group column, as ``path.csv`` or
@@ -47,7 +47,11 @@ class SplitParams(Section):
 
 
 def make_folds(
-    photos: pd.DataFrame, params: SplitParams, root: Path, overlaps: Collection[tuple[str, str]] | None = None
+    photos: pd.DataFrame,
+    unscored: int,
+    params: SplitParams,
+    root: Path,
+    overlaps: Collection[tuple[str, str]] | None = None,
 ) -> pd.DataFrame:
     """Assign every training photo to the fold in which it is held out.
 
@@ -58,7 +62,8 @@ def make_folds(
     groups hold than there are folds is missing from some folds; that is not an error.
 
     Args:
-        photos: the training part's photos.csv; its id and count columns are used.
+        photos: the training part's photos.csv; its ids and counts of classes are used.
+        unscored: number of classes that are not scored; they come first, and are not spread.
         params: the section ``split``.
         root: the project's root.
         overlaps: for ``groups: overlap``, the pairs of ids that show the same ground.
@@ -81,7 +86,7 @@ def make_folds(
             f"(split.groups = {params.groups}), and each fold needs one. Add photos, lower split.folds, or {smaller} "
             "(split.groups: none keeps nothing together)."
         )
-    presence = _presence(photos)
+    presence = _presence(photos, unscored)
     random = np.random.default_rng(params.seed)
     if params.method == "random":
         fold_of_group = _random_folds(np.bincount(group_of), params.folds, random)
@@ -137,23 +142,24 @@ def fold_imbalance(fold: IntArray, presence: BoolArray, folds: int) -> float:
     return float(photos + (classes.mean() if len(classes) else 0.0))
 
 
-def summarise_folds(folds: pd.DataFrame, photos: pd.DataFrame) -> pd.DataFrame:
+def summarise_folds(folds: pd.DataFrame, photos: pd.DataFrame, classes: ClassList) -> pd.DataFrame:
     """Count the photos, groups and classes of each fold.
 
     Args:
         folds: as from :func:`make_folds`.
         photos: the training part's photos.csv.
+        classes: what the masks hold.
 
     Returns:
-        One row for each fold: fold, photos, groups, classes (how many of the 24 occur) and absent (names of the classes
-        that occur in other folds only).
+        One row for each fold: fold, photos, groups, classes (how many of the scored ones occur) and absent (names
+        of the classes that occur in other folds only).
     """
-    presence = _presence(photos)
+    presence = _presence(photos, classes.unscored)
     occurs = presence.any(axis=0)
     rows = []
     for fold, members in folds.groupby("fold"):
         in_fold = presence[members.index].any(axis=0)
-        absent = [CLASS_NAMES[index + 1] for index in np.flatnonzero(occurs & ~in_fold)]
+        absent = [classes.names[index + classes.unscored] for index in np.flatnonzero(occurs & ~in_fold)]
         rows.append((fold, len(members), members["group"].nunique(), int(in_fold.sum()), ", ".join(absent)))
     return pd.DataFrame(rows, columns=["fold", "photos", "groups", "classes", "absent"])
 
@@ -304,9 +310,9 @@ def linked_groups(ids: list[str], pairs: Collection[tuple[str, str]]) -> list[st
     return [str(labels[index_of[photo_id]]) for photo_id in ids]
 
 
-def _presence(photos: pd.DataFrame) -> BoolArray:
-    """(N, 24): whether a photo's full-size mask holds each of the classes 1..24."""
-    return np.asarray(photos[list(COUNTS[1:])].to_numpy() > 0)
+def _presence(photos: pd.DataFrame, unscored: int) -> BoolArray:
+    """(N, S): whether a photo's full-size mask holds each of the scored classes."""
+    return class_counts(photos)[:, unscored:] > 0
 
 
 def _stratified_folds(group_of: Rows, presence: BoolArray, folds: int, random: np.random.Generator) -> IntArray:

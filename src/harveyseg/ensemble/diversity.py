@@ -52,9 +52,9 @@ def compare_models(fold_models: FoldModels, part: CachedPart, threads: int) -> D
         mask = masks[position]
         maps = [argmax_map(fold_models[model, fold].val[row], (mask.shape[0], mask.shape[1])) for model in models]
         disagreement = np.array([[np.count_nonzero(a != b) / mask.size for b in maps] for a in maps])
-        confusions = np.stack([confusion(mask, predicted) for predicted in maps])
+        confusions = np.stack([confusion(mask, predicted, len(part.classes)) for predicted in maps])
         occurs = (confusions.sum(2) + confusions.sum(1)).any(0)
-        occurs[0] = False  # the background is not scored
+        occurs[: part.classes.unscored] = False
         return disagreement, 1 - image_dice(confusions)[:, occurs]
 
     with ThreadPoolExecutor(threads) as pool:
@@ -64,14 +64,15 @@ def compare_models(fold_models: FoldModels, part: CachedPart, threads: int) -> D
     return Diversity(models, np.mean(disagreements, axis=0), correlation)
 
 
-def mixture_scores(equal: Confusions, results: Mapping[str, float]) -> dict[str, float]:
+def mixture_scores(equal: Confusions, results: Mapping[str, float], unscored: int) -> dict[str, float]:
     """The out-of-fold argmax scores of mixtures, named for the reader.
 
     Args:
         equal: the confusions of the mean of all models.
         results: the ensemble's metrics, ``val/argmax_score`` and, with several folds, ``val/nested_argmax_score``.
+        unscored: number of classes that are not scored.
     """
-    scores = {"mean of all": float(image_scores(equal).mean()), "chosen weights": results["val/argmax_score"]}
+    scores = {"mean of all": float(image_scores(equal, unscored).mean()), "chosen weights": results["val/argmax_score"]}
     nested = results.get("val/nested_argmax_score")
     return scores if nested is None else scores | {"chosen on other folds": nested}
 

@@ -1,6 +1,7 @@
 """The ensemble's predictions, their evaluation out of fold and on the test photos, and its figures."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from harveyseg.arrays import ClassMaps
@@ -39,19 +40,22 @@ def evaluate_ensemble(
     Returns:
         The metrics.
     """
+    classes = train.classes
     test_maps = (maps[None] for maps in fold_models.test(weights.chosen))
-    test_size = fold_models.test_size(weights.chosen)
-    write_probabilities(folder / "test.npy", fold_models.first.test_ids, test_size, test_maps)
+    shape = (len(classes), *fold_models.test_size(weights.chosen))
+    write_probabilities(folder / "test.npy", fold_models.first.test_ids, shape, test_maps)
     rows = fold_models.rows(train.ids)
-    confusions = {"val": count_confusions(fold_models.predictor(weights.chosen), truth["val"], rows, threads)}
+    count = partial(count_confusions, classes=len(classes), threads=threads)
+    confusions = {"val": count(fold_models.predictor(weights.chosen), truth["val"], rows)}
     if "test" in truth:
         _, test = read_probabilities(folder / "test.npy")
-        confusions["test"] = count_confusions(test.__getitem__, truth["test"], range(len(test)), threads)
+        confusions["test"] = count(test.__getitem__, truth["test"], range(len(test)))
     nested = None
     if weights.without_fold:
         predictor = fold_models.predictor(weights.chosen, weights.without_fold)
-        nested = count_confusions(predictor, truth["val"], rows, threads)
-    return write_evaluation(folder, record, confusions, {**identity, **nested_entry(nested)})
+        nested = count(predictor, truth["val"], rows)
+    more = {**identity, **nested_entry(nested, classes.unscored)}
+    return write_evaluation(folder, record, confusions, classes, more)
 
 
 def write_ensemble_figures(
@@ -71,7 +75,7 @@ def write_ensemble_figures(
         fold_models: its members.
         weights: their weights.
         train: the training part.
-        masks: its masks at the scoring size, uint8 (N, 1024, 1024).
+        masks: its masks at the score's size, uint8 (N, H, W).
         threads: photos processed at the same time; does not change the result.
     """
     rows = fold_models.rows(train.ids)
@@ -89,6 +93,6 @@ def write_ensemble_figures(
     overview_figure(grid, bars, results["val/all_empty_score"], folder / "overview.png", title)
 
     equal_weights = dict.fromkeys(fold_models.models, 1 / len(fold_models.models))
-    equal = count_confusions(fold_models.predictor(equal_weights), masks, rows, threads)
+    equal = count_confusions(fold_models.predictor(equal_weights), masks, rows, len(train.classes), threads)
     diversity = compare_models(fold_models, train, threads)
-    write_diversity(folder, diversity, scores | mixture_scores(equal, results))
+    write_diversity(folder, diversity, scores | mixture_scores(equal, results, train.classes.unscored))

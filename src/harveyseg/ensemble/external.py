@@ -119,7 +119,7 @@ def add_external_models(
         tracker: where to look for them.
         fold_models: the workspace's models, whose photos are predicted.
         train: the training part.
-        truth: its masks at the scoring size, uint8 (N, 1024, 1024).
+        truth: its masks at the score's size, uint8 (N, H, W).
         raw: folder of the photos, which a network gets at the size that it was trained on, whatever the cache's is.
         params: how to predict.
         folder: where to write.
@@ -135,11 +135,12 @@ def add_external_models(
             trained = load_network(download_weights(tracker, str(record.run_id), target))
             for name, part, ids in (("val", "train", held_out), ("test", "test", fold_models.first.test_ids)):
                 maps = _predict_files(trained, _photo_files(raw, part, ids), params)
-                write_probabilities(target / f"{name}.npy", ids, maps.size, maps.batches)
+                shape = (len(trained.classes), *maps.size)
+                write_probabilities(target / f"{name}.npy", ids, shape, maps.batches)
             _, val = read_probabilities(target / "val.npy")
             rows = [train.ids.index(photo) for photo in held_out]
-            confusions = {"val": count_confusions(val.__getitem__, truth, rows, params.threads)}
-            write_json(target / "metrics.json", evaluation_record(record, confusions))
+            confusions = {"val": count_confusions(val.__getitem__, truth, rows, len(train.classes), params.threads)}
+            write_json(target / "metrics.json", evaluation_record(record, confusions, train.classes))
             write_run(target / "run.json", record)
     write_json(folder / "models.json", {"models": list(models)})
 

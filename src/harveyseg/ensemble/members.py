@@ -27,10 +27,10 @@ class FoldModel:
     record: RunRecord
     val_ids: tuple[str, ...]
     val: ProbabilityStack
-    """(n, 25, H, W): probabilities of the photos that its training held out."""
+    """(n, C, H, W): probabilities of the photos that its training held out."""
     test_ids: tuple[str, ...]
     test: ProbabilityStack
-    """(n, 25, H, W): probabilities of the test photos."""
+    """(n, C, H, W): probabilities of the test photos."""
     argmax_score: float
     """val/argmax_score of its evaluation."""
 
@@ -100,7 +100,7 @@ class FoldModels:
                 :class:`harveyseg.ensemble.weights.EnsembleWeights`.
 
         Returns:
-            A function from the position of an out-of-fold photo to its probabilities, uint8 (25, H, W).
+            A function from the position of an out-of-fold photo to its probabilities, uint8 (C, H, W).
         """
         weights_of_fold = {fold: (without_fold or {}).get(fold, weights) for fold in self.folds}
         positions = self.positions
@@ -113,7 +113,7 @@ class FoldModels:
         return predict
 
     def test(self, weights: Mapping[str, float]) -> Iterator[ProbabilityMaps]:
-        """Weighted mean over models of the mean over folds, for each test photo, uint8 (25, H, W)."""
+        """Weighted mean over models of the mean over folds, for each test photo, uint8 (C, H, W)."""
         arrays, shares = self._test_shares(weights)
         for row in range(len(self.first.test_ids)):
             yield average(arrays, shares, [row] * len(arrays))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from harveyseg.arrays import ClassMap, Confusions, IntArray, ProbabilityMap, Rows
-from harveyseg.classes import N_CLASSES, N_SCORED
+from harveyseg.classes import ClassList
 from harveyseg.config.settings import Section
 from harveyseg.data.cache import CachedPart
 from harveyseg.ensemble.members import FoldModels
@@ -19,7 +19,7 @@ from harveyseg.errors import HarveysegError
 from harveyseg.files import read_json, write_json
 from harveyseg.inference.probabilities import update_argmax
 from harveyseg.postprocess.select import PostprocessParams, in_sample_score
-from harveyseg.postprocess.statistics import N_LEVELS, ThresholdStatistics, class_histograms
+from harveyseg.postprocess.statistics import N_LEVELS, ThresholdStatistics, class_histograms, labelled_pixels
 from harveyseg.score import confusion
 
 Counts = tuple[int, ...]
@@ -89,7 +89,7 @@ def choose_weights(
     if len(fold_models.models) == 1:
         only = {fold_models.models[0]: 1.0}
         return EnsembleWeights(only, dict.fromkeys(folds, only))
-    mixtures = MixtureStatistics(fold_models, fold_models.masks(part), threads)
+    mixtures = MixtureStatistics(fold_models, fold_models.masks(part), part.classes, threads)
     group_of = [groups[photo] for photo in fold_models.ids]
     fold_of = np.array([fold for fold, _ in fold_models.positions])
     photo_sets = [np.arange(len(fold_of)), *(np.flatnonzero(fold_of != fold) for fold in folds)]
@@ -143,12 +143,14 @@ class MixtureStatistics:
     Args:
         fold_models: the models; maps of another size than the masks are resized bilinearly.
         masks: the true mask of each out-of-fold photo, uint8 (H, W).
+        classes: what they hold.
         threads: photos processed at the same time; does not change the result.
     """
 
-    def __init__(self, fold_models: FoldModels, masks: Sequence[ClassMap], threads: int) -> None:
+    def __init__(self, fold_models: FoldModels, masks: Sequence[ClassMap], classes: ClassList, threads: int) -> None:
         self._fold_models = fold_models
         self._masks = masks
+        self._classes = classes
         self._threads = threads
         self._last: tuple[Counts, list[ThresholdStatistics]] | None = None
 
@@ -170,33 +172,37 @@ class MixtureStatistics:
             ThresholdStatistics.from_histograms(
                 np.stack([histograms[model] for histograms, _ in photos]),
                 np.stack([confusions[model] for _, confusions in photos]),
+                self._classes,
             )
             for model in range(len(counts))
         ]
 
     def _photo_statistics(self, position: int, counts: Counts) -> tuple[IntArray, Confusions]:
-        """One photo's histograms (models, 24, 2, 256) and confusions (models, 25, 25), one more taken of each model."""
+        """One photo's histograms (models, S, 2, 256) and confusions (models, C, C), one more taken of each model."""
         fold, row = self._fold_models.positions[position]
         mask = self._masks[position]
         maps = [self._fold_models[model, fold].val[row] for model in self._fold_models.models]
         highest = np.zeros((len(maps), *mask.shape), np.uint16)
         argmax_maps = np.zeros((len(maps), *mask.shape), np.uint8)
-        histograms = np.zeros((len(maps), N_SCORED, 2, N_LEVELS), np.int64)
+        classes = self._classes
+        labelled = labelled_pixels(mask, classes)
+        histograms = np.zeros((len(maps), classes.scored, 2, N_LEVELS), np.int64)
         # Class by class in small integers, which stay in the processor's cache: 4 times the speed of whole maps.
-        for class_id in range(N_CLASSES):
-            channels = [_resized(probabilities[class_id], mask.shape) for probabilities in maps]
+        for index in range(len(classes)):
+            channels = [_resized(probabilities[index], mask.shape) for probabilities in maps]
             mixture = np.zeros(mask.shape, np.uint16)
             for count, channel in zip(counts, channels, strict=True):
                 if count:
                     mixture += np.uint16(count) * channel  # at most 250 * 255, which 16 bits hold
-            class_mask = mask == class_id
+            class_mask = mask == index
             for model, channel in enumerate(channels):
                 total = mixture + channel
-                update_argmax(total, class_id, highest[model], argmax_maps[model])
-                if class_id:
+                update_argmax(total, index, highest[model], argmax_maps[model])
+                if index >= classes.unscored:
                     mean = np.asarray(cv2.convertScaleAbs(total, alpha=1 / (sum(counts) + 1)), np.uint8)
-                    histograms[model, class_id - 1] = class_histograms(mean, class_mask if class_mask.any() else None)
-        return histograms, np.stack([confusion(mask, argmax_map) for argmax_map in argmax_maps])
+                    own_mask = class_mask if class_mask.any() else None
+                    histograms[model, index - classes.unscored] = class_histograms(mean, own_mask, labelled)
+        return histograms, np.stack([confusion(mask, argmax_map, len(classes)) for argmax_map in argmax_maps])
 
 
 def _resized(channel: ProbabilityMap, size: tuple[int, ...]) -> npt.NDArray[np.uint16]:

@@ -6,54 +6,72 @@ import cv2
 import numpy as np
 
 from harveyseg.arrays import BinaryMask, ClassMap, ClassMaps, ProbabilityMaps
+from harveyseg.classes import IGNORED
 from harveyseg.inference.probabilities import apply_to_argmax_maps
 
 REACH = 16
 """Pixels of the scoring size (1.6% of its side) around the pixels that touch a boundary."""
 
 
-def boundary_band(mask: ClassMap, reach: int = REACH) -> BinaryMask:
+def boundary_band(mask: ClassMap, unscored: int, reach: int = REACH) -> BinaryMask:
     """Select the labelled pixels near a boundary between two classes.
 
     This is the trimap of Kohli, Ladický and Torr 2009, "Robust Higher Order Potentials for Enforcing Label
-    Consistency". A boundary lies between two pixels that share a side and belong to different classes. The background
-    is not a class but the unlabelled part of the photo: its edges are not boundaries, and its pixels do not count.
+    Consistency". A boundary lies between two pixels that share a side and belong to different classes. What is
+    not scored, such as the background, is the unlabelled part of the photo: its edges are not boundaries, and its
+    pixels do not count. Neither do those without a label.
 
-    >>> boundary_band(np.array([[1, 1, 1, 5], [1, 1, 1, 5]], np.uint8), reach=1).astype(int).tolist()
+    >>> boundary_band(np.array([[1, 1, 1, 5], [1, 1, 1, 5]], np.uint8), unscored=1, reach=1).astype(int).tolist()
     [[0, 1, 1, 1], [0, 1, 1, 1]]
 
     Args:
-        mask: class ids, uint8 (H, W).
+        mask: uint8 (H, W).
+        unscored: number of classes that are not scored; they come first.
         reach: in pixels; 1 takes the two pixels that share the side and their neighbours, diagonal ones included.
 
     Returns:
         bool (H, W).
     """
     touches = np.zeros(mask.shape, np.uint8)
+    scored = _scored(mask, unscored)
     above = mask[:-1]
     below = mask[1:]
-    meet = (above != below) & (above > 0) & (below > 0)
+    meet = (above != below) & scored[:-1] & scored[1:]
     touches[:-1][meet] = 1
     touches[1:][meet] = 1
     left = mask[:, :-1]
     right = mask[:, 1:]
-    meet = (left != right) & (left > 0) & (right > 0)
+    meet = (left != right) & scored[:, :-1] & scored[:, 1:]
     touches[:, :-1][meet] = 1
     touches[:, 1:][meet] = 1
     square = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
-    band: BinaryMask = (cv2.dilate(touches, square) > 0) & (mask > 0)
+    band: BinaryMask = (cv2.dilate(touches, square) > 0) & scored
     return band
 
 
+def _scored(mask: ClassMap, unscored: int) -> BinaryMask:
+    scored: BinaryMask = (mask >= unscored) & (mask != IGNORED)
+    return scored
+
+
 def boundary_accuracies(
-    probabilities: Callable[[int], ProbabilityMaps], truth: ClassMaps, rows: Sequence[int], threads: int
+    probabilities: Callable[[int], ProbabilityMaps],
+    truth: ClassMaps,
+    rows: Sequence[int],
+    unscored: int,
+    threads: int,
 ) -> dict[str, float | None]:
     """Pixel accuracy near boundaries and elsewhere, of all photos together.
 
     A model that is better everywhere is better at boundaries too. One that is better at boundaries in particular gains
     more there than elsewhere.
 
-    Args: see :func:`harveyseg.inference.probabilities.apply_to_argmax_maps`.
+    Args:
+        probabilities: see :func:`harveyseg.inference.probabilities.apply_to_argmax_maps`.
+        truth: see there.
+        rows: see there.
+        unscored: number of classes that are not scored.
+        threads: see there.
 
     Returns:
         ``boundary_accuracy`` and ``interior_accuracy``: shares in 0..1 of the labelled pixels in :func:`boundary_band`
@@ -63,8 +81,8 @@ def boundary_accuracies(
     def count_pixels(mask: ClassMap, predicted: ClassMap) -> list[tuple[int, int]]:
         """Right pixels and all pixels, near boundaries and elsewhere."""
         right = predicted == mask
-        band = boundary_band(mask)
-        interior = ~band & (mask > 0)
+        band = boundary_band(mask, unscored)
+        interior = ~band & _scored(mask, unscored)
         return [(int(right[pixels].sum()), int(pixels.sum())) for pixels in (band, interior)]
 
     counts = np.sum(apply_to_argmax_maps(count_pixels, probabilities, truth, rows, threads), axis=0)

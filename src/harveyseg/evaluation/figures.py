@@ -13,8 +13,19 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from harveyseg.arrays import ClassMap, Confusion, Photo
-from harveyseg.classes import CLASS_NAMES, N_CLASSES, PALETTE
-from harveyseg.plots import BLUE, GREEN, GREY, INK, ORANGE, add_class_legend, interpolation, percent, save_figure
+from harveyseg.classes import IGNORED, ClassList
+from harveyseg.plots import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    add_class_legend,
+    colourise,
+    interpolation,
+    percent,
+    save_figure,
+)
 
 
 @dataclass(frozen=True)
@@ -31,12 +42,8 @@ class PredictionGrid:
     """For each column, e.g. "truth", one class map (H, W) for each photo."""
     notes: Mapping[str, Sequence[str]]
     """For each column with notes, the text below each of its maps."""
-
-
-def colourise(classes: ClassMap) -> Photo:
-    """RGB colours (H, W, 3) of a class map (H, W)."""
-    colours: Photo = PALETTE[classes]
-    return colours
+    classes: ClassList
+    """What the maps hold."""
 
 
 def learning_curve(history: pd.DataFrame, path: Path, title: str) -> None:
@@ -73,11 +80,12 @@ def learning_curve(history: pd.DataFrame, path: Path, title: str) -> None:
     save_figure(figure, path)
 
 
-def confusion_figure(confusion: Confusion, path: Path, title: str) -> None:
+def confusion_figure(confusion: Confusion, classes: ClassList, path: Path, title: str) -> None:
     """Draw the row-normalised confusion matrix of the classes that occur, with the share of the pixels of each.
 
     Args:
-        confusion: int64 (25, 25), rows the truth, summed over the images.
+        confusion: int64 (C, C), rows the truth, summed over the images.
+        classes: what they are.
         path: the PNG file.
         title: above the figure.
     """
@@ -93,8 +101,8 @@ def confusion_figure(confusion: Confusion, path: Path, title: str) -> None:
         value = shares[row, column]
         text = f"{100 * value:.0f}"
         axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color="white" if value > 0.35 else INK)
-    names = [CLASS_NAMES[class_id] for class_id in occurring]
-    rows = [f"{CLASS_NAMES[class_id]}  {percent(true[class_id] / true.sum())}" for class_id in occurring]
+    names = [classes.names[index] for index in occurring]
+    rows = [f"{classes.names[index]}  {percent(true[index] / true.sum())}" for index in occurring]
     axes.set_xticks(range(len(occurring)), names, rotation=90, fontsize=7.5)
     axes.set_yticks(range(len(occurring)), rows, fontsize=7.5)
     axes.set_xlabel("predicted")
@@ -189,11 +197,8 @@ def _legend_columns(grid: PredictionGrid) -> int:
 
 
 def _classes_in(grid: PredictionGrid) -> list[int]:
-    occurs = np.zeros(N_CLASSES, np.bool_)
-    for maps in grid.columns.values():
-        for classes in maps:
-            occurs[np.unique(classes)] = True
-    return [int(class_id) for class_id in np.flatnonzero(occurs)]
+    occurring = {int(index) for maps in grid.columns.values() for own in maps for index in np.unique(own)}
+    return sorted(occurring - {IGNORED})
 
 
 def _draw_grid(figure: Figure | SubFigure, grid: PredictionGrid) -> None:
@@ -203,12 +208,12 @@ def _draw_grid(figure: Figure | SubFigure, grid: PredictionGrid) -> None:
         _draw_image(panels[row, 0], photo, shape)
         panels[row, 0].set_ylabel(name, fontsize=8, color=INK)
         for axes, (column, maps) in zip(panels[row, 1:], grid.columns.items(), strict=True):
-            _draw_image(axes, colourise(maps[row]), shape)
+            _draw_image(axes, colourise(maps[row], grid.classes), shape)
             if column in grid.notes:
                 axes.set_xlabel(grid.notes[column][row], fontsize=7.5, color=GREY, labelpad=3)
     for axes, column in zip(panels[0], ("photo", *grid.columns), strict=True):
         axes.set_title(column, fontsize=9, color=INK)
-    add_class_legend(figure, _classes_in(grid), _legend_columns(grid))
+    add_class_legend(figure, grid.classes, _classes_in(grid), _legend_columns(grid))
 
 
 def _draw_image(axes: Axes, image: Photo, shape: tuple[int, int]) -> None:

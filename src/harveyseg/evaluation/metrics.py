@@ -1,4 +1,4 @@
-"""From probabilities and true masks to ``metrics.json``, tables and figures of one run, all of its argmax maps."""
+"""From probabilities and true masks to ``metrics.json``, tables and figures of one run. All are of argmax maps."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from harveyseg.arrays import ClassMaps, Confusions, ProbabilityMaps
-from harveyseg.classes import CLASS_NAMES, N_CLASSES
+from harveyseg.classes import ClassList
 from harveyseg.data.cache import CachedPart, load_score_masks
 from harveyseg.errors import HarveysegError
 from harveyseg.evaluation.figures import PredictionGrid, confusion_figure
@@ -22,7 +22,7 @@ MetricsFile = Mapping[str, float | int | str | None]
 
 
 def true_masks(folder: Path) -> dict[str, ClassMaps]:
-    """The masks at the scoring size, uint8 (N, 1024, 1024).
+    """The masks at the score's size, uint8 (N, H, W).
 
     Args:
         folder: ``data/cache/score``.
@@ -40,35 +40,48 @@ def true_masks(folder: Path) -> dict[str, ClassMaps]:
     return {"val": val} if test is None else {"val": val, "test": test}
 
 
-def evaluation_record(record: RunRecord, confusions: Mapping[str, Confusions]) -> MetricsFile:
+def evaluation_record(record: RunRecord, confusions: Mapping[str, Confusions], classes: ClassList) -> MetricsFile:
     """The content of ``metrics.json``.
 
     Args:
         record: the run that is evaluated.
         confusions: of the argmax maps of each part, ``val`` and, where test masks are known, ``test``.
+        classes: what they are.
 
     Returns:
-        run_id, uid, model and fold, then ``<part>/<metric>``, see :func:`harveyseg.score.argmax_metrics` and
-        :func:`presence_errors`.
+        run_id, uid, model and fold, then ``<part>/<metric>``, see :func:`class_map_metrics`.
     """
     identity = {"run_id": record.run_id, "uid": record.uid, "model": record.model, "fold": record.fold}
     return identity | {
         f"{part}/{name}": value
         for part, counts in confusions.items()
-        for name, value in (argmax_metrics(counts) | presence_errors(counts)).items()
+        for name, value in class_map_metrics(counts, classes).items()
     }
 
 
-def presence_errors(confusions: Confusions) -> dict[str, float]:
+def class_map_metrics(confusions: Confusions, classes: ClassList) -> dict[str, float]:
+    """All metrics of the class maps of some photos.
+
+    Args:
+        confusions: int64 (n, C, C), one for each photo.
+        classes: what they are.
+
+    Returns:
+        See :func:`harveyseg.score.argmax_metrics` and :func:`presence_errors`.
+    """
+    return argmax_metrics(confusions, classes) | presence_errors(confusions, classes.unscored)
+
+
+def presence_errors(confusions: Confusions, unscored: int) -> dict[str, float]:
     """Count the classes whose presence is wrong. A false-positive class costs its whole (photo, class).
 
     Returns:
-        ``false_positive_classes``: classes 1..24 that are predicted but absent, mean number per photo;
-        ``missed_classes``: classes 1..24 that are present but not predicted at all, mean number per photo;
-        ``predicted_classes``: classes 1..24 that are predicted, mean number per photo.
+        ``false_positive_classes``: scored classes that are predicted but absent, mean number per photo;
+        ``missed_classes``: scored classes that are present but not predicted at all, mean number per photo;
+        ``predicted_classes``: scored classes that are predicted, mean number per photo.
     """
-    present = confusions.sum(2)[:, 1:] > 0
-    predicted = confusions.sum(1)[:, 1:] > 0
+    present = confusions.sum(2)[:, unscored:] > 0
+    predicted = confusions.sum(1)[:, unscored:] > 0
     return {
         "false_positive_classes": float((predicted & ~present).sum(1).mean()),
         "missed_classes": float((present & ~predicted).sum(1).mean()),
@@ -81,11 +94,11 @@ def logged_metrics(entries: MetricsFile) -> dict[str, float]:
     return {name: float(value) for name, value in entries.items() if "/" in name and isinstance(value, float)}
 
 
-def per_class_table(confusions: Mapping[str, Confusions]) -> pd.DataFrame:
+def per_class_table(confusions: Mapping[str, Confusions], classes: ClassList) -> pd.DataFrame:
     """What the argmax maps of each class contribute to the argmax score.
 
     Returns:
-        One row per part and class 1..24, with the columns
+        One row per part and scored class, with the columns
         ``photos``, ``predicted``: photos that hold the class, in the truth and in the argmax map;
         ``argmax_score``, ``all_empty_score``: mean Dice over all photos, and that of leaving the class empty;
         ``argmax_dice``: mean Dice over the photos that hold the class;
@@ -103,8 +116,8 @@ def per_class_table(confusions: Mapping[str, Confusions]) -> pd.DataFrame:
         with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: undefined
             columns = {
                 "part": part,
-                "class": np.arange(N_CLASSES),
-                "name": CLASS_NAMES,
+                "class": classes.ids[: len(classes)],
+                "name": classes.names,
                 "photos": present.sum(0),
                 "predicted": predicted.sum(0),
                 "argmax_score": dice.mean(0),
@@ -114,11 +127,11 @@ def per_class_table(confusions: Mapping[str, Confusions]) -> pd.DataFrame:
                 "precision": both / predicted_pixels,
                 "recall": both / true_pixels,
             }
-        tables.append(pd.DataFrame(columns).iloc[1:])
+        tables.append(pd.DataFrame(columns).iloc[classes.unscored :])
     return pd.concat(tables, ignore_index=True)
 
 
-def confusion_table(confusions: Confusions) -> pd.DataFrame:
+def confusion_table(confusions: Confusions, classes: ClassList) -> pd.DataFrame:
     """The confusion of all pixels in the form of DVC's plot template ``confusion``, which counts rows.
 
     Returns:
@@ -126,7 +139,7 @@ def confusion_table(confusions: Confusions) -> pd.DataFrame:
         a row is one percent of its pixels (rounded by largest remainder).
     """
     summed = confusions.sum(0)
-    names = np.array([f"{class_id:02d} {name}" for class_id, name in enumerate(CLASS_NAMES)])
+    names = np.array([f"{entry.id:02d} {entry.name}" for entry in classes.classes])
     rows: list[npt.NDArray[np.str_]] = []
     for actual in np.flatnonzero(summed.sum(1)):
         percent = 100 * summed[actual] / summed[actual].sum()
@@ -136,19 +149,20 @@ def confusion_table(confusions: Confusions) -> pd.DataFrame:
     return pd.DataFrame(np.concatenate(rows), columns=["actual", "predicted"])
 
 
-def nested_entry(confusions: Confusions | None) -> MetricsFile:
+def nested_entry(confusions: Confusions | None, unscored: int) -> MetricsFile:
     """The entry of ``metrics.json`` for the nested estimate of the ensemble's argmax score.
 
     Args:
         confusions: of the photos, each with the weights chosen without its fold; None when there is only one fold.
+        unscored: number of classes that are not scored.
     """
     if confusions is None:
         return {"note": "val/nested_argmax_score is not available: with one fold, weights cannot be chosen without it."}
-    return {"val/nested_argmax_score": float(image_scores(confusions).mean())}
+    return {"val/nested_argmax_score": float(image_scores(confusions, unscored).mean())}
 
 
 def write_evaluation(
-    folder: Path, record: RunRecord, confusions: Mapping[str, Confusions], more: MetricsFile
+    folder: Path, record: RunRecord, confusions: Mapping[str, Confusions], classes: ClassList, more: MetricsFile
 ) -> dict[str, float]:
     """Write metrics.json, per_class.csv, confusion.csv and confusion.png.
 
@@ -156,17 +170,21 @@ def write_evaluation(
         folder: where to write.
         record: the run that is evaluated.
         confusions: of the argmax maps of each part; the confusion matrix is that of ``val``.
+        classes: what they are.
         more: further entries of metrics.json.
 
     Returns:
         The metrics, named ``<part>/<metric>``.
     """
-    entries = {**evaluation_record(record, confusions), **more}
-    tables = {"per_class.csv": per_class_table(confusions), "confusion.csv": confusion_table(confusions["val"])}
+    entries = {**evaluation_record(record, confusions, classes), **more}
+    tables = {
+        "per_class.csv": per_class_table(confusions, classes),
+        "confusion.csv": confusion_table(confusions["val"], classes),
+    }
     for name, table in tables.items():
         write_table(folder / name, table, float_format="%.6f")
     title = f"{record.name}: argmax maps of the held-out photos, argmax score {entries['val/argmax_score']:.3f}"
-    confusion_figure(confusions["val"].sum(0), folder / "confusion.png", title)
+    confusion_figure(confusions["val"].sum(0), classes, folder / "confusion.png", title)
     write_json(folder / "metrics.json", entries)
     return logged_metrics(entries)
 
@@ -183,26 +201,29 @@ def prediction_grid(
     Args:
         part: the cached photos.
         rows: the photos to choose from, as rows of ``part``.
-        truth: masks at the scoring size, uint8 (N, 1024, 1024), rows as in ``part``.
-        columns: per column, from a position in ``rows`` to the photo's probabilities, uint8 (25, H, W).
+        truth: masks at the score's size, uint8 (N, H, W), rows as in ``part``.
+        columns: per column, from a position in ``rows`` to the photo's probabilities, uint8 (C, H, W).
         photos: the largest number of photos.
     """
     positions = np.unique(np.linspace(0, len(rows) - 1, photos).round().astype(int)).tolist()
     masks = [np.array(truth[rows[position]]) for position in positions]
-    predictions = {name: [argmax_map(column(position)) for position in positions] for name, column in columns.items()}
+    size = (truth.shape[1], truth.shape[2])
+    predictions = {
+        name: [argmax_map(column(position), size) for position in positions] for name, column in columns.items()
+    }
+    classes = part.classes
     table = part.photos.iloc[[rows[position] for position in positions]]
     return PredictionGrid(
         names=list(table["id"]),
         photos=[np.array(part.images[rows[position]]) for position in positions],
         shapes=list(zip(table["width"], table["height"], strict=True)),
         # Scored at full size; a panel shows no more than every second pixel.
-        columns={
-            name: [classes[::2, ::2] for classes in maps] for name, maps in {"truth": masks, **predictions}.items()
-        },
+        columns={name: [own[::2, ::2] for own in maps] for name, maps in {"truth": masks, **predictions}.items()},
+        classes=classes,
         notes={
             name: [
-                f"argmax score {image_scores(confusion(mask, classes)):.3f}"
-                for mask, classes in zip(masks, maps, strict=True)
+                f"argmax score {image_scores(confusion(mask, predicted, len(classes)), classes.unscored):.3f}"
+                for mask, predicted in zip(masks, maps, strict=True)
             ]
             for name, maps in predictions.items()
         },

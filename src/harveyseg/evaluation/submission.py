@@ -1,11 +1,13 @@
 """The competition's submission file: run-length rows, which are read back and checked as soon as they are written.
 
-A row is one class of one image: ``ImageClassId,rle_mask``. The mask is 1024 x 1024 pixels, numbered from 1 row by row
-(as in the competition's own script, though its page describes columns), and written as "start length" pairs. Every
-class 1..24 has a row; it is empty where the class does not occur.
+A row is one class of one image: ``ImageClassId,rle_mask``. The mask has the score's size; its pixels are numbered from
+1 row by row (as in the competition's own script, though its page describes columns), and written as "start length"
+pairs. Every scored class has a row; it is empty where the class does not occur.
 """
 
-from collections.abc import Iterable, Sequence
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -14,8 +16,9 @@ import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
 from harveyseg.arrays import BinaryMask, BinaryMasks, ClassMap
-from harveyseg.classes import N_CLASSES, N_SCORED, SCORE_SIZE
+from harveyseg.classes import ClassList, describe_ids
 from harveyseg.config.settings import Section
+from harveyseg.data.masks import read_mask_file
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import atomic
 from harveyseg.score import pair_dice, pair_metrics
@@ -45,18 +48,18 @@ def encode_mask(mask: BinaryMask) -> str:
     return " ".join(map(str, pairs.reshape(-1).tolist()))
 
 
-def decode_mask(row: str, size: int = SCORE_SIZE) -> BinaryMask:
+def decode_mask(row: str, size: tuple[int, int]) -> BinaryMask:
     """The mask of a run-length row.
 
-    >>> decode_mask("2 2", size=2).tolist()
+    >>> decode_mask("2 2", size=(2, 2)).tolist()
     [[False, True], [True, False]]
 
     Args:
         row: "start length" pairs.
-        size: height and width of the mask in pixels.
+        size: (height, width) of the mask in pixels.
 
     Returns:
-        bool (size, size).
+        bool (height, width).
 
     Raises:
         ValueError: when the row holds anything but whole numbers, an odd number of them, a pixel out of range, an empty
@@ -72,25 +75,34 @@ def decode_mask(row: str, size: int = SCORE_SIZE) -> BinaryMask:
     lengths = values[1::2]
     if (lengths < 1).any():
         raise ValueError(f"a run has the length {lengths.min()}")
-    pixels = size * size
+    pixels = size[0] * size[1]
     if starts.size and (starts.min() < 0 or (starts + lengths).max() > pixels):
-        raise ValueError(f"a run is outside the pixels 1..{pixels} of a {size} x {size} mask")
+        raise ValueError(f"a run is outside the pixels 1..{pixels} of a mask of {size[0]} x {size[1]}")
     ends = starts + lengths
     if (starts[1:] < ends[:-1]).any():
         raise ValueError("runs overlap or are not in order")
     # Gap and run alternate: gap, run, gap, run, ..., last gap.
     edges = np.concatenate(([0], np.stack((starts, ends), axis=1).reshape(-1), [pixels]))
     inside = np.arange(edges.size - 1) % 2 == 1
-    return np.repeat(inside, np.diff(edges)).reshape(size, size)
+    return np.repeat(inside, np.diff(edges)).reshape(size)
 
 
-def write_submission(path: Path, ids: Sequence[str], predictions: Iterable[BinaryMasks], params: SubmitParams) -> None:
+def write_submission(
+    path: Path,
+    ids: Sequence[str],
+    predictions: Iterable[BinaryMasks],
+    classes: ClassList,
+    size: tuple[int, int],
+    params: SubmitParams,
+) -> None:
     """Write a submission, atomically, and check it: every row is decoded again, and the whole file is read back.
 
     Args:
         path: the CSV file.
         ids: the test photos, in the order of the rows.
-        predictions: for each photo one mask for each class 1..24, bool (24, 1024, 1024), which may overlap.
+        predictions: for each photo one mask for each scored class, bool (S, height, width), which may overlap.
+        classes: the list of classes.
+        size: (height, width) of the masks in pixels.
         params: how rows are named.
 
     Raises:
@@ -100,38 +112,47 @@ def write_submission(path: Path, ids: Sequence[str], predictions: Iterable[Binar
     """
     rows: list[tuple[str, str]] = []
     for photo, masks in zip(ids, predictions, strict=True):
-        for class_id, row in enumerate(_encode_photo(photo, masks), start=1):
+        for class_id, row in zip(_scored_ids(classes), _encode_photo(photo, masks, classes, size), strict=True):
             rows.append((params.row_id.replace("{id}", photo).replace("{class}", str(class_id)), row))
     with atomic(path) as temporary:
         pd.DataFrame(rows, columns=list(HEADER)).to_csv(temporary, index=False, lineterminator="\n")
-        if list(read_submission(temporary, ids)) != list(ids):
+        if list(read_submission(temporary, ids, classes, size)) != list(ids):
             raise RuntimeError(f"{path}: the photos are not in the order of the test set")
 
 
-def _encode_photo(photo: str, masks: BinaryMasks) -> list[str]:
-    """The 24 rows of a photo, decoded again to check them."""
-    if masks.dtype != np.bool_ or masks.shape != (N_SCORED, SCORE_SIZE, SCORE_SIZE):
-        raise ValueError(f"{photo}: {masks.dtype} {masks.shape}: expected 24 masks, bool (24, 1024, 1024)")
+def _scored_ids(classes: ClassList) -> list[int]:
+    return [entry.id for entry in classes.classes[classes.unscored :]]
+
+
+def _encode_photo(photo: str, masks: BinaryMasks, classes: ClassList, size: tuple[int, int]) -> list[str]:
+    """The rows of a photo, decoded again to check them."""
+    expected = (classes.scored, *size)
+    if masks.dtype != np.bool_ or masks.shape != expected:
+        raise ValueError(
+            f"{photo}: {masks.dtype} {masks.shape}: expected a mask for each scored class, bool {expected}"
+        )
     rows = [encode_mask(mask) for mask in masks]
-    if not all(np.array_equal(decode_mask(row), mask) for row, mask in zip(rows, masks, strict=True)):
+    if not all(np.array_equal(decode_mask(row, size), mask) for row, mask in zip(rows, masks, strict=True)):
         raise RuntimeError(f"{photo}: its rows do not decode to its masks")
     return rows
 
 
-def read_submission(path: Path, ids: Iterable[str]) -> dict[str, list[str]]:
+def read_submission(path: Path, ids: Iterable[str], classes: ClassList, size: tuple[int, int]) -> dict[str, list[str]]:
     """Read a submission and check it completely.
 
     Args:
         path: the CSV file, with the header ``ImageClassId,rle_mask`` or ``img_class,rle_mask`` and ids like
             ``10170.png_1`` or ``10170_1``.
         ids: the photos that it must cover.
+        classes: the list of classes.
+        size: (height, width) of the masks in pixels.
 
     Returns:
-        For each photo, in the file's order, the rows of the classes 1..24.
+        For each photo, in the file's order, the rows of the scored classes, in the order of the list.
 
     Raises:
         HarveysegError: when the file is not such a table; or listing every row that is unknown, missing, duplicate, or
-            not the row of a 1024 x 1024 mask, with its line number.
+            not the row of a mask of that size, with its line number.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -144,47 +165,55 @@ def read_submission(path: Path, ids: Iterable[str]) -> dict[str, list[str]]:
             f"{path}: the header is {','.join(table.columns)!r}; "
             f"expected {','.join(HEADER)!r} or {','.join(_OTHER_HEADER)!r}."
         )
+    position_of = {class_id: position for position, class_id in enumerate(_scored_ids(classes))}
+    allowed = describe_ids(_scored_ids(classes))
     expected_photos = set(ids)
     rows_of: dict[str, list[str | None]] = {}
     problems: list[str] = []
     for line, (name, row) in enumerate(table.itertuples(index=False, name=None), start=2):
         photo, class_id = _photo_and_class(name, expected_photos)
-        if photo is None or class_id is None:
-            problems.append(f"line {line}, {name!r}: {'no class 1..24 after _' if photo else 'unknown image'}")
+        position = position_of.get(class_id)
+        if photo is None or position is None:
+            problems.append(f"line {line}, {name!r}: {f'no class {allowed} after _' if photo else 'unknown image'}")
             continue
-        rows = rows_of.setdefault(photo, [None] * N_SCORED)
-        if rows[class_id - 1] is not None:
+        rows = rows_of.setdefault(photo, [None] * len(position_of))
+        if rows[position] is not None:
             problems.append(f"line {line}, {name!r}: duplicate row")
-        rows[class_id - 1] = row
+        rows[position] = row
         try:
-            decode_mask(row)
+            decode_mask(row, size)
         except ValueError as error:
             problems.append(f"line {line}, {name!r}: {error}")
     for photo in sorted(expected_photos):
-        missing = [str(index + 1) for index, row in enumerate(rows_of.get(photo, [None] * N_SCORED)) if row is None]
+        rows = rows_of.get(photo, [None] * len(position_of))
+        missing = [str(class_id) for class_id, row in zip(position_of, rows, strict=True) if row is None]
         if missing:
             problems.append(f"image {photo!r}: no row for class {', '.join(missing)}")
     if len(problems) > _MAX_PROBLEMS:
         problems[_MAX_PROBLEMS:] = [f"... and {len(problems) - _MAX_PROBLEMS} more"]
-    raise_problems(problems, str(path), f"Expected: one row for each class 1..24 of {len(expected_photos)} images.")
+    raise_problems(problems, str(path), f"Expected: one row for each class {allowed} of {len(expected_photos)} images.")
     return {photo: [row or "" for row in rows] for photo, rows in rows_of.items()}
 
 
-def _photo_and_class(name: str, photos: set[str]) -> tuple[str | None, int | None]:
-    """``10170.png_1`` or ``10170_1`` -> ("10170", 1); None for an unknown photo or class."""
+def _photo_and_class(name: str, photos: set[str]) -> tuple[str | None, int]:
+    """``10170.png_1`` or ``10170_1`` -> ("10170", 1); None for an unknown photo, -1 for what is no number."""
     stem, _, number = name.rpartition("_")
     photo = stem if stem in photos else stem.removesuffix(".png")
-    class_id = int(number) if number.isascii() and number.isdigit() else 0
-    return photo if photo in photos else None, class_id if 1 <= class_id <= N_SCORED else None
+    class_id = int(number) if number.isascii() and number.isdigit() else -1
+    return photo if photo in photos else None, class_id
 
 
-def score_submission(path: Path, masks_dir: Path) -> dict[str, float]:
+def score_submission(
+    path: Path, masks_dir: Path, classes: ClassList, score_size: tuple[int, int] | None
+) -> dict[str, float]:
     """Score a submission against a folder of masks, as the competition does.
 
     Args:
         path: the submission, see :func:`read_submission`; its classes may overlap.
-        masks_dir: ``<id>.png``, single-channel, values 0..24, of any size: resized to 1024 x 1024 by Pillow's nearest
-            pixel, as in the competition's own script.
+        masks_dir: ``<id>.png``, as :func:`harveyseg.data.masks.read_mask_file` reads them, of any size: resized by
+            Pillow's nearest pixel, as in the competition's own script.
+        classes: the list of classes.
+        score_size: (height, width) of the submitted masks; None where it is the masks' own, which must be one.
 
     Returns:
         The metrics of :func:`harveyseg.score.pair_metrics`.
@@ -195,25 +224,46 @@ def score_submission(path: Path, masks_dir: Path) -> dict[str, float]:
     masks = {file.stem: file for file in sorted(masks_dir.glob("*.png"))}
     if not masks:
         raise HarveysegError(f"{masks_dir}: contains no masks (<id>.png). Name the folder with the true masks.")
-    rows = read_submission(path, masks)
-    dice = np.empty((len(masks), N_SCORED))
-    present = np.empty((len(masks), N_SCORED), np.bool_)
+    size = _own_size(masks.values()) if score_size is None else score_size
+    rows = read_submission(path, masks, classes, size)
+    dice = np.empty((len(masks), classes.scored))
+    present = np.empty((len(masks), classes.scored), np.bool_)
     for index, (photo, file) in enumerate(masks.items()):
-        truth = _score_mask(file)
-        dice[index] = pair_dice(truth, np.stack([decode_mask(row) for row in rows[photo]]))
-        present[index] = np.isin(np.arange(1, N_CLASSES), truth)
-    return pair_metrics(dice, present)
+        truth = _score_mask(file, classes, size)
+        submitted = np.stack([decode_mask(row, size) for row in rows[photo]])
+        dice[index] = pair_dice(truth, submitted, classes.unscored)
+        present[index] = np.isin(np.arange(classes.unscored, len(classes)), truth)
+    return pair_metrics(dice, present, classes.scored_slugs)
 
 
-def _score_mask(path: Path) -> ClassMap:
+def _own_size(masks: Iterable[Path]) -> tuple[int, int]:
+    sizes = {}
+    for path in masks:
+        with _clear_errors(path), Image.open(path) as opened:
+            sizes[opened.size] = path
+    if len(sizes) > 1:
+        (first, path), (second, other), *_ = sizes.items()
+        raise HarveysegError(
+            f"{path} has {first[0]}x{first[1]} pixels, {other} {second[0]}x{second[1]}: with data.score_size: null the "
+            "masks must have one size."
+        )
+    ((width, height),) = sizes
+    return height, width
+
+
+def _score_mask(path: Path, classes: ClassList, size: tuple[int, int]) -> ClassMap:
+    with _clear_errors(path):
+        mask = read_mask_file(path.read_bytes(), classes)
+    if mask.problems:
+        raise HarveysegError(f"{path}: {'; '.join(mask.problems)}. Replace the mask.")
+    with Image.open(io.BytesIO(mask.stored)) as opened:
+        ids = np.asarray(opened.resize((size[1], size[0]), Image.Resampling.NEAREST))
+    return np.asarray(classes.indices[ids], np.uint8)
+
+
+@contextmanager
+def _clear_errors(path: Path) -> Iterator[None]:
     try:
-        with Image.open(path) as opened:
-            mode = opened.mode
-            classes = np.array(opened.resize((SCORE_SIZE, SCORE_SIZE), Image.Resampling.NEAREST))
+        yield
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
         raise HarveysegError(f"{path}: cannot be read as an image ({error}). Replace the mask.") from None
-    if classes.ndim != 2 or classes.max() >= N_CLASSES:
-        raise HarveysegError(
-            f"{path}: mode {mode}, largest value {classes.max()}; expected one channel with 0..{N_CLASSES - 1}."
-        )
-    return classes.astype(np.uint8)

@@ -6,7 +6,7 @@ where road and flood meet can be named.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,12 +19,16 @@ import shapely
 from harveyseg.arrays import FloatArray
 from harveyseg.errors import HarveysegError
 
-ROOF = ("Property Roof", "Solar Panels", "Chimney", "Window", "Satellite Antenna")
-"""The roof of a building and what lies on it, which would cut it up."""
-FLOODED = ("Flooded",)
-WATER = ("Water Body",)
-ROAD = ("Road / Highway",)
-TREES = ("Trees / Shrubs", "Dense Vegetation / Forest")
+ROOF = (
+    "Property Roof", "Solar Panels", "Chimney", "Window", "Satellite Antenna",
+    "Building Non-Flooded", "Building Flooded",
+    "Building No Damage", "Building Minor Damage", "Building Major Damage", "Building Total Destruction",
+)  # fmt: skip
+"""The roof of a building and what lies on it, which would cut it up, in the built-in lists of classes."""
+FLOODED = ("Flooded", "Road Flooded")
+WATER = ("Water Body", "Water")
+ROAD = ("Road / Highway", "Road Non-Flooded", "Road Clear", "Road Blocked")
+TREES = ("Trees / Shrubs", "Dense Vegetation / Forest", "Tree")
 """What hides the ground from above."""
 
 RING = 2.0
@@ -43,6 +47,20 @@ _GEOMETRIES: dict[LayerKind, tuple[str, ...]] = {
     "buildings": ("Polygon", "MultiPolygon"),
     "roads": ("LineString", "MultiLineString"),
 }
+
+
+def can_assess(names: Collection[str]) -> bool:
+    """Whether a list of classes has buildings and water.
+
+    >>> can_assess(["Property Roof", "Flooded"]), can_assess(["Property Roof", "Land"])
+    (True, False)
+    """
+    return bool(first_known(ROOF, names) and first_known((*FLOODED, *WATER), names))
+
+
+def first_known(role: Sequence[str], names: Collection[str]) -> str | None:
+    """The first class of a role that is among some names."""
+    return next((name for name in role if name in names), None)
 
 
 class Assessment(NamedTuple):

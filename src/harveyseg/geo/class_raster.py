@@ -13,13 +13,10 @@ from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from harveyseg.arrays import ByteArray, ClassMap
-from harveyseg.classes import CLASS_NAMES, PALETTE
+from harveyseg.classes import IGNORED, ClassList
 from harveyseg.files import atomic, write_text
 from harveyseg.geo.full_disk import noticing_full_disk
 from harveyseg.geo.mosaic import ignoring_missing_places
-
-UNSEEN = 255
-"""What a class map holds where nothing was seen. It is no class."""
 
 _BLOCK = 512
 """Rows and columns of a block of the file."""
@@ -59,7 +56,12 @@ class RowWriter:
 
 @contextmanager
 def writing_class_raster(
-    path: Path, size: tuple[int, int], crs: str | None, transform: Any, tags: Mapping[str, str]
+    path: Path,
+    size: tuple[int, int],
+    crs: str | None,
+    transform: Any,
+    classes: ClassList,
+    tags: Mapping[str, str],
 ) -> Iterator[RowWriter]:
     """Write a class map as a cloud-optimised GeoTIFF with palette, overviews and, next to it, the classes' names.
 
@@ -70,21 +72,22 @@ def writing_class_raster(
         size: (height, width) in pixels.
         crs: coordinate reference system as WKT, or None.
         transform: the affine transform of the grid.
+        classes: the list of classes.
         tags: what the file says about its origin.
 
     Yields:
-        What takes the rows, uint8 (1, n, W), from top to bottom.
+        What takes the rows of class ids, uint8 (1, n, W), from top to bottom.
     """
     options = {"overview_resampling": "mode"}
     with _cloud_optimised(path, size, 1, crs, transform, tags, options) as (file, writer):
-        file.write_colormap(1, _colour_table())  # before any pixel, or GDAL refuses
+        file.write_colormap(1, _colour_table(classes))  # before any pixel, or GDAL refuses
         file.set_band_description(1, "class")
         yield writer
-    write_text(path.with_name(f"{path.name}.aux.xml"), _class_names())
+    write_text(path.with_name(f"{path.name}.aux.xml"), _class_names(classes))
 
 
 def read_classes(path: Path, size: tuple[int, int]) -> ClassMap:
-    """A class raster shrunk to ``size``: each pixel gets the most frequent class in it, or 255 if nothing was seen."""
+    """A class raster shrunk to ``size``: each pixel gets the most frequent id in it, or 255 if nothing was seen."""
     with ignoring_missing_places(), rasterio.open(path) as file:
         return np.asarray(file.read(1, out_shape=size, resampling=Resampling.mode), np.uint8)
 
@@ -122,7 +125,7 @@ def _cloud_optimised(
         "zlevel": 1, "bigtiff": "IF_SAFER",
     }  # fmt: skip
     if bands == 1:
-        profile["nodata"] = UNSEEN
+        profile["nodata"] = IGNORED
     # Next to the result, whose disk has room for it; the next attempt replaces what a killed process left.
     rows_path = path.with_name(f".{path.stem}.rows.tif")
     try:
@@ -142,12 +145,15 @@ def _cloud_optimised(
         rows_path.unlink(missing_ok=True)
 
 
-def _colour_table() -> dict[int, tuple[int, int, int, int]]:
-    table = {class_id: (int(red), int(green), int(blue), 255) for class_id, (red, green, blue) in enumerate(PALETTE)}
-    return {**table, UNSEEN: (0, 0, 0, 0)}
+def _colour_table(classes: ClassList) -> dict[int, tuple[int, int, int, int]]:
+    table = {
+        entry.id: (int(red), int(green), int(blue), 255)
+        for entry, (red, green, blue) in zip(classes.classes, classes.palette, strict=True)
+    }
+    return {**table, IGNORED: (0, 0, 0, 0)}
 
 
-def _class_names() -> str:
+def _class_names(classes: ClassList) -> str:
     """GDAL's sidecar: names of the values 0, 1, ..., and a table of values, names and colours."""
     dataset = ElementTree.Element("PAMDataset")
     band = ElementTree.SubElement(dataset, "PAMRasterBand", band="1")
@@ -159,10 +165,13 @@ def _class_names() -> str:
         definition = ElementTree.SubElement(table, "FieldDefn", index=str(index))
         for tag, value in zip(("Name", "Type", "Usage"), column, strict=True):
             ElementTree.SubElement(definition, tag).text = str(value)
-    for class_id, (name, colour) in enumerate(zip(CLASS_NAMES, PALETTE, strict=True)):
-        ElementTree.SubElement(names, "Category").text = name
-        row = ElementTree.SubElement(table, "Row", index=str(class_id))
-        for value in (class_id, name, *colour):
+    name_of = {entry.id: entry.name for entry in classes.classes}
+    for value in range(max(name_of) + 1):
+        ElementTree.SubElement(names, "Category").text = name_of.get(value, "")
+    colour_of = _colour_table(classes)
+    for number, (class_id, name) in enumerate(sorted(name_of.items())):
+        row = ElementTree.SubElement(table, "Row", index=str(number))
+        for value in (class_id, name, *colour_of[class_id][:3]):
             ElementTree.SubElement(row, "F").text = str(value)
     ElementTree.indent(dataset)
     return ElementTree.tostring(dataset, encoding="unicode") + "\n"

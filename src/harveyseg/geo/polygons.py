@@ -7,7 +7,7 @@ from affine import Affine
 from rasterio.features import shapes, sieve
 
 from harveyseg.arrays import BoolArray, ClassMap, FloatArray
-from harveyseg.classes import CLASS_NAMES
+from harveyseg.classes import ClassList
 from harveyseg.geo.ground import ELLIPSOID
 
 SMALLEST_AREA = 1.0
@@ -17,7 +17,7 @@ _TOLERANCE = 1.5
 
 
 def class_polygons(
-    class_map: ClassMap, seen: BoolArray, transform: Affine, crs: str, pixel_area: float
+    class_map: ClassMap, seen: BoolArray, classes: ClassList, transform: Affine, crs: str, pixel_area: float
 ) -> geopandas.GeoDataFrame:
     """Outline the classes of a map.
 
@@ -25,8 +25,9 @@ def class_polygons(
     in pixel coordinates, where neighbours have exactly equal vertices.
 
     Args:
-        class_map: uint8 (H, W).
+        class_map: uint8 (H, W): indices of classes.
         seen: bool (H, W); the rest becomes no polygon.
+        classes: the list of classes.
         transform: of this map's grid, from (column, row) to coordinates.
         crs: coordinate reference system as WKT.
         pixel_area: square metres of a pixel of this map.
@@ -37,10 +38,10 @@ def class_polygons(
     smallest = max(2, round(SMALLEST_AREA / pixel_area))
     mask = seen.astype(np.uint8)
     sieved = sieve(class_map, smallest, mask=mask, connectivity=4)
-    ids: list[int] = []
+    indices: list[int] = []
     outlines: list[shapely.Polygon] = []
-    for outline, class_id in shapes(sieved, mask=mask, connectivity=4):
-        ids.append(int(class_id))
+    for outline, index in shapes(sieved, mask=mask, connectivity=4):
+        indices.append(int(index))
         outlines.append(shapely.Polygon(outline["coordinates"][0], outline["coordinates"][1:]))
     # Neighbours get a vertex at every pixel, so also where three of them meet; rasterio leaves those out. Segments are
     # divided with rounding errors, but all vertices are corners of pixels. One name, since each step takes much memory.
@@ -49,7 +50,12 @@ def class_polygons(
     borders = shapely.coverage_simplify(borders, _TOLERANCE)
     placed = shapely.transform(borders, lambda pixels: np.stack(transform @ tuple(pixels.T), axis=1))
     frame = geopandas.GeoDataFrame(
-        {"class_id": ids, "class": [CLASS_NAMES[class_id] for class_id in ids]}, geometry=placed, crs=crs
+        {
+            "class_id": [classes.classes[index].id for index in indices],
+            "class": [classes.names[index] for index in indices],
+        },
+        geometry=placed,
+        crs=crs,
     )
     frame = frame[~frame.geometry.is_empty].sort_values("class_id", kind="stable", ignore_index=True)
     frame.insert(2, "area_m2", geodesic_areas(frame.geometry))

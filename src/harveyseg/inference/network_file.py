@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from harveyseg.classes import ClassList
 from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic
 from harveyseg.models import build
@@ -30,6 +31,8 @@ class TrainedNetwork:
     """Standard deviation, on the scale 0..1."""
     size: tuple[int, int]
     """(height, width) in pixels of the photos that it was trained on."""
+    classes: ClassList
+    """What its logits stand for."""
 
 
 def save_network(
@@ -39,6 +42,7 @@ def save_network(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     size: tuple[int, int],
+    classes: ClassList,
 ) -> None:
     """Write a state dict and its description, atomically.
 
@@ -49,8 +53,10 @@ def save_network(
         mean: of each RGB channel of the training photos, on the scale 0..1.
         std: standard deviation of each channel, on the scale 0..1.
         size: (height, width) in pixels of the photos that it was trained on.
+        classes: what its logits stand for.
     """
-    header = {"harveyseg": json.dumps({"spec": dict(spec), "mean": mean, "std": std, "size": size}, sort_keys=True)}
+    description = {"spec": dict(spec), "mean": mean, "std": std, "size": size, "classes": classes.model_dump()}
+    header = {"harveyseg": json.dumps(description, sort_keys=True)}
     with atomic(path) as temporary:
         save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary, header)
 
@@ -73,8 +79,11 @@ def load_network(path: Path) -> TrainedNetwork:
     if header is None:
         raise HarveysegError(f"{path}: was not written by harveyseg: it does not say which network it is for. {remedy}")
     description = json.loads(header)
+    if "classes" not in description:
+        raise HarveysegError(f"{path}: is of an earlier version: it does not say what its classes are. {remedy}")
+    classes = ClassList.model_validate(description["classes"])
     try:
-        network = build(description["spec"], encoder_weights=None)
+        network = build(description["spec"], len(classes), encoder_weights=None)
         network.load_state_dict(state)
     except (HarveysegError, RuntimeError) as error:  # another version may lack the network, or one of its settings
         raise HarveysegError(f"{path}: does not fit the network {description['spec']}: {error}. {remedy}") from None
@@ -84,4 +93,5 @@ def load_network(path: Path) -> TrainedNetwork:
         mean=tuple(description["mean"]),
         std=tuple(description["std"]),
         size=tuple(description["size"]),
+        classes=classes,
     )

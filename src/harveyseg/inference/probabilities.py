@@ -6,6 +6,7 @@ A stored value is ``round(255 * p)``. Probabilities are enlarged before the argm
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,13 +24,9 @@ from harveyseg.arrays import (
     ProbabilityMaps,
     ProbabilityStack,
 )
-from harveyseg.classes import N_CLASSES, SCORE_SIZE
 from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic, create_array, read_table, write_table
 from harveyseg.score import confusion
-
-SCORE_SHAPE = (SCORE_SIZE, SCORE_SIZE)
-"""(height, width) at which the competition scores."""
 
 STRIPE = 256
 """Rows that are computed at a time where a map may have any size."""
@@ -37,7 +34,7 @@ STRIPE = 256
 _Result = TypeVar("_Result")
 
 
-def upsample(probabilities: ProbabilityMaps, size: tuple[int, int] = SCORE_SHAPE) -> Float32Array:
+def upsample(probabilities: ProbabilityMaps, size: tuple[int, int]) -> Float32Array:
     """Enlarge probabilities bilinearly, with pixel centres at half-integers and edges repeated.
 
     The same as ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)``.
@@ -55,7 +52,7 @@ def upsample(probabilities: ProbabilityMaps, size: tuple[int, int] = SCORE_SHAPE
     return np.stack([upsample_channel(channel, size) for channel in probabilities])
 
 
-def argmax_map(probabilities: ProbabilityMaps, size: tuple[int, int] = SCORE_SHAPE) -> ClassMap:
+def argmax_map(probabilities: ProbabilityMaps, size: tuple[int, int]) -> ClassMap:
     """The most probable class of each pixel of the enlarged probabilities; the first of equally probable ones.
 
     Exactly ``upsample(probabilities, size).argmax(0)`` in a tenth of its time and memory: the classes are enlarged one
@@ -146,12 +143,12 @@ def apply_to_argmax_maps(
     rows: Sequence[int],
     threads: int,
 ) -> list[_Result]:
-    """Call a function with the true class map and the argmax map of each photo, both uint8 (1024, 1024).
+    """Call a function with the true class map and the argmax map of each photo, at the score's size.
 
     Args:
         function: from true class map and argmax map to a result.
         probabilities: from a position in ``rows`` to the photo's probabilities, uint8 (C, H, W).
-        truth: the true class maps, uint8 (N, 1024, 1024).
+        truth: the true class maps, uint8 (N, H, W).
         rows: the photos' rows in ``truth``.
         threads: photos that are processed at the same time; does not change the result.
 
@@ -160,17 +157,18 @@ def apply_to_argmax_maps(
     """
 
     def apply_at(position: int) -> _Result:
-        return function(truth[rows[position]], argmax_map(probabilities(position)))
+        return function(truth[rows[position]], argmax_map(probabilities(position), (truth.shape[1], truth.shape[2])))
 
     with ThreadPoolExecutor(threads) as pool:  # OpenCV and NumPy release the lock
         return list(pool.map(apply_at, range(len(rows))))
 
 
 def count_confusions(
-    probabilities: Callable[[int], ProbabilityMaps], truth: ClassMaps, rows: Sequence[int], threads: int
+    probabilities: Callable[[int], ProbabilityMaps], truth: ClassMaps, rows: Sequence[int], classes: int, threads: int
 ) -> Confusions:
     """Confusion of each photo's argmax map, int64 (len(rows), C, C); see :func:`apply_to_argmax_maps`."""
-    return np.stack(apply_to_argmax_maps(confusion, probabilities, truth, rows, threads))
+    count = partial(confusion, classes=classes)
+    return np.stack(apply_to_argmax_maps(count, probabilities, truth, rows, threads))
 
 
 def average(arrays: Sequence[ProbabilityStack], weights: Sequence[float], rows: Sequence[int]) -> ProbabilityMaps:
@@ -204,21 +202,21 @@ def ids_file(path: Path) -> Path:
 
 
 def write_probabilities(
-    path: Path, ids: Sequence[str], size: tuple[int, int], batches: Iterable[ProbabilityStack]
+    path: Path, ids: Sequence[str], shape: tuple[int, int, int], batches: Iterable[ProbabilityStack]
 ) -> None:
     """Write probabilities batch by batch, in bounded memory, and a list of their photos; both atomically.
 
     Args:
         path: the ``.npy`` file; :func:`ids_file` names the other.
         ids: the photos, in order.
-        size: (H, W) of the maps in pixels.
+        shape: (C, H, W) of a photo's maps.
         batches: uint8 (n, C, H, W), together as many as there are ids.
 
     Raises:
         ValueError: when the batches hold more or fewer photos than ``ids``.
     """
     with atomic(path) as temporary:
-        stored = create_array(temporary, (len(ids), N_CLASSES, *size))
+        stored = create_array(temporary, (len(ids), *shape))
         written = 0
         for batch in batches:
             stored[written : written + len(batch)] = batch
@@ -246,9 +244,9 @@ def read_probabilities(path: Path) -> tuple[tuple[str, ...], ProbabilityStack]:
     except (ValueError, EOFError) as error:
         raise HarveysegError(f"{path}: cannot be read ({error}). {remedy}") from None
     ids = tuple(read_table(ids_file(path), {"id": str}, remedy)["id"])
-    if stored.dtype != np.uint8 or stored.ndim != 4 or stored.shape[:2] != (len(ids), N_CLASSES):
+    if stored.dtype != np.uint8 or stored.ndim != 4 or len(stored) != len(ids):
         raise HarveysegError(
             f"{path}: holds {stored.dtype} {stored.shape}, but {ids_file(path).name} lists {len(ids)} photos: "
-            f"uint8 ({len(ids)}, {N_CLASSES}, height, width) was expected. {remedy}"
+            f"uint8 ({len(ids)}, classes, height, width) was expected. {remedy}"
         )
     return ids, stored

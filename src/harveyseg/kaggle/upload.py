@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
+from harveyseg.classes import ClassList
 from harveyseg.data.manifest import read_manifest
 from harveyseg.data.sources.kaggle_client import BrokenOffError, Competition, KaggleSubmission, require_client
 from harveyseg.errors import HarveysegError, raise_problems
@@ -128,7 +129,9 @@ def prepare(
     if digest != about.get("sha256"):
         raise HarveysegError(f"{path}: is not the file that submission.json describes. {_REMEDY}")
     manifest = read_manifest(data / "raw" / "manifest.csv")
-    masks = read_submission(path, manifest.loc[manifest["part"] == "test", "id"])
+    classes = ClassList.model_validate(about["classes"])
+    height, width = about["score_size"]
+    masks = read_submission(path, manifest.loc[manifest["part"] == "test", "id"], classes, (height, width))
     score = about.get("val_score")
     text = message or (model if score is None else f"{model}, out of fold {score:.5f}")
     return SubmissionFile(
@@ -281,7 +284,8 @@ def _read_about(side_car: Path, path: Path, model: str) -> Mapping[str, Any]:
     """What ``submission.json`` says of a file."""
     content = read_json(side_car, _REMEDY)
     files = content.get("files")
-    if not isinstance(files, dict) or not all(isinstance(about, dict) for about in files.values()):
+    complete = {"classes", "score_size"} <= content.keys()
+    if not complete or not isinstance(files, dict) or not all(isinstance(about, dict) for about in files.values()):
         raise HarveysegError(f"{side_car}: does not say what the files were made of. {_REMEDY}")
     if path.name not in files:
         names = (ENSEMBLE if name == "submission.csv" else name.removesuffix(".csv") for name in files)
@@ -294,8 +298,7 @@ def _read_about(side_car: Path, path: Path, model: str) -> Mapping[str, Any]:
             f"{path}: was made with data.source = {source}, whose test photos are {_OTHER_PHOTOS[source]}: Kaggle "
             "would not take it. Run the pipeline on the competition's photos (data.source = kaggle)."
         )
-    about: Mapping[str, Any] = files[path.name]
-    return about
+    return {**files[path.name], "classes": content["classes"], "score_size": content["score_size"]}
 
 
 def _read_records(data: Path, model: str, about: Mapping[str, Any]) -> tuple[RunRecord, ...]:

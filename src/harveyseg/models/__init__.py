@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harveyseg.classes import N_CLASSES
 from harveyseg.config.settings import Section, parse
 from harveyseg.errors import HarveysegError
 from harveyseg.models import networks
@@ -86,25 +85,27 @@ def locate_encoder_weights(name: str | None) -> str | None:
     return str(path) if path.is_file() else name
 
 
-def build(spec: Mapping[str, Any], encoder_weights: str | None) -> Network:
+def build(spec: Mapping[str, Any], classes: int, encoder_weights: str | None) -> Network:
     """Make a network with fresh weights, drawn from torch's global random state.
 
-    >>> unet = build({"network": "unet", "width": 16}, encoder_weights=None)
+    >>> unet = build({"network": "unet", "width": 16}, classes=25, encoder_weights=None)
     >>> unet(torch.zeros(1, 3, 64, 96)).shape
     torch.Size([1, 25, 64, 96])
 
     Args:
         spec: ``{"network": <one of available()>, **its settings}``.
+        classes: how many channels its logits have.
         encoder_weights: name of published weights (``"imagenet"``), path to a local weights file, or ``None``.
 
     Raises:
         HarveysegError: when the network, a setting or the weights cannot be used.
     """
-    return _build(spec, encoder_weights, "models")
+    return _build(spec, classes, encoder_weights, "models")
 
 
 def validate(
     spec: Mapping[str, Any],
+    classes: int,
     encoder_weights: str | None,
     where: str,
     size: tuple[int, int] | None = None,
@@ -118,6 +119,7 @@ def validate(
 
     Args:
         spec: as for :func:`build`.
+        classes: as for :func:`build`.
         encoder_weights: as for :func:`build`.
         where: the spec's key in params.yaml, for messages, e.g. ``"models.unet"``.
         size: (height, width) of the photos in pixels; ``None`` leaves the size unchecked.
@@ -128,7 +130,7 @@ def validate(
         HarveysegError: naming the setting, what is wrong with it, and what is allowed.
     """
     with torch.random.fork_rng(devices=[]):
-        network = _build(spec, encoder_weights, where)
+        network = _build(spec, classes, encoder_weights, where)
     if size is not None:
         _check_size(network, where, size, "resize-cache.size")
     if crop is not None:
@@ -138,10 +140,10 @@ def validate(
         _check_single_sample(network, where, trained)
 
 
-def _build(spec: Mapping[str, Any], encoder_weights: str | None, where: str) -> Network:
+def _build(spec: Mapping[str, Any], classes: int, encoder_weights: str | None, where: str) -> Network:
     module, params = _resolve(spec, where)
     try:
-        network = module.build(params, N_CLASSES, encoder_weights)
+        network = module.build(params, classes, encoder_weights)
     except HarveysegError as error:
         raise HarveysegError(f"{where}: {error}") from error
     assert isinstance(network, Network)

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from harveyseg.arrays import SIDE_MULTIPLE
+from harveyseg.classes import HARVEY25, ClassList
 from harveyseg.config.settings import Section, load, parse, section
 from harveyseg.data.cache import ResizeParams
+from harveyseg.data.class_lists import classes_file, load_classes
 from harveyseg.data.split import SplitParams, groups_file
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import read_json, sha256, write_json
@@ -103,6 +105,7 @@ def check_params(
         problems += _watch_problems(values, file, f"split.groups = {split.groups}")
     for name, model in (further or {}).items():
         _gather(problems, section, params, name, model)
+    classes = _gather(problems, _classes, values)
     train = _gather(problems, parse, TrainParams, values["train"], "train")
     if train is not None and resize is not None:
         problems += _sample_problems(train, resize.shape, "train")
@@ -110,7 +113,14 @@ def check_params(
     for name, entry in values["models"].items():
         model_problems: list[str] = []
         config = _gather(
-            model_problems, _check_model, str(name), entry, values["train"], resize.shape if resize else None, scripts
+            model_problems,
+            _check_model,
+            str(name),
+            entry,
+            values["train"],
+            len(classes or HARVEY25),
+            resize.shape if resize else None,
+            scripts,
         )
         # A mistake in the defaults is in every model, but it is one mistake to the user.
         problems += [
@@ -124,6 +134,17 @@ def check_params(
                 problems += [problem for problem in unwatched if problem not in problems]
     raise_problems(problems, str(params), "Correct params.yaml, or the -S option that set it.")
     return configs
+
+
+def _classes(values: Mapping[str, Any]) -> ClassList:
+    """The list that ``data.classes`` names; its file must be one that DVC watches."""
+    data = values.get("data")
+    setting = data.get("classes", HARVEY25.name) if isinstance(data, dict) else HARVEY25.name
+    if not isinstance(setting, str):  # said by the section's own check
+        return HARVEY25
+    if (file := classes_file(setting)) and (problems := _watch_problems(values, file, f"data.classes = {setting}")):
+        raise HarveysegError("\n".join(problems), problems)
+    return load_classes(setting, project_root())
 
 
 def _refuse_moved_keys(values: Mapping[str, Any], params: Path) -> None:
@@ -196,7 +217,7 @@ def _sample_problems(train: TrainParams, size: tuple[int, int], where: str) -> l
 
 
 def _check_model(
-    name: str, entry: object, train: Mapping[str, Any], size: tuple[int, int] | None, scripts: Path
+    name: str, entry: object, train: Mapping[str, Any], classes: int, size: tuple[int, int] | None, scripts: Path
 ) -> ModelConfig:
     where = f"models.{name}"
     if not MODEL_NAME.fullmatch(name) or name in _RESERVED:
@@ -217,7 +238,7 @@ def _check_model(
     weights = locate_encoder_weights(merged.encoder_weights)
     if size is not None and (problems := _sample_problems(merged, size, f"{where}.train")):
         raise HarveysegError("\n".join(problems), problems)
-    validate(spec, weights, where, size, merged.augmentation.crop, merged.batch_size)
+    validate(spec, classes, weights, where, size, merged.augmentation.crop, merged.batch_size)
     code = code_digests(stage_files("train", scripts, [spec["network"]]))
     return ModelConfig(name, spec, merged, code, _files_read(merged))
 

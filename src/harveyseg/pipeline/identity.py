@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
-from harveyseg.classes import CLASS_LIST
+from harveyseg.classes import ClassList
 from harveyseg.data.cache import CachedPart
 from harveyseg.device import Precision, compute_environment
 from harveyseg.files import digest, sha256
@@ -22,7 +22,14 @@ _SHORT = 8
 
 
 def stage_key(
-    config: ModelConfig, cache: Path, split_hash: str, fold: int, test: Path, device: torch.device, precision: Precision
+    config: ModelConfig,
+    cache: Path,
+    classes: ClassList,
+    split_hash: str,
+    fold: int,
+    test: Path,
+    device: torch.device,
+    precision: Precision,
 ) -> str:
     """SHA-256 of all that decides the weights of a training.
 
@@ -32,6 +39,7 @@ def stage_key(
     Args:
         config: the model's checked settings; they hold the digests of code and of files that are read.
         cache: folder of the cached training part.
+        classes: what its masks hold.
         split_hash: SHA-256 of the folds.
         fold: the fold that is held out.
         test: folder of the cached test part; its photos count for self-training only.
@@ -50,7 +58,7 @@ def stage_key(
             "split": split_hash,
             "fold": fold,
             "parameters": parameters,
-            "classes": CLASS_LIST,
+            "classes": classes.identity(),
             "code": config.code,
             "files": config.files,
             "device": device.type,

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from harveyseg.classes import CLASS_NAMES
 from harveyseg.plots import BLUE, GREEN, GREY, INK, ORANGE, save_figure
 from harveyseg.postprocess.statistics import N_LEVELS, SpecialMask, Thresholds, ThresholdStatistics
+
+_COLUMNS = 6
 
 
 def threshold_figure(statistics: ThresholdStatistics, submitted: Thresholds, path: Path, title: str) -> None:
@@ -15,19 +16,27 @@ def threshold_figure(statistics: ThresholdStatistics, submitted: Thresholds, pat
 
     Args:
         statistics: of n photos.
-        submitted: the submitted masks, (n, 24).
+        submitted: the submitted masks, (n, S).
         path: the PNG file.
         title: above the figure.
     """
-    figure = Figure(figsize=(13, 8.6))
-    panels = figure.subplots(4, 6, sharex=True, sharey=True)
+    classes = statistics.classes
+    columns = min(_COLUMNS, classes.scored)
+    rows = -(-classes.scored // columns)
+    inches = 1.96 * rows + 0.76
+    figure = Figure(figsize=(max(6.5, 13 * columns / _COLUMNS), inches))
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     # By hand: 24 panels would keep the layout engine busy for a second.
-    figure.subplots_adjust(left=0.045, right=0.99, bottom=0.1, top=0.915, wspace=0.08, hspace=0.28)
+    figure.subplots_adjust(
+        left=0.045, right=0.99, bottom=0.86 / inches, top=1 - 0.731 / inches, wspace=0.08, hspace=0.28
+    )
     levels = np.arange(1, N_LEVELS)
     mean_dice = statistics.dice_by_threshold.mean(0)
     scores = statistics.dice(submitted).mean(0)
     photos_with_class = statistics.present.sum(0)
-    for index, axes in enumerate(panels.flat):
+    for axes in panels.flat[classes.scored :]:
+        axes.set_axis_off()
+    for index, axes in enumerate(panels.flat[: classes.scored]):
         masks = submitted[:, index]
         own_thresholds = masks[(masks != SpecialMask.ARGMAX) & (masks != SpecialMask.EMPTY)]
         not_empty = np.count_nonzero(masks != SpecialMask.EMPTY)
@@ -37,7 +46,7 @@ def threshold_figure(statistics: ThresholdStatistics, submitted: Thresholds, pat
         axes.axhline(scores[index], color=GREEN, lw=1.1, label="submitted")
         height = np.full(len(own_thresholds), scores[index])
         axes.plot(own_thresholds / 255, height, "|", color=GREEN, ms=11, label="each photo's threshold")
-        axes.set_title(CLASS_NAMES[index + 1], fontsize=8.5, color=INK)
+        axes.set_title(classes.names[index + classes.unscored], fontsize=8.5, color=INK)
         axes.text(
             0.99,
             0.98,
@@ -51,9 +60,9 @@ def threshold_figure(statistics: ThresholdStatistics, submitted: Thresholds, pat
         axes.set(xlim=(0, 1), ylim=(0, 1.2), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel("threshold", fontsize=9, y=0.045)
+    figure.supxlabel("threshold", fontsize=9, y=0.387 / inches)
     figure.supylabel("mean Dice over all photos", fontsize=9, x=0.005)
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=5, frameon=False, fontsize=8.5)
-    figure.suptitle(title, fontsize=11, color=INK, y=0.985)
+    figure.suptitle(title, fontsize=11, color=INK, y=1 - 0.129 / inches)
     save_figure(figure, path)

@@ -7,15 +7,15 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harveyseg.arrays import BinaryMasks, ClassMap, ProbabilityMap, ProbabilityMaps
-from harveyseg.classes import N_SCORED
+from harveyseg.classes import IGNORED
 from harveyseg.errors import HarveysegError
-from harveyseg.evaluation.metrics import presence_errors
+from harveyseg.evaluation.metrics import class_map_metrics
 from harveyseg.files import read_json, write_json
-from harveyseg.inference.probabilities import SCORE_SHAPE, STRIPE, argmax_map, update_argmax, upsample_rows
-from harveyseg.postprocess.rules import Rule
+from harveyseg.inference.probabilities import STRIPE, argmax_map, update_argmax, upsample_rows
+from harveyseg.postprocess.rules import ExpectedDiceRule, Rule
 from harveyseg.postprocess.select import SelectedRule
 from harveyseg.postprocess.statistics import (
     SpecialMask,
@@ -26,7 +26,7 @@ from harveyseg.postprocess.statistics import (
     upsample_levels,
 )
 from harveyseg.record import POOLED, RunRecord, Value, identify_postprocessing
-from harveyseg.score import argmax_metrics, pair_metrics
+from harveyseg.score import pair_metrics
 
 _REMEDY = "Run `dvc repro postprocess`."
 
@@ -36,11 +36,17 @@ class FittedRule(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     source: str
     """A model of params.yaml, or ``"ensemble"``."""
     uids: dict[str, str]
     """By name, the uids of the runs whose out-of-fold predictions the rule was fitted on."""
+    unscored: int
+    """Number of classes that are not scored; they come first."""
+    scored_classes: tuple[str, ...]
+    """The slugs of the scored classes, in their order."""
+    score_size: tuple[int, int]
+    """(height, width) at which it was fitted, and at which masks are submitted."""
     photos: int
     groups: int
     argmax_score: float
@@ -55,6 +61,14 @@ class FittedRule(BaseModel):
     """For each fold of the nested estimate, the rule chosen without it."""
     rule: Rule = Field(discriminator="name")
 
+    @model_validator(mode="after")
+    def _check_classes(self) -> "FittedRule":
+        if isinstance(self.rule, ExpectedDiceRule):
+            for values in (self.rule.calibration_intercept, self.rule.presence_intercept):
+                if sorted(values) != sorted(self.scored_classes):
+                    raise ValueError("the rule is not for these classes")
+        return self
+
     def summary(self) -> dict[str, object]:
         """The entries of ``submission.json`` about the rule."""
         return {"rule": self.rule.name, "val_score": self.nested_score}
@@ -63,58 +77,65 @@ class FittedRule(BaseModel):
         """The masks to submit for one photo.
 
         Args:
-            probabilities: uint8 (25, H, W), of any size.
+            probabilities: uint8 (C, H, W), of any size.
 
         Returns:
-            bool (24, 1024, 1024): a mask for each class 1..24; they may overlap and need not cover the photo.
+            bool (S, height, width) of the score's size: a mask for each scored class; they may overlap and need not
+            cover the photo.
         """
-        most_probable = argmax_map(probabilities)
-        upsampled = [upsample_levels(channel, SCORE_SHAPE) for channel in probabilities[1:]]
-        masks = np.zeros((N_SCORED, *SCORE_SHAPE), np.bool_)
+        most_probable = argmax_map(probabilities, self.score_size)
+        upsampled = [upsample_levels(channel, self.score_size) for channel in probabilities[self.unscored :]]
+        masks = np.zeros((len(upsampled), *self.score_size), np.bool_)
         for index, threshold in enumerate(self._thresholds(upsampled)):
             if threshold == SpecialMask.ARGMAX:
-                masks[index] = most_probable == index + 1
+                masks[index] = most_probable == index + self.unscored
             elif threshold != SpecialMask.EMPTY:
                 masks[index] = upsampled[index] >= threshold
         return masks
 
-    def class_map(self, probabilities: ProbabilityMaps, size: tuple[int, int] = SCORE_SHAPE) -> ClassMap:
+    def class_map(self, probabilities: ProbabilityMaps, size: tuple[int, int] | None = None) -> ClassMap:
         """A map with one class for each pixel that agrees with :meth:`submitted_masks`, for pictures.
 
         Where masks overlap, a pixel gets the class whose probability is the highest in relation to its threshold. Where
-        there is no mask, it gets the most probable one of the background and the classes that have a mask elsewhere in
-        the photo. The map is made in stripes, so it may have any size.
+        there is no mask, it gets the most probable one of the classes that are not scored and those that have a mask
+        elsewhere in the photo; of all classes, if there is none of either. The map is made in stripes, so it may have
+        any size.
 
         Args:
-            probabilities: uint8 (25, H, W).
-            size: (height, width) of the map in pixels.
+            probabilities: uint8 (C, H, W).
+            size: (height, width) of the map in pixels; that of the score if None.
 
         Returns:
-            class ids, uint8 (height, width).
+            uint8 (height, width).
         """
-        thresholds = self._thresholds(upsample_levels(channel, SCORE_SHAPE) for channel in probabilities[1:])
-        submitted_classes = (np.flatnonzero(thresholds != SpecialMask.EMPTY) + 1).tolist()
-        classes = np.zeros(size, np.uint8)
+        size = size or self.score_size
+        scored = probabilities[self.unscored :]
+        thresholds = self._thresholds(upsample_levels(channel, self.score_size) for channel in scored)
+        submitted = (np.flatnonzero(thresholds != SpecialMask.EMPTY) + self.unscored).tolist()
+        candidates = [*range(self.unscored), *submitted] or range(len(probabilities))
+        class_map = np.zeros(size, np.uint8)
         for top in range(0, size[0], STRIPE):
             rows = slice(top, top + STRIPE)
-            stripe = classes[rows]
-            highest = upsample_rows(probabilities[0], size, rows)
-            masked_class = np.zeros_like(stripe)
+            stripe = class_map[rows]
+            highest = np.full(stripe.shape, -1, np.float32)
+            masked_class = np.full_like(stripe, IGNORED)
             highest_ratio = np.ones(stripe.shape, np.float32)
-            for class_id in submitted_classes:
-                channel = upsample_rows(probabilities[class_id], size, rows)
-                update_argmax(channel, class_id, highest, stripe)
-                threshold = thresholds[class_id - 1]
-                if threshold != SpecialMask.ARGMAX:
+            for index in candidates:
+                channel = upsample_rows(probabilities[index], size, rows)
+                update_argmax(channel, index, highest, stripe)
+                if index < self.unscored:
+                    continue
+                threshold = thresholds[index - self.unscored]
+                if threshold not in (SpecialMask.ARGMAX, SpecialMask.EMPTY):
                     ratio = round_to_levels(channel) / np.float32(threshold)
                     better = ratio >= highest_ratio
-                    masked_class[better] = class_id
+                    masked_class[better] = index
                     highest_ratio[better] = ratio[better]
-            np.copyto(stripe, masked_class, where=masked_class > 0)
-        return classes
+            np.copyto(stripe, masked_class, where=masked_class != IGNORED)
+        return class_map
 
     def _thresholds(self, upsampled: Iterable[ProbabilityMap]) -> Thresholds:
-        """(24,): for one photo, given the levels of the classes 1..24 at the size of the score."""
+        """(S,): for one photo, given the levels of the scored classes at the size of the score."""
         level_counts = np.stack([count_levels(channel) for channel in upsampled])
         thresholds: Thresholds = self.rule.thresholds(level_counts[None])[0]
         return thresholds
@@ -133,7 +154,7 @@ def read_rule(path: Path, records: Sequence[RunRecord]) -> FittedRule:
     try:
         fitted = FittedRule.model_validate(read_json(path, _REMEDY))
     except ValidationError as error:
-        keys = ", ".join(".".join(map(str, item["loc"])) for item in error.errors())
+        keys = ", ".join(".".join(map(str, item["loc"])) or item["msg"] for item in error.errors())
         raise HarveysegError(f"{path}: not a rule of this version (wrong or missing: {keys}). {_REMEDY}") from None
     if set(fitted.uids.values()) != {record.uid for record in records}:
         raise HarveysegError(f"{path}: was fitted on other runs ({', '.join(fitted.uids)}). {_REMEDY}")
@@ -156,7 +177,7 @@ def postprocess_metrics(
         that are not empty per photo; ``val/macro_dice`` and ``val/dice/<slug>`` of the nested masks, see
         :func:`harveyseg.score.pair_metrics`.
     """
-    pairs = pair_metrics(val.dice(selected.nested_thresholds), val.present)
+    pairs = pair_metrics(val.dice(selected.nested_thresholds), val.present, val.classes.scored_slugs)
     metrics = {f"val/{name}": value for name, value in pairs.items() if name != "all_empty_score"}
     metrics["val/postprocess_gain"] = pairs["score"] - float(val.argmax_dice.mean())
     metrics["val/submitted_classes"] = float(val.not_empty(selected.nested_thresholds).sum(1).mean())
@@ -182,14 +203,14 @@ def pooled_metrics(
         test: of the mean of the fold models' probabilities.
 
     Returns:
-        ``pooled/<part>/<metric>``: those of :func:`postprocess_metrics`, of :func:`harveyseg.score.argmax_metrics` and
-        of :func:`harveyseg.evaluation.metrics.presence_errors`, without those of single classes; the
+        ``pooled/<part>/<metric>``: those of :func:`postprocess_metrics` and of
+        :func:`harveyseg.evaluation.metrics.class_map_metrics`, without those of single classes; the
         ``nested_argmax_score`` of an ensemble is the argmax score here.
     """
     pooled = dict(metrics)
     for part, statistics in (("val", val), ("test", test)):
         if statistics is not None:
-            argmax = argmax_metrics(statistics.confusions) | presence_errors(statistics.confusions)
+            argmax = class_map_metrics(statistics.confusions, statistics.classes)
             pooled |= {f"{part}/{name}": value for name, value in argmax.items()}
     pooled["val/nested_argmax_score"] = pooled["val/argmax_score"]  # a single model has no weights to choose
     return {f"{POOLED}{name}": value for name, value in pooled.items() if "dice/" not in name}
@@ -202,6 +223,7 @@ def write_rule(
     val: ThresholdStatistics,
     photos: pd.DataFrame,
     selected: SelectedRule,
+    score_size: tuple[int, int],
     test: ThresholdStatistics | None,
     evaluations: Mapping[int | None, str],
     settings: Mapping[str, Value],
@@ -216,6 +238,7 @@ def write_rule(
         val: of the out-of-fold photos.
         photos: the same photos, with the columns group and fold.
         selected: the rule, selected on these photos.
+        score_size: (height, width) at which it was fitted.
         test: see :func:`postprocess_metrics`.
         evaluations: by fold, the id of the evaluation whose predictions are post-processed.
         settings: of the post-processing, by their full names.
@@ -231,6 +254,9 @@ def write_rule(
     fitted = FittedRule(
         source=source,
         uids={record.name: record.uid for record in records.values()},
+        unscored=val.classes.unscored,
+        scored_classes=val.classes.scored_slugs,
+        score_size=score_size,
         photos=len(photos),
         groups=photos["group"].nunique(),
         argmax_score=float(val.argmax_dice.mean()),

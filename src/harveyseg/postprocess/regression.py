@@ -43,12 +43,12 @@ def fit_logistic(x: FloatArray, positive: FloatArray, negative: FloatArray) -> t
     (2.0, [-1.0, -1.0])
 
     Args:
-        x: the feature, (24, m).
-        positive: (24, m), the weight of the outcome "yes".
-        negative: (24, m), the weight of the outcome "no".
+        x: the feature, (S, m).
+        positive: (S, m), the weight of the outcome "yes".
+        negative: (S, m), the weight of the outcome "no".
 
     Returns:
-        The slope, and for each class common intercept + deviation, (24,).
+        The slope, and for each class common intercept + deviation, (S,).
     """
     total = positive + negative
     prior = np.array([_SLOPE_PRIOR, 0.0])

@@ -7,14 +7,13 @@ with r > D / 2. It submits S where that is expected to score more than an empty 
 predicts. ``docs/post-processing.md`` derives both steps and names the sources.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict
 
 from harveyseg.arrays import FloatArray, IntArray
-from harveyseg.classes import N_SCORED, slug
 from harveyseg.postprocess.regression import clipped_log_odds, fit_logistic, sigmoid
 from harveyseg.postprocess.statistics import N_LEVELS, SpecialMask, Thresholds, ThresholdStatistics, tail_sums
 
@@ -26,21 +25,13 @@ _MIN_CALIBRATION_SLOPE = 0.05
 """Above 0, so that a fit on few photos cannot reverse the order of the pixels."""
 
 
-def _by_slug(values: tuple[float, ...]) -> dict[str, float]:
-    return {slug(index + 1): value for index, value in enumerate(values)}
+PerClass = dict[str, float]
+"""A number for each scored class, by its slug, which begins with the id."""
 
 
-def _from_slug(values: object) -> object:
-    return tuple(values.get(slug(index + 1)) for index in range(N_SCORED)) if isinstance(values, Mapping) else values
-
-
-PerClass = Annotated[
-    tuple[float, ...],
-    Field(min_length=N_SCORED, max_length=N_SCORED),
-    BeforeValidator(_from_slug),
-    PlainSerializer(_by_slug),
-]
-"""24 numbers, for the classes 1..24; in JSON by the class's slug."""
+def _in_order(values: PerClass) -> FloatArray:
+    """(S,): by index, and so by id, whatever the order in the file."""
+    return np.array([values[slug] for slug in sorted(values, key=lambda slug: int(slug.split("_")[0]))])
 
 
 class ArgmaxRule(BaseModel):
@@ -51,7 +42,7 @@ class ArgmaxRule(BaseModel):
     name: Literal["argmax"] = "argmax"
 
     def thresholds(self, level_counts: IntArray) -> Thresholds:
-        """Choose masks from the histograms of n photos, int64 (n, 24, 256)."""
+        """Choose masks from the histograms of n photos, int64 (n, S, 256)."""
         return np.full(level_counts.shape[:2], SpecialMask.ARGMAX)
 
 
@@ -74,30 +65,34 @@ class ExpectedDiceRule(BaseModel):
             statistics: of n photos.
             groups: the photos' groups, n.
         """
-        weight = _photo_weights(groups)
-        share = _CALIBRATION_PIXELS / statistics.histograms[0, 0].sum()
+        slugs = statistics.classes.scored_slugs
+        # Photos may have different numbers of labelled pixels.
+        labelled = np.maximum(statistics.histograms[:, 0].sum((1, 2)), 1)
+        weight = _photo_weights(groups) * (labelled[0] / labelled)[:, None]
+        share = _CALIBRATION_PIXELS / labelled[0]
         pixels = share * (statistics.histograms * (weight * statistics.present)[..., None, None]).sum(0)
-        slope, intercept = fit_logistic(np.tile(_LEVEL_LOG_ODDS, (N_SCORED, 1)), pixels[:, 1], pixels[:, 0])
+        slope, intercept = fit_logistic(np.tile(_LEVEL_LOG_ODDS, (len(pixels), 1)), pixels[:, 1], pixels[:, 0])
         calibrated = cls(
             calibration_slope=max(slope, _MIN_CALIBRATION_SLOPE),
-            calibration_intercept=tuple(intercept.tolist()),
+            calibration_intercept=dict(zip(slugs, intercept.tolist(), strict=True)),
             presence_slope=1.0,
-            presence_intercept=(0.0,) * N_SCORED,
+            presence_intercept=dict.fromkeys(slugs, 0.0),
         )
         thresholds, dice = calibrated.optimal_thresholds(statistics.level_counts)
         slope, intercept = fit_presence_model(statistics, groups, thresholds, clipped_log_odds(dice))
-        return calibrated.model_copy(update={"presence_slope": slope, "presence_intercept": tuple(intercept.tolist())})
+        presence_intercept = dict(zip(slugs, intercept.tolist(), strict=True))
+        return calibrated.model_copy(update={"presence_slope": slope, "presence_intercept": presence_intercept})
 
     def optimal_thresholds(self, level_counts: IntArray) -> tuple[Thresholds, FloatArray]:
         """Find the sets with the highest expected Dice, given that the class is present.
 
         Args:
-            level_counts: histograms of n photos, int64 (n, 24, 256).
+            level_counts: histograms of n photos, int64 (n, S, 256).
 
         Returns:
-            The thresholds and the expected Dice, both (n, 24); an empty mask and 0 where no pixel reaches level 1.
+            The thresholds and the expected Dice, both (n, S); an empty mask and 0 where no pixel reaches level 1.
         """
-        intercept = np.array(self.calibration_intercept)[:, None]
+        intercept = _in_order(self.calibration_intercept)[:, None]
         mass = tail_sums(level_counts * sigmoid(self.calibration_slope * _LEVEL_LOG_ODDS + intercept))
         dice = 2 * mass / (tail_sums(level_counts) + mass[..., :1])
         dice[..., 0] = 0  # the set of all pixels, however improbable, is not a candidate
@@ -105,9 +100,9 @@ class ExpectedDiceRule(BaseModel):
         return np.where(best == 0, SpecialMask.EMPTY, best), dice.max(-1)
 
     def thresholds(self, level_counts: IntArray) -> Thresholds:
-        """Choose masks from the histograms of n photos, int64 (n, 24, 256)."""
+        """Choose masks from the histograms of n photos, int64 (n, S, 256)."""
         thresholds, dice = self.optimal_thresholds(level_counts)
-        odds = self.presence_slope * clipped_log_odds(dice) + np.array(self.presence_intercept)
+        odds = self.presence_slope * clipped_log_odds(dice) + _in_order(self.presence_intercept)
         return np.where(odds > 0, thresholds, SpecialMask.EMPTY)
 
 
@@ -124,11 +119,11 @@ def fit_presence_model(
     Args:
         statistics: of n photos.
         groups: the photos' groups, n.
-        thresholds: the masks, (n, 24).
-        feature: (n, 24), on the scale of log odds; the larger, the more promising the mask.
+        thresholds: the masks, (n, S).
+        feature: (n, S), on the scale of log odds; the larger, the more promising the mask.
 
     Returns:
-        Slope, and intercept of each class (24,): a mask is submitted where ``slope * feature + intercept > 0``.
+        Slope, and intercept of each class (S,): a mask is submitted where ``slope * feature + intercept > 0``.
     """
     weight = np.where(thresholds == SpecialMask.EMPTY, 0, _photo_weights(groups))  # empty masks carry no information
     gain = weight * statistics.present * statistics.dice(thresholds)

@@ -41,7 +41,7 @@ class SelectedRule:
     nested_rules: Sequence[str]
     """For each fold, the rule chosen without it."""
     nested_thresholds: Thresholds
-    """(n, 24): of each photo by the rule that was chosen and fitted without its group fold."""
+    """(n, S): of each photo by the rule that was chosen and fitted without its group fold."""
 
 
 def select_rule(statistics: ThresholdStatistics, groups: Sequence[str], method: Method) -> SelectedRule:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from typing import Any
 
 import cv2
@@ -29,8 +30,8 @@ from harveyseg.arrays import (
     ProbabilityMaps,
     Rows,
 )
-from harveyseg.classes import N_CLASSES, N_SCORED
-from harveyseg.inference.probabilities import SCORE_SHAPE, argmax_map, upsample_channel
+from harveyseg.classes import IGNORED, ClassList
+from harveyseg.inference.probabilities import argmax_map, upsample_channel
 from harveyseg.score import confusion, image_dice
 
 N_LEVELS = 256
@@ -46,7 +47,7 @@ class SpecialMask(IntEnum):
 
 
 Thresholds = IntArray
-"""int64 (n, 24): the mask of each (photo, scored class).
+"""int64 (n, S): the mask of each (photo, scored class).
 
 A level 1..255 stands for the pixels of at least that level, a :class:`SpecialMask` for itself.
 """
@@ -56,30 +57,33 @@ A level 1..255 stands for the pixels of at least that level, a :class:`SpecialMa
 class ThresholdStatistics:
     """For each of n photos and each scored class, histograms of its probability and the Dice of every threshold.
 
+    >>> from harveyseg.classes import HARVEY25
     >>> inside, outside = np.zeros((2, 1, 24, 256), np.int64)
     >>> inside[0, 0, [100, 200]] = 1, 3  # class 1 has four pixels, three of them at level 200
     >>> outside[0, 0, 150] = 1
     >>> confusions = np.zeros((1, 25, 25), np.int64)
     >>> confusions[0, 1, 1] = 4
-    >>> statistics = ThresholdStatistics.from_histograms(np.stack([outside, inside], axis=2), confusions)
+    >>> statistics = ThresholdStatistics.from_histograms(np.stack([outside, inside], axis=2), confusions, HARVEY25)
     >>> statistics.dice_by_threshold[0, 0, [100, 151, SpecialMask.ARGMAX, SpecialMask.EMPTY]].round(3).tolist()
     [0.889, 0.857, 1.0, 0.0]
     """
 
     histograms: IntArray
-    """(n, 24, 2, 256): pixels of each level outside [0] and inside [1] the true mask."""
+    """(n, S, 2, 256): pixels of each level outside [0] and inside [1] the true mask."""
     dice_by_threshold: FloatArray
-    """(n, 24, 257): Dice of each threshold; the columns are the values of :data:`Thresholds`."""
+    """(n, S, 257): Dice of each threshold; the columns are the values of :data:`Thresholds`."""
     confusions: Confusions
-    """(n, 25, 25): of the argmax maps."""
+    """(n, C, C): of the argmax maps."""
+    classes: ClassList
 
     @classmethod
-    def from_histograms(cls, histograms: IntArray, confusions: Confusions) -> "ThresholdStatistics":
+    def from_histograms(cls, histograms: IntArray, confusions: Confusions, classes: ClassList) -> "ThresholdStatistics":
         """Compute the Dice of every threshold.
 
         Args:
-            histograms: int64 (n, 24, 2, 256).
-            confusions: of the argmax maps, int64 (n, 25, 25).
+            histograms: int64 (n, S, 2, 256).
+            confusions: of the argmax maps, int64 (n, C, C).
+            classes: what they are.
         """
         outside = tail_sums(histograms[:, :, 0])
         inside = tail_sums(histograms[:, :, 1])
@@ -88,53 +92,56 @@ class ThresholdStatistics:
         dice[..., :N_LEVELS] = np.where(total == 0, 1, 2 * inside / np.maximum(total, 1))
         dice[..., SpecialMask.EMPTY] = inside[..., 0] == 0
         # Level 0 is no threshold, since all pixels reach it: its column is that of the argmax maps.
-        dice[..., SpecialMask.ARGMAX] = image_dice(confusions)[:, 1:]
-        return cls(histograms, dice, confusions)
+        dice[..., SpecialMask.ARGMAX] = image_dice(confusions)[:, classes.unscored :]
+        return cls(histograms, dice, confusions, classes)
 
     @property
     def level_counts(self) -> IntArray:
-        """(n, 24, 256): pixels of each level."""
+        """(n, S, 256): pixels of each level."""
         counts: IntArray = self.histograms.sum(2)
         return counts
 
     @property
     def present(self) -> BoolArray:
-        """(n, 24): whether the true mask holds the class."""
+        """(n, S): whether the true mask holds the class."""
         present: BoolArray = self.histograms[:, :, 1].sum(-1) > 0
         return present
 
     @property
     def argmax_dice(self) -> FloatArray:
-        """(n, 24): Dice of the argmax maps."""
+        """(n, S): Dice of the argmax maps."""
         return self.dice_by_threshold[..., SpecialMask.ARGMAX]
 
     def subset(self, photos: Rows | BoolArray) -> "ThresholdStatistics":
         """Select photos by their positions or by a boolean array (n,)."""
-        return ThresholdStatistics(self.histograms[photos], self.dice_by_threshold[photos], self.confusions[photos])
+        return ThresholdStatistics(
+            self.histograms[photos], self.dice_by_threshold[photos], self.confusions[photos], self.classes
+        )
 
     def dice(self, thresholds: Thresholds) -> FloatArray:
-        """Look up the Dice of one threshold for each (photo, class): float64 (n, 24)."""
+        """Look up the Dice of one threshold for each (photo, class): float64 (n, S)."""
         dice: FloatArray = np.take_along_axis(self.dice_by_threshold, thresholds[..., None], -1)[..., 0]
         return dice
 
     def not_empty(self, thresholds: Thresholds) -> BoolArray:
-        """Whether the mask of each (photo, class) holds a pixel: bool (n, 24)."""
+        """Whether the mask of each (photo, class) holds a pixel: bool (n, S)."""
         of_at_least = np.zeros((*thresholds.shape, N_LEVELS + 1), np.int64)
         of_at_least[..., :N_LEVELS] = tail_sums(self.level_counts)
-        of_at_least[..., SpecialMask.ARGMAX] = self.confusions.sum(1)[:, 1:]
+        of_at_least[..., SpecialMask.ARGMAX] = self.confusions.sum(1)[:, self.classes.unscored :]
         pixels: IntArray = np.take_along_axis(of_at_least, thresholds[..., None], -1)[..., 0]
         return pixels > 0
 
 
 def collect_statistics(
-    maps: Iterable[ProbabilityMaps], truth: ClassMaps, rows: Sequence[int], threads: int
+    maps: Iterable[ProbabilityMaps], truth: ClassMaps, rows: Sequence[int], classes: ClassList, threads: int
 ) -> ThresholdStatistics:
     """Compare photos' probabilities with their true masks, at the size of the score.
 
     Args:
-        maps: the photos' probabilities, uint8 (25, H, W) each; only a few are held in memory at a time.
-        truth: masks at the scoring size, uint8 (N, 1024, 1024).
+        maps: the photos' probabilities, uint8 (C, H, W) each; only a few are held in memory at a time.
+        truth: masks at the score's size, uint8 (N, H, W).
         rows: the photos' rows in ``truth``.
+        classes: what they hold.
         threads: photos processed at the same time; does not change the result.
     """
     photos = ((probabilities, np.ascontiguousarray(truth[row])) for probabilities, row in zip(maps, rows, strict=True))
@@ -142,34 +149,45 @@ def collect_statistics(
     confusions: list[Confusion] = []
     with ThreadPoolExecutor(threads) as pool:  # OpenCV releases the lock
         while batch := list(itertools.islice(photos, 2 * threads)):
-            for photo_histograms, photo_confusion in pool.map(_photo_statistics, *zip(*batch, strict=True)):
+            for photo_histograms, photo_confusion in pool.map(
+                partial(_photo_statistics, classes=classes), *zip(*batch, strict=True)
+            ):
                 histograms.append(photo_histograms)
                 confusions.append(photo_confusion)
-    return ThresholdStatistics.from_histograms(np.stack(histograms), np.stack(confusions))
+    return ThresholdStatistics.from_histograms(np.stack(histograms), np.stack(confusions), classes)
 
 
-def _photo_statistics(probabilities: ProbabilityMaps, mask: ClassMap) -> tuple[IntArray, Confusion]:
-    """One photo's histograms (24, 2, 256), and the confusion of its argmax map."""
-    counts = confusion(mask, argmax_map(probabilities))
-    histograms = np.zeros((N_SCORED, 2, N_LEVELS), np.int64)
-    for class_id in range(1, N_CLASSES):
-        class_mask = mask == class_id if counts[class_id].any() else None
-        histograms[class_id - 1] = class_histograms(upsample_levels(probabilities[class_id], SCORE_SHAPE), class_mask)
+def _photo_statistics(probabilities: ProbabilityMaps, mask: ClassMap, classes: ClassList) -> tuple[IntArray, Confusion]:
+    """One photo's histograms (S, 2, 256), and the confusion of its argmax map."""
+    size = (mask.shape[0], mask.shape[1])
+    counts = confusion(mask, argmax_map(probabilities, size), len(classes))
+    labelled = labelled_pixels(mask, classes)
+    histograms = np.zeros((classes.scored, 2, N_LEVELS), np.int64)
+    for index in range(classes.unscored, len(classes)):
+        class_mask = mask == index if counts[index].any() else None
+        levels = upsample_levels(probabilities[index], size)
+        histograms[index - classes.unscored] = class_histograms(levels, class_mask, labelled)
     return histograms, counts
 
 
-def class_histograms(levels: ProbabilityMap, mask: BinaryMask | None) -> IntArray:
+def labelled_pixels(mask: ClassMap, classes: ClassList) -> BinaryMask | None:
+    """Where a mask has a label; None where the list says that it has one everywhere."""
+    return None if classes.ignored_value is None else mask != IGNORED
+
+
+def class_histograms(levels: ProbabilityMap, mask: BinaryMask | None, labelled: BinaryMask | None = None) -> IntArray:
     """Pixels of each level outside [0] and inside [1] a class's true mask.
 
     Args:
         levels: one class's probabilities, uint8 (H, W).
         mask: bool (H, W); None where it is empty.
+        labelled: bool (H, W), the pixels that count; all if None.
 
     Returns:
         int64 (2, 256).
     """
     histograms = np.zeros((2, N_LEVELS), np.int64)
-    histograms[0] = count_levels(levels)
+    histograms[0] = count_levels(levels, labelled)
     if mask is not None:
         histograms[1] = count_levels(levels, mask)
         histograms[0] -= histograms[1]
@@ -179,7 +197,7 @@ def class_histograms(levels: ProbabilityMap, mask: BinaryMask | None) -> IntArra
 def count_levels(levels: ProbabilityMap, mask: BinaryMask | None = None) -> IntArray:
     """Pixels of each level, int64 (256,); with a mask, only those inside it."""
     inside = None if mask is None else mask.view(np.uint8)
-    counts = cv2.calcHist([levels], [0], inside, [N_LEVELS], [0, N_LEVELS])  # float32, exact: 2**20 pixels
+    counts = cv2.calcHist([levels], [0], inside, [N_LEVELS], [0, N_LEVELS])  # float32, exact up to 2**24 pixels
     return np.asarray(counts, np.int64).reshape(-1)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from harveyseg.arrays import ClassMap, FloatArray, IntArray
-from harveyseg.classes import CLASS_NAMES, N_CLASSES
+from harveyseg.classes import ClassList
 from harveyseg.geo.ground import Georeference
 from harveyseg.prediction.record import Areas
 
@@ -15,24 +15,32 @@ class AreaCounter:
     """Counts classes in a map that is made from top to bottom.
 
     Args:
+        classes: the list of classes.
         width: of the map in pixels.
         georeference: where the map is; its pixels' area may change from top to bottom.
         pixel: (height, width) of a pixel in metres, where there is no georeference; None where unknown.
     """
 
-    def __init__(self, width: int, georeference: Georeference | None, pixel: tuple[float, float] | None) -> None:
+    def __init__(
+        self,
+        classes: ClassList,
+        width: int,
+        georeference: Georeference | None,
+        pixel: tuple[float, float] | None,
+    ) -> None:
+        self._names = classes.names
         self._width = width
         self._georeference = georeference
         self._pixel = pixel
         self._row = 0
-        self._counts: IntArray = np.zeros(N_CLASSES, np.int64)
-        self._m2: FloatArray = np.zeros(N_CLASSES)
+        self._counts: IntArray = np.zeros(len(classes), np.int64)
+        self._m2: FloatArray = np.zeros(len(classes))
 
-    def add(self, classes: ClassMap) -> None:
+    def add(self, class_map: ClassMap) -> None:
         """Count the next rows, uint8 (n, W); 255 is what was not seen."""
-        for top in range(0, len(classes), _STRIPE):
-            stripe = classes[top : top + _STRIPE]
-            counts = np.bincount(stripe.ravel(), minlength=256)[:N_CLASSES]
+        for top in range(0, len(class_map), _STRIPE):
+            stripe = class_map[top : top + _STRIPE]
+            counts = np.bincount(stripe.ravel(), minlength=256)[: len(self._names)]
             self._counts += counts
             if self._georeference is not None:
                 rows = slice(self._row, self._row + len(stripe))
@@ -50,6 +58,6 @@ class AreaCounter:
             pixels=self._row * self._width,
             seen_pixels=seen,
             seen_m2=float(self._m2.sum()) if known else None,
-            percent=dict(zip(CLASS_NAMES, percent.tolist(), strict=True)),
-            m2=dict(zip(CLASS_NAMES, self._m2.tolist(), strict=True)) if known else None,
+            percent=dict(zip(self._names, percent.tolist(), strict=True)),
+            m2=dict(zip(self._names, self._m2.tolist(), strict=True)) if known else None,
         )

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harveyseg.errors import HarveysegError
-from harveyseg.geo.assessment import FLOODED, ROOF, assess, read_layer
+from harveyseg.geo.assessment import FLOODED, ROOF, assess, can_assess, first_known, read_layer
 from harveyseg.geo.vector_files import read_geopackage_layer
 from harveyseg.prediction.products import write_assessment
 from harveyseg.prediction.record import PredictionRecord, read_record
@@ -54,6 +54,11 @@ def _assess_map(file: Path, buildings: Path | None, roads: Path | None) -> Asses
     record = read_record(file.with_suffix(".json"))
     if record is None:
         raise HarveysegError(f"{file.with_suffix('.json')}: no record of this version. Run `harveyseg predict` again.")
+    if not can_assess(list(record.areas.percent)):
+        raise HarveysegError(
+            f"{file}: its classes ({', '.join(record.areas.percent)}) are none of buildings and of water that `assess` "
+            f"knows: {', '.join(ROOF[:1])} and {FLOODED[0]} or Water Body. Name them so in your list of classes."
+        )
     polygons = read_geopackage_layer(file, "classes")
     if not len(polygons):
         raise HarveysegError(f"{file}: nothing was seen on this map.")
@@ -81,7 +86,8 @@ def describe(record: PredictionRecord, summary: Mapping[str, float]) -> str:
         )
     else:
         lines.append(f"  roads: flood meets road at {summary['flood_meets_road']:.0f} places; --roads finds the cuts")
-    rates = [_rates(name, record.measured[name]) for name in (FLOODED[0], ROOF[0]) if record.measured.get(name)]
+    named = [first_known(role, record.measured) for role in (FLOODED, ROOF)]
+    rates = [_rates(name, record.measured[name]) for name in named if name and record.measured[name]]
     trust = "; ".join(rates) if rates else "not known for these networks"
     lines.append(f"  error rates on held-out photos, before post-processing: {trust}")
     lines.append("  the depth of water cannot be had from a photo")

@@ -17,8 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from harveyseg.arrays import ClassMap, Float32Array, Photo, Photos, ProbabilityMap, ProbabilityMaps
-from harveyseg.classes import N_CLASSES
-from harveyseg.geo.class_raster import UNSEEN
+from harveyseg.classes import IGNORED
 from harveyseg.inference.params import InferenceParams
 from harveyseg.inference.predictor import Predictor, weighted_predictor
 from harveyseg.inference.probabilities import STRIPE, needed_rows, update_argmax, upsample_rows
@@ -34,7 +33,7 @@ class Stripe(NamedTuple):
     """Some rows of the result, of the image's own width."""
 
     classes: ClassMap
-    """uint8 (n, W); 255 where nothing was seen."""
+    """uint8 (n, W): indices of classes, 255 where nothing was seen."""
     probabilities: ProbabilityMaps
     """uint8 (c, n, W): of the classes that were asked for; 0 where nothing was seen."""
 
@@ -94,12 +93,12 @@ class EnsemblePredictor:
         for part in _parts(mean, size, photo_size[0] if self._rule is not None else None):
             seen = np.concatenate([picture.seen(rows, size) for rows in _split(part.rows, STRIPE)])
             if not seen.any():
-                classes = np.full(seen.shape, UNSEEN, np.uint8)
+                classes = np.full(seen.shape, IGNORED, np.uint8)
             elif self._rule is None:
                 classes = _argmax_rows(part, seen.shape)
             else:
                 classes = class_map_in_columns(self._rule, part.probabilities, seen.shape, photo_size[1])
-            np.putmask(classes, ~seen, np.uint8(UNSEEN))
+            np.putmask(classes, ~seen, np.uint8(IGNORED))
             wanted = np.zeros((len(probability_classes), *seen.shape), np.uint8)
             for index, class_id in enumerate(probability_classes):
                 wanted[index] = round_to_levels(part.enlarge(part.probabilities[class_id])) * seen
@@ -127,7 +126,7 @@ def class_map_in_columns(
         tile_width: approximate width of a tile, in the map's pixels.
 
     Returns:
-        class ids, uint8 (height, width).
+        uint8 (height, width): indices of classes.
     """
     class_map = np.empty(size, np.uint8)
     for columns in _tiles(probabilities.shape[2], size[1], tile_width):
@@ -136,7 +135,7 @@ def class_map_in_columns(
         if own.any():
             tile[:] = rule.class_map(own, (tile.shape[0], tile.shape[1]))
         else:  # not seen
-            tile[:] = UNSEEN
+            tile[:] = IGNORED
     return class_map
 
 
@@ -196,12 +195,16 @@ class _MeanRows:
         """uint8 (C, n, W); see :meth:`_ProbabilityRows.read`."""
         if len(self._maps) == 1:
             return self._maps[0].read(rows)
-        total = np.zeros((N_CLASSES, rows.stop - rows.start, self.width), np.float32)
+        total: Float32Array | None = None
         for own, weight in zip(self._maps, self._weights, strict=True):
             needed = needed_rows(rows, self.height, own.height)
-            for channel, summed in zip(own.read(needed), total, strict=True):
+            channels = own.read(needed)
+            if total is None:
+                total = np.zeros((len(channels), rows.stop - rows.start, self.width), np.float32)
+            for channel, summed in zip(channels, total, strict=True):
                 enlarged = upsample_rows(channel, (self.height, self.width), rows, own.height, needed.start)
                 summed += np.float32(weight) * enlarged
+        assert total is not None
         return np.rint(total).astype(np.uint8)
 
 

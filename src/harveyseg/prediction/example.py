@@ -9,11 +9,12 @@ import shapely
 from affine import Affine
 from rasterio.enums import ColorInterp
 
+from harveyseg.classes import HARVEY25, IGNORED
 from harveyseg.data.demo.town import GROUND_SIZE, Town, draw_town
 from harveyseg.data.demo.world import Points
 from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic
-from harveyseg.geo.class_raster import UNSEEN, writing_class_raster
+from harveyseg.geo.class_raster import writing_class_raster
 from harveyseg.geo.vector_files import write_geopackage
 
 _CRS = "EPSG:32615"  # UTM 15 north, in which Houston lies
@@ -43,8 +44,8 @@ def write_example(folder: Path, seed: int) -> list[Path]:
     mosaic, truth, buildings, roads = files
     _write_mosaic(mosaic, town)
     size = (town.mask.shape[0], town.mask.shape[1])
-    with writing_class_raster(truth, size, _CRS, _TRANSFORM, {"SOFTWARE": "harveyseg"}) as writer:
-        writer.write(np.where(town.seen, town.mask, UNSEEN)[None])
+    with writing_class_raster(truth, size, _CRS, _TRANSFORM, HARVEY25, {"SOFTWARE": "harveyseg"}) as writer:
+        writer.write(np.where(town.seen, town.mask, IGNORED)[None])
     houses = [shapely.union_all([shapely.Polygon(_place(box)) for box in house]) for house in town.footprints]
     _write_layer(buildings, houses)
     _write_layer(roads, [shapely.LineString(_place(line)) for line in town.streets])

@@ -3,7 +3,7 @@
 import re
 from typing import Literal, cast
 
-from harveyseg.classes import CLASS_NAMES, N_CLASSES
+from harveyseg.classes import ClassList
 from harveyseg.errors import HarveysegError
 from harveyseg.geo.ground import parse_crs
 from harveyseg.geo.mosaic import FrameColour, MosaicOptions
@@ -14,6 +14,7 @@ _NUMBER = r"([+-]?\d+(?:\.\d+)?)"
 
 
 def parse_options(
+    classes: ClassList,
     bands: str | None,
     value_range: str | None,
     nodata: str | None,
@@ -23,7 +24,7 @@ def parse_options(
     gsd: float | None,
     overwrite: bool,
 ) -> PredictionOptions:
-    """Check the options; ``gsd`` is in centimetres.
+    """Check the options; ``classes`` are those of the networks, ``gsd`` is in centimetres.
 
     Raises:
         HarveysegError: when one is not of its form.
@@ -38,7 +39,7 @@ def parse_options(
         frame=cast(FrameColour | None, nodata),
         crs=crs,
     )
-    products = ProductOptions(() if probabilities is None else _parse_classes(probabilities), geojson)
+    products = ProductOptions(() if probabilities is None else _parse_classes(probabilities, classes), geojson)
     return PredictionOptions(reading, products, None if gsd is None else gsd / 100, overwrite)
 
 
@@ -76,15 +77,15 @@ def _parse_range(text: str) -> tuple[float, float] | Literal["auto"]:
     return float(match[1]), float(match[2])
 
 
-def _parse_classes(text: str) -> tuple[int, ...]:
-    """Ids or names, separated by commas; names may be in lower case."""
-    ids = {str(class_id): class_id for class_id in range(N_CLASSES)}
-    ids |= {name.lower(): class_id for class_id, name in enumerate(CLASS_NAMES)}
+def _parse_classes(text: str, classes: ClassList) -> tuple[int, ...]:
+    """From ids or names, separated by commas, to indices; names may be in lower case."""
+    index_of = {str(entry.id): index for index, entry in enumerate(classes.classes)}
+    index_of |= {name.lower(): index for index, name in enumerate(classes.names)}
     wanted = [part.strip().lower() for part in text.split(",")]
-    unknown = [part for part in wanted if part not in ids]
+    unknown = [part for part in wanted if part not in index_of]
     if unknown:
         raise HarveysegError(
-            f"--probabilities {text}: no class {', '.join(map(repr, unknown))}. Known are 0 to {N_CLASSES - 1}: "
-            f"{', '.join(CLASS_NAMES)}."
+            f"--probabilities {text}: no class {', '.join(map(repr, unknown))}. Known are "
+            f"{', '.join(f'{entry.id} {entry.name}' for entry in classes.classes)}."
         )
-    return tuple(dict.fromkeys(ids[part] for part in wanted))
+    return tuple(dict.fromkeys(index_of[part] for part in wanted))

@@ -9,17 +9,15 @@ import cv2
 import numpy as np
 
 from harveyseg.arrays import ByteArray, ClassMap, Photo
-from harveyseg.classes import CLASS_NAMES, N_CLASSES, PALETTE
+from harveyseg.classes import IGNORED, ClassList
 from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic
-from harveyseg.geo.class_raster import UNSEEN
 from harveyseg.inference.probabilities import STRIPE
+from harveyseg.plots import colourise
 
 LONGEST_SIDE = 4096
 """Pixels; larger mosaics are shrunk for the overlay, which is for looking at, and is made as a whole."""
 
-_COLOURS = np.zeros((256, 3), np.uint8)
-_COLOURS[:N_CLASSES] = PALETTE
 _SHEET_COLUMNS = 4
 _SHEET_CELL = (240, 320)
 _SHEET_IMAGES = 40
@@ -38,17 +36,17 @@ def overlay_size(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(size[0] / shrink)), max(1, round(size[1] / shrink))
 
 
-def draw_overlay(photo: Photo, class_map: ClassMap) -> None:
+def draw_overlay(photo: Photo, class_map: ClassMap, classes: ClassList) -> None:
     """Blend a photo, RGB, with the colours of its classes, half and half, in place.
 
-    Background is left clear, and what was not seen becomes white.
+    What is not scored, such as the background, is left clear, and what was not seen becomes white.
     """
     for top in range(0, len(class_map), STRIPE):
-        classes = class_map[top : top + STRIPE]
+        own = class_map[top : top + STRIPE]
         stripe = photo[top : top + STRIPE]
-        blended = cv2.addWeighted(stripe, 0.5, _COLOURS[classes], 0.5, 0)
-        np.copyto(stripe, blended, where=(classes != 0)[..., None])
-        stripe[classes == UNSEEN] = 255
+        blended = cv2.addWeighted(stripe, 0.5, colourise(own, classes), 0.5, 0)
+        np.copyto(stripe, blended, where=(own >= classes.unscored)[..., None])
+        stripe[own == IGNORED] = 255
 
 
 def write_image(path: Path, pixels: ByteArray) -> None:
@@ -65,13 +63,14 @@ def write_image(path: Path, pixels: ByteArray) -> None:
         temporary.write_bytes(content.tobytes())  # OpenCV would not tell a full disk from a format that is too small
 
 
-def write_contact_sheets(folder: Path, names: Sequence[str], class_ids: Sequence[int]) -> list[Path]:
+def write_contact_sheets(folder: Path, names: Sequence[str], classes: ClassList, shown: Sequence[int]) -> list[Path]:
     """Put the overlays of many images on sheets, with their names and a legend.
 
     Args:
         folder: holds ``<name>_overlay.jpg`` of each.
         names: of the images.
-        class_ids: the classes in the legend.
+        classes: the list of classes.
+        shown: the indices of those in the legend.
 
     Returns:
         The files ``contact_sheet.jpg``, or ``contact_sheet_1.jpg``, ... where one is too small; old ones are deleted.
@@ -83,16 +82,16 @@ def write_contact_sheets(folder: Path, names: Sequence[str], class_ids: Sequence
     written = []
     for number, chunk in enumerate(chunks, 1):
         path = folder / ("contact_sheet.jpg" if len(chunks) == 1 else f"contact_sheet_{number}.jpg")
-        write_image(path, _sheet(folder, chunk, class_ids))
+        write_image(path, _sheet(folder, chunk, classes, shown))
         written.append(path)
     return written
 
 
-def _sheet(folder: Path, names: Sequence[str], class_ids: Sequence[int]) -> Photo:
+def _sheet(folder: Path, names: Sequence[str], classes: ClassList, shown: Sequence[int]) -> Photo:
     height, width = _SHEET_CELL
     columns = min(_SHEET_COLUMNS, max(2, len(names)))
     rows = math.ceil(len(names) / columns)
-    legend_lines = math.ceil(len(class_ids) / columns)
+    legend_lines = math.ceil(len(shown) / columns)
     sheet = np.full((rows * (height + _LINE) + legend_lines * _LINE + 8, columns * width, 3), 255, np.uint8)
     for index, name in enumerate(names):
         top, left = index // columns * (height + _LINE), index % columns * width
@@ -103,11 +102,11 @@ def _sheet(folder: Path, names: Sequence[str], class_ids: Sequence[int]) -> Phot
             small = cv2.resize(overlay, size, interpolation=cv2.INTER_AREA)
             sheet[top : top + size[1], left : left + size[0]] = small[..., ::-1]
         _write(sheet, name, left + 4, top + height + _LINE - 7)
-    for index, class_id in enumerate(class_ids):
-        top = rows * (height + _LINE) + 4 + index // columns * _LINE
-        left = index % columns * width
-        sheet[top + 3 : top + _LINE - 3, left + 4 : left + 24] = PALETTE[class_id]
-        _write(sheet, CLASS_NAMES[class_id], left + 30, top + _LINE - 7)
+    for place, index in enumerate(shown):
+        top = rows * (height + _LINE) + 4 + place // columns * _LINE
+        left = place % columns * width
+        sheet[top + 3 : top + _LINE - 3, left + 4 : left + 24] = classes.palette[index]
+        _write(sheet, classes.names[index], left + 30, top + _LINE - 7)
     return sheet
 
 

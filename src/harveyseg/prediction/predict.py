@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harveyseg.classes import CLASS_NAMES
+from harveyseg.classes import ClassList
 from harveyseg.device import explain_out_of_memory
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import sha256
@@ -97,7 +97,7 @@ def predict_images(
                 logger.exception("%s: failed", job.item.path)
             progress.finish_file()
     finally:
-        _summarise(out)
+        _summarise(out, ensemble.classes)
     return Outcome(predicted, len(jobs) - len(todo), len(todo) - len(predicted))
 
 
@@ -192,10 +192,12 @@ def _predict(
     }
     with open_picture(item, options.reading) as picture:
         stripes = predictor.stripes(picture, scale.photo_size, options.products.probabilities)
-        files, areas = write_maps(item, picture, stripes, scale, out, options.products, tags, progress)
+        files, areas = write_maps(
+            item, picture, stripes, ensemble.classes, scale, out, options.products, tags, progress
+        )
     if item.georeference is not None:
         grid = predictor.resized_size(item.size, scale.photo_size)
-        files += write_vectors(item, files[0], grid, scale, out, options.products, ensemble.measured, ensemble.name)
+        files += write_vectors(item, files[0], grid, scale, out, options.products, ensemble)
     record = PredictionRecord(
         name=item.name,
         path=str(item.path),
@@ -221,16 +223,16 @@ def _delete_products(out: Path, name: str) -> None:
             (out / Path(product).name).unlink(missing_ok=True)
 
 
-def _summarise(out: Path) -> None:
+def _summarise(out: Path, classes: ClassList) -> None:
     """Write what concerns all images in ``out``, whenever they were predicted."""
     records = list(read_records(out))
     if not records:
         return
-    write_areas(out, records)
+    write_areas(out, records, classes.names)
     if len(records) > 1:
         shown = [
-            class_id
-            for class_id, name in enumerate(CLASS_NAMES)
-            if any(record.areas.percent[name] >= _IN_LEGEND for record in records)
+            index
+            for index, name in enumerate(classes.names)
+            if any(record.areas.percent.get(name, 0) >= _IN_LEGEND for record in records)
         ]
-        write_contact_sheets(out, [record.name for record in records], shown)
+        write_contact_sheets(out, [record.name for record in records], classes, shown)

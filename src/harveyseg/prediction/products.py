@@ -12,9 +12,9 @@ import shapely
 from affine import Affine
 
 from harveyseg.arrays import ByteArray, ClassMap
-from harveyseg.classes import CLASS_NAMES
-from harveyseg.geo.assessment import FLOODED, ROOF, Assessment, assess
-from harveyseg.geo.class_raster import UNSEEN, RowWriter, read_classes, writing_class_raster, writing_probabilities
+from harveyseg.classes import IGNORED, ClassList
+from harveyseg.geo.assessment import FLOODED, ROOF, Assessment, assess, can_assess, first_known
+from harveyseg.geo.class_raster import RowWriter, read_classes, writing_class_raster, writing_probabilities
 from harveyseg.geo.ground import Georeference
 from harveyseg.geo.mosaic import Mosaic
 from harveyseg.geo.polygons import class_polygons
@@ -27,6 +27,7 @@ from harveyseg.prediction.pictures import Picture
 from harveyseg.prediction.progress import Progress
 from harveyseg.prediction.record import Areas
 from harveyseg.prediction.scale import Scale
+from harveyseg.prediction.trained_ensemble import TrainedEnsemble
 
 _POLYGON_PIXELS = 2**24
 """The polygons of a larger map are made at a coarser scale, to bound their memory."""
@@ -37,7 +38,7 @@ class ProductOptions:
     """Which products are written besides class map, overlay, areas and GeoPackage."""
 
     probabilities: tuple[int, ...] = ()
-    """Classes whose probabilities are written."""
+    """Indices of the classes whose probabilities are written."""
     geojson: bool = False
 
 
@@ -45,6 +46,7 @@ def write_maps(
     item: Input,
     picture: Picture,
     stripes: Iterator[Stripe],
+    classes: ClassList,
     scale: Scale,
     out: Path,
     options: ProductOptions,
@@ -57,6 +59,7 @@ def write_maps(
         item: the image.
         picture: its pixels.
         stripes: the prediction, from top to bottom.
+        classes: the list of classes.
         scale: for areas where there is no georeference.
         out: the folder.
         options: what else to write.
@@ -66,18 +69,18 @@ def write_maps(
     Returns:
         The files, and what the class map shows.
     """
-    counter = AreaCounter(item.size[1], item.georeference, scale.pixel)
+    counter = AreaCounter(classes, item.size[1], item.georeference, scale.pixel)
     if item.is_tiff:
         assert isinstance(picture, Mosaic)
-        files = _write_rasters(item, picture, _counted(stripes, counter, progress), out, options, tags)
+        files = _write_rasters(item, picture, _counted(stripes, counter, progress), classes, out, options, tags)
         size = overlay_size(item.size)
-        small = read_classes(files[0], size)
+        small = classes.indices[read_classes(files[0], size)]
     else:
-        files, class_map = _write_pngs(item, _counted(stripes, counter, progress), out, options)
+        files, class_map = _write_pngs(item, _counted(stripes, counter, progress), classes, out, options)
         size = item.size
         small = class_map
     overlay = picture.colours(slice(0, size[0]), size)
-    draw_overlay(overlay, small)
+    draw_overlay(overlay, small, classes)
     path = out / f"{item.name}_overlay.jpg"
     write_image(path, overlay)
     return [*files, path], counter.areas()
@@ -90,10 +93,11 @@ def write_vectors(
     scale: Scale,
     out: Path,
     options: ProductOptions,
-    measured: Mapping[str, Mapping[str, float]],
-    model: str,
+    ensemble: TrainedEnsemble,
 ) -> list[Path]:
     """Write polygons and an assessment of a georeferenced class map.
+
+    Without classes of buildings and of water, there is nothing to assess.
 
     Args:
         item: the image; it has a georeference.
@@ -102,17 +106,18 @@ def write_vectors(
         scale: of the image.
         out: the folder.
         options: what else to write.
-        measured: by class, how far the networks are to be trusted.
-        model: the networks' name.
+        ensemble: the networks.
 
     Returns:
         The files.
     """
     assert item.georeference is not None
-    polygons = _polygons(class_raster, item.size, _bounded(grid, item.size), item.georeference)
+    size = _bounded(grid, item.size)
+    polygons = _polygons(class_raster, item.size, size, item.georeference, ensemble.classes)
     path = out / f"{item.name}.gpkg"
-    if len(polygons):
-        write_assessment(path, polygons, assess(polygons), measured, scale.pixel, model, with_classes=True)
+    if len(polygons) and can_assess(ensemble.classes.names):
+        assessment = assess(polygons)
+        write_assessment(path, polygons, assessment, ensemble.measured, scale.pixel, ensemble.name, with_classes=True)
     else:
         write_geopackage(path, {"classes": polygons})
     if not options.geojson:
@@ -155,8 +160,8 @@ def error_rates(measured: Mapping[str, Mapping[str, float]]) -> dict[str, float]
     """
     return {
         f"{short}_{measure}": value
-        for short, name in (("flooded", FLOODED[0]), ("roof", ROOF[0]))
-        if "recall" in measured.get(name, {})
+        for short, role in (("flooded", FLOODED), ("roof", ROOF))
+        if (name := first_known(role, measured)) and "recall" in measured[name]
         for measure, value in measured[name].items()
     }
 
@@ -172,6 +177,7 @@ def _write_rasters(
     item: Input,
     mosaic: Mosaic,
     stripes: Iterator[Stripe],
+    classes: ClassList,
     out: Path,
     options: ProductOptions,
     tags: Mapping[str, str],
@@ -181,23 +187,23 @@ def _write_rasters(
     files = [path, path.with_name(f"{path.name}.aux.xml")]
     probabilities_path = out / f"{item.name}_probabilities.tif"
     with ExitStack() as stack:
-        writer = stack.enter_context(writing_class_raster(path, item.size, crs, mosaic.transform, tags))
+        writer = stack.enter_context(writing_class_raster(path, item.size, crs, mosaic.transform, classes, tags))
         probabilities: RowWriter | None = None
         if options.probabilities:
-            names = [CLASS_NAMES[class_id] for class_id in options.probabilities]
+            names = [classes.names[index] for index in options.probabilities]
             probabilities = stack.enter_context(
                 writing_probabilities(probabilities_path, item.size, crs, mosaic.transform, names, tags)
             )
             files.append(probabilities_path)
         for stripe in stripes:
-            writer.write(stripe.classes[None])
+            writer.write(classes.ids[stripe.classes][None])
             if probabilities is not None:
                 probabilities.write(stripe.probabilities)
     return files
 
 
 def _write_pngs(
-    item: Input, stripes: Iterator[Stripe], out: Path, options: ProductOptions
+    item: Input, stripes: Iterator[Stripe], classes: ClassList, out: Path, options: ProductOptions
 ) -> tuple[list[Path], ClassMap]:
     """Write the class map and a grey PNG for each class whose probabilities are wanted; returns the class map, too."""
     class_map = np.empty(item.size, np.uint8)
@@ -209,23 +215,23 @@ def _write_pngs(
         probabilities[:, rows] = stripe.probabilities
         top = rows.stop
     path = out / f"{item.name}.png"
-    write_image(path, class_map)
+    write_image(path, classes.ids[class_map])
     files = [path]
-    for class_id, channel in zip(options.probabilities, probabilities, strict=True):
-        files.append(out / f"{item.name}_probability_{class_id:02d}.png")
+    for index, channel in zip(options.probabilities, probabilities, strict=True):
+        files.append(out / f"{item.name}_probability_{classes.classes[index].id:02d}.png")
         write_image(files[-1], channel)
     return files, class_map
 
 
 def _polygons(
-    class_raster: Path, size: tuple[int, int], grid: tuple[int, int], georeference: Georeference
+    class_raster: Path, size: tuple[int, int], grid: tuple[int, int], georeference: Georeference, classes: ClassList
 ) -> geopandas.GeoDataFrame:
-    classes = read_classes(class_raster, grid)
+    class_map = classes.indices[read_classes(class_raster, grid)]
     steps = (size[0] / grid[0], size[1] / grid[1])
     height, width = georeference.pixel_size(size)
     pixel_area = height * width * steps[0] * steps[1]
     transform = georeference.transform @ Affine.scale(steps[1], steps[0])
-    return class_polygons(classes, classes != UNSEEN, transform, georeference.crs, pixel_area)
+    return class_polygons(class_map, class_map != IGNORED, classes, transform, georeference.crs, pixel_area)
 
 
 def _bounded(grid: Sequence[int], size: Sequence[int]) -> tuple[int, int]:

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harveyseg.classes import CLASS_NAMES
 from harveyseg.errors import HarveysegError
 from harveyseg.files import read_json, sha256, write_json, write_table
 
@@ -105,13 +104,19 @@ def changed_settings(record: PredictionRecord, settings: Mapping[str, Any]) -> l
     return sorted(name for name in names if record.settings.get(name) != settings.get(name))
 
 
-def write_areas(folder: Path, records: Sequence[PredictionRecord]) -> pd.DataFrame:
+def write_areas(folder: Path, records: Sequence[PredictionRecord], classes: Sequence[str]) -> pd.DataFrame:
     """Write ``areas.csv``: a row for each record.
+
+    Args:
+        folder: where to write.
+        records: of images; some may have been predicted with other classes.
+        classes: the names of the classes, in the order of their columns.
 
     Returns:
         The columns image, scale (what it was taken from), seen_percent, seen_m2, then for each class its percentage of
         what was seen, and ``<class> m2``; these are empty where the scale is not known.
     """
+    names = list(dict.fromkeys([*classes, *(name for record in records for name in record.areas.percent)]))
     rows = []
     for record in records:
         areas = record.areas
@@ -121,8 +126,8 @@ def write_areas(folder: Path, records: Sequence[PredictionRecord]) -> pd.DataFra
                 "scale": record.scale_origin,
                 "seen_percent": 100 * areas.seen_pixels / areas.pixels,
                 "seen_m2": areas.seen_m2,
-                **{name: areas.percent[name] for name in CLASS_NAMES},
-                **{f"{name} m2": None if areas.m2 is None else areas.m2[name] for name in CLASS_NAMES},
+                **{name: areas.percent.get(name) for name in names},
+                **{f"{name} m2": None if areas.m2 is None else areas.m2.get(name) for name in names},
             }
         )
     table = pd.DataFrame(rows)

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from harveyseg.classes import ClassList
 from harveyseg.config.settings import listed_models, section
 from harveyseg.data.cache import read_photos
 from harveyseg.data.sources import SOURCE_GROUNDS, DataParams
-from harveyseg.errors import HarveysegError
+from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import digest, read_json, read_table, sha256
 from harveyseg.geo.flight import photo_ground
 from harveyseg.inference.network_file import TrainedNetwork, load_network
@@ -41,6 +42,11 @@ class TrainedEnsemble:
     """The photos that the networks were trained on."""
     measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """By class, ``iou``, ``precision`` and ``recall`` of argmax maps of held-out photos; empty where unknown."""
+
+    @property
+    def classes(self) -> ClassList:
+        """What the class maps hold."""
+        return self.networks[0].classes
 
 
 def load_trained_ensemble(
@@ -83,6 +89,13 @@ def load_trained_ensemble(
     require_recorded([folder / name for folder, _ in members for name in (WEIGHTS_FILE, "run.json")], params.parent)
     rule = None if argmax else _read_rule(params, data, model, folds)
     networks = tuple(load_network(folder / WEIGHTS_FILE) for folder, _ in members)
+    others = [
+        f"{folder / WEIGHTS_FILE}: has other classes ({network.classes.name}) than {members[0][0].name} "
+        f"({networks[0].classes.name})"
+        for (folder, _), network in zip(members, networks, strict=True)
+        if network.classes.identity() != networks[0].classes.identity()
+    ]
+    raise_problems(others, "the networks of the ensemble", "Run `dvc repro`, which trains them on one list of classes.")
     files = {sha256(folder / WEIGHTS_FILE): weight for folder, weight in members}
     evaluated = [data / "ensemble"] if model is None else [data / "predictions" / f"{model}-{fold}" for fold in folds]
     return TrainedEnsemble(

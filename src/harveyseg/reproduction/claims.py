@@ -24,7 +24,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from scipy.stats import t as student_t
 
-from harveyseg.classes import CLASS_NAMES, N_CLASSES, RARE, slug
+from harveyseg.classes import HARVEY25, RARE
 from harveyseg.config.settings import Section, load, parse
 from harveyseg.errors import HarveysegError
 from harveyseg.reproduction.export import StudyRun, StudyRuns
@@ -102,8 +102,8 @@ class StudyResults:
                 studies[name] = {}
         shares = {
             class_id: runs.data[key]
-            for class_id in range(N_CLASSES)
-            if (key := f"data/pixel_share/{slug(class_id)}") in runs.data
+            for class_id, slug in enumerate(HARVEY25.slugs)
+            if (key := f"data/pixel_share/{slug}") in runs.data
         }
         return cls(studies, shares, runs.recipe.params["train"]["encoder_weights"] is not None)
 
@@ -159,7 +159,7 @@ Quantity = Literal["argmax_score", "rare_dice", "boundary_gap"]
 def _rare_dice(results: StudyResults, variant: Variant) -> list[float]:
     """Mean Dice of the argmax maps over the classes below :data:`RARE` of the pixels that held-out photos hold."""
     rare = [class_id for class_id, share in results.shares.items() if class_id and 0 < share < RARE]
-    by_class = [variant.values(f"val/argmax_dice/{slug(class_id)}") for class_id in rare]
+    by_class = [variant.values(f"val/argmax_dice/{HARVEY25.slugs[class_id]}") for class_id in rare]
     present = [values for values in by_class if not any(map(math.isnan, values))]
     if not present:
         return [math.nan] * len(variant.seeds)
@@ -315,7 +315,7 @@ class PixelShare(Section):
         """Sum the shares."""
         if not results.shares:
             return Judgement("", NOT_TESTABLE, note="no run on this data has logged the class shares: `dvc repro`")
-        shares = {name: results.shares[CLASS_NAMES.index(name)] for name in self.classes}
+        shares = {name: results.shares[HARVEY25.names.index(name)] for name in self.classes}
         total = sum(shares.values())
         measured = ", ".join(f"{name} {share:.1%}" for name, share in shares.items()) + f"; together {total:.1%}"
         return Judgement(measured, CONFIRMED if total > self.above else CONTRADICTED)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from harveyseg.classes import N_SCORED
+from harveyseg.classes import HARVEY25
 from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic, write_table, write_text
 from harveyseg.reproduction.export import StudyRun, StudyRuns
@@ -100,7 +100,7 @@ def collapsed_to_one_class(run: StudyRun) -> bool:
     """Whether a network gives one class to almost every pixel: it predicts hardly more than one class per photo."""
     if not {ALL_EMPTY_SCORE, "val/false_positive_classes", "val/missed_classes"} <= run.metrics.keys():
         return False
-    present = N_SCORED * (1 - run.metrics[ALL_EMPTY_SCORE])
+    present = HARVEY25.scored * (1 - run.metrics[ALL_EMPTY_SCORE])
     predicted = run.metrics["val/false_positive_classes"] + present - run.metrics["val/missed_classes"]
     return predicted < _ONE_CLASS
 

@@ -119,11 +119,8 @@ class RunOutputs:
             return {}
         remedy = f"`dvc checkout {path.parent} --force` restores it."
         columns = {"pixel_share": float, "photos": float}
-        table = read_table(path, {"class_id": int, **columns}, remedy)
-        try:
-            names = [slug(class_id) for class_id in table["class_id"]]
-        except LookupError:
-            raise HarveysegError(f"{path}: names a class that does not exist. {remedy}") from None
+        table = read_table(path, {"class_id": int, "name": str, **columns}, remedy)
+        names = [slug(class_id, name) for class_id, name in zip(table["class_id"], table["name"], strict=True)]
         return {
             f"data/{column}/{name}": float(value)
             for column in columns

@@ -26,10 +26,10 @@ def class_weights(scheme: ClassWeights, frequencies: FloatArray) -> FloatArray |
 
     Args:
         scheme: which formula.
-        frequencies: share of each class in the training pixels, shape (25,), sum 1.
+        frequencies: share of each class in the training pixels, shape (C,), sum 1.
 
     Returns:
-        Shape (25,), weight 0 for a class without a pixel; None for ``none``.
+        Shape (C,), weight 0 for a class without a pixel; None for ``none``.
 
     >>> class_weights("sqrt", np.array([0.64, 0.16, 0.2, 0.0])).round(2)
     array([0.56, 1.12, 1.  , 0.  ])

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch.utils.data import DataLoader, Dataset
 
 from harveyseg.arrays import ClassMaps, Photos
-from harveyseg.classes import N_CLASSES, RARE
+from harveyseg.classes import IGNORED, RARE, ClassList
 from harveyseg.config.settings import Section
 from harveyseg.data.augmentation import Augmentation, sample_seed
 
@@ -102,12 +102,13 @@ class EpochLoader:
 class RareClassSampler:
     """Class-balanced crops: which photo a sample is cut from, and which class it must show.
 
-    With the given probability a class is drawn evenly from those that cover less than 1% of the training pixels (the
-    background, which is not scored, left out), and then one of the photos that hold it, in place of the sample's own.
+    With the given probability a class is drawn evenly from those that cover less than 1% of the training pixels (those
+    that are not scored left out), and then one of the photos that hold it, in place of the sample's own.
 
     Args:
         probability: share of the samples that must show a rare class.
         masks: class maps of all photos of the cached part.
+        classes: what they hold.
         rows: the photos to train on.
         seed: the training's seed.
 
@@ -115,11 +116,14 @@ class RareClassSampler:
         photos: for each rare class, the rows of the photos that hold it.
     """
 
-    def __init__(self, probability: float, masks: ClassMaps, rows: Sequence[int], seed: int) -> None:
-        counts = {row: np.bincount(masks[row].ravel(), minlength=N_CLASSES) for row in rows}
+    def __init__(
+        self, probability: float, masks: ClassMaps, classes: ClassList, rows: Sequence[int], seed: int
+    ) -> None:
+        counts = {row: np.bincount(masks[row].ravel(), minlength=IGNORED + 1)[: len(classes)] for row in rows}
         total = np.sum(list(counts.values()), axis=0)
-        rare = [class_id for class_id in range(1, N_CLASSES) if 0 < total[class_id] < RARE * total.sum()]
-        self.photos = {class_id: [row for row in rows if counts[row][class_id]] for class_id in rare}
+        scored = range(classes.unscored, len(classes))
+        rare = [index for index in scored if 0 < total[index] < RARE * total.sum()]
+        self.photos = {index: [row for row in rows if counts[row][index]] for index in rare}
         self._probability = probability
         self._seed = seed
 

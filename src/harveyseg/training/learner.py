@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from harveyseg.arrays import ClassMaps, Confusion, FloatArray, Photos
-from harveyseg.classes import CLASS_NAMES
+from harveyseg.classes import ClassList
 from harveyseg.data.cache import channel_statistics, class_frequencies
 from harveyseg.data.normalisation import normalise
 from harveyseg.device import autocast, resolve_device, resolve_precision
@@ -38,6 +38,7 @@ class Learner:
     Args:
         spec: the network, as :func:`harveyseg.models.build` takes it.
         params: the recipe.
+        classes: what the masks hold.
         photos: photos.csv of the photos to train on, and of no other: statistics and class weights come from them.
         steps: batches of the whole training, which the schedule spreads over.
 
@@ -52,15 +53,18 @@ class Learner:
         HarveysegError: for settings that cannot work here (no CUDA, missing encoder weights).
     """
 
-    def __init__(self, spec: Mapping[str, Any], params: TrainParams, photos: pd.DataFrame, steps: int) -> None:
+    def __init__(
+        self, spec: Mapping[str, Any], params: TrainParams, classes: ClassList, photos: pd.DataFrame, steps: int
+    ) -> None:
+        self._classes = classes
         self.device = resolve_device(params.device)
         self.precision = resolve_precision(params.precision, self.device)
         mean, std = channel_statistics(photos)
         self.mean = (float(mean[0]), float(mean[1]), float(mean[2]))
         self.std = (float(std[0]), float(std[1]), float(std[2]))
-        network = build(spec, locate_encoder_weights(params.encoder_weights))
+        network = build(spec, len(classes), locate_encoder_weights(params.encoder_weights))
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
-        self.loss = SegmentationLoss(params.loss, _class_weights(params, photos)).to(self.device)
+        self.loss = SegmentationLoss(params.loss, classes, _class_weights(params, classes, photos)).to(self.device)
         groups = parameter_groups(network.depth_groups(), params.lr, params.optimiser.depth_factor)
         self.optimiser = make_optimiser(params.optimiser.name, groups, params.optimiser.weight_decay)
         self.schedule = make_schedule(
@@ -119,14 +123,14 @@ class Learner:
 
     @torch.inference_mode()
     def validate(self, images: Photos, masks: ClassMaps, rows: Sequence[int], batch_size: int) -> dict[str, float]:
-        """Loss and argmax score at the cache's size, which are quick stand-ins for those at 1024 x 1024.
+        """Loss and argmax score at the cache's size, which are quick stand-ins for those at the score's size.
 
         Coarser logits are enlarged first, so that networks of any output stride can be compared.
 
         Returns:
             ``val_loss``, the mean over the photos of each photo's own loss, so that it does not depend on the batch
             size where pixels are weighted; ``val_argmax_score``; and ``val_predicted_classes``, the mean number of
-            classes 1..24 in a photo's argmax map.
+            scored classes in a photo's argmax map.
         """
         self.averaged.eval()
         losses: list[torch.Tensor] = []
@@ -140,12 +144,12 @@ class Learner:
             target = torch.from_numpy(truth).to(self.device).long()
             losses.extend(self.loss(logits[i : i + 1], target[i : i + 1]) for i in range(len(batch)))
             predicted = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
-            confusions.extend(confusion(*maps) for maps in zip(truth, predicted, strict=True))
+            confusions.extend(confusion(*maps, len(self._classes)) for maps in zip(truth, predicted, strict=True))
         counts = np.stack(confusions)
         return {
             "val_loss": float(torch.stack(losses).double().mean()),
-            "val_argmax_score": argmax_metrics(counts)["argmax_score"],
-            "val_predicted_classes": float((counts.sum(1)[:, 1:] > 0).sum(1).mean()),
+            "val_argmax_score": argmax_metrics(counts, self._classes)["argmax_score"],
+            "val_predicted_classes": float((counts.sum(1)[:, self._classes.unscored :] > 0).sum(1).mean()),
         }
 
     def _predict(self, network: nn.Module, images: torch.Tensor) -> torch.Tensor:
@@ -183,10 +187,10 @@ class Learner:
         self._steps = state["steps"]
 
 
-def _class_weights(params: TrainParams, photos: pd.DataFrame) -> FloatArray | None:
+def _class_weights(params: TrainParams, classes: ClassList, photos: pd.DataFrame) -> FloatArray | None:
     frequencies = class_frequencies(photos)
     weights = class_weights(params.class_weights, frequencies)
     if weights is not None and (absent := np.flatnonzero(frequencies == 0)).size:
-        names = ", ".join(f"{class_id} {CLASS_NAMES[class_id]}" for class_id in absent)
+        names = ", ".join(f"{classes.classes[index].id} {classes.names[index]}" for index in absent)
         logger.warning("train.class_weights: no training pixel of %s: weight 0", names)
     return weights

@@ -154,13 +154,15 @@ class Training:
         """
         params = self._params
         if min(map(len, self._batches(epoch=0))) == 1:
-            models.validate(self._spec, None, "the network", self._part.size, params.augmentation.crop, samples=1)
+            classes, size = len(self._part.classes), self._part.size
+            models.validate(self._spec, classes, None, "the network", size, params.augmentation.crop, samples=1)
         # Prepare: seed before building the network, since its initial weights are random.
         use_threads(params.threads)
         seed_everything(params.seed)
         augmentation = Augmentation(params.augmentation, params.seed)
         steps = params.epochs * len(self._batches(epoch=0))
-        learner = Learner(self._spec, params, self._part.photos.iloc[self._train_rows], steps)
+        photos = self._part.photos.iloc[self._train_rows]
+        learner = Learner(self._spec, params, self._part.classes, photos, steps)
         samples = Samples(self._part.images, self._masks, augmentation, self._rare_class_sampler())
         labelled = self._loader(samples, learner.device)
         views = self._unlabelled_loader(augmentation, learner.device)
@@ -257,7 +259,7 @@ class Training:
         probability = self._params.sampling.rare_class_probability
         if not probability:
             return None
-        sampler = RareClassSampler(probability, self._masks, self._train_rows, self._params.seed)
+        sampler = RareClassSampler(probability, self._masks, self._part.classes, self._train_rows, self._params.seed)
         if not sampler.photos:
             logger.warning(
                 "train.sampling.rare_class_probability: no class is rare in the training part; crops are drawn evenly"

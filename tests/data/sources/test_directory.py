@@ -15,8 +15,10 @@ import torch
 from PIL import Image
 from ruamel.yaml import YAML
 
+from harveyseg.classes import ClassList, SegmentationClass
 from harveyseg.config.settings import parse
 from harveyseg.data.cache import load_part, load_score_masks
+from harveyseg.data.class_lists import write_classes
 from harveyseg.data.sources import DataParams, download_source
 from harveyseg.errors import HarveysegError
 from harveyseg.pipeline.identity import new_record
@@ -29,6 +31,13 @@ from helpers.configs import unet_config
 from helpers.paths import ROOT
 
 COLOURS = {0: "#000000", 5: "#00ff00", 14: "#808080", 23: "#0000FF"}
+OWN = ClassList(
+    name="own",
+    classes=tuple(
+        SegmentationClass(id=class_id, name=f"class {class_id}", color=colour, scored=class_id > 0)
+        for class_id, colour in COLOURS.items()
+    ),
+)
 IDS = np.random.default_rng(0).choice(list(COLOURS), (2, 2)).repeat(32, axis=0).repeat(32, axis=1).astype(np.uint8)
 
 
@@ -53,6 +62,7 @@ def rgb(ids: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
     """Photos of all formats, nested; masks in grey, as a palette and in colours."""
+    write_classes(tmp_path / "classes.yaml", OWN)
     folder = tmp_path / "photos"
     train = folder / "archive/Train_Images/train_images"
     save(Image.fromarray(photo(1)), train / "1.JPG", format="JPEG", quality=95, subsampling=0)
@@ -79,11 +89,11 @@ def stage(name: str, folder: Path) -> str:
 
 
 def test_mixed_files_reach_the_cache(mixed: Path, tmp_path: Path) -> None:
-    settings(tmp_path, classes=COLOURS)
+    settings(tmp_path, classes="classes.yaml")
     stage("download", tmp_path)
     raw = tmp_path / "data/raw"
     assert sorted(path.relative_to(raw).as_posix() for path in raw.rglob("*.*")) == [
-        "manifest.csv", "source.json", "test_images/4.tif", "train_images/1.jpg", "train_images/2.png",
+        "classes.json", "manifest.csv", "source.json", "test_images/4.tif", "train_images/1.jpg", "train_images/2.png",
         "train_images/3.tif", "train_masks/1.png", "train_masks/2.png", "train_masks/3.png",
     ]  # fmt: skip
     for name, original in (("1.jpg", "1.JPG"), ("3.tif", "3.TIFF")):
@@ -93,10 +103,12 @@ def test_mixed_files_reach_the_cache(mixed: Path, tmp_path: Path) -> None:
     train, test = load_part(tmp_path / "data/cache/train"), load_part(tmp_path / "data/cache/test")
     assert (train.ids, test.ids, train.skipped) == (("1", "2", "3"), ("4",), 0)
     assert train.masks is not None
-    assert np.array_equal(train.masks, np.stack([IDS] * 3))
+    indices = np.searchsorted(list(COLOURS), IDS)  # by position in the list
+    assert np.array_equal(train.masks, np.stack([indices] * 3))
+    assert train.classes == OWN
     scored = load_score_masks(tmp_path / "data/cache/score", "train")
     assert scored is not None
-    assert np.array_equal(scored[2], IDS.repeat(16, axis=0).repeat(16, axis=1))
+    assert np.array_equal(scored[2], indices.repeat(16, axis=0).repeat(16, axis=1))
     assert np.abs(train.images[0].astype(int) - photo(1)).max() <= 3
     assert np.array_equal(train.images[1:], np.stack([photo(2), photo(3)]))
     assert np.array_equal(test.images, photo(4)[None])
@@ -105,7 +117,7 @@ def test_mixed_files_reach_the_cache(mixed: Path, tmp_path: Path) -> None:
 def test_bad_files_that_are_left_out_are_told_down_to_the_table(mixed: Path, tmp_path: Path, tracker: Tracker) -> None:
     (mixed / "archive/Train_Images/train_images/1.JPG").write_bytes(b"\xff\xd8\xff")
     save(Image.fromarray(IDS), mixed / "archive/train_masks/9.png")
-    settings(tmp_path, classes=COLOURS, on_bad="skip")
+    settings(tmp_path, classes="classes.yaml", on_bad="skip")
     stderr = stage("download", tmp_path)
     assert "warning: left out: archive/train_masks/9.png: has no photo 9 in train_images" in stderr
     assert "warning: 2 bad files left out (data.on_bad = skip), see skipped.csv in data/raw" in stderr
@@ -128,11 +140,11 @@ def test_bad_files_that_are_left_out_are_told_down_to_the_table(mixed: Path, tmp
 
 def test_a_set_without_bad_files_is_the_same_with_skip(mixed: Path, tmp_path: Path) -> None:
     for on_bad in ("error", "skip"):
-        values = {"source": "directory", "path": "photos", "classes": COLOURS, "on_bad": on_bad}
+        values = {"source": "directory", "path": "photos", "classes": "classes.yaml", "on_bad": on_bad}
         download_source(parse(DataParams, values, "data"), tmp_path, tmp_path / on_bad)
     for path in (tmp_path / "error").rglob("*.*"):
         assert (tmp_path / "skip" / path.relative_to(tmp_path / "error")).read_bytes() == path.read_bytes()
-    assert len(list((tmp_path / "skip").rglob("*.*"))) == 9
+    assert len(list((tmp_path / "skip").rglob("*.*"))) == 10
 
 
 def test_a_folder_in_cloud_storage_is_the_same_as_one_on_a_disk(mixed: Path, tmp_path: Path) -> None:
@@ -140,7 +152,7 @@ def test_a_folder_in_cloud_storage_is_the_same_as_one_on_a_disk(mixed: Path, tmp
     storage.put(str(mixed), "/bucket/mixed", recursive=True)
     (tmp_path / "file.py").write_text("")
     for name, place in (("disk", {"path": "photos"}), ("cloud", {"path": "file.py", "url": "memory://bucket/mixed"})):
-        values = {"source": "directory", "classes": COLOURS, **place}
+        values = {"source": "directory", "classes": "classes.yaml", **place}
         download_source(parse(DataParams, values, "data"), tmp_path, tmp_path / name)
     assert (tmp_path / "cloud/manifest.csv").read_bytes() == (tmp_path / "disk/manifest.csv").read_bytes()
     assert (tmp_path / "cloud/train_images/3.tif").is_file()

@@ -50,7 +50,7 @@ def test_directory_is_copied_flat(photos: Path, tmp_path: Path) -> None:
     download_source(data_params(source="directory", path="photos"), tmp_path, raw)
     copied = files_in(raw)
     assert sorted(copied) == [
-        "manifest.csv", "source.json", "test_images/3.jpg",
+        "classes.json", "manifest.csv", "source.json", "test_images/3.jpg",
         "train_images/1.jpg", "train_images/2.jpg", "train_masks/1.png", "train_masks/2.png",
     ]  # fmt: skip
     assert copied["train_images/1.jpg"] == (photos / "train_images/train_images/1.JPG").read_bytes()
@@ -60,6 +60,7 @@ def test_directory_is_copied_flat(photos: Path, tmp_path: Path) -> None:
         "source": "directory",
         "detail": {"path": "photos"},
         "hash": sha256(raw / "manifest.csv"),
+        "score_size": [1024, 1024],
     }
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["raw"]
     (raw / "train_masks/1.png").write_bytes(b"")  # the copy of a read-only file is an ordinary one
@@ -93,7 +94,7 @@ def test_a_users_files_in_raw_are_named_and_stay(photos: Path, tmp_path: Path, m
     shutil.rmtree(raw / "train_masks", ignore_errors=True)
     own.rename(tmp_path / "7.jpg")
     download_source(params, tmp_path, raw)
-    assert len(files_in(raw)) == 7
+    assert len(files_in(raw)) == 8
 
 
 def test_another_sources_photos_are_replaced(photos: Path, tmp_path: Path) -> None:

@@ -71,19 +71,19 @@ def test_weights_from_a_file(tmp_path: Path, state: dict[str, Tensor], suffix: s
         save_file(state, path)
     else:
         torch.save(state, path)
-    assert_loaded(models.build(SPEC, str(path)), state)
+    assert_loaded(models.build(SPEC, 25, str(path)), state)
 
 
 def test_imagenet_from_torchvisions_cache(torch_home: Path, state: dict[str, Tensor]) -> None:
     torch_home.mkdir(parents=True)
     torch.save(state, torch_home / CACHED_AS)
-    assert_loaded(models.build(SPEC, "imagenet"), state)
+    assert_loaded(models.build(SPEC, 25, "imagenet"), state)
 
 
 @pytest.mark.usefixtures("torch_home")
 def test_imagenet_without_a_network_names_the_remedy() -> None:
     with pytest.raises(HarveysegError) as raised:
-        models.validate(SPEC, "imagenet", "models.fcn")
+        models.validate(SPEC, 25, "imagenet", "models.fcn")
     message = str(raised.value)
     assert message.startswith(
         f"models.fcn: encoder_weights = 'imagenet': https://download.pytorch.org/models/{CACHED_AS}"
@@ -93,7 +93,7 @@ def test_imagenet_without_a_network_names_the_remedy() -> None:
 
 @pytest.mark.usefixtures("torch_home")
 def test_without_weights_nothing_is_downloaded() -> None:
-    models.validate(SPEC, None, "models.fcn", (64, 64))
+    models.validate(SPEC, 25, None, "models.fcn", (64, 64))
 
 
 def test_weights_that_do_not_fit(tmp_path: Path, state: dict[str, Tensor]) -> None:
@@ -123,4 +123,4 @@ def test_a_path_that_does_not_exist() -> None:
 
 def test_a_setting_is_refused() -> None:
     with pytest.raises(HarveysegError, match=r"models\.fcn\.width: unknown key"):
-        models.validate({**SPEC, "width": 16}, None, "models.fcn")
+        models.validate({**SPEC, "width": 16}, 25, None, "models.fcn")

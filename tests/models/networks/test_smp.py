@@ -60,7 +60,7 @@ def test_stages_of_a_transformer_that_registers_its_stems_first() -> None:
 def test_every_architecture(architecture: str, encoder: str) -> None:
     side = {"DPT": 224, "PAN": 128}.get(architecture, 64)  # the only size of that encoder; three more halvings
     spec = {"network": "smp", "architecture": architecture, "encoder": encoder}
-    models.validate(spec, None, "models.x", (side, side))
+    models.validate(spec, 25, None, "models.x", (side, side))
     network = make(encoder, architecture)
     assert sorted(parameter_ids(network.depth_groups())) == sorted(id(parameter) for parameter in network.parameters())
     assert network.eval()(torch.randn(1, 3, side, side)).shape == (1, 25, side, side)
@@ -81,8 +81,8 @@ def test_output_stride_leaves_the_last_blocks_out(stride: int, blocks: int) -> N
     """Up to the head it computes what the whole decoder has where those blocks would begin."""
     channels = (24, 20, 16, 12, 8)
     spec = {"network": "smp", "encoder": "resnet18", "output_stride": stride, "decoder_channels": channels[:blocks]}
-    models.validate(spec, None, "models.x", (64, 96))
-    network = models.build(spec, None).eval()
+    models.validate(spec, 25, None, "models.x", (64, 96))
+    network = models.build(spec, 25, None).eval()
     assert isinstance(network, SmpNetwork)
     whole = build(Params.model_validate({"encoder": "resnet18", "decoder_channels": channels}), 25, None).eval()
     fitting = {key: value for key, value in network.state_dict().items() if "head" not in key}
@@ -103,16 +103,16 @@ def test_decoder_settings_that_do_not_fit() -> None:
     for setting in ({"output_stride": 2}, {"decoder_channels": [64, 32, 16, 8, 8]}):
         with pytest.raises(HarveysegError, match="settings of Unet, not of FPN"):
             models.validate(
-                {"network": "smp", "architecture": "FPN", "encoder": "resnet18", **setting}, None, "models.x"
+                {"network": "smp", "architecture": "FPN", "encoder": "resnet18", **setting}, 25, None, "models.x"
             )
     spec = {"network": "smp", "encoder": "resnet18", "output_stride": 4, "decoder_channels": [64, 32, 16, 8]}
     with pytest.raises(HarveysegError, match="has 4 numbers; with output_stride 4 the decoder has 3 blocks"):
-        models.validate(spec, None, "models.x")
+        models.validate(spec, 25, None, "models.x")
 
 
 def test_unknown_encoders_get_the_closest_names_first() -> None:
     with pytest.raises(HarveysegError) as raised:
-        models.validate({"network": "smp", "encoder": "efficientnet_b3"}, None, "models.x")
+        models.validate({"network": "smp", "encoder": "efficientnet_b3"}, 25, None, "models.x")
     message = str(raised.value)
     assert (
         "models.x.encoder = 'efficientnet_b3': unknown encoder; closest: efficientnet-b3, tu-efficientnet_b3" in message
@@ -122,26 +122,26 @@ def test_unknown_encoders_get_the_closest_names_first() -> None:
 
 def test_unknown_weights_tag_of_a_timm_encoder() -> None:
     with pytest.raises(HarveysegError, match=r"unknown weights 'foo'; allowed: tu-resnet18, tu-resnet18\.a1_in1k"):
-        models.validate({"network": "smp", "encoder": "tu-resnet18.foo"}, None, "models.x")
-    models.validate({"network": "smp", "encoder": "tu-resnet18.a1_in1k"}, None, "models.x", (64, 64))
+        models.validate({"network": "smp", "encoder": "tu-resnet18.foo"}, 25, None, "models.x")
+    models.validate({"network": "smp", "encoder": "tu-resnet18.a1_in1k"}, 25, None, "models.x", (64, 64))
 
 
 def test_pairs_that_smp_cannot_combine() -> None:
     for architecture, encoder in (("UnetPlusPlus", "mit_b0"), ("DPT", "resnet18"), ("DeepLabV3", "vgg11")):
         with pytest.raises(HarveysegError, match=f"architecture {architecture} with the encoder {encoder} cannot be"):
-            models.validate({"network": "smp", "architecture": architecture, "encoder": encoder}, None, "models.x")
+            models.validate({"network": "smp", "architecture": architecture, "encoder": encoder}, 25, None, "models.x")
 
 
 def test_sizes() -> None:
     fpn = {"network": "smp", "architecture": "FPN", "encoder": "resnet18"}
-    models.validate(fpn, None, "models.fpn", (64, 96))
+    models.validate(fpn, 25, None, "models.fpn", (64, 96))
     with pytest.raises(HarveysegError, match=r"models\.fpn: cannot take photos of 250x256 .* divisible by 32"):
-        models.validate(fpn, None, "models.fpn", (250, 256))
+        models.validate(fpn, 25, None, "models.fpn", (250, 256))
     with pytest.raises(HarveysegError, match="divisible by 32"):
         make("resnet18", "FPN")(torch.zeros(1, 3, 40, 64))
     fixed = {"network": "smp", "encoder": "tu-swin_tiny_patch4_window7_224"}
     with pytest.raises(HarveysegError, match=r"cannot take photos of 256x256 .*224"):
-        models.validate(fixed, None, "models.swin", (256, 256))
+        models.validate(fixed, 25, None, "models.swin", (256, 256))
 
 
 def test_an_error_of_ours_is_not_blamed_on_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,18 +3,22 @@
 import logging
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, PositiveFloat, field_validator
+import pandas as pd
+from pydantic import Field, PositiveFloat, ValidationInfo, field_validator
 
+from harveyseg.classes import HARVEY25
 from harveyseg.config.settings import Section
+from harveyseg.data.class_lists import CLASSES_FILE, load_classes, store_classes
 from harveyseg.data.demo import DemoParams
 from harveyseg.data.manifest import Pair, Problem, read_manifest, verify_photos, write_manifest, write_skipped
-from harveyseg.data.masks import parse_colours, read_mask_file
+from harveyseg.data.masks import read_mask_file
 from harveyseg.data.sources.demo import provide_demo
 from harveyseg.data.sources.directory import provide_directory
 from harveyseg.data.sources.figshare import FigshareParams, provide_figshare
@@ -43,8 +47,12 @@ class DataParams(Section):
     another article or of a record of Zenodo (or its page's address), or the address of an archive."""
     on_bad: Literal["error", "skip"] = "error"
     """What to do with photos and masks that cannot be used: stop and list them, or leave them out."""
-    classes: dict[int, str] | None = None
-    """Class id -> colour in the masks, ``"#rrggbb"``; null: values and palette indices are class ids."""
+    classes: str = HARVEY25.name
+    """What the masks hold: ``harvey25``, ``harvey26``, ``floodnet10``, ``rescuenet``, or the path of a YAML file with
+    ids, names and colours (docs/classes.md); a relative path starts at the project's root."""
+    score_size: int | None = Field(default=1024, ge=16, le=8192)
+    """Height and width in pixels at which masks are scored and submitted; null: the masks' own size, which must be one
+    for all."""
     ground: tuple[PositiveFloat, PositiveFloat] | None = None
     """Height and width in metres of the ground that one photo shows, for the scale of `harveyseg predict`; null: from
     the flight heights in the photos, or what is known of the source."""
@@ -66,8 +74,15 @@ class DataParams(Section):
 
     @field_validator("classes", mode="plain")
     @classmethod
-    def _check_classes(cls, value: Any) -> dict[int, str] | None:
-        return None if value is None else parse_colours(value)
+    def _check_classes(cls, value: Any, info: ValidationInfo) -> str:
+        if not isinstance(value, str):
+            raise ValueError(
+                "must be the name of a list of classes, or a YAML file of one. Where it was null, write "
+                f"{HARVEY25.name}; colours of masks now stand in the file (docs/classes.md)"
+            )
+        if info.data.get("source") == "demo" and value != HARVEY25.name:
+            raise ValueError(f"the source demo draws the classes of {HARVEY25.name}; set it to that")
+        return value
 
 
 SOURCES: Mapping[str, Callable[[DataParams, Path, Path], SourceData]] = {
@@ -87,14 +102,15 @@ SOURCE_GROUNDS: Mapping[str, tuple[float, float]] = {
 lens equivalent to 26 mm, flew at about 60 m."""
 
 
-_OWN_TABLES = ("manifest.csv", OVERLAPS_FILE, "skipped.csv", "source.json")
+_OWN_FILES = ("manifest.csv", OVERLAPS_FILE, "skipped.csv", "source.json", CLASSES_FILE)
 _SHOWN_FILES = 5
 
 
 def download_source(params: DataParams, root: Path, raw: Path) -> None:
-    """Verify the data of a source and put them into ``data/raw``: flat folders, ``manifest.csv`` and ``source.json``.
+    """Verify the data of a source and put them into ``data/raw``: flat folders, and what is known of them.
 
-    A source that knows which photos show the same ground adds ``overlaps.csv``.
+    That is ``manifest.csv``, ``classes.json`` and ``source.json``. A source that knows which photos show the same
+    ground adds ``overlaps.csv``.
 
     Files keep their bytes, and photos their format (as .jpg, .png or .tif); only masks that are not an 8-bit grey PNG
     of class ids are rewritten as one. Files that ``data.on_bad: skip`` leaves out are logged and listed in
@@ -117,9 +133,10 @@ def download_source(params: DataParams, root: Path, raw: Path) -> None:
         _exclusive(root, raw),
         tempfile.TemporaryDirectory(dir=raw.parent, prefix=".source-") as scratch,
     ):
+        classes = load_classes(params.classes, root)
         data = SOURCES[params.source](params, root, Path(scratch))
         name = data.name or f"data.source = {params.source}"
-        verified = verify_photos(data.folder, colours=params.classes, skip=params.on_bad == "skip", name=name)
+        verified = verify_photos(data.folder, classes, skip=params.on_bad == "skip", name=name)
         _check_room(verified.pairs, raw)
         with replacing(raw) as building:
             for pair, row in zip(verified.pairs, verified.manifest.to_dict("records"), strict=True):
@@ -127,21 +144,38 @@ def download_source(params: DataParams, root: Path, raw: Path) -> None:
                 if pair.mask is not None:
                     _copy(pair.mask, building / row["mask"])
                     if sha256(pair.mask) != row["mask_sha256"]:  # not a grey PNG of class ids
-                        mask = read_mask_file(pair.mask.read_bytes(), params.classes)
+                        mask = read_mask_file(pair.mask.read_bytes(), classes)
                         (building / row["mask"]).write_bytes(mask.stored)
             write_manifest(building / "manifest.csv", verified.manifest)
+            store_classes(building, classes)
             if data.overlaps is not None:
                 write_overlaps(building / OVERLAPS_FILE, data.overlaps)
             source: dict[str, Any] = {
                 "source": params.source,
                 "detail": dict(data.detail),
                 "hash": sha256(building / "manifest.csv"),
+                "score_size": _score_size(verified.manifest, params.score_size),
             }
             if verified.skipped:
                 source["skipped"] = _log_skipped(verified.skipped)
                 write_skipped(building / "skipped.csv", verified.skipped)
             write_json(building / "source.json", source)
             _refuse_users_files(raw, building)
+
+
+def _score_size(manifest: pd.DataFrame, setting: int | None) -> list[int]:
+    """[height, width] at which masks are scored."""
+    if setting is not None:
+        return [setting, setting]
+    sizes = Counter(zip(manifest["height"].tolist(), manifest["width"].tolist(), strict=True))
+    if len(sizes) > 1:
+        found = ", ".join(f"{width}x{height} ({count} photos)" for (height, width), count in sorted(sizes.items()))
+        raise HarveysegError(
+            f"data.score_size: null stands for the masks' own size, but there are {len(sizes)}: {found}. Set it to a "
+            "number of pixels, such as 1024."
+        )
+    ((height, width),) = sizes
+    return [height, width]
 
 
 def _refuse_users_files(raw: Path, new: Path) -> None:
@@ -156,7 +190,7 @@ def _refuse_users_files(raw: Path, new: Path) -> None:
     lost = []
     for path in sorted(raw.rglob("*")):
         name = path.relative_to(raw)
-        if not path.is_file() or str(name) in _OWN_TABLES or any(part.startswith(".") for part in name.parts):
+        if not path.is_file() or str(name) in _OWN_FILES or any(part.startswith(".") for part in name.parts):
             continue
         known = {written.get(name.as_posix()), sha256(new / name) if (new / name).is_file() else None}
         if sha256(path) not in known:

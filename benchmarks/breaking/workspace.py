@@ -30,6 +30,7 @@ SETTINGS: dict[str, object] = {
 }
 RUNNING = re.compile(r"Running stage '(.+)':")
 _IDS_AND_TIMES = (
+    (re.compile(rb'"run_id": null'), b'"run_id": <id>'),  # MLflow was away when the run began
     (re.compile(rb'"[0-9a-f]{32}"'), b"<id>"),
     (re.compile(rb'"[0-9a-f]{16}(-[0-9a-f]{16})?"'), b"<evaluation>"),
     (re.compile(rb'"(started_ms|ended_ms|seconds|images_per_second)": [\d.e+-]+'), rb'"\1": <time>'),

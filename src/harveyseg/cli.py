@@ -139,15 +139,17 @@ def sync() -> None:
     from harveyseg.kaggle.upload import kaggle_scores, read_uploads
     from harveyseg.tracking.client import TrackingParams, open_tracker
     from harveyseg.tracking.mirror import mirror_all
-    from harveyseg.tracking.outputs import list_workspace
+    from harveyseg.tracking.outputs import list_workspace, missing_runs
 
-    outputs = list_workspace(PARAMS, DATA)
+    outputs = list_workspace(PARAMS, DATA, finished=True) or list_workspace(PARAMS, DATA)  # which says what to do
     _require_recorded(outputs)
     tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True, restore=True)
     uploads = read_uploads(UPLOADS)
     states = [output.state(further_metrics=kaggle_scores(uploads, output.record)) for output in outputs]
     lines = mirror_all(tracker, states)
     print("\n".join(lines) if lines else "MLflow has everything.")
+    if missing := missing_runs(PARAMS, DATA):
+        print(f"Not there yet: {', '.join(missing)}. `dvc repro` makes what is missing.", file=sys.stderr)
 
 
 @_commands.command()

@@ -196,7 +196,7 @@ class RunOutputs:
         return [evaluation, postprocessing]
 
 
-def list_workspace(params: Path, data: Path) -> list[RunOutputs]:
+def list_workspace(params: Path, data: Path, *, finished: bool = False) -> list[RunOutputs]:
     """The runs that belong to ``params.yaml``: every listed model and fold, then the ensemble.
 
     A model that was removed from the list is not among them, although its folder stays until the stage `code` runs.
@@ -204,15 +204,16 @@ def list_workspace(params: Path, data: Path) -> list[RunOutputs]:
     Args:
         params: params.yaml, with the mapping ``models`` and the list ``folds``.
         data: the folder that stages write to.
+        finished: leave out those that have no run.json.
 
     Raises:
         HarveysegError: listing every run.json that is absent, damaged or of another model.
     """
-    models, folds = listed_models(params)
     outputs: list[RunOutputs] = []
     problems: list[str] = []
-    for model, fold in [*((model, fold) for model in models for fold in sorted(folds)), ("ensemble", None)]:
-        folder = data / "ensemble" if fold is None else data / "models" / f"{model}-{fold}"
+    for model, fold, folder in _listed_runs(params, data):
+        if finished and not (folder / "run.json").exists():
+            continue
         try:
             record = read_run(folder / "run.json")
         except HarveysegError as error:
@@ -227,6 +228,20 @@ def list_workspace(params: Path, data: Path) -> list[RunOutputs]:
         "`dvc repro` makes what is missing, `dvc pull` fetches what others made.",
     )
     return outputs
+
+
+def missing_runs(params: Path, data: Path) -> list[str]:
+    """The folders of the runs that :func:`list_workspace` lists and that have no run.json."""
+    return [str(folder) for _, _, folder in _listed_runs(params, data) if not (folder / "run.json").exists()]
+
+
+def _listed_runs(params: Path, data: Path) -> Iterator[tuple[str, int | None, Path]]:
+    """Model, fold and folder of each run that ``params.yaml`` lists."""
+    models, folds = listed_models(params)
+    for model in models:
+        for fold in sorted(folds):
+            yield model, fold, data / "models" / f"{model}-{fold}"
+    yield "ensemble", None, data / "ensemble"
 
 
 def locate_outputs(record: RunRecord, data: Path) -> RunOutputs:

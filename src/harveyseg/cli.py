@@ -28,6 +28,18 @@ def _main() -> None:
 
 
 @_commands.command()
+def init(folder: Annotated[Path, typer.Argument(help="A new or an empty folder.")]) -> None:
+    """Make a new pipeline repository: dvc.yaml, params.yaml, the stages; git and DVC initialised."""
+    from harveyseg.pipeline.new_repository import create_repository
+
+    create_repository(folder)
+    print(f"{folder}: a new pipeline repository, with settings for drawn photos. Next:")
+    print(f"  cd {folder}")
+    print("  git add -A && git commit -m start")
+    print("  dvc repro")
+
+
+@_commands.command()
 def preset(name: Annotated[str, typer.Argument(help="demo, report, report-small, best, best-imagenet")]) -> None:
     """Write a preset into params.yaml; comments, `data` and `tracking` stay as they are."""
     from harveyseg.config.preset import apply_preset

@@ -1,14 +1,16 @@
 """Running a stage script: its options, its signals, and its errors."""
 
+import re
 import signal
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
-from harveyseg.errors import report_errors
+from harveyseg.errors import HarveysegError, report_errors
 from harveyseg.logs import configure_logging
 
 ModelName = Annotated[str, typer.Option(help="Key in `models` of params.yaml.")]
@@ -29,6 +31,31 @@ SubmissionDir = Annotated[Path, typer.Option(help="Folder of the submissions.")]
 ReportsDir = Annotated[Path, typer.Option(help="Folder of the comparison table.")]
 
 
+REQUIREMENTS = "requirements.txt"
+"""Where a repository without ``src`` says which version of the package it runs; DVC watches it."""
+
+
+def require_version(root: Path) -> None:
+    """Refuse another version of the package than the one that DVC knows: its results would count as the same.
+
+    Args:
+        root: the project's root; where it has ``src``, its own code is digested instead.
+
+    Raises:
+        HarveysegError: when ``requirements.txt`` names another version.
+    """
+    path = root / REQUIREMENTS
+    if (root / "src").is_dir() or not path.is_file():
+        return
+    named = re.search(r"^harveyseg==(\S+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    installed = version("harveyseg")
+    if named and named[1] != installed:
+        raise HarveysegError(
+            f"{path} names harveyseg {named[1]}, but {installed} is installed, whose results may differ. Install "
+            f"harveyseg {named[1]}, or write {installed} there, and the pipeline runs again where its code differs."
+        )
+
+
 def _terminate(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt(f"signal {signal.Signals(signum).name}")
 
@@ -43,4 +70,5 @@ def run(main: Callable[..., Any]) -> None:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
     with report_errors():
+        require_version(Path.cwd())
         app()

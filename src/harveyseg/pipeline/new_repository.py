@@ -1,0 +1,80 @@
+"""A new pipeline repository from the installed package, so that nobody has to clone this one."""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+from harveyseg.errors import HarveysegError
+from harveyseg.pipeline.code import PACKAGE
+from harveyseg.pipeline.stage import REQUIREMENTS
+from harveyseg.project import git_output
+
+TEMPLATE = ("dvc.yaml", "params.yaml", "stages", "data/README.md", ".gitignore", ".dvcignore")
+"""What a repository starts from: in a checkout at its root, in an installed package next to this module."""
+
+_OWN_CODE = "      - src\n"
+"""The dependency of the stage ``code`` on a checkout's package. Without one, code changes when the version does."""
+
+
+def create_repository(folder: Path) -> None:
+    """Write ``dvc.yaml``, ``params.yaml``, the stages and ``requirements.txt``, and initialise git and DVC.
+
+    Inside another git repository, DVC is initialised for the sub-folder. Nothing is committed.
+
+    Args:
+        folder: absent or empty. It appears only when it is complete.
+
+    Raises:
+        HarveysegError: when it holds something, or git or DVC cannot make it.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise HarveysegError(f"{folder}: is not an empty folder. Name another one, or empty it.")
+    if shutil.which("git") is None:
+        raise HarveysegError("git is not installed, and DVC's experiments need it. Install git.")
+    folder = folder.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        building = Path(scratch) / folder.name
+        building.mkdir()
+        _copy_template(building)
+        inside = git_output(building, "rev-parse", "--show-toplevel") is not None
+        if not inside:
+            _run(building, "git", "init", "--quiet")
+        dvc = (sys.executable, "-m", "dvc")
+        _run(building, *dvc, "init", "--quiet", "--force", *(["--subdir"] if inside else []))
+        for setting in ("core.analytics", "core.check_update"):
+            _run(building, *dvc, "config", setting, "false")
+        if folder.exists():
+            folder.rmdir()
+        building.rename(folder)
+
+
+def _copy_template(folder: Path) -> None:
+    installed = Path(__file__).with_name("template")
+    source = installed if installed.is_dir() else PACKAGE.parents[1]
+    for name in TEMPLATE:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source / name, target)
+    (folder / "stages" / "run").chmod(0o755)  # an installer does not keep it
+    pipeline = (folder / "dvc.yaml").read_text(encoding="utf-8")
+    if pipeline.count(_OWN_CODE) != 1:
+        raise RuntimeError("dvc.yaml does not name the package once")
+    own = pipeline.replace(
+        _OWN_CODE, f"      - {REQUIREMENTS} # the package's version: its code decides every result\n"
+    )
+    (folder / "dvc.yaml").write_text(own, encoding="utf-8")
+    (folder / REQUIREMENTS).write_text(f"harveyseg=={version('harveyseg')}\n", encoding="utf-8")
+
+
+def _run(folder: Path, *command: str) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        cause = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+        raise HarveysegError(f"`{' '.join(command)}` failed: {''.join(cause)}. Nothing was made.")

@@ -126,7 +126,7 @@ class ClassList(BaseModel):
             indices[entry.id] = index
         return indices
 
-    @cached_property
+    @property
     def ignored_value(self) -> int | None:
         """What masks of ids have where there is no label; None where all pixels must have a class."""
         if self.ignore is None:

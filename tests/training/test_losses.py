@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from harveyseg.classes import HARVEY25
+from harveyseg.arrays import FloatArray
+from harveyseg.classes import HARVEY25, ClassList, SegmentationClass
 from harveyseg.training.class_weights import class_weights
 from harveyseg.training.losses import LossParams, SegmentationLoss, at_output_stride
 from harveyseg.training.self_training import pseudo_label_loss
@@ -310,3 +311,66 @@ def test_a_class_of_one_pixel_is_present_at_every_output_stride(stride: int) -> 
     )(logits, target)
     # Every class has the probability 1 / 25 in every pixel; 4 of 24 are present.
     assert float(presence) == pytest.approx((4 * math.log(25) + 20 * math.log(25 / 24)) / 24, rel=1e-5)
+
+
+IGNORING = ClassList(
+    name="five",
+    ignore=255,
+    classes=tuple(
+        SegmentationClass(id=index, name=f"class {index}", color=f"#00000{index}", scored=index > 1)
+        for index in range(5)
+    ),
+)
+PLAIN = ClassList(name="five", classes=IGNORING.classes)
+WEIGHTS = np.array([0.5, 1.0, 2.0, 0.7, 1.5])
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"softmax_before_loss": True},
+        {"dice": 0.4, "background_weight": 0.3},
+        {"presence": 0.5},
+        {"dice": 0.5, "presence": 0.2, "label_smoothing": 0.1, "background_weight": 0.2},
+    ],
+)
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_pixels_without_a_label_count_in_no_term(params: dict[str, float], weights: FloatArray | None) -> None:
+    """The loss of a photo is that of a photo that consists of its labelled pixels alone."""
+    torch.manual_seed(0)
+    logits = (4 * torch.randn(1, 5, 6, 8)).requires_grad_()
+    target = torch.randint(0, 5, (1, 6, 8))
+    target[torch.rand(target.shape) < 0.4] = 255
+    labelled = target[0] != 255
+    settings = LossParams.model_validate(params)
+    loss = SegmentationLoss(settings, IGNORING, weights)(logits, target)
+    few = logits[:, :, labelled][:, :, None]  # (1, 5, 1, labelled pixels)
+    expected = SegmentationLoss(settings, PLAIN, weights)(few, target[:, labelled][:, None])
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert not gradient[0][:, ~labelled].any()
+    assert gradient[0][:, labelled].any()
+
+
+def test_a_photo_without_any_label_changes_nothing() -> None:
+    torch.manual_seed(1)
+    logits = torch.randn(2, 5, 4, 4, requires_grad=True)
+    target = torch.randint(0, 5, (2, 4, 4))
+    target[1] = 255
+    for params in ({}, {"presence": 1.0}):
+        loss = SegmentationLoss(LossParams.model_validate(params), IGNORING)
+        assert float(loss(logits, target)) == pytest.approx(float(loss(logits[:1], target[:1])), rel=1e-5)
+    both = SegmentationLoss(LossParams(dice=0.5, presence=0.5), IGNORING)
+    nothing = both(logits[1:], target[1:])
+    (gradient,) = torch.autograd.grad(nothing, logits)
+    assert float(nothing) == 0
+    assert torch.isfinite(gradient).all()
+
+
+def test_without_a_pixel_to_ignore_both_lists_give_the_same_loss() -> None:
+    torch.manual_seed(2)
+    logits, target = torch.randn(2, 5, 4, 4), torch.randint(0, 5, (2, 4, 4))
+    settings = LossParams(dice=0.3, presence=0.2, label_smoothing=0.1)
+    loss, plain = (float(SegmentationLoss(settings, classes, WEIGHTS)(logits, target)) for classes in (IGNORING, PLAIN))
+    assert loss == pytest.approx(plain, rel=1e-6)

@@ -1,0 +1,69 @@
+"""Lists of classes: built in, from a file, and as they are stored."""
+
+from pathlib import Path
+
+import pytest
+
+from harveyseg.classes import BUILT_IN, FLOODNET10, HARVEY25, HARVEY26, ClassList, SegmentationClass
+from harveyseg.data.class_lists import load_classes, read_classes, store_classes, stored_classes, write_classes
+from harveyseg.errors import HarveysegError
+
+OWN = ClassList(
+    name="my town",
+    ignore="#FFFFFF",
+    classes=(
+        SegmentationClass(id=12, name="Roof", color="#c83e3e"),
+        SegmentationClass(id=200, name="Ground: bare", color="#505050", scored=False),
+        SegmentationClass(id=3, name="Water", color="#1e5ac8"),
+    ),
+)
+
+
+@pytest.mark.parametrize("classes", [OWN, *BUILT_IN.values()], ids=lambda classes: classes.name)
+def test_a_written_list_comes_back(classes: ClassList, tmp_path: Path) -> None:
+    write_classes(tmp_path / "classes.yaml", classes)
+    assert read_classes(tmp_path / "classes.yaml") == classes
+    assert load_classes("classes.yaml", tmp_path) == classes
+    store_classes(tmp_path, classes)
+    assert stored_classes(tmp_path) == classes
+
+
+def test_indices_put_what_is_not_scored_first() -> None:
+    assert OWN.names == ("Ground: bare", "Water", "Roof")
+    assert (OWN.unscored, OWN.scored) == (1, 2)
+    assert OWN.ids[:4].tolist() == [200, 3, 12, 255]
+    assert [int(OWN.indices[value]) for value in (200, 3, 12, 0, 255)] == [0, 1, 2, 255, 255]
+    assert OWN.palette.tolist() == [[80, 80, 80], [30, 90, 200], [200, 62, 62]]
+    assert OWN.slugs == ("200_ground_bare", "03_water", "12_roof")
+    assert OWN.ignored_value == 255
+
+
+def test_a_list_is_identified_by_all_but_its_colours() -> None:
+
+    def changed(**changes: object) -> ClassList:
+        return ClassList.model_validate(OWN.model_dump() | changes)
+
+    entries = [entry.model_dump() for entry in OWN.classes]
+    repainted = [entry | {"color": f"#00000{index}"} for index, entry in enumerate(entries)]
+    assert changed(name="other", classes=repainted).identity() == OWN.identity()
+    assert changed(ignore=7).identity() != OWN.identity()
+    assert changed(classes=[entries[0], entries[1] | {"scored": False}, entries[2]]).identity() != OWN.identity()
+
+
+def test_the_edition_of_2022() -> None:
+    """Bridge stands at 17, the classes from there on moved up by one, and Parking Area was added."""
+    later = dict(zip(range(27), HARVEY26.names, strict=True))
+    assert (later.pop(17), later.pop(26)) == ("Bridge", "Parking Area")
+    assert list(later.values()) == list(HARVEY25.names)
+    assert (later[16], later[18], later[25]) == ("Power Lines & Cables", "Water Tank / Oil Tank", "Boat")
+    assert FLOODNET10.names[:2] == ("Background", "Building Flooded")
+
+
+def test_what_is_no_list_is_named(tmp_path: Path) -> None:
+    with pytest.raises(HarveysegError, match=r"data\.classes = harvey: no such list.*harvey25, harvey26"):
+        load_classes("harvey", tmp_path)
+    with pytest.raises(HarveysegError, match=r"absent\.yaml: no such file"):
+        load_classes("absent.yaml", tmp_path)
+    (tmp_path / "one.yaml").write_text('classes:\n  - {id: 1, name: Water, color: "#0000ff"}\n')
+    with pytest.raises(HarveysegError, match="should have at least 2 items"):
+        load_classes("one.yaml", tmp_path)

@@ -272,10 +272,8 @@ def _pair_lines(photos: Sequence[Path], masks: Sequence[Path]) -> list[str]:
     mask_of = {path.stem.removesuffix(ending): path for path in masks for ending in [_stem_ending(path)]}
     stems = {path.stem for path in photos}
     lines = [f"pairs: {len(stems & mask_of.keys())} photos have a mask named <photo>{' or '.join(sorted(endings))}.png"]
-    for what, names in (
-        ("photos without a mask", stems - mask_of.keys()),
-        ("masks without a photo", mask_of.keys() - stems),
-    ):
+    alone = {"photos without a mask": stems - mask_of.keys(), "masks without a photo": mask_of.keys() - stems}
+    for what, names in alone.items():
         if names:
             lines.append(f"  {len(names)} {what}: {', '.join(sorted(names)[:_SHOWN])}")
     photo_of = {path.stem: path for path in photos}
@@ -307,9 +305,7 @@ def _mask_lines(found: Masks, total: int, classes: ClassList | None) -> list[str
         lines.append(
             f"  {what} {shown}: {precise_percent(count / pixels)} of the pixels, in {found.files[value]} masks"
         )
-    near_ends = sum(
-        count for value, count in found.pixels.items() if not found.coloured and (value < 16 or value >= 240)
-    )
+    ends = [count for value, count in found.pixels.items() if not found.coloured and not 16 <= value < 240]
     if classes is not None:
         values = {entry.id for entry in classes.classes}
         if not found.coloured and len(values) > 8 and values <= {entry.id for entry in HARVEY25.classes}:

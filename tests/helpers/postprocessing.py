@@ -52,7 +52,7 @@ def make_fitted_rule(rule: Rule) -> FittedRule:
         source="a",
         uids={"a-f0": "u0"},
         unscored=1,
-        scored_classes=HARVEY25.scored_slugs,
+        scored_classes=tuple(rule.presence_intercept) if isinstance(rule, ExpectedDiceRule) else HARVEY25.scored_slugs,
         score_size=(1024, 1024),
         photos=12,
         groups=6,

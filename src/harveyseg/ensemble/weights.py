@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from harveyseg.arrays import ClassMap, Confusions, IntArray, ProbabilityMap, Rows
+from harveyseg.arrays import ClassMap, ProbabilityMap, Rows
 from harveyseg.classes import ClassList
 from harveyseg.config.settings import Section
 from harveyseg.data.cache import CachedPart
@@ -19,8 +19,7 @@ from harveyseg.errors import HarveysegError
 from harveyseg.files import read_json, write_json
 from harveyseg.inference.probabilities import update_argmax
 from harveyseg.postprocess.select import PostprocessParams, in_sample_score
-from harveyseg.postprocess.statistics import N_LEVELS, ThresholdStatistics, class_histograms, labelled_pixels
-from harveyseg.score import confusion
+from harveyseg.postprocess.statistics import PhotoCounter, PhotoStatistics, ThresholdStatistics, stack_statistics
 
 Counts = tuple[int, ...]
 """How often each model was taken: a mixture of the models with weights in these proportions."""
@@ -169,24 +168,18 @@ class MixtureStatistics:
         with ThreadPoolExecutor(self._threads) as pool:
             photos = list(pool.map(self._photo_statistics, positions, [counts] * len(positions)))
         return [
-            ThresholdStatistics.from_histograms(
-                np.stack([histograms[model] for histograms, _ in photos]),
-                np.stack([confusions[model] for _, confusions in photos]),
-                self._classes,
-            )
-            for model in range(len(counts))
+            stack_statistics([of_models[model] for of_models in photos], self._classes) for model in range(len(counts))
         ]
 
-    def _photo_statistics(self, position: int, counts: Counts) -> tuple[IntArray, Confusions]:
-        """One photo's histograms (models, S, 2, 256) and confusions (models, C, C), one more taken of each model."""
+    def _photo_statistics(self, position: int, counts: Counts) -> list[PhotoStatistics]:
+        """One photo's statistics, one more taken of each model."""
         fold, row = self._fold_models.positions[position]
         mask = self._masks[position]
         maps = [self._fold_models[model, fold].val[row] for model in self._fold_models.models]
         highest = np.zeros((len(maps), *mask.shape), np.uint16)
         argmax_maps = np.zeros((len(maps), *mask.shape), np.uint8)
         classes = self._classes
-        labelled = labelled_pixels(mask, classes)
-        histograms = np.zeros((len(maps), classes.scored, 2, N_LEVELS), np.int64)
+        counters = [PhotoCounter(mask, classes) for _ in maps]
         # Class by class in small integers, which stay in the processor's cache: 4 times the speed of whole maps.
         for index in range(len(classes)):
             channels = [_resized(probabilities[index], mask.shape) for probabilities in maps]
@@ -195,14 +188,14 @@ class MixtureStatistics:
                 if count:
                     mixture += np.uint16(count) * channel  # at most 250 * 255, which 16 bits hold
             class_mask = mask == index
+            own_mask = class_mask if class_mask.any() else None
             for model, channel in enumerate(channels):
                 total = mixture + channel
                 update_argmax(total, index, highest[model], argmax_maps[model])
                 if index >= classes.unscored:
                     mean = np.asarray(cv2.convertScaleAbs(total, alpha=1 / (sum(counts) + 1)), np.uint8)
-                    own_mask = class_mask if class_mask.any() else None
-                    histograms[model, index - classes.unscored] = class_histograms(mean, own_mask, labelled)
-        return histograms, np.stack([confusion(mask, argmax_map, len(classes)) for argmax_map in argmax_maps])
+                    counters[model].add(index, mean, own_mask)
+        return [counter.finish(argmax_map) for counter, argmax_map in zip(counters, argmax_maps, strict=True)]
 
 
 def _resized(channel: ProbabilityMap, size: tuple[int, ...]) -> npt.NDArray[np.uint16]:

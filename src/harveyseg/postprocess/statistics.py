@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -75,15 +75,28 @@ class ThresholdStatistics:
     confusions: Confusions
     """(n, C, C): of the argmax maps."""
     classes: ClassList
+    unlabelled_levels: IntArray | None = None
+    """(n, S, 256): pixels of each level that have no label: submitted, but not scored. None: there are none."""
+    unlabelled_argmax: IntArray | None = None
+    """(n, S): pixels of the argmax maps that have no label."""
 
     @classmethod
-    def from_histograms(cls, histograms: IntArray, confusions: Confusions, classes: ClassList) -> "ThresholdStatistics":
+    def from_histograms(
+        cls,
+        histograms: IntArray,
+        confusions: Confusions,
+        classes: ClassList,
+        unlabelled_levels: IntArray | None = None,
+        unlabelled_argmax: IntArray | None = None,
+    ) -> "ThresholdStatistics":
         """Compute the Dice of every threshold.
 
         Args:
             histograms: int64 (n, S, 2, 256).
             confusions: of the argmax maps, int64 (n, C, C).
             classes: what they are.
+            unlabelled_levels: int64 (n, S, 256).
+            unlabelled_argmax: int64 (n, S).
         """
         outside = tail_sums(histograms[:, :, 0])
         inside = tail_sums(histograms[:, :, 1])
@@ -93,13 +106,13 @@ class ThresholdStatistics:
         dice[..., SpecialMask.EMPTY] = inside[..., 0] == 0
         # Level 0 is no threshold, since all pixels reach it: its column is that of the argmax maps.
         dice[..., SpecialMask.ARGMAX] = image_dice(confusions)[:, classes.unscored :]
-        return cls(histograms, dice, confusions, classes)
+        return cls(histograms, dice, confusions, classes, unlabelled_levels, unlabelled_argmax)
 
     @property
     def level_counts(self) -> IntArray:
-        """(n, S, 256): pixels of each level."""
+        """(n, S, 256): pixels of each level, with and without a label: a rule knows of no labels."""
         counts: IntArray = self.histograms.sum(2)
-        return counts
+        return counts if self.unlabelled_levels is None else counts + self.unlabelled_levels
 
     @property
     def present(self) -> BoolArray:
@@ -115,7 +128,12 @@ class ThresholdStatistics:
     def subset(self, photos: Rows | BoolArray) -> "ThresholdStatistics":
         """Select photos by their positions or by a boolean array (n,)."""
         return ThresholdStatistics(
-            self.histograms[photos], self.dice_by_threshold[photos], self.confusions[photos], self.classes
+            self.histograms[photos],
+            self.dice_by_threshold[photos],
+            self.confusions[photos],
+            self.classes,
+            None if self.unlabelled_levels is None else self.unlabelled_levels[photos],
+            None if self.unlabelled_argmax is None else self.unlabelled_argmax[photos],
         )
 
     def dice(self, thresholds: Thresholds) -> FloatArray:
@@ -128,6 +146,8 @@ class ThresholdStatistics:
         of_at_least = np.zeros((*thresholds.shape, N_LEVELS + 1), np.int64)
         of_at_least[..., :N_LEVELS] = tail_sums(self.level_counts)
         of_at_least[..., SpecialMask.ARGMAX] = self.confusions.sum(1)[:, self.classes.unscored :]
+        if self.unlabelled_argmax is not None:
+            of_at_least[..., SpecialMask.ARGMAX] += self.unlabelled_argmax
         pixels: IntArray = np.take_along_axis(of_at_least, thresholds[..., None], -1)[..., 0]
         return pixels > 0
 
@@ -145,34 +165,77 @@ def collect_statistics(
         threads: photos processed at the same time; does not change the result.
     """
     photos = ((probabilities, np.ascontiguousarray(truth[row])) for probabilities, row in zip(maps, rows, strict=True))
-    histograms: list[IntArray] = []
-    confusions: list[Confusion] = []
+    collected: list[PhotoStatistics] = []
     with ThreadPoolExecutor(threads) as pool:  # OpenCV releases the lock
         while batch := list(itertools.islice(photos, 2 * threads)):
-            for photo_histograms, photo_confusion in pool.map(
-                partial(_photo_statistics, classes=classes), *zip(*batch, strict=True)
-            ):
-                histograms.append(photo_histograms)
-                confusions.append(photo_confusion)
-    return ThresholdStatistics.from_histograms(np.stack(histograms), np.stack(confusions), classes)
+            collected += pool.map(partial(_photo_statistics, classes=classes), *zip(*batch, strict=True))
+    return stack_statistics(collected, classes)
 
 
-def _photo_statistics(probabilities: ProbabilityMaps, mask: ClassMap, classes: ClassList) -> tuple[IntArray, Confusion]:
-    """One photo's histograms (S, 2, 256), and the confusion of its argmax map."""
+class PhotoStatistics(NamedTuple):
+    """Of one photo; see :class:`ThresholdStatistics`."""
+
+    histograms: IntArray
+    """(S, 2, 256)."""
+    confusion: Confusion
+    unlabelled_levels: IntArray | None
+    """(S, 256); None where every pixel has a label."""
+    unlabelled_argmax: IntArray | None
+    """(S,)."""
+
+
+def stack_statistics(photos: Sequence[PhotoStatistics], classes: ClassList) -> ThresholdStatistics:
+    """The statistics of several photos."""
+    levels = [photo.unlabelled_levels for photo in photos if photo.unlabelled_levels is not None]
+    argmax = [photo.unlabelled_argmax for photo in photos if photo.unlabelled_argmax is not None]
+    return ThresholdStatistics.from_histograms(
+        np.stack([photo.histograms for photo in photos]),
+        np.stack([photo.confusion for photo in photos]),
+        classes,
+        np.stack(levels) if levels else None,
+        np.stack(argmax) if argmax else None,
+    )
+
+
+class PhotoCounter:
+    """Collects the statistics of one photo, class by class.
+
+    Args:
+        mask: the true class map, uint8 (H, W).
+        classes: what it holds.
+    """
+
+    def __init__(self, mask: ClassMap, classes: ClassList) -> None:
+        self._mask = mask
+        self._classes = classes
+        self._labelled = None if classes.ignored_value is None else mask != IGNORED
+        self._histograms = np.zeros((classes.scored, 2, N_LEVELS), np.int64)
+        self._unlabelled = np.zeros((classes.scored, N_LEVELS), np.int64)
+
+    def add(self, index: int, levels: ProbabilityMap, class_mask: BinaryMask | None) -> None:
+        """Count the levels of a scored class, uint8 (H, W); ``class_mask`` is where it is true, None for nowhere."""
+        place = index - self._classes.unscored
+        self._histograms[place] = class_histograms(levels, class_mask, self._labelled)
+        if self._labelled is not None:
+            self._unlabelled[place] = count_levels(levels, ~self._labelled)
+
+    def finish(self, argmax: ClassMap) -> PhotoStatistics:
+        """The statistics, with those of the argmax map."""
+        counts = confusion(self._mask, argmax, len(self._classes))
+        if self._labelled is None:
+            return PhotoStatistics(self._histograms, counts, None, None)
+        hidden = np.bincount(argmax[~self._labelled], minlength=len(self._classes))[self._classes.unscored :]
+        return PhotoStatistics(self._histograms, counts, self._unlabelled, hidden.astype(np.int64))
+
+
+def _photo_statistics(probabilities: ProbabilityMaps, mask: ClassMap, classes: ClassList) -> PhotoStatistics:
     size = (mask.shape[0], mask.shape[1])
-    counts = confusion(mask, argmax_map(probabilities, size), len(classes))
-    labelled = labelled_pixels(mask, classes)
-    histograms = np.zeros((classes.scored, 2, N_LEVELS), np.int64)
+    counter = PhotoCounter(mask, classes)
+    present = set(np.unique(mask).tolist())
     for index in range(classes.unscored, len(classes)):
-        class_mask = mask == index if counts[index].any() else None
-        levels = upsample_levels(probabilities[index], size)
-        histograms[index - classes.unscored] = class_histograms(levels, class_mask, labelled)
-    return histograms, counts
-
-
-def labelled_pixels(mask: ClassMap, classes: ClassList) -> BinaryMask | None:
-    """Where a mask has a label; None where the list says that it has one everywhere."""
-    return None if classes.ignored_value is None else mask != IGNORED
+        class_mask = mask == index if index in present else None
+        counter.add(index, upsample_levels(probabilities[index], size), class_mask)
+    return counter.finish(argmax_map(probabilities, size))
 
 
 def class_histograms(levels: ProbabilityMap, mask: BinaryMask | None, labelled: BinaryMask | None = None) -> IntArray:

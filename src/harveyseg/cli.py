@@ -40,23 +40,6 @@ def init(folder: Annotated[Path, typer.Argument(help="A new or an empty folder."
 
 
 @_commands.command()
-def inspect(
-    folder: Annotated[Path, typer.Argument(help="Photos and masks, at any depth; it is only read.")],
-    out: Annotated[Path | None, typer.Option(help="Also write classes.yaml and data.yaml there.")] = None,
-) -> None:
-    """What a folder of photos and masks holds: sizes, pairs, values, cameras; and the settings to start from."""
-    from harveyseg.inspection import inspect_folder, write_start
-
-    inspection = inspect_folder(folder)
-    print("\n".join(inspection.lines))
-    if out is not None:
-        for path in write_start(inspection, folder, out):
-            print(path)
-    elif inspection.classes is not None:
-        print("With --out FOLDER, classes.yaml and the section `data` to start from are written there.")
-
-
-@_commands.command()
 def preset(name: Annotated[str, typer.Argument(help="demo, report, report-small, best, best-imagenet")]) -> None:
     """Write a preset into params.yaml; comments, `data` and `tracking` stay as they are."""
     from harveyseg.config.preset import apply_preset

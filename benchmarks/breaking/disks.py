@@ -15,7 +15,7 @@ from helpers.small_disk import small_disk
 
 FULL_PART = "Full disk"
 READ_ONLY_PART = "Folder that cannot be written"
-MAX_STEP = 2_000_000
+MAX_STEP = 5_000_000
 """Bytes by which a full disk grows at most."""
 _WRITABLE = 99
 _NOBODY = 65534

@@ -40,6 +40,19 @@ def init(folder: Annotated[Path, typer.Argument(help="A new or an empty folder."
 
 
 @_commands.command()
+def inspect(
+    folder: Annotated[Path, typer.Argument(help="Photos and masks, in subfolders of any names.")],
+    out: Annotated[Path, typer.Option(help="Folder for classes.yaml and data.yaml.")] = Path(),
+    every: Annotated[bool, typer.Option("--all", help="Read all masks and compare all photos.")] = False,
+) -> None:
+    """Say what photos and masks hold; write a list of classes and the section `data` to start from."""
+    from harveyseg.inspection.inspect import inspect_folder, write_start
+
+    inspection = inspect_folder(folder, every)
+    print("\n".join([*inspection.lines, *write_start(inspection, out)]))
+
+
+@_commands.command()
 def preset(name: Annotated[str, typer.Argument(help="demo, report, report-small, best, best-imagenet")]) -> None:
     """Write a preset into params.yaml; comments, `data` and `tracking` stay as they are."""
     from harveyseg.config.preset import apply_preset

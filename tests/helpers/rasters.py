@@ -68,6 +68,7 @@ def write_dji(
 ) -> Path:
     """Write a JPEG of RGB pixels (H, W, 3) with the flight height, and a lens equivalent to 26 mm."""
     exif = Image.Exif()
+    exif[0x010F], exif[0x0110] = "DJI", "FC6310"  # maker and model
     exif[0x0112] = orientation
     exif.get_ifd(0x8769)[0xA405] = 26
     Image.fromarray(pixels).save(path, quality=100, subsampling=0, exif=exif, xmp=dji_xmp(height, pitch))

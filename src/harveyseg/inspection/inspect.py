@@ -1,0 +1,301 @@
+"""Look at a folder of photos and masks, and write ``classes.yaml`` and the section ``data`` to start from."""
+
+import hashlib
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import ExifTags, Image
+from ruamel.yaml import YAML
+
+from harveyseg.classes import ClassList
+from harveyseg.data.class_lists import write_classes
+from harveyseg.data.overlap import find_overlaps
+from harveyseg.data.photo_files import PHOTO_KINDS
+from harveyseg.geo.flight import photo_ground
+from harveyseg.inspection.folder import ImageFiles, NamingRule, find_images, find_rule
+from harveyseg.inspection.mask_values import MaskContent, read_mask_content
+from harveyseg.inspection.suggestion import Suggestion, suggest_classes
+
+MASKS = 100
+"""Masks that are read, evenly spaced over all."""
+PHOTOS = 500
+"""Photos whose size and metadata are read, evenly spaced over all."""
+COMPARED = 40
+"""Photos that are compared for overlaps: the first ones by name, since neighbours overlap. Each takes a second."""
+
+_THREADS = 2
+_SHOWN = 20
+_LARGEST_SCORE_SIZE = 1024
+"""Larger masks of one size are scored at this size, as in the competition."""
+
+
+@dataclass(frozen=True)
+class _PhotoHeader:
+    path: Path
+    kind: str
+    """Pillow's name of the format; empty when the file cannot be read."""
+    size: tuple[int, int]
+    camera: str
+    ground: tuple[float, float] | None
+    """(height, width) in metres of the ground that the photo shows; None where the file does not say it."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a folder holds."""
+
+    lines: tuple[str, ...]
+    """In words, for the user."""
+    classes: ClassList | None
+    """A list to start from; None where the masks fit none."""
+    data: Mapping[str, object]
+    """The settings of the section ``data`` that depend on the folder."""
+
+
+def inspect_folder(folder: Path, every: bool = False) -> Inspection:
+    """Look at photos and masks.
+
+    Args:
+        folder: is searched at any depth, and only read.
+        every: read all masks and compare all photos, instead of ``MASKS`` and ``COMPARED``.
+
+    Raises:
+        HarveysegError: when the folder holds no image.
+    """
+    files = find_images(folder)
+    masks = files.masks if every else _spread(files.masks, MASKS)
+    photos = files.photos if every else _spread(files.photos, PHOTOS)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        contents = dict(zip(masks, pool.map(read_mask_content, masks), strict=True))
+        headers = list(pool.map(_read_header, photos))
+    suggestion = suggest_classes(list(contents.values()), folder.resolve().name) if masks else None
+    rule, explained = find_rule([path.stem for path in files.photos], [path.stem for path in files.masks])
+    lines = [
+        *_describe_files(folder, files),
+        *_describe_names(files, rule, explained),
+        *_describe_photos(headers, len(files.photos)),
+        *_describe_masks(folder, contents, len(files.masks), suggestion),
+        *_describe_pairs(headers, contents, rule),
+        *_describe_duplicates(folder, files.photos),
+        *_describe_overlaps(files.photos if every else files.photos[:COMPARED], len(files.photos)),
+        *_describe_layout(folder, files, rule),
+    ]
+    sizes = {content.size for content in contents.values()}
+    whole = len(masks) == len(files.masks)
+    return Inspection(
+        tuple(lines),
+        suggestion.classes if suggestion else None,
+        {
+            "source": "directory",
+            "path": str(folder.resolve()),
+            "inputs": "classes.yaml",
+            "on_bad": "error",
+            "classes": "classes.yaml",
+            "score_size": None if whole and _is_small(sizes) else _LARGEST_SCORE_SIZE,
+            "ground": _common_ground(headers),
+        },
+    )
+
+
+def write_start(inspection: Inspection, out: Path) -> list[str]:
+    """Write ``classes.yaml`` and ``data.yaml`` into a folder; files that exist stay as they are.
+
+    Returns:
+        What was done with each file.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    writers: dict[str, Callable[[Path], None]] = {}
+    if inspection.classes is not None:
+        classes = inspection.classes
+        writers["classes.yaml"] = lambda path: write_classes(path, classes)
+    writers["data.yaml"] = lambda path: _write_data(path, inspection.data)
+    done = []
+    for name, write in writers.items():
+        path = out / name
+        if path.exists():
+            done.append(f"{path}: exists already and was left as it is; remove it or use --out to get a new one")
+        else:
+            write(path)
+            done.append(f"{path}: written")
+    return done
+
+
+def _write_data(path: Path, data: Mapping[str, object]) -> None:
+    with path.open("w", encoding="utf-8") as opened:
+        YAML().dump({"data": dict(data)}, opened)
+
+
+def _spread(paths: Sequence[Path], most: int) -> Sequence[Path]:
+    if len(paths) <= most:
+        return paths
+    return [paths[place * (len(paths) - 1) // (most - 1)] for place in range(most)]
+
+
+def _read_header(path: Path) -> _PhotoHeader:
+    try:
+        with Image.open(path) as image:
+            exif = image.getexif()
+            words = [str(exif.get(tag, "")).strip("\0 ") for tag in (ExifTags.Base.Make, ExifTags.Base.Model)]
+            kind = "JPEG" if image.format == "MPO" else str(image.format)
+            return _PhotoHeader(path, kind, image.size, " ".join(filter(None, words)), photo_ground(path))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return _PhotoHeader(path, "", (0, 0), "", None)
+
+
+def _describe_files(folder: Path, files: ImageFiles) -> list[str]:
+    lines = [f"{folder}: {len(files.photos)} photos, {len(files.masks)} masks"]
+    if files.others:
+        kinds = ", ".join(f"{count} {ending}" for ending, count in sorted(files.others.items()))
+        lines.append(f"other files, which are no photos and no masks: {kinds}")
+    return lines
+
+
+def _describe_names(files: ImageFiles, rule: NamingRule, explained: int) -> list[str]:
+    lines = []
+    if files.masks:
+        lines.append(f"names: {rule.describe()}, which explains {explained} of {len(files.masks)} masks")
+        stems = {path.stem for path in files.masks}
+        alone = [path for path in files.photos if rule.mask_stem(path.stem) not in stems]
+        if alone:
+            places = Counter(path.parent.name for path in alone)
+            lines.append(f"photos without a mask: {_counts(places)} (by folder)")
+    repeated = [stem for stem, count in Counter(path.stem for path in files.photos).items() if count > 1]
+    if repeated:
+        lines.append(
+            f"{len(repeated)} names occur in several folders ({_some(repeated)}): ids must be unique, so put the "
+            "folder's name before them"
+        )
+    return lines
+
+
+def _describe_photos(headers: Sequence[_PhotoHeader], number: int) -> list[str]:
+    if not headers:
+        return ["photos: none found"]
+    lines = [f"photos read: {len(headers)} of {number}"] if len(headers) < number else []
+    sizes = Counter(f"{header.size[0]}x{header.size[1]}" for header in headers if header.kind)
+    lines.append(f"photo sizes: {_counts(sizes)}")
+    for header in headers:
+        expected = PHOTO_KINDS.get(header.path.suffix.lower())
+        if not header.kind:
+            lines.append(f"{header.path.name}: cannot be read as an image")
+        elif header.kind != expected:
+            lines.append(f"{header.path.name}: is {header.kind} data; a photo is JPEG, PNG or TIFF, named so")
+    del lines[_SHOWN:]
+    cameras = Counter(header.camera for header in headers if header.camera)
+    lines.append(f"cameras: {_counts(cameras)}" if cameras else "cameras: the files do not say")
+    pixels = [100 * header.ground[1] / header.size[0] for header in headers if header.ground]
+    if pixels:
+        spread = f"{min(pixels):.2f} to {max(pixels):.2f}, median {statistics.median(pixels):.2f}"
+        lines.append(f"ground per pixel from flight height and lens: {spread} cm, of {len(pixels)} photos")
+    else:
+        lines.append("ground per pixel: the files do not say; set data.ground if you know it")
+    return lines
+
+
+def _describe_masks(
+    folder: Path, contents: Mapping[Path, MaskContent], number: int, suggestion: Suggestion | None
+) -> list[str]:
+    if suggestion is None:
+        return ["masks: none found, so there is no list of classes"]
+    lines = []
+    if len(contents) < number:
+        lines.append(f"masks read: {len(contents)} of {number}; a class that only others hold is missing (--all)")
+    lines.append(f"mask kinds: {_counts(Counter(mask.kind for mask in contents.values() if mask.kind))}")
+    sizes = Counter(f"{mask.size[0]}x{mask.size[1]}" for mask in contents.values() if mask.size)
+    lines.append(f"mask sizes: {_counts(sizes)}")
+    lines += [f"  {key:>8}  {share:9.4%} of pixels" for key, share in suggestion.shares[: _most_shown(suggestion)]]
+    if (rest := len(suggestion.shares) - _most_shown(suggestion)) > 0:
+        lines.append(f"  and {rest} more")
+    lines += [f"note: {note}" for note in suggestion.notes]
+    problems = [f"{path.relative_to(folder)}: {mask.problem}" for path, mask in contents.items() if mask.problem]
+    return lines + _shorten(problems)
+
+
+def _most_shown(suggestion: Suggestion) -> int:
+    return _SHOWN if suggestion.classes is None else max(_SHOWN, len(suggestion.classes) + 1)
+
+
+def _describe_pairs(
+    headers: Sequence[_PhotoHeader], contents: Mapping[Path, MaskContent], rule: NamingRule
+) -> list[str]:
+    size_of = {path.stem: mask.size for path, mask in contents.items() if mask.size}
+    lines = []
+    for header in headers:
+        size = size_of.get(rule.mask_stem(header.path.stem) or "")
+        if header.kind and size and size != header.size:
+            lines.append(
+                f"{header.path.name}: is {header.size[0]}x{header.size[1]} pixels, its mask {size[0]}x{size[1]}; both "
+                "must have one size"
+            )
+    return _shorten(lines)
+
+
+def _describe_duplicates(folder: Path, photos: Iterable[Path]) -> list[str]:
+    by_size = defaultdict(list)
+    for path in photos:
+        by_size[path.stat().st_size].append(path)
+    by_hash = defaultdict(list)
+    for paths in by_size.values():
+        for path in paths if len(paths) > 1 else ():
+            with path.open("rb") as opened:
+                by_hash[hashlib.file_digest(opened, "sha256").digest()].append(str(path.relative_to(folder)))
+    copies = [" = ".join(names) for names in by_hash.values() if len(names) > 1]
+    return [f"the same photo: {line}" for line in _shorten(copies)] or ["exact duplicates: none"]
+
+
+def _describe_overlaps(photos: Sequence[Path], number: int) -> list[str]:
+    pairs = find_overlaps(photos, [str(place) for place in range(len(photos))], _THREADS)
+    compared = "all" if len(photos) == number else f"the first {len(photos)}"
+    if not pairs:
+        return [f"overlaps among {compared} photos: none"]
+    names = [f"{photos[int(first)].stem} and {photos[int(second)].stem}" for first, second in pairs]
+    return [
+        f"overlaps among {compared} photos: {len(pairs)} pairs show the same ground ({_some(names)}); "
+        "`split.groups: overlap` keeps them in one fold"
+    ]
+
+
+def _describe_layout(folder: Path, files: ImageFiles, rule: NamingRule) -> list[str]:
+    """What the source ``directory`` still needs."""
+    names = {path.name.lower() for path in folder.rglob("*") if path.is_dir()}
+    missing = [name for name in ("train_images", "train_masks", "test_images") if name not in names]
+    lines = []
+    if missing:
+        lines.append(f"to do: data.source = directory needs folders named {', '.join(missing)}")
+    if files.masks and rule != NamingRule():
+        lines.append(f"to do: rename the masks: a mask has its photo's name and ends in .png ({rule.describe()})")
+    return lines
+
+
+def _is_small(sizes: Iterable[tuple[int, int] | None]) -> bool:
+    known = set(sizes)
+    if len(known) != 1:
+        return False
+    size = known.pop()
+    return size is not None and max(size) <= _LARGEST_SCORE_SIZE
+
+
+def _common_ground(headers: Sequence[_PhotoHeader]) -> list[float] | None:
+    """The median (height, width), if all photos say it and have one size."""
+    grounds = [header.ground for header in headers if header.ground]
+    if not grounds or len(grounds) < len(headers) or len({header.size for header in headers}) > 1:
+        return None
+    return [round(statistics.median(ground[side] for ground in grounds), 1) for side in (0, 1)]
+
+
+def _counts(counter: Counter[str]) -> str:
+    shown = ", ".join(f"{count} {key}" for key, count in counter.most_common(_SHOWN))
+    return shown + (f" and {len(counter) - _SHOWN} more" if len(counter) > _SHOWN else "")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _shorten(lines: Sequence[str]) -> list[str]:
+    """At most 20 lines, and how many more there are."""
+    return [*lines[:_SHOWN], *([f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else [])]

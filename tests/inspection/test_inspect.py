@@ -1,0 +1,200 @@
+"""`harveyseg inspect` on made folders; what it writes is read by the readers that the pipeline uses."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from harveyseg.config.settings import section
+from harveyseg.data.class_lists import read_classes
+from harveyseg.data.masks import read_mask_file
+from harveyseg.data.sources import DataParams
+from helpers.commands import run_command
+from helpers.rasters import write_dji
+
+SHAPE = (60, 80)
+SIX = np.array([(128, 0, 0), (0, 0, 255), (0, 128, 0), (128, 128, 128), (255, 255, 0), (0, 0, 0)], np.uint8)
+
+
+def _class_map(seed: int, classes: int) -> npt.NDArray[np.uint8]:
+    """Blocks of all classes."""
+    rng = np.random.default_rng(seed)
+    cells = rng.permutation(np.arange(12 * 16) % classes).reshape(12, 16).astype(np.uint8)
+    return cells.repeat(5, axis=0).repeat(5, axis=1)
+
+
+def _photo(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*SHAPE, 3), np.uint8)).save(path)
+
+
+def _mask(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def _inspect(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *options: str
+) -> tuple[str, Path]:
+    """What it prints, and the folder that it wrote into."""
+    out = folder.parent / "start"
+    status, printed, err = run_command(monkeypatch, capsys, "inspect", str(folder), "--out", str(out), *options)
+    assert status == 0, err
+    return printed, out
+
+
+def _read_all(classes_file: Path, masks: Path, truth: list[npt.NDArray[np.uint8]]) -> None:
+    """The pipeline's reader takes every mask, and one id stands for one class of the truth in all of them."""
+    classes = read_classes(classes_file)
+    pairs = set()
+    for path, expected in zip(sorted(masks.rglob("*.png")), truth, strict=True):
+        read = read_mask_file(path.read_bytes(), classes)
+        assert read.problems == (), path
+        ids = np.asarray(Image.open(io.BytesIO(read.stored)))
+        pairs |= {tuple(pair) for pair in np.unique(np.stack([ids, expected], axis=-1).reshape(-1, 2), axis=0).tolist()}
+    assert len(pairs) == len({first for first, _ in pairs}) == len({second for _, second in pairs})
+
+
+def test_masks_that_were_jpeg_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two classes, black and white with grey noise: said, with the remedy, after which the list fits."""
+    truth = [_class_map(seed, 2) for seed in range(3)]
+    noisy = tmp_path / "data" / "masks"
+    for seed, class_map in enumerate(truth):
+        _photo(tmp_path / "data" / "images" / f"{seed}.jpg", seed)
+        buffer = io.BytesIO()
+        Image.fromarray(class_map * 255).save(buffer, "JPEG", quality=92)
+        _mask(noisy / f"{seed}.png", np.asarray(Image.open(buffer)))
+    printed, out = _inspect(tmp_path / "data", monkeypatch, capsys)
+    assert "saved as JPEG once: threshold them at 128" in printed
+    for path in sorted(noisy.iterdir()):
+        _mask(path, (np.asarray(Image.open(path)) >= 128).astype(np.uint8))
+    _read_all(out / "classes.yaml", noisy, truth)
+
+
+@pytest.mark.parametrize("same_palette", [True, False])
+def test_colour_masks_of_which_a_third_are_palettes(
+    same_palette: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether palettes agree on their indices or not, each file is read by its colours."""
+    truth = [_class_map(seed, 6) for seed in range(6)]
+    for seed, class_map in enumerate(truth):
+        _photo(tmp_path / "data" / "images" / f"{seed}.jpg", seed)
+        path = tmp_path / "data" / "masks" / f"{seed}.png"
+        _mask(path, SIX[class_map])
+        if seed % 3 == 0:
+            order = np.random.default_rng(0 if same_palette else seed).permutation(6)
+            indexed = Image.fromarray(np.argsort(order).astype(np.uint8)[class_map])
+            indexed.putpalette(SIX[order].tobytes())
+            indexed.save(path)
+    printed, out = _inspect(tmp_path / "data", monkeypatch, capsys)
+    assert "mask kinds: 4 colour, 2 palette" in printed
+    colours = {entry.color for entry in read_classes(out / "classes.yaml").classes}
+    assert colours == {"#" + bytes(colour).hex() for colour in SIX}
+    _read_all(out / "classes.yaml", tmp_path / "data" / "masks", truth)
+
+
+def test_eleven_classes_with_255_and_a_suffix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = [_class_map(seed, 11) for seed in range(4)]
+    for seed, class_map in enumerate(truth):
+        class_map[:6, :8] = 255  # 48 of 4800 pixels
+        _photo(tmp_path / "data" / "org" / f"{seed + 1}.jpg", seed)
+        _mask(tmp_path / "data" / "org" / f"{seed + 1}_lab.png", class_map)
+    (tmp_path / "data" / "org" / "1.tfw").write_text("1")
+    printed, out = _inspect(tmp_path / "data", monkeypatch, capsys)
+    assert "photo <id>, mask <id>_lab, which explains 4 of 4 masks" in printed
+    assert "to do: rename the masks" in printed
+    assert "no masks: 1 .tfw" in printed
+    assert "   255    1.0000% of pixels" in printed
+    classes = read_classes(out / "classes.yaml")
+    assert (len(classes), classes.ignore) == (11, 255)
+    _read_all(out / "classes.yaml", tmp_path / "data" / "org", truth)
+
+
+def test_photos_of_a_drone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """60 m above ground, 26 mm lens, 80 pixels wide: 60 * 36 / 26 / 80 m per pixel. Frames start again by folder."""
+    for flight in ("a", "b"):
+        for number in (1, 2):
+            path = tmp_path / "data" / "images" / flight / f"DJI_{number:04}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_dji(path, np.full((*SHAPE, 3), 40 * number + ord(flight), np.uint8))
+    copied = tmp_path / "data" / "images" / "b" / "DJI_0009.jpg"
+    copied.write_bytes((tmp_path / "data" / "images" / "a" / "DJI_0001.jpg").read_bytes())
+    Image.new("RGB", (80, 60)).save(tmp_path / "data" / "images" / "b" / "DJI_0010.jpg", "WEBP")
+    printed, out = _inspect(tmp_path / "data", monkeypatch, capsys)
+    pixel = f"{100 * 60 * 36 / 26 / 80:.2f}"
+    assert f"flight height and lens: {pixel} to {pixel}, median {pixel} cm, of 5 photos" in printed
+    assert "cameras: 5 DJI FC6310" in printed
+    assert "the same photo: images/a/DJI_0001.jpg = images/b/DJI_0009.jpg" in printed
+    assert "2 names occur in several folders (DJI_0001, DJI_0002)" in printed
+    assert "DJI_0010.jpg: is WEBP data" in printed
+    assert "masks: none found" in printed
+    assert [path.name for path in out.iterdir()] == ["data.yaml"]
+
+
+def test_overlapping_photos_and_masks_of_other_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two photos are cut from one picture, the third is not."""
+    rng = np.random.default_rng(0)
+    scene = np.asarray(Image.fromarray(rng.integers(0, 256, (60, 100), np.uint8)).resize((1000, 600)))
+    other = np.asarray(Image.fromarray(rng.integers(0, 256, (60, 60), np.uint8)).resize((600, 600)))
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    for name, pixels in (("first", scene[:, :600]), ("second", scene[:, 300:900]), ("third", other)):
+        Image.fromarray(pixels).convert("RGB").save(tmp_path / "data" / "images" / f"{name}.png")
+        _mask(tmp_path / "data" / "masks" / f"{name}.png", _class_map(0, 3))
+    printed, _ = _inspect(tmp_path / "data", monkeypatch, capsys)
+    assert "overlaps among all photos: 1 pairs show the same ground (first and second)" in printed
+    assert "first.png: is 600x600 pixels, its mask 80x60" in printed
+
+
+def test_files_are_never_overwritten_and_the_settings_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _photo(tmp_path / "data" / "images" / "1.jpg", 1)
+    _mask(tmp_path / "data" / "masks" / "1.png", _class_map(0, 3))
+    _, out = _inspect(tmp_path / "data", monkeypatch, capsys)
+    params = section(out / "data.yaml", "data", DataParams)
+    assert (params.source, params.path, params.score_size) == ("directory", str(tmp_path / "data"), None)
+    (out / "classes.yaml").write_text("mine")
+    printed, _ = _inspect(tmp_path / "data", monkeypatch, capsys)
+    assert (out / "classes.yaml").read_text() == "mine"
+    assert "classes.yaml: exists already and was left as it is" in printed
+
+
+def test_masks_without_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = [_class_map(0, 27)]
+    _mask(tmp_path / "more_masks" / "1.png", truth[0])
+    printed, out = _inspect(tmp_path / "more_masks", monkeypatch, capsys)
+    assert "0 photos, 1 masks" in printed
+    _read_all(out / "classes.yaml", tmp_path / "more_masks", truth)
+
+
+def test_grey_and_colour_masks_fit_no_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A black grey mask is the id 0, a black colour mask whatever black is: nobody can say whether they agree."""
+    for seed in range(2):
+        _photo(tmp_path / "data" / "images" / f"{seed}.jpg", seed)
+    _mask(tmp_path / "data" / "masks" / "0.png", np.zeros(SHAPE, np.uint8))
+    _mask(tmp_path / "data" / "masks" / "1.png", SIX[_class_map(1, 6)])
+    printed, out = _inspect(tmp_path / "data", monkeypatch, capsys)
+    assert "masks of mixed kinds: 1 are grey and hold values, 1 hold colours" in printed
+    assert not (out / "classes.yaml").exists()
+
+
+def test_no_folder_and_no_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.txt").write_text("")
+    for folder, cause in ((tmp_path, "holds no image"), (tmp_path / "absent", "is not a folder")):
+        status, _, err = run_command(monkeypatch, capsys, "inspect", str(folder))
+        assert (status, cause in err) == (1, True)

@@ -27,7 +27,8 @@ from harveyseg.training.params import TrainParams, moved_keys
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_RESERVED = {"ensemble", "all_empty", "mean", "submission"}
+_RESERVED = {"ensemble", "all_empty", "submission"}
+"""Names of rows of the table and of files of submissions."""
 
 
 @dataclass(frozen=True)

@@ -58,8 +58,8 @@ def _whole(value: float) -> str:
 
 
 def _score(name: str) -> _Column:
-    split, _, metric = name.partition("_")
-    return _Column(name, "metrics", f"{split}/{metric}", _five_decimals, averaged=True, pooled=True)
+    part, _, metric = name.partition("_")
+    return _Column(name, "metrics", f"{part}/{metric}", _five_decimals, averaged=True, pooled=True)
 
 
 _COMPARED = (
@@ -384,9 +384,9 @@ def _empty_row(runs: Sequence[TrackedRun | None]) -> dict[str, Cell]:
     """Scores of submitting nothing, as logged with any model (they are the same for every model)."""
     row: dict[str, Cell] = {"model": EMPTY, "fold": ""}
     pooled = next((metrics for run in runs if (metrics := _pooled([run]))), {})
-    for split in ("val", "test"):
-        baseline = pooled.get(f"{split}/all_empty_score")
-        row |= {f"{split}_score": baseline, f"{split}_argmax_score": baseline}
+    for part in ("val", "test"):
+        baseline = pooled.get(f"{part}/all_empty_score")
+        row |= {f"{part}_score": baseline, f"{part}_argmax_score": baseline}
     if not pooled:
         return row | {"note": "unknown until a model is post-processed"}
     return row | {"gain_over_empty": 0.0}

@@ -80,8 +80,8 @@ class SegmentationLoss(nn.Module):
         """Compute the loss in float32, whatever the network computed in."""
         params = self.params
         # Classes last: a view of what a channels_last network returns, and twice as fast to run a softmax over.
-        scores = logits.float().permute(0, 2, 3, 1).flatten(1, 2)  # (B, P, C)
-        photo = target.flatten(1)  # (B, k * k * P)
+        pixel_logits = logits.float().permute(0, 2, 3, 1).flatten(1, 2)  # (B, P, C)
+        full_target = target.flatten(1)  # (B, k * k * P)
         target = at_output_stride(target, logits).flatten(1)  # (B, P)
         labelled = None
         if self._ignores:
@@ -89,14 +89,14 @@ class SegmentationLoss(nn.Module):
             target = target.masked_fill(~labelled, 0)
         plain = self.pixel_weights is None and labelled is None
         if plain and not (params.dice or params.label_smoothing or params.presence):
-            pixels = scores.flatten(0, 1)
+            pixels = pixel_logits.flatten(0, 1)
             return F.cross_entropy(pixels.softmax(dim=1) if params.softmax_before_loss else pixels, target.flatten())
-        log_probabilities = scores.log_softmax(dim=2)
+        log_probabilities = pixel_logits.log_softmax(dim=2)
         true = _of_true_class(log_probabilities, target)
         loss = logits.new_zeros(())
         if params.dice < 1:
             if params.softmax_before_loss:
-                doubled = scores.softmax(dim=2).log_softmax(dim=2)
+                doubled = pixel_logits.softmax(dim=2).log_softmax(dim=2)
                 true_doubled = _of_true_class(doubled, target)
                 loss = (1 - params.dice) * self._cross_entropy(doubled, true_doubled, target, labelled)
             else:
@@ -107,7 +107,7 @@ class SegmentationLoss(nn.Module):
                 dice = _dice_loss(probabilities, true.exp(), target, self._unscored, params.background_weight, labelled)
                 loss = loss + params.dice * dice
             if params.presence:
-                present = self._present(photo)
+                present = self._present(full_target)
                 loss = loss + params.presence * _presence_loss(probabilities, present, self._unscored, labelled)
         return loss
 

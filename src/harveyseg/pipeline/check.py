@@ -27,8 +27,8 @@ from harveyseg.training.params import TrainParams, moved_keys
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_RESERVED = {"ensemble", "all_empty", "submission"}
-"""Names of rows of the table and of files of submissions."""
+_RESERVED = {"ensemble", "all_empty", "mean", "submission"}
+"""Names of rows of tables and of files of submissions: a mean of models is called so in benchmarks."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ INPUTS = 3
 def test_a_training_that_is_killed_again_and_again_ends_in_the_same_bytes(finished: Project, tmp_path: Path) -> None:
     # Real programs, which a kill of their process group ends.
     project = Project(finished.copy(tmp_path / "harveyseg").folder, preloaded=False)
+    # The commit at which the undisturbed training ran, so that both records must name it.
+    project.run("git", "reset", "--soft", finished.record(MODEL).git_commit or "")
     shutil.rmtree(project.folder / "data" / "models" / MODEL)
     shutil.rmtree(project.folder / ".dvc" / "cache")  # which would restore it
     earlier = {finished.record(name).uid for name in (MODEL, "attention_unet-0")}

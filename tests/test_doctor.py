@@ -151,15 +151,21 @@ def test_leftovers(workspace: Path) -> None:
         (workspace / "data" / name).mkdir(parents=True)
     (workspace / ".checkpoints" / "a1").mkdir(parents=True)
     (workspace / ".checkpoints" / "a1" / "state.pt").write_bytes(bytes(3 * 2**20))
-    hidden, models, predictions, checkpoints = doctor.check_leftovers(workspace)
+    copies = workspace / ".dvc" / "cache" / "files" / "md5" / "a1"
+    copies.mkdir(parents=True)
+    (copies / ".b2.x7.tmp").write_bytes(bytes(2 * 2**20))
+    (copies / "b2").write_bytes(b"whole")
+    hidden, models, predictions, unfinished, checkpoints = doctor.check_leftovers(workspace)
+    assert "DVC left 1 unfinished copies in its cache, 2 MiB" in unfinished.text
     assert "data/models holds gone-0, which" in models.text
     assert "data/predictions holds unet-2, which" in predictions.text
     assert "take 3 MiB" in checkpoints.text
-    for finding in (hidden, models, predictions):
+    for finding in (hidden, models, predictions, unfinished):
         assert not finding.fails
         subprocess.run(finding.remedy.split("`")[1], shell=True, check=True)
     assert doctor.check_leftovers(workspace) == [checkpoints]
     assert (workspace / "data" / "models" / "unet-0").exists()
+    assert [path.name for path in copies.iterdir()] == ["b2"]
 
 
 @pytest.mark.parametrize(("free", "expected"), [(100, [True]), (1000, [False]), (100_000, [])])

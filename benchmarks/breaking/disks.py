@@ -11,6 +11,7 @@ from pathlib import Path
 from breaking.trials import Outcome, Trial, judge
 from breaking.workspace import RUNNING, Reference, leftovers, repair_dvc, tracking_problems, untidy
 from harveyseg.config.settings import load
+from harveyseg.doctor import check_leftovers
 from helpers.small_disk import small_disk
 
 FULL_PART = "Full disk"
@@ -44,6 +45,9 @@ def fill(reference: Reference, work: Path) -> Iterator[Trial]:
             if not any(words in done.stdout for words in ("there is no room for it", "No space left", "disk is full")):
                 problems.append(f"nobody says that the disk is full: {done.stdout[-300:]}")
             failures.append((stages[-1].partition("@")[0] if stages else "", problems))
+            for finding in check_leftovers(project.folder):  # as a user is told: what DVC leaves would fill the disk
+                if "unfinished copies" in finding.text:
+                    subprocess.run(finding.remedy.split("`")[1], shell=True, check=True)
         _resize(disk, 128 * 2**20)
         project.run("dvc", "repro")
         end = reference.differences(project.folder) + leftovers(project.folder) + tracking_problems(project)

@@ -160,6 +160,12 @@ def check_leftovers(root: Path) -> list[Finding]:
                 f"data/{folder.name} holds {', '.join(path.name for path in unlisted)}, which params.yaml does not list"
             )
             findings.append(_leftover(what, unlisted))
+    cache = root / ".dvc" / "cache"
+    if copies := [path for path in cache.rglob(".*.tmp") if path.is_file()]:
+        size = sum(path.stat().st_size for path in copies)
+        what = f"DVC left {len(copies)} unfinished copies in its cache, {size / _MIB:,.0f} MiB, and never deletes them"
+        remedy = f"If no dvc runs: `find {shlex.quote(str(cache))} -name '.*.tmp' -delete`"
+        findings.append(Finding(what, remedy, fails=False))
     checkpoints = sorted(_folders(root / ".checkpoints"))
     if checkpoints:
         size = sum(file.stat().st_size for folder in checkpoints for file in folder.rglob("*") if file.is_file())

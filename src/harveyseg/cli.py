@@ -238,6 +238,7 @@ def score(
     from harveyseg.evaluation.submission import score_submission
     from harveyseg.project import project_root
 
+    # Elsewhere, what a submission to the competition holds.
     data = section(PARAMS, "data", DataParams) if PARAMS.exists() else DataParams(source="kaggle")
     size = None if data.score_size is None else (data.score_size, data.score_size)
     classes = load_classes(data.classes, project_root())

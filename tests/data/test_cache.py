@@ -1,14 +1,22 @@
 """Reading a hand-made cache, its statistics against numpy, and damaged files."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from harveyseg.classes import HARVEY25
-from harveyseg.data.cache import channel_statistics, class_frequencies, load_part, load_score_masks
+from harveyseg.data.cache import (
+    channel_statistics,
+    class_frequencies,
+    load_part,
+    load_score_masks,
+    read_part_classes,
+)
 from harveyseg.errors import HarveysegError
 from harveyseg.files import write_json
 
@@ -105,6 +113,21 @@ def test_damage_names_the_stage_to_rerun(folder: Path, damage: Callable[[Path], 
     damage(folder)
     with pytest.raises(HarveysegError, match=rf"{message}.*dvc repro resize-cache"):
         load_part(folder)
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (None, "the list: "),
+        ({**HARVEY25.model_dump(), "ignore": 3}, "ignore: "),
+        ({"name": "own", "classes": [{"id": 300, "name": "Roof", "color": "red"}]}, r"classes\[0\] \(Roof\), id: "),
+    ],
+)
+def test_a_damaged_list_of_classes_names_the_stage_to_rerun(folder: Path, classes: Any, message: str) -> None:
+    write_json(folder / "info.json", {**json.loads((folder / "info.json").read_text()), "classes": classes})
+    for read in (load_part, read_part_classes):
+        with pytest.raises(HarveysegError, match=rf"(?s)info\.json.*{message}.*dvc repro resize-cache"):
+            read(folder)
 
 
 def test_score_masks(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Masks in every form that people have them in, against the class ids that they were drawn from."""
 
 import io
-from collections.abc import Mapping
 
 import cv2
 import numpy as np
@@ -9,22 +8,16 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from harveyseg.classes import HARVEY25, ClassList, SegmentationClass
+from harveyseg.classes import HARVEY25, ClassList
 from harveyseg.data.masks import read_mask_file
+from helpers.class_lists import make_classes
 
 IDS = np.random.default_rng(0).integers(0, 25, (48, 64)).astype(np.uint8)
 COLOURS = {class_id: f"#{class_id * 10:02x}{255 - class_id:02x}{class_id % 7:02x}" for class_id in range(25)}
 TABLE = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in COLOURS.values()], np.uint8)
 
 
-def class_list(colours: Mapping[int, str], ignore: int | str | None = None) -> ClassList:
-    entries = tuple(
-        SegmentationClass(id=class_id, name=f"class {class_id}", color=colour) for class_id, colour in colours.items()
-    )
-    return ClassList(name="own", ignore=ignore, classes=entries)
-
-
-OWN = class_list(COLOURS)
+OWN = make_classes(COLOURS)
 
 
 def png(image: Image.Image, **options: object) -> bytes:
@@ -78,6 +71,17 @@ def test_a_palette_whose_indices_and_colours_are_both_classes_is_refused() -> No
     assert mask.problems == ("its palette's indices and its colours both stand for classes, but for other ones",)
 
 
+def test_an_index_beyond_the_palette_is_not_taken_for_the_class_that_is_black() -> None:
+    """Decoders show such pixels as black, so the colours of a damaged file would all be in the list."""
+    classes = make_classes({3: "#000000", 4: "#ff0000"})
+    data = png(palette(np.array([[0, 1]], np.uint8), np.array([[255, 0, 0]], np.uint8)))
+    with Image.open(io.BytesIO(data)) as image:
+        assert np.asarray(image.convert("RGB")).tolist() == [[[255, 0, 0], [0, 0, 0]]]
+    assert read_mask_file(data, classes).problems == (
+        "holds the palette index 1, but its palette ends at 0; export it again",
+    )
+
+
 def test_a_palette_of_greys_that_are_not_the_indices_is_refused() -> None:
     greys = np.repeat(np.arange(25, dtype=np.uint8)[:, None] * 10, 3, axis=1)
     (problem,) = read_mask_file(png(palette(IDS, greys)), HARVEY25).problems
@@ -115,7 +119,7 @@ def test_unknown_colours_are_listed_by_their_area() -> None:
 def test_what_has_no_label(ignore: int | str, label: int) -> None:
     """As a value in grey files and palettes, as a colour in RGB files; a mask without any label is refused."""
     table = {class_id: colour for class_id, colour in COLOURS.items() if class_id != 13}
-    classes = class_list(table, ignore)
+    classes = make_classes(table, ignore=ignore)
     ids = np.where(IDS == 13, np.uint8(label), IDS)
     assert read_mask_file(png(Image.fromarray(ids)), classes).problems == ()
     if isinstance(ignore, str):
@@ -135,7 +139,7 @@ def test_255_without_ignore_names_the_setting() -> None:
 
 
 def test_black_and_white_that_was_jpeg_once_is_named_as_such() -> None:
-    classes = class_list({0: "#000000", 255 - 1: "#fefefe"})
+    classes = make_classes({0: "#000000", 255 - 1: "#fefefe"})
     plain = np.kron(IDS % 2 * np.uint8(255), np.ones((21, 21), np.uint8))
     noisy = cv2.imdecode(cv2.imencode(".jpg", plain, [cv2.IMWRITE_JPEG_QUALITY, 90])[1], cv2.IMREAD_GRAYSCALE)
     assert noisy is not None
@@ -145,6 +149,6 @@ def test_black_and_white_that_was_jpeg_once_is_named_as_such() -> None:
 
 
 def test_ids_with_gaps_are_named_one_by_one() -> None:
-    classes = class_list({3: "#000000", 9: "#ffffff"})
+    classes = make_classes({3: "#000000", 9: "#ffffff"})
     (problem,) = read_mask_file(png(Image.fromarray(np.full((4, 4), 5, np.uint8))), classes).problems
     assert problem == "holds the value 5 in 16 pixels; classes are 3, 9"

@@ -106,6 +106,17 @@ def test_a_file_for_another_network(tmp_path: Path, spec: dict[str, Any], cause:
         load_network(tmp_path / "w.safetensors")
 
 
+def test_a_list_of_classes_that_is_none(tmp_path: Path) -> None:
+    """As another version of the program might have written it."""
+    save_network(tmp_path / "w.safetensors", state(), SPEC, MEAN, STD, SIZE, HARVEY25)
+    data = (tmp_path / "w.safetensors").read_bytes()
+    color = HARVEY25.classes[0].color.encode()
+    assert color in data
+    (tmp_path / "w.safetensors").write_bytes(data.replace(color, b"#00000x", 1))  # of the same length
+    with pytest.raises(HarveysegError, match=r"(?s)w\.safetensors.*classes\[0\] \(.*color: .*dvc repro"):
+        load_network(tmp_path / "w.safetensors")
+
+
 def test_a_relative_path_is_below_the_projects_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own.pt").write_bytes(b"x")
     (tmp_path / "elsewhere").mkdir()

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from harveyseg.classes import HARVEY26, ClassList, SegmentationClass
+from harveyseg.classes import HARVEY26, ClassList
 from harveyseg.data.class_lists import write_classes
+from helpers.class_lists import make_classes
 from helpers.project import TINY, Project, start_project
 
 pytestmark = pytest.mark.slow
@@ -26,16 +27,7 @@ def grey(path: Path, ids: npt.NDArray[np.uint8], number: int) -> None:
 
 def own_list(ids: Sequence[int], unscored: Sequence[int], ignore: int | str | None = None) -> ClassList:
     """Classes with these ids, whose colours tell them apart."""
-    return ClassList(
-        name="own",
-        ignore=ignore,
-        classes=tuple(
-            SegmentationClass(
-                id=value, name=f"Class {value}", color=f"#{value:02x}{255 - value:02x}80", scored=value not in unscored
-            )
-            for value in ids
-        ),
-    )
+    return make_classes({value: f"#{value:02x}{255 - value:02x}80" for value in ids}, unscored, ignore)
 
 
 SIX = own_list([0, 40, 80, 120, 160, 200], unscored=[0])

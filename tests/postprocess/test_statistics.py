@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from harveyseg.classes import HARVEY25, ClassList, SegmentationClass
+from harveyseg.classes import HARVEY25
 from harveyseg.inference.probabilities import argmax_map, upsample
 from harveyseg.postprocess.rules import ArgmaxRule, ExpectedDiceRule
 from harveyseg.postprocess.statistics import SpecialMask, collect_statistics
 from harveyseg.score import confusion, image_dice, pair_dice
+from helpers.class_lists import make_classes
 from helpers.postprocessing import NoisyPhotos, make_fitted_rule
 
 SIZE = (1024, 1024)
@@ -45,14 +46,7 @@ def test_statistics_need_a_map_for_each_row(noisy: NoisyPhotos) -> None:
 
 def test_pixels_without_a_label_are_submitted_but_not_scored() -> None:
     """Thresholds know of no labels; the Dice is that of the submitted masks where there are labels."""
-    classes = ClassList(
-        name="four",
-        ignore=255,
-        classes=tuple(
-            SegmentationClass(id=index, name=f"class {index}", color=f"#00000{index}", scored=index > 0)
-            for index in range(4)
-        ),
-    )
+    classes = make_classes({index: f"#00000{index}" for index in range(4)}, unscored=[0], ignore=255)
     rng = np.random.default_rng(3)
     truth = rng.integers(0, 4, (5, 24, 32)).astype(np.uint8)
     maps = rng.dirichlet(np.full(4, 0.3), (5, 12, 16)).transpose(0, 3, 1, 2)

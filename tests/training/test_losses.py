@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from harveyseg.arrays import FloatArray
-from harveyseg.classes import HARVEY25, ClassList, SegmentationClass
+from harveyseg.classes import HARVEY25
 from harveyseg.training.class_weights import class_weights
 from harveyseg.training.losses import LossParams, SegmentationLoss, at_output_stride
 from harveyseg.training.self_training import pseudo_label_loss
+from helpers.class_lists import make_classes
 
 
 def test_floor_of_the_double_softmax_is_reached_by_a_perfect_network_and_by_no_other() -> None:
@@ -313,15 +314,9 @@ def test_a_class_of_one_pixel_is_present_at_every_output_stride(stride: int) -> 
     assert float(presence) == pytest.approx((4 * math.log(25) + 20 * math.log(25 / 24)) / 24, rel=1e-5)
 
 
-IGNORING = ClassList(
-    name="five",
-    ignore=255,
-    classes=tuple(
-        SegmentationClass(id=index, name=f"class {index}", color=f"#00000{index}", scored=index > 1)
-        for index in range(5)
-    ),
-)
-PLAIN = ClassList(name="five", classes=IGNORING.classes)
+FIVE = {index: f"#00000{index}" for index in range(5)}
+IGNORING = make_classes(FIVE, unscored=[0, 1], ignore=255)
+PLAIN = make_classes(FIVE, unscored=[0, 1])
 WEIGHTS = np.array([0.5, 1.0, 2.0, 0.7, 1.5])
 
 

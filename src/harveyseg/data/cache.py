@@ -1,5 +1,6 @@
 """The resize cache: photos and masks, decoded and shrunk once, in a few packed arrays that later stages memory-map."""
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from rich.progress import track
 from harveyseg.arrays import SIDE_MULTIPLE, ByteArray, ClassMap, ClassMaps, FloatArray, IntArray, Photo, Photos
 from harveyseg.classes import MAX_CLASSES, ClassList
 from harveyseg.config.settings import Section
-from harveyseg.data.class_lists import stored_classes
+from harveyseg.data.class_lists import parse_classes, stored_classes
 from harveyseg.data.manifest import read_manifest
 from harveyseg.data.resize import majority_classes, nearest_classes, resize_photo
 from harveyseg.errors import HarveysegError
@@ -118,7 +119,7 @@ def load_part(folder: Path) -> CachedPart:
         size=(height, width),
         source=info["source"],
         data_hash=info["hash"],
-        classes=ClassList.model_validate(info["classes"]),
+        classes=_part_classes(info, folder),
         score_size=(score_height, score_width),
         skipped=info.get("skipped", 0),
     )
@@ -130,7 +131,11 @@ def read_part_classes(folder: Path) -> ClassList:
     Raises:
         HarveysegError: when ``info.json`` is absent or damaged.
     """
-    return ClassList.model_validate(_read_info(folder)["classes"])
+    return _part_classes(_read_info(folder), folder)
+
+
+def _part_classes(info: Mapping[str, Any], folder: Path) -> ClassList:
+    return parse_classes(info["classes"], folder / "info.json", _REMEDY)
 
 
 def _read_info(folder: Path) -> dict[str, Any]:

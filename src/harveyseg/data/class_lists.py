@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from harveyseg.classes import BUILT_IN, ClassList
 from harveyseg.config.settings import load
 from harveyseg.errors import HarveysegError, raise_problems
-from harveyseg.files import read_json, write_json
+from harveyseg.files import atomic, read_json, write_json
 
 CLASSES_FILE = "classes.json"
 """The list of classes, next to the photos in ``data/raw``."""
@@ -61,7 +61,7 @@ def read_classes(path: Path) -> ClassList:
     ]
     raise_problems(bare, str(path), "Correct the file; docs/classes.md shows one.")
     values = load(path)
-    return _validate(path, {"name": path.stem, **values}, "Correct the file; docs/classes.md shows one.")
+    return parse_classes({"name": path.stem, **values}, path, "Correct the file; docs/classes.md shows one.")
 
 
 def write_classes(path: Path, classes: ClassList) -> None:
@@ -73,7 +73,7 @@ def write_classes(path: Path, classes: ClassList) -> None:
         row = yaml.map(**entry.model_dump())
         row.fa.set_flow_style()
         entries.append(row)
-    with path.open("w", encoding="utf-8") as opened:
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8") as opened:
         yaml.dump({"name": classes.name, "ignore": classes.ignore, "classes": entries}, opened)
 
 
@@ -90,21 +90,31 @@ def stored_classes(folder: Path) -> ClassList:
     """
     path = folder / CLASSES_FILE
     remedy = "Run `dvc repro download` to write it again."
-    return _validate(path, read_json(path, remedy), remedy)
+    return parse_classes(read_json(path, remedy), path, remedy)
 
 
-def _validate(path: Path, values: dict[str, Any], remedy: str) -> ClassList:
+def parse_classes(values: Any, path: Path, remedy: str) -> ClassList:
+    """The list that a file holds.
+
+    Args:
+        values: as read from it.
+        path: the file, for messages.
+        remedy: what the user can do if it is damaged.
+
+    Raises:
+        HarveysegError: listing all that is wrong.
+    """
+    problems = []
     try:
         return ClassList.model_validate(values)
     except ValidationError as error:
-        problems = [
-            _describe(values, item["loc"], item["msg"].removeprefix("Value error, ")) for item in error.errors()
-        ]
+        for item in error.errors():
+            problems.append(_describe(values, item["loc"], item["msg"].removeprefix("Value error, ")))
     raise_problems(problems, str(path), remedy)
-    raise AssertionError
+    raise AssertionError("a validation error has problems")
 
 
-def _describe(values: dict[str, Any], place: tuple[int | str, ...], message: str) -> str:
+def _describe(values: Any, place: tuple[int | str, ...], message: str) -> str:
     """One line that names the entry by its id or name."""
     match place:
         case ("classes", int(index), *rest):

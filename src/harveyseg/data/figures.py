@@ -211,10 +211,9 @@ def class_figure(shares: pd.DataFrame, classes: ClassList, photos: int, path: Pa
         axes.set_axisbelow(True)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.set_ylim(len(classes) - 0.4, -0.6)
-    verb = "takes" if len(names) == 1 else "take"
-    title = f"{' and '.join([', '.join(names[:-1]), names[-1]] if names[1:] else names)} {verb} up {100 * total:.1f}%"
-    title += " of all pixels"
-    figure.suptitle(title, fontsize=11, color=INK)
+    *others, last = names
+    subject = f"{', '.join(others)} and {last} take" if others else f"{last} takes"
+    figure.suptitle(f"{subject} up {100 * total:.1f}% of all pixels", fontsize=11, color=INK)
     save_figure(figure, path)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from harveyseg.arrays import BoolArray, ClassMap, IntArray, Photo
@@ -13,8 +14,10 @@ from harveyseg.classes import IGNORED, ClassList, describe_ids
 PNG_END = b"IEND\xaeB`\x82"
 """Type and checksum of the last chunk, the same in every PNG file."""
 
-_UNKNOWN = 1 << 8
-"""Stands for a colour that is no class's; ids and the ignored value are below."""
+MASK_FORMS = "a mask must be 8-bit grey, its value the class id, or have a palette or 8-bit colours"
+"""What is said of a mask of another form."""
+NOT_PNG = "a mask must be a PNG, whose values are exact"
+"""What is said of a mask in another format."""
 _SHOWN = 5
 """Values or colours in messages: a mask that was resized smoothly or saved as JPEG holds thousands of wrong ones."""
 
@@ -61,29 +64,27 @@ def read_mask_file(data: bytes, classes: ClassList) -> MaskFile:
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "TIFF")) as image:
             if image.format != "PNG":
-                return MaskFile(None, data, (f"is {image.format} data; a mask must be a PNG, whose values are exact",))
+                return MaskFile(None, data, (f"is {image.format} data; {NOT_PNG}",))
             image.load()
             size = image.size
             # From the header, since Pillow's mode hides it: 4-bit grey becomes mode L, with every value times 17, and
             # 16 bits of colour become 8.
             bits = data[24]
             kind = _ColourType(data[25])
-            palette = kind == _ColourType.PALETTE
-            values = np.asarray(image) if kind in (_ColourType.GREY, _ColourType.PALETTE) else None
-            colours = np.asarray(image.convert("RGB")) if palette or (bits == 8 and _is_colour(kind)) else None
+            values = np.asarray(image.convert("RGB") if bits == 8 and _is_colour(kind) else image)
+            palette = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
     except Exception as error:  # decoders raise many types on broken bytes; each means the same to the user
         return MaskFile(None, data, (f"cannot be decoded as a PNG mask ({decoding_cause(error)})",))
     if PNG_END not in data:
         return MaskFile(None, data, ("is truncated (a PNG without its end chunk)",))
-    if colours is not None and values is None:
-        class_map, problems = _read_colours(colours, classes)
+    if kind == _ColourType.PALETTE:
+        class_map, problems = _read_palette(values, palette, classes)
         return _finish(size, class_map, problems, classes)
-    if colours is not None and values is not None:
-        class_map, problems = _read_palette(values, colours, classes)
+    if bits == 8 and _is_colour(kind):
+        class_map, problems = _read_colours(values, classes)
         return _finish(size, class_map, problems, classes)
-    if (bits, kind) != (8, _ColourType.GREY) or values is None:
-        remedy = "a mask must be 8-bit grey, its value the class id, or have a palette or 8-bit colours"
-        return MaskFile(size, data, (f"is {bits}-bit {kind}; {remedy}",))
+    if (bits, kind) != (8, _ColourType.GREY):
+        return MaskFile(size, data, (f"is {bits}-bit {kind}; {MASK_FORMS}",))
     return _finish(size, values, _value_problems(values, classes, "value"), classes, data)
 
 
@@ -139,17 +140,23 @@ def _advice(counts: IntArray, unknown: IntArray, classes: ClassList) -> str:
     return ""
 
 
-def _read_palette(values: ClassMap, colours: Photo, classes: ClassList) -> tuple[ClassMap, tuple[str, ...]]:
-    """A palette file: by its colours where all are in the list, else by its indices."""
-    by_colour, _ = _translate(colours, classes)
+def _read_palette(values: ClassMap, palette: Photo, classes: ClassList) -> tuple[ClassMap, tuple[str, ...]]:
+    """Indices (H, W) into colours (n, 3): by the colours where all are in the list, else by the indices."""
+    used = np.unique(values)
+    entries = np.zeros((256, 3), np.uint8)  # decoders show an index beyond the palette as black
+    entries[: len(palette)] = palette
+    ids, known, _ = _translate(entries, classes)
     by_index = _value_problems(values, classes, "palette index")
-    if not (by_colour == _UNKNOWN).any():
-        translated = by_colour.astype(np.uint8)
-        if not by_index and not np.array_equal(translated, values):
+    if known[used].all():
+        if used[-1] >= len(palette):
+            return values, (
+                f"holds the palette index {used[-1]}, but its palette ends at {len(palette) - 1}; export it again",
+            )
+        if not by_index and (ids[used] != used).any():
             return values, ("its palette's indices and its colours both stand for classes, but for other ones",)
-        return translated, ()
-    greys = (colours == colours[..., :1]).all()
-    if greys and not by_index and not np.array_equal(colours[..., 0], values):
+        return ids[values], ()
+    greys = entries[used]
+    if (greys == greys[:, :1]).all() and not by_index and (greys[:, 0] != used).any():
         return values, (
             "is a palette of greys whose values differ from the indices, so either could be the class ids; save it as "
             "8-bit grey, its value the class id",
@@ -157,16 +164,15 @@ def _read_palette(values: ClassMap, colours: Photo, classes: ClassList) -> tuple
     return values, by_index
 
 
-def _read_colours(colours: Photo, classes: ClassList) -> tuple[ClassMap, tuple[str, ...]]:
+def _read_colours(pixels: Photo, classes: ClassList) -> tuple[ClassMap, tuple[str, ...]]:
     """An RGB file: by its colours, or by ids that stand in red, green and blue alike."""
-    translated, codes = _translate(colours, classes)
-    unknown: BoolArray = translated == _UNKNOWN
-    if not unknown.any():
-        return translated.astype(np.uint8), ()
-    if unknown.all() and (colours == colours[..., :1]).all():
-        values = np.ascontiguousarray(colours[..., 0])
+    ids, known, codes = _translate(pixels, classes)
+    if known.all():
+        return ids, ()
+    if not known.any() and (pixels == pixels[..., :1]).all():
+        values = np.ascontiguousarray(pixels[..., 0])
         return values, _value_problems(values, classes, "value (red, green and blue alike)")
-    found, counts = np.unique(codes[unknown], return_counts=True)
+    found, counts = np.unique(codes[~known], return_counts=True)
     order = np.argsort(-counts, kind="stable")
     problems = [
         f"holds the colour #{found[index]:06x} in {counts[index]} pixels; the list of classes has no such colour"
@@ -175,18 +181,21 @@ def _read_colours(colours: Photo, classes: ClassList) -> tuple[ClassMap, tuple[s
     if len(rest := order[_SHOWN:]):
         problems.append(f"holds {len(rest)} more colours that the list lacks, in {counts[rest].sum()} pixels")
     problems[-1] += "; give the classes the colours of your masks (data.classes)"
-    return translated.astype(np.uint8), tuple(problems)
+    return ids, tuple(problems)
 
 
-def _translate(pixels: Photo, classes: ClassList) -> tuple[IntArray, IntArray]:
-    """The class id of each pixel's colour, ``_UNKNOWN`` where it is no class's, and the colours as numbers."""
-    codes = pixels.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
-    ids = np.full(1 << 24, _UNKNOWN, np.int16)
-    for entry in classes.classes:
-        ids[int(entry.color[1:], 16)] = entry.id
+def _translate(colours: Photo, classes: ClassList) -> tuple[ClassMap, BoolArray, npt.NDArray[np.uint32]]:
+    """From colours (..., 3): the class id of each, whether the list has it, and the colours as numbers."""
+    codes = colours.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    value_of = {entry.color: entry.id for entry in classes.classes}
     if isinstance(classes.ignore, str):
-        ids[int(classes.ignore[1:], 16)] = IGNORED
-    return ids[codes].astype(np.int64), codes
+        value_of[classes.ignore] = IGNORED
+    ids = np.zeros(1 << 24, np.uint8)
+    known = np.zeros(1 << 24, np.bool_)
+    for colour, value in value_of.items():
+        ids[int(colour[1:], 16)] = value
+        known[int(colour[1:], 16)] = True
+    return ids[codes], known[codes], codes
 
 
 def _encode(class_map: ClassMap) -> bytes:

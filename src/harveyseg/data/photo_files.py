@@ -11,6 +11,8 @@ from harveyseg.data.masks import PNG_END, decoding_cause
 
 PHOTO_KINDS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}
 """File endings of photos, in upper or lower case, and the format that each must hold."""
+IMAGE_ENDINGS = (*PHOTO_KINDS, ".webp")
+"""Of all images that are looked at; WebP is predicted, but no training photo."""
 RAW_ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif"}
 """The ending that each format has in ``data/raw``."""
 

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from harveyseg.classes import ClassList
+from harveyseg.data.class_lists import parse_classes
 from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic
 from harveyseg.models import build
@@ -81,7 +82,7 @@ def load_network(path: Path) -> TrainedNetwork:
     description = json.loads(header)
     if "classes" not in description:
         raise HarveysegError(f"{path}: is of an earlier version: it does not say what its classes are. {remedy}")
-    classes = ClassList.model_validate(description["classes"])
+    classes = parse_classes(description["classes"], path, remedy)
     try:
         network = build(description["spec"], len(classes), encoder_weights=None)
         network.load_state_dict(state)

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harveyseg.data.photo_files import PHOTO_KINDS
+from harveyseg.data.photo_files import IMAGE_ENDINGS
 from harveyseg.errors import HarveysegError
 
-_IMAGES = (*PHOTO_KINDS, ".webp")
 _MASK_WORDS = re.compile(r"mask|(?<!un)label(?!l?ed)|annotation|ground_?truth", re.IGNORECASE)
 """In the names of folders that hold masks."""
 _PHOTO_WORDS = re.compile(r"image|img|photo", re.IGNORECASE)
@@ -67,13 +66,13 @@ def find_images(folder: Path) -> ImageFiles:
     others: Counter[str] = Counter()
     images = []
     for path in _visible_files(folder):
-        if path.suffix.lower() in _IMAGES:
+        if path.suffix.lower() in IMAGE_ENDINGS:
             images.append(path)
         else:
             others[path.suffix.lower() or path.name] += 1
     if not images:
         raise HarveysegError(
-            f"{folder}: holds no image ({', '.join(_IMAGES)}). Name the folder with your photos and masks."
+            f"{folder}: holds no image ({', '.join(IMAGE_ENDINGS)}). Name the folder with your photos and masks."
         )
     masks = {path for path in images if _in_mask_folder(path.relative_to(folder))}
     if not masks:

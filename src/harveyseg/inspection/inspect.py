@@ -15,6 +15,7 @@ from harveyseg.classes import ClassList
 from harveyseg.data.class_lists import write_classes
 from harveyseg.data.overlap import find_overlaps
 from harveyseg.data.photo_files import PHOTO_KINDS
+from harveyseg.files import atomic
 from harveyseg.geo.flight import photo_ground
 from harveyseg.inspection.folder import ImageFiles, NamingRule, find_images, find_rule
 from harveyseg.inspection.mask_values import MaskContent, read_mask_content
@@ -125,7 +126,7 @@ def write_start(inspection: Inspection, out: Path) -> list[str]:
 
 
 def _write_data(path: Path, data: Mapping[str, object]) -> None:
-    with path.open("w", encoding="utf-8") as opened:
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8") as opened:
         YAML().dump({"data": dict(data)}, opened)
 
 

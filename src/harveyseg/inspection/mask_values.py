@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from harveyseg.classes import MAX_CLASSES
-from harveyseg.data.masks import decoding_cause
+from harveyseg.data.masks import MASK_FORMS, NOT_PNG, decoding_cause
 
 Colour = tuple[int, int, int]
 
@@ -53,7 +53,7 @@ def read_mask_content(path: Path) -> MaskContent:
 
 
 def _content(image: Image.Image, path: Path) -> MaskContent:
-    problem = "" if image.format == "PNG" else f"is {image.format} data; a mask must be a PNG, whose values are exact"
+    problem = "" if image.format == "PNG" else f"is {image.format} data; {NOT_PNG}"
     if image.format == "PNG" and path.suffix.lower() != ".png":
         problem = "is PNG data; rename it to .png"
     label = "" if image.format == "PNG" else f" {image.format}"
@@ -69,8 +69,7 @@ def _content(image: Image.Image, path: Path) -> MaskContent:
         return MaskContent(f"palette{label}", image.size, Counter(), Counter(found), colours, entries, problem)
     if bits != 8 or image.mode not in ("L", "RGB", "RGBA", "CMYK"):
         unit = f"{bits}-bit {'grey' if image.mode[0] in '1LIF' else image.mode}"
-        remedy = "a mask must be 8-bit grey, its value the class id, or have a palette or 8-bit colours"
-        return MaskContent(f"{unit}{label}", image.size, problem=problem or f"is {unit}; {remedy}")
+        return MaskContent(f"{unit}{label}", image.size, problem=problem or f"is {unit}; {MASK_FORMS}")
     if image.mode == "L":
         values = Counter({value: count for count, value in _counted(image, 256) or []})
         return MaskContent(f"8-bit grey{label}", image.size, values, problem=problem)

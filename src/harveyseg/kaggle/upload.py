@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from harveyseg.classes import ClassList
+from harveyseg.data.class_lists import parse_classes
 from harveyseg.data.manifest import read_manifest
 from harveyseg.data.sources.kaggle_client import BrokenOffError, Competition, KaggleSubmission, require_client
 from harveyseg.errors import HarveysegError, raise_problems
@@ -129,7 +129,7 @@ def prepare(
     if digest != about.get("sha256"):
         raise HarveysegError(f"{path}: is not the file that submission.json describes. {_REMEDY}")
     manifest = read_manifest(data / "raw" / "manifest.csv")
-    classes = ClassList.model_validate(about["classes"])
+    classes = parse_classes(about["classes"], folder / "submission.json", _REMEDY)
     height, width = about["score_size"]
     masks = read_submission(path, manifest.loc[manifest["part"] == "test", "id"], classes, (height, width))
     score = about.get("val_score")

@@ -8,13 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from harveyseg.data.photo_files import PHOTO_KINDS, TOO_LARGE, decode_photo_file
+from harveyseg.data.photo_files import IMAGE_ENDINGS, TOO_LARGE, decode_photo_file
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.geo.flight import photo_ground
 from harveyseg.geo.ground import Georeference, foreign_projection_data
 from harveyseg.geo.mosaic import MosaicOptions, open_mosaic
 
-ENDINGS = (*PHOTO_KINDS, ".webp")
 _SIDECARS = (".aux.xml", ".tfw", ".jgw", ".pgw", ".wld", ".prj", ".ovr", ".msk", ".xmp", "thumbs.db", "desktop.ini")
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """Of TIFF and BigTIFF, in either order of bytes."""
@@ -80,7 +79,7 @@ def find_inputs(arguments: Sequence[str], out: Path) -> list[Candidate]:
             problems.append(f"{path}: no such file")
             continue
         if not candidates:
-            problems.append(f"{argument}: no photos; {', '.join(ENDINGS)} are looked for")
+            problems.append(f"{argument}: no photos; {', '.join(IMAGE_ENDINGS)} are looked for")
         for candidate in candidates:
             found.setdefault(candidate.path.resolve(), candidate)
     _log_ignored(ignored)
@@ -133,7 +132,7 @@ def _files_below(folder: Path, out: Path) -> Iterator[Path]:
 def _in_folder(base: Path, paths: Sequence[Path] | Iterator[Path], ignored: list[str]) -> Iterator[Candidate]:
     """The photos among files, named by their path from ``base``; the others' names are added to ``ignored``."""
     for path in paths:
-        if path.name.startswith(".") or path.suffix.lower() not in ENDINGS:
+        if path.name.startswith(".") or path.suffix.lower() not in IMAGE_ENDINGS:
             ignored.append(path.name)
         else:
             yield Candidate(path, "_".join(path.relative_to(base).with_suffix("").parts))

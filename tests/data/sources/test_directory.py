@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 from ruamel.yaml import YAML
 
-from harveyseg.classes import ClassList, SegmentationClass
 from harveyseg.config.settings import parse
 from harveyseg.data.cache import load_part, load_score_masks
 from harveyseg.data.class_lists import write_classes
@@ -27,17 +26,12 @@ from harveyseg.tracking.mirror import mirror
 from harveyseg.tracking.outputs import RunOutputs, RunState
 from harveyseg.tracking.query import find_all_runs
 from harveyseg.tracking.table import comparison_table, write_comparison
+from helpers.class_lists import make_classes
 from helpers.configs import unet_config
 from helpers.paths import ROOT
 
 COLOURS = {0: "#000000", 5: "#00ff00", 14: "#808080", 23: "#0000FF"}
-OWN = ClassList(
-    name="own",
-    classes=tuple(
-        SegmentationClass(id=class_id, name=f"class {class_id}", color=colour, scored=class_id > 0)
-        for class_id, colour in COLOURS.items()
-    ),
-)
+OWN = make_classes(COLOURS, unscored=[0])
 IDS = np.random.default_rng(0).choice(list(COLOURS), (2, 2)).repeat(32, axis=0).repeat(32, axis=1).astype(np.uint8)
 
 

@@ -5,6 +5,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+SHOWN = 20
+"""Lines of a list in a message: of thousands of bad files, the first ones show what is wrong."""
+
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -22,7 +25,9 @@ class HarveysegError(Exception):
 
 
 def raise_problems(problems: Sequence[str], heading: str, remedy: str) -> None:
-    """Raise one ``HarveysegError`` that lists all problems, or do nothing if there are none.
+    """Raise one ``HarveysegError`` for all problems, or do nothing if there are none.
+
+    Its message counts them and shows the first ``SHOWN``; its ``problems`` are all of them.
 
     Args:
         problems: one line each, which names the file or the setting.
@@ -34,8 +39,18 @@ def raise_problems(problems: Sequence[str], heading: str, remedy: str) -> None:
     """
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        lines = "\n".join(f"  - {problem}" for problem in problems)
+        lines = "\n".join(f"  - {problem}" for problem in shortened(problems))
         raise HarveysegError(f"{heading}: {count}\n{lines}\n{remedy}", problems)
+
+
+def shortened(lines: Sequence[str]) -> list[str]:
+    """The first ``SHOWN`` lines and how many more there are.
+
+    >>> shortened([str(number) for number in range(23)])[-2:]
+    ['19', '... and 3 more']
+    """
+    more = len(lines) - SHOWN
+    return [*lines[:SHOWN], *([f"... and {more} more"] if more > 0 else [])]
 
 
 @contextmanager

@@ -109,7 +109,7 @@ def test_eleven_classes_with_255_and_a_suffix(
     (tmp_path / "data" / "org" / "1.tfw").write_text("1")
     printed, out = _inspect(tmp_path / "data", monkeypatch, capsys)
     assert "photo <id>, mask <id>_lab, which explains 4 of 4 masks" in printed
-    assert "to do: rename the masks" in printed
+    assert "to do: rename" not in printed  # the source `directory` follows the rule
     assert "no masks: 1 .tfw" in printed
     assert "   255    1.0000% of pixels" in printed
     classes = read_classes(out / "classes.yaml")
@@ -132,7 +132,7 @@ def test_photos_of_a_drone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert f"flight height and lens: {pixel} to {pixel}, median {pixel} cm, of 5 photos" in printed
     assert "cameras: 5 DJI FC6310" in printed
     assert "the same photo: images/a/DJI_0001.jpg = images/b/DJI_0009.jpg" in printed
-    assert "2 names occur in several folders (DJI_0001, DJI_0002)" in printed
+    assert "2 names occur in several folders (DJI_0001, DJI_0002): their ids get the folder's name" in printed
     assert "DJI_0010.jpg: is WEBP data" in printed
     assert "masks: none found" in printed
     assert [path.name for path in out.iterdir()] == ["data.yaml"]

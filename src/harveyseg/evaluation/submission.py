@@ -25,7 +25,6 @@ from harveyseg.score import pair_dice, pair_metrics
 
 HEADER = ("ImageClassId", "rle_mask")
 _OTHER_HEADER = ("img_class", "rle_mask")  # the competition page's example
-_MAX_PROBLEMS = 20
 
 
 class SubmitParams(Section):
@@ -189,8 +188,6 @@ def read_submission(path: Path, ids: Iterable[str], classes: ClassList, size: tu
         missing = [str(class_id) for class_id, row in zip(position_of, rows, strict=True) if row is None]
         if missing:
             problems.append(f"image {photo!r}: no row for class {', '.join(missing)}")
-    if len(problems) > _MAX_PROBLEMS:
-        problems[_MAX_PROBLEMS:] = [f"... and {len(problems) - _MAX_PROBLEMS} more"]
     raise_problems(problems, str(path), f"Expected: one row for each class {allowed} of {len(expected_photos)} images.")
     return {photo: [row or "" for row in rows] for photo, rows in rows_of.items()}
 

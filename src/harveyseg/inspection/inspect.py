@@ -13,11 +13,13 @@ from ruamel.yaml import YAML
 
 from harveyseg.classes import ClassList
 from harveyseg.data.class_lists import write_classes
+from harveyseg.data.naming import NamingRule, find_rule, matching_rules
 from harveyseg.data.overlap import find_overlaps
 from harveyseg.data.photo_files import PHOTO_KINDS
+from harveyseg.errors import shortened
 from harveyseg.files import atomic
 from harveyseg.geo.flight import photo_ground
-from harveyseg.inspection.folder import ImageFiles, NamingRule, find_images, find_rule
+from harveyseg.inspection.folder import ImageFiles, find_images
 from harveyseg.inspection.mask_values import MaskContent, read_mask_content
 from harveyseg.inspection.suggestion import Suggestion, suggest_classes
 
@@ -167,8 +169,8 @@ def _describe_names(files: ImageFiles, rule: NamingRule, explained: int) -> list
     repeated = [stem for stem, count in Counter(path.stem for path in files.photos).items() if count > 1]
     if repeated:
         lines.append(
-            f"{len(repeated)} names occur in several folders ({_some(repeated)}): ids must be unique, so put the "
-            "folder's name before them"
+            f"{len(repeated)} names occur in several folders ({_some(repeated)}): their ids get the folder's "
+            "name, which needs masks in folders of the same names"
         )
     return lines
 
@@ -213,7 +215,7 @@ def _describe_masks(
         lines.append(f"  and {rest} more")
     lines += [f"note: {note}" for note in suggestion.notes]
     problems = [f"{path.relative_to(folder)}: {mask.problem}" for path, mask in contents.items() if mask.problem]
-    return lines + _shorten(problems)
+    return lines + shortened(problems)
 
 
 def _most_shown(suggestion: Suggestion) -> int:
@@ -232,7 +234,7 @@ def _describe_pairs(
                 f"{header.path.name}: is {header.size[0]}x{header.size[1]} pixels, its mask {size[0]}x{size[1]}; both "
                 "must have one size"
             )
-    return _shorten(lines)
+    return shortened(lines)
 
 
 def _describe_duplicates(folder: Path, photos: Iterable[Path]) -> list[str]:
@@ -245,7 +247,7 @@ def _describe_duplicates(folder: Path, photos: Iterable[Path]) -> list[str]:
             with path.open("rb") as opened:
                 by_hash[hashlib.file_digest(opened, "sha256").digest()].append(str(path.relative_to(folder)))
     copies = [" = ".join(names) for names in by_hash.values() if len(names) > 1]
-    return [f"the same photo: {line}" for line in _shorten(copies)] or ["exact duplicates: none"]
+    return [f"the same photo: {line}" for line in shortened(copies)] or ["exact duplicates: none"]
 
 
 def _describe_overlaps(photos: Sequence[Path], number: int) -> list[str]:
@@ -267,8 +269,9 @@ def _describe_layout(folder: Path, files: ImageFiles, rule: NamingRule) -> list[
     lines = []
     if missing:
         lines.append(f"to do: data.source = directory needs folders named {', '.join(missing)}")
-    if files.masks and rule != NamingRule():
-        lines.append(f"to do: rename the masks: a mask has its photo's name and ends in .png ({rule.describe()})")
+    rules = matching_rules([path.stem for path in files.photos], [path.stem for path in files.masks] or [""])
+    if files.masks and rules != [rule]:
+        lines.append("to do: rename the masks: a mask has its photo's name, or all follow from it by one rule")
     return lines
 
 
@@ -295,8 +298,3 @@ def _counts(counter: Counter[str]) -> str:
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
-def _shorten(lines: Sequence[str]) -> list[str]:
-    """At most 20 lines, and how many more there are."""
-    return [*lines[:_SHOWN], *([f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else [])]

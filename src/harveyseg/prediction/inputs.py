@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harveyseg.data.photo_files import IMAGE_ENDINGS, TOO_LARGE, decode_photo_file
+from harveyseg.data.sidecars import count_ignored, is_hidden_folder, is_sidecar
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.geo.flight import photo_ground
 from harveyseg.geo.ground import Georeference, foreign_projection_data
 from harveyseg.geo.mosaic import MosaicOptions, open_mosaic
 
-_SIDECARS = (".aux.xml", ".tfw", ".jgw", ".pgw", ".wld", ".prj", ".ovr", ".msk", ".xmp", "thumbs.db", "desktop.ini")
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """Of TIFF and BigTIFF, in either order of bytes."""
 _THREADS = 4
@@ -82,7 +82,8 @@ def find_inputs(arguments: Sequence[str], out: Path) -> list[Candidate]:
             problems.append(f"{argument}: no photos; {', '.join(IMAGE_ENDINGS)} are looked for")
         for candidate in candidates:
             found.setdefault(candidate.path.resolve(), candidate)
-    _log_ignored(ignored)
+    if said := count_ignored(ignored):
+        logger.info("%s", said)
     candidates = list(found.values())
     problems += _clashes(candidates, out)
     raise_problems(
@@ -122,9 +123,7 @@ def _files_below(folder: Path, out: Path) -> Iterator[Path]:
     """All files in a folder at any depth, without hidden folders, those of network drives, and ``out``."""
     for directory, folders, names in os.walk(folder):
         folders[:] = [
-            name
-            for name in folders
-            if not name.startswith((".", "@", "__MACOSX")) and Path(directory, name).resolve() != out.resolve()
+            name for name in folders if not is_hidden_folder(name) and Path(directory, name).resolve() != out.resolve()
         ]
         yield from (Path(directory, name) for name in names)
 
@@ -132,7 +131,7 @@ def _files_below(folder: Path, out: Path) -> Iterator[Path]:
 def _in_folder(base: Path, paths: Sequence[Path] | Iterator[Path], ignored: list[str]) -> Iterator[Candidate]:
     """The photos among files, named by their path from ``base``; the others' names are added to ``ignored``."""
     for path in paths:
-        if path.name.startswith(".") or path.suffix.lower() not in IMAGE_ENDINGS:
+        if is_sidecar(path.name) or path.suffix.lower() not in IMAGE_ENDINGS:
             ignored.append(path.name)
         else:
             yield Candidate(path, "_".join(path.relative_to(base).with_suffix("").parts))
@@ -143,14 +142,6 @@ def _fixed_part(pattern: str) -> Path:
     parts = Path(pattern).parts
     wild = next(index for index, part in enumerate(parts) if glob.has_magic(part))
     return Path(*parts[:wild])
-
-
-def _log_ignored(names: Sequence[str]) -> None:
-    sidecars = sum(name.startswith(".") or name.lower().endswith(_SIDECARS) for name in names)
-    others = len(names) - sidecars
-    counts = [f"{count} {kind}" for count, kind in ((sidecars, "sidecars"), (others, "files of other kinds")) if count]
-    if counts:
-        logger.info("ignored: %s", ", ".join(counts))
 
 
 def _clashes(candidates: Sequence[Candidate], out: Path) -> Iterator[str]:

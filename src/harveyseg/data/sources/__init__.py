@@ -17,15 +17,16 @@ from harveyseg.classes import HARVEY25
 from harveyseg.config.settings import Section
 from harveyseg.data.class_lists import CLASSES_FILE, load_classes, store_classes
 from harveyseg.data.demo import DemoParams
-from harveyseg.data.manifest import Pair, Problem, read_manifest, verify_photos, write_manifest, write_skipped
+from harveyseg.data.manifest import read_manifest, verify_photos, write_manifest, write_skipped
 from harveyseg.data.masks import read_mask_file
+from harveyseg.data.pairs import Pair, Problem
 from harveyseg.data.sources.demo import provide_demo
 from harveyseg.data.sources.directory import provide_directory
 from harveyseg.data.sources.figshare import FigshareParams, provide_figshare
 from harveyseg.data.sources.kaggle import KaggleParams, provide_kaggle
 from harveyseg.data.sources.source_data import SourceData
 from harveyseg.data.split import OVERLAPS_FILE, write_overlaps
-from harveyseg.errors import HarveysegError
+from harveyseg.errors import HarveysegError, shortened
 from harveyseg.files import locked, replacing, sha256, write_json
 
 logger = logging.getLogger(__name__)
@@ -207,8 +208,8 @@ def _refuse_users_files(raw: Path, new: Path) -> None:
 def _log_skipped(skipped: Sequence[Problem]) -> int:
     """Log what was left out; returns the number of bad files."""
     bad = len({problem.file for problem in skipped})
-    for problem in skipped:
-        logger.warning("left out: %s", problem)
+    for line in shortened([str(problem) for problem in skipped]):
+        logger.warning("left out: %s", line)
     logger.warning("%d bad files left out (data.on_bad = skip), see skipped.csv in data/raw", bad)
     tests = {problem.pair for problem in skipped if problem.pair is not None and problem.pair[0] == "test"}
     if tests:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 
 from harveyseg.data.download import without_secrets
-from harveyseg.data.manifest import FOLDERS
+from harveyseg.data.pairs import FOLDERS
 from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic, locked
 

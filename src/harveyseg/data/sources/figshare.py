@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, PositiveInt, field_validator
 from harveyseg.config.settings import Section
 from harveyseg.data.archives import unpack
 from harveyseg.data.download import fetch, without_secrets
-from harveyseg.data.manifest import layout_folders
+from harveyseg.data.pairs import layout_folders
 from harveyseg.data.sources import zenodo
 from harveyseg.data.sources.layout import hold_out_test_part, link_training_part
 from harveyseg.data.sources.published import AnswerT, PublishedFile, RepositoryApi, is_file_name

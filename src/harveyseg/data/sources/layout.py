@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from harveyseg.data.manifest import MASK_ENDINGS, layout_folders
 from harveyseg.data.overlap import find_overlaps
+from harveyseg.data.pairs import MASK_ENDINGS, layout_folders
 from harveyseg.data.photo_files import PHOTO_KINDS
+from harveyseg.data.sidecars import is_hidden_folder, is_sidecar
 from harveyseg.data.split import DISTANCE, linked_groups, neighbour_groups, without_number
 from harveyseg.errors import HarveysegError, raise_problems
 
@@ -152,5 +153,6 @@ def hold_out_test_part(layout: Path, share: float, seed: int, name: str) -> list
 
 def _visible_files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.name.startswith("."):  # macOS leaves hidden files in archives
+        *folders, name = path.relative_to(folder).parts
+        if path.is_file() and not is_sidecar(name) and not any(map(is_hidden_folder, folders)):
             yield path

@@ -1,0 +1,41 @@
+"""Files that cameras, programs and file systems leave next to photos: they are no photos and are left out."""
+
+from collections.abc import Sequence
+
+_ENDINGS = (
+    ".aux.xml", ".tfw", ".jgw", ".pgw", ".wld", ".prj", ".ovr", ".msk", ".xmp", "thumbs.db", "desktop.ini",
+)  # fmt: skip
+"""Statistics, positions, overviews and masks of GIS programs, edits of photo programs, and what Windows leaves."""
+
+
+def is_sidecar(name: str) -> bool:
+    """Whether a file is one that belongs to other files, or is hidden.
+
+    >>> [is_sidecar(name) for name in ("DJI_0001.JPG.aux.xml", "Thumbs.db", "._DJI_0001.JPG", "DJI_0001.JPG")]
+    [True, True, True, False]
+
+    Args:
+        name: without folders.
+    """
+    return name.startswith(".") or name.lower().endswith(_ENDINGS)
+
+
+def is_hidden_folder(name: str) -> bool:
+    """Whether a folder is hidden, or one of network drives (``@eaDir``) or of macOS's archives.
+
+    Args:
+        name: without the folders above it.
+    """
+    return name.startswith((".", "@", "__MACOSX"))
+
+
+def count_ignored(names: Sequence[str]) -> str:
+    """Say how many files were left out; empty if none was.
+
+    >>> count_ignored([".DS_Store", "a.tfw", "notes.txt"])
+    'ignored: 2 sidecars, 1 files of other kinds'
+    """
+    sidecars = sum(map(is_sidecar, names))
+    kinds = ((sidecars, "sidecars"), (len(names) - sidecars, "files of other kinds"))
+    counts = ", ".join(f"{count} {kind}" for count, kind in kinds if count)
+    return f"ignored: {counts}" if counts else ""

@@ -250,7 +250,17 @@ def score(
 def predict(
     images: Annotated[list[str], typer.Argument(help="JPEG, PNG and TIFF files, folders, or patterns in quotes.")],
     out: Annotated[Path, typer.Option(help="Folder for class maps, overlays, polygons and areas.csv.")],
-    model: Annotated[str | None, typer.Option(help="A trained model; the ensemble if not given.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FOLDER",
+            help="A model trained here, a model folder, or the packaged harvey25; the ensemble if not given, or "
+            "harvey25 where nothing was ever trained.",
+        ),
+    ] = None,
+    tta: Annotated[
+        str | None, typer.Option(metavar="none|flips|d4", help="inference.tta, instead of the model's own.")
+    ] = None,
     argmax: Annotated[
         bool, typer.Option("--argmax", help="Give each pixel its most probable class, without post-processing.")
     ] = False,
@@ -284,15 +294,13 @@ def predict(
     ] = False,
 ) -> None:
     """Class maps of photos and mosaics, areas of the classes, and polygons of georeferenced mosaics."""
-    from harveyseg.config.settings import section
-    from harveyseg.inference.params import InferenceParams
-    from harveyseg.prediction.options import parse_options, parse_training_ground
+    from harveyseg.prediction.find_model import find_model
+    from harveyseg.prediction.options import parse_inference, parse_options, parse_training_ground
     from harveyseg.prediction.predict import predict_images
-    from harveyseg.prediction.trained_ensemble import load_trained_ensemble
 
     training_ground = None if ground is None else parse_training_ground(ground)
-    settings = section(PARAMS, "inference", InferenceParams)
-    ensemble = load_trained_ensemble(PARAMS, DATA, model, argmax, training_ground)
+    ensemble = find_model(PARAMS, DATA, model, argmax, training_ground)
+    settings = parse_inference(ensemble.inference, tta)
     options = parse_options(ensemble.classes, bands, value_range, nodata, crs, probabilities, geojson, gsd, overwrite)
     outcome = predict_images(images, ensemble, settings, out, options)
     for record in outcome.predicted:

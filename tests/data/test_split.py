@@ -167,6 +167,30 @@ def test_what_cannot_be_split(tmp_path: Path, ids: list[str], values: dict[str, 
         split(table(ids, [[1]] * len(ids)), root=tmp_path, **values)
 
 
+def test_a_fixed_list_of_held_out_photos(tmp_path: Path) -> None:
+    """Whatever the groups say; the lines may be file names, as such lists often are."""
+    ids = ["a1", "a2", "a3", "a4"]
+    photos = table(ids, [[1], [1], [2], [2]])
+    (tmp_path / "val.txt").write_text("a3\r\n\nimages/a1.png\n")
+    folds = split(photos, tmp_path, folds=2, groups="none", held_out="val.txt")
+    assert folds["fold"].tolist() == [0, 1, 0, 1]
+    for text, message in (
+        ("a1\nb7.jpg\n", r"split\.held_out = val\.txt: 1 problem\n  - b7\.jpg: no training photo has this id"),
+        ("", "lists none of the 4 training photos"),
+        ("\n".join(ids), "lists all of the 4 training photos"),
+    ):
+        (tmp_path / "val.txt").write_text(text)
+        with pytest.raises(HarveysegError, match=message):
+            split(photos, tmp_path, folds=2, groups="none", held_out="val.txt")
+    (tmp_path / "val.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(HarveysegError, match="not a text file"):
+        split(photos, tmp_path, folds=2, groups="none", held_out="val.txt")
+    with pytest.raises(HarveysegError, match="no such file"):
+        split(photos, tmp_path, folds=2, groups="none", held_out="absent.txt")
+    with pytest.raises(HarveysegError, match=r"held_out.*set `split\.folds` to 2"):
+        parse(SplitParams, {"folds": 3, "held_out": "val.txt"}, "split")
+
+
 def test_neighbours_are_the_connected_components_of_the_links() -> None:
     generator = random.Random(0)
     ids = [str(number) for number in generator.sample(range(6000, 7000), 120)]

@@ -13,9 +13,12 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 
+from harveyseg.classes import HARVEY25
 from harveyseg.config.settings import Section, load
 from harveyseg.errors import HarveysegError
+from harveyseg.inference.network_file import save_network
 from harveyseg.inference.params import InferenceParams
+from harveyseg.models import build
 from harveyseg.pipeline.check import check_params, merge, write_config
 from helpers.paths import ROOT
 
@@ -340,6 +343,30 @@ def test_other_content_of_a_local_weights_file_is_another_training(
     assert written[0]["mobilenet_v2"] != written[2]["mobilenet_v2"]
     assert written[0]["unet"] == written[2]["unet"]
     assert json.loads(written[0]["mobilenet_v2"])["train"]["encoder_weights"] == "own/weights.pt"
+
+
+def test_initial_weights_decide_and_are_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    spec = {"network": "unet", "width": 2}
+    models = {"unet": spec}
+    file = tmp_path / "own" / "start.safetensors"
+    written = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        save_network(file, build(spec, 25, None).state_dict(), spec, (0, 0, 0), (1, 1, 1), (64, 64), HARVEY25)
+        train = {"init": "own/start.safetensors", "encoder_weights": "imagenet"}
+        path = write_params(tmp_path, models, train=train, data={"inputs": "own"})
+        written.append(configs(path, tmp_path / "configs")["unet"])
+    assert written[0] == written[1] != written[2]
+    assert json.loads(written[0])["train"]["encoder_weights"] is None  # they are not read
+    (problem,) = problems(write_params(tmp_path, models, train=train, data={"inputs": "data/README.md"}))
+    assert problem.startswith("train.init = own/start.safetensors: DVC does not watch this file")
+    wider = {"unet": spec, "wide": {"network": "unet", "width": 3}}
+    (problem,) = problems(write_params(tmp_path, wider, train=train, data={"inputs": "own"}))
+    assert problem.startswith("models.wide: train.init: ")
+    assert "is of another network" in problem
+    (problem,) = problems(write_params(tmp_path, models, train={"init": "own/none"}, data={"inputs": "own"}))
+    assert problem.startswith("models.unet: train.init = own/none: no such file")
 
 
 @pytest.mark.parametrize(

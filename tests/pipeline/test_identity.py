@@ -65,7 +65,7 @@ def test_what_does_not_decide_the_weights(cache: Path) -> None:
     "train",
     [
         {"lr": 0.0031}, {"epochs": 21}, {"seed": 1}, {"threads": 3}, {"encoder_weights": "imagenet"},
-        {"precision": "bf16"}, {"optimiser": {"ema": 0.9}}, {"augmentation": {"flip": 0.4}},
+        {"init": "harvey25"}, {"precision": "bf16"}, {"optimiser": {"ema": 0.9}}, {"augmentation": {"flip": 0.4}},
         {"validation": {"keep": "best"}}, {"sampling": {"crops_per_photo": 2}}, {"loss": {"presence": 0.1}},
     ],
 )  # fmt: skip

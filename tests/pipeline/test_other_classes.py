@@ -1,5 +1,6 @@
 """Whole pipelines with other classes than the competition's, on data sets that look like what people have."""
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,13 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 from PIL import Image
+from ruamel.yaml import YAML
 
 from harveyseg.classes import HARVEY26, ClassList
-from harveyseg.data.class_lists import write_classes
+from harveyseg.data.class_lists import read_classes
 from helpers.class_lists import make_classes
-from helpers.project import TINY, Project, start_project
+from helpers.paths import ROOT
+from helpers.project import TINY, Project, lay_over
 
 pytestmark = pytest.mark.slow
 
@@ -46,6 +49,22 @@ def colours_or_palette(path: Path, ids: npt.NDArray[np.uint8], number: int) -> N
         image.save(path)
 
 
+def jpeg_once(path: Path, ids: npt.NDArray[np.uint8], number: int) -> None:
+    """Black and white with the grey noise that JPEG leaves where an edge crosses one of its blocks of 8 x 8."""
+    buffer = io.BytesIO()
+    shifted = np.pad(np.where(ids > 0, 255, 0).astype(np.uint8), ((3, 0), (3, 0)), mode="edge")
+    Image.fromarray(shifted).save(buffer, "JPEG", quality=92)
+    noisy = np.asarray(Image.open(buffer))[3:, 3:]
+    assert len(np.unique(noisy)) > 10
+    Image.fromarray(noisy).save(path)
+
+
+def threshold(folder: Path) -> None:
+    """The remedy that `inspect` names for such masks."""
+    for path in folder.glob("*_masks/*"):
+        Image.fromarray((np.asarray(Image.open(path)) >= 128).astype(np.uint8)).save(path)
+
+
 @dataclass(frozen=True)
 class DataSet:
     """What the photos of a data set hold, and how its masks are stored."""
@@ -53,9 +72,12 @@ class DataSet:
     classes: ClassList
     size: tuple[int, int] = (48, 64)
     save: Save = grey
-    score_size: int | None = 64
     named: str | None = None
-    """A built-in list; else the list is written next to the photos."""
+    """A built-in list; else `inspect` writes the list."""
+    remedy: Callable[[Path], None] | None = None
+    """What the user does to the masks after `inspect`."""
+    held_out: Sequence[int] = ()
+    """A fixed validation list."""
 
     def write(self, folder: Path) -> None:
         """Eight training and two test photos of squares whose colour depends on the class, with masks."""
@@ -69,6 +91,8 @@ class DataSet:
             height, width = self.size
             coarse = rng.choice(list(colour_of), (height // 16, width // 16)).astype(np.uint8)
             coarse[0, :2] = values[:2]
+            if number == 0:  # all classes
+                coarse.flat[2 : 2 + len(values)] = values[: coarse.size - 2]
             ids = np.kron(coarse, np.ones((16, 16), np.uint8))
             colours = np.array([colour_of[int(value)] for value in ids.ravel()]).reshape(*ids.shape, 3)
             noisy = np.clip(colours + rng.normal(0, 6, colours.shape), 0, 255).astype(np.uint8)
@@ -79,42 +103,60 @@ class DataSet:
 
 
 DATA_SETS = {
-    "two classes, ids with a gap": DataSet(own_list([3, 254], unscored=[])),
-    "six classes in colours and palettes": DataSet(SIX, save=colours_or_palette),
-    "eleven classes and pixels without a label": DataSet(
-        own_list(range(11), unscored=[], ignore=255), size=(96, 128), score_size=None
+    "two classes in masks that were JPEG once": DataSet(
+        own_list([0, 1], unscored=[]), save=jpeg_once, remedy=threshold
     ),
-    "the edition of 2022-23": DataSet(HARVEY26, named="harvey26"),
-    "150 classes": DataSet(own_list(range(5, 155), unscored=[5, 6]), size=(96, 160)),
+    "six classes in colours and palettes": DataSet(SIX, save=colours_or_palette),
+    "eleven classes, pixels without a label, a fixed validation list": DataSet(
+        own_list(range(11), unscored=[], ignore=255), size=(96, 128), held_out=(100, 160, 220)
+    ),
+    "the 27 classes of the edition of 2022-23": DataSet(HARVEY26, size=(64, 128), named="harvey26"),
+    "150 classes": DataSet(own_list(range(5, 155), unscored=[]), size=(192, 224)),
 }
 
 
 @pytest.mark.parametrize("data_set", DATA_SETS.values(), ids=DATA_SETS)
-def test_from_masks_to_table_submission_and_maps(data_set: DataSet, tmp_path: Path) -> None:
-    folder = tmp_path / "project"
-    folder.mkdir()
+def test_from_inspect_and_init_to_table_submission_and_maps(data_set: DataSet, tmp_path: Path) -> None:
+    """As a user would: a new repository, a look at the folder, the settings that it suggests, the pipeline."""
     data_set.write(tmp_path / "photos")
-    write_classes(folder / "classes.yaml", data_set.classes)
-    data = {
-        "source": "directory",
-        "path": "../photos",
-        "inputs": "classes.yaml",
-        "classes": data_set.named or "classes.yaml",
-        "score_size": data_set.score_size,
-    }
+    project = Project(tmp_path / "project")
+    project.environment["PYTHONPATH"] = str(ROOT / "src")
+    project.folder.mkdir()
+    project.run("harveyseg", "init", ".")
+    lists = project.folder / "lists"
+    printed = project.run("harveyseg", "inspect", "../photos", "--out", "lists")
+    assert ("threshold them at 128" in printed) == (data_set.remedy is threshold)
+    if data_set.remedy:
+        data_set.remedy(tmp_path / "photos")
+    (lists / "val.txt").write_text("".join(f"{number}.png\n" for number in data_set.held_out))
+    yaml = YAML()
+    params = yaml.load(project.folder / "params.yaml")
+    suggested = yaml.load(lists / "data.yaml")
+    assert suggested["data"]["score_size"] is None  # the masks' own
+    lay_over(params, suggested)
+    lay_over(params, {"data": {"inputs": "lists", "classes": data_set.named or "lists/classes.yaml"}})
     train = {"epochs": 4, "lr": 0.02, "batch_size": 4, "threads": 1, "class_weights": "sqrt", "loss": {"dice": 0.3}}
-    project = start_project(folder, {**TINY, "data": data, "train": train, "postprocess": {"method": "auto"}})
+    lay_over(params, {**TINY, "train": train, "postprocess": {"method": "auto"}})
+    if data_set.held_out:
+        lay_over(params, {"split": {"held_out": "lists/val.txt"}, "folds": [0]})
+    yaml.dump(params, project.folder / "params.yaml")
+    project.commit("start")
     project.run("dvc", "repro")
     assert "up to date" in project.run("dvc", "status")
-    check_submission(project, data_set)
-    check_maps(project, data_set)
+    if data_set.held_out:
+        held_out = pd.read_csv(project.folder / "data" / "predictions" / "unet-0" / "val_ids.csv")
+        assert sorted(held_out.iloc[:, 0].astype(int)) == sorted(data_set.held_out)
+    classes = data_set.classes if data_set.named else read_classes(lists / "classes.yaml")
+    assert len(classes) == len(data_set.classes)
+    check_submission(project, classes)
+    check_maps(project, classes)
 
 
-def check_submission(project: Project, data_set: DataSet) -> None:
+def check_submission(project: Project, classes: ClassList) -> None:
     """Rows of the scored ids alone; scored against the masks' files they give the table's score."""
     path = project.folder / "data" / "submission" / "submission.csv"
     rows = pd.read_csv(path)["ImageClassId"].str.rsplit("_", n=1)
-    scored = sorted(entry.id for entry in data_set.classes.classes if entry.scored)
+    scored = sorted(entry.id for entry in classes.classes if entry.scored)
     assert [int(row[1]) for row in rows] == scored * 2
     printed = project.run("harveyseg", "score", str(path), "--masks", "../photos/test_masks")
     score = float(printed.split("score: ")[1].split()[0])
@@ -123,11 +165,11 @@ def check_submission(project: Project, data_set: DataSet) -> None:
     assert table["test_score"].iloc[0] >= 0
 
 
-def check_maps(project: Project, data_set: DataSet) -> None:
+def check_maps(project: Project, classes: ClassList) -> None:
     """The maps of `predict` hold ids of the list, and their areas its names."""
     project.run("harveyseg", "predict", "../photos/test_images", "--out", "maps", "--argmax")
     found: set[int] = set()
     for path in (project.folder / "maps").glob("[0-9]*.png"):
         found |= set(np.unique(np.asarray(Image.open(path))).tolist())
-    assert found <= {entry.id for entry in data_set.classes.classes}
-    assert set(data_set.classes.names) <= set(pd.read_csv(project.folder / "maps" / "areas.csv").columns)
+    assert found <= {entry.id for entry in classes.classes}
+    assert set(classes.names) <= set(pd.read_csv(project.folder / "maps" / "areas.csv").columns)

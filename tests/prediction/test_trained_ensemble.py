@@ -24,7 +24,9 @@ SPEC = {"network": "unet", "width": 1, "dropout": 0.0, "batch_norm": "none"}
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     """Three trained models with two folds each, told apart by their means, and an ensemble of two."""
-    (tmp_path / "params.yaml").write_text("data: {source: demo}\nmodels: {unet: {network: unet}}\nfolds: [0, 2]\n")
+    (tmp_path / "params.yaml").write_text(
+        "data: {source: demo}\nmodels: {unet: {network: unet}}\nfolds: [0, 2]\ninference: {tta: flips}\n"
+    )
     for number, model in enumerate(("unet", "unet_b", "unet-c")):
         for fold in (0, 2):
             path = tmp_path / "data" / "models" / f"{model}-{fold}" / "weights.safetensors"

@@ -1,10 +1,13 @@
 """The learner's parts are put together as the recipe says."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from harveyseg.classes import HARVEY25
 from harveyseg.data.cache import CachedPart
+from harveyseg.inference.network_file import save_network
 from harveyseg.training.learner import Learner
 from helpers.training import SPEC, train_params
 
@@ -39,6 +42,19 @@ def test_the_validation_loss_does_not_depend_on_the_batch_size(tiny_part: Cached
             target = torch.from_numpy(mask)[None].long()
             each.append(float(torch.nn.functional.cross_entropy(logits, target, learner.loss.pixel_weights).detach()))
         assert losses[0] == pytest.approx(sum(each) / 12, rel=1e-4)
+
+
+def test_a_training_starts_from_a_trained_network(tiny_part: CachedPart, tmp_path: Path) -> None:
+    trained = Learner(SPEC, train_params(seed=7), HARVEY25, tiny_part.photos, steps=1)
+    with torch.no_grad():
+        for parameter in trained.network.parameters():
+            parameter.add_(0.5)
+    path = tmp_path / "weights.safetensors"
+    save_network(path, trained.weights(), SPEC, trained.mean, trained.std, (64, 64), HARVEY25)
+    params = train_params(init=str(path), optimiser={"ema": 0.9})
+    learner = Learner(SPEC, params, HARVEY25, tiny_part.photos, steps=1)
+    # The moving average starts from them as well.
+    assert all(torch.equal(value, trained.weights()[name]) for name, value in learner.weights().items())
 
 
 def test_the_average_is_what_is_written(tiny_part: CachedPart) -> None:

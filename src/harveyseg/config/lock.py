@@ -25,6 +25,11 @@ def recorded_outputs(lock: Path, folders: bool = False) -> dict[str, str]:
     return {path: md5 for stage in stages for path, md5 in stage_outputs(stage, folders)}
 
 
+def recorded_stages(lock: Path) -> list[str]:
+    """Names of the stages that have run, e.g. ``train@unet-0``; empty where DVC has no lock file."""
+    return list(load(lock).get("stages", {})) if lock.exists() else []
+
+
 def recorded_params(lock: Path, stage: str) -> dict[str, Any]:
     """The settings of a stage when it last ran, as ``dvc.lock`` holds them; empty where it does not know the stage."""
     if not lock.exists():

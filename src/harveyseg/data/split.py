@@ -5,18 +5,18 @@ Next to ``folds.csv`` stands ``overlaps.csv``, the pairs of photos that show the
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from harveyseg.arrays import BoolArray, IntArray, Rows
 from harveyseg.classes import ClassList
 from harveyseg.config.settings import Section
 from harveyseg.data.cache import class_counts
-from harveyseg.errors import HarveysegError
+from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import read_table, sha256, write_table
 
 DISTANCE = 10
@@ -44,6 +44,16 @@ class SplitParams(Section):
     """For ``ids``: frames whose ids differ by at most this are linked; a group is everything that links connect."""
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
     """Seed of the random tries from which the most balanced folds are taken."""
+    held_out: str | None = None
+    """A fixed validation list: a text file with the ids (or file names) of the photos to hold out, one on each line.
+    They become fold 0 and all others fold 1, so ``folds`` of ``split`` must be 2 and the list ``folds`` ``[0]``."""
+
+    @field_validator("held_out")
+    @classmethod
+    def _two_folds(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("folds") != 2:
+            raise ValueError("divides the photos in two: set `split.folds` to 2, and `folds` to [0]")
+        return value
 
 
 def make_folds(
@@ -68,6 +78,8 @@ def make_folds(
         root: the project's root.
         overlaps: for ``groups: overlap``, the pairs of ids that show the same ground.
 
+    With ``held_out``, a list of the user's decides instead, whatever overlaps.
+
     Returns:
         The columns id, group (str) and fold (0..folds-1), in the order of ``photos``; no fold is empty.
 
@@ -76,6 +88,9 @@ def make_folds(
     """
     ids = [str(photo_id) for photo_id in photos["id"]]
     groups = group_labels(ids, params, root, overlaps)
+    if params.held_out is not None:
+        listed = _read_held_out(ids, params.held_out, root)
+        return pd.DataFrame({"id": ids, "group": groups, "fold": [0 if own in listed else 1 for own in ids]})
     _, group_of = np.unique(groups, return_inverse=True)
     n_groups = int(group_of.max()) + 1 if ids else 0
     if n_groups < params.folds:
@@ -114,9 +129,14 @@ def group_labels(
     return _groups_from_file(ids, params.groups, root)
 
 
-def groups_file(params: SplitParams) -> str | None:
-    """The CSV file that ``groups`` names, if it names one."""
-    return None if params.groups in ("ids", "overlap", "none") else _file_and_column(params.groups)[0]
+def files_of_split(params: SplitParams) -> dict[str, str]:
+    """The files that decide the folds, by the key of the setting that names them."""
+    files = {}
+    if params.groups not in ("ids", "overlap", "none"):
+        files["groups"] = _file_and_column(params.groups)[0]
+    if params.held_out is not None:
+        files["held_out"] = params.held_out
+    return files
 
 
 def fold_imbalance(fold: IntArray, presence: BoolArray, folds: int) -> float:
@@ -353,6 +373,28 @@ def _groups_by_distance(ids: list[str], distance: int) -> list[str]:
             "Set split.groups to overlap, to none, or to a CSV file with the columns id and group."
         )
     return neighbour_groups(ids, distance)
+
+
+def _read_held_out(ids: list[str], setting: str, root: Path) -> set[str]:
+    """The ids of the photos that a list holds out."""
+    where = f"split.held_out = {setting}"
+    try:
+        lines = (root / setting).read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise HarveysegError(f"{where}: {root / setting}: no such file. Correct split.held_out.") from None
+    except UnicodeDecodeError:
+        raise HarveysegError(f"{where}: {root / setting}: not a text file. Write one id on each line.") from None
+    known = set(ids)
+    names = [line.strip() for line in lines if line.strip()]
+    listed = [name if name in known else PurePosixPath(name).stem for name in names]
+    unknown = [name for name, photo_id in zip(names, listed, strict=True) if photo_id not in known]
+    problems = [f"{name}: no training photo has this id" for name in unknown]
+    raise_problems(problems, where, "Write one id on each line, as the names of the photos without their ending.")
+    if not listed or len(set(listed)) == len(known):
+        raise HarveysegError(
+            f"{where}: lists {'all' if listed else 'none'} of the {len(known)} training photos. Both parts need photos."
+        )
+    return set(listed)
 
 
 def _file_and_column(setting: str) -> tuple[str, str]:

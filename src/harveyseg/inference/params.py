@@ -8,6 +8,8 @@ from harveyseg.arrays import SIDE_MULTIPLE
 from harveyseg.config.settings import Section
 from harveyseg.device import DeviceName, PrecisionName, resolve_device, resolve_precision
 
+TtaName = Literal["none", "flips", "d4"]
+
 
 class InferenceParams(Section):
     """The section ``inference`` of params.yaml."""
@@ -20,7 +22,7 @@ class InferenceParams(Section):
     """``auto``: CUDA where there is any, else the CPU."""
     precision: PrecisionName = "auto"
     """``auto``: bfloat16 where the chip computes with it, else float32; ``tf32``: on CUDA only."""
-    tta: Literal["none", "flips", "d4"] = "none"
+    tta: TtaName = "none"
     """Mean over the photo and its mirror images (4 passes), or over all symmetries of the square (8 passes)."""
     scales: tuple[float, ...] = (1.0,)
     """Mean over the photo resized by these factors, each side to the nearest multiple of 32."""
@@ -51,6 +53,10 @@ class InferenceParams(Section):
         values = self.model_dump(exclude={"batch_size"})
         values["scales"] = ", ".join(map(str, self.scales))
         return {f"inference.{name}": value for name, value in values.items()}
+
+    def on_machine(self, machine: "InferenceParams") -> "InferenceParams":
+        """These settings, with device, precision, threads and batch size of another section."""
+        return self.model_copy(update=machine.model_dump(include={"batch_size", "threads", "device", "precision"}))
 
     def deciding(self) -> dict[str, str | int | float | None]:
         """:meth:`settings` with ``auto`` resolved on this machine."""

@@ -52,22 +52,26 @@ def load_state(module: nn.Module, state: dict[str, Tensor], path: Path, encoder:
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        expected = module.state_dict()
-        misshaped = [
-            f"{key} is {tuple(state[key].shape)}, not {tuple(expected[key].shape)}"
-            for key in expected
-            if key in state and state[key].shape != expected[key].shape
-        ]
-        problems = {
-            "missing": [key for key in expected if key not in state],
-            "unexpected": [key for key in state if key not in expected],
-            "of another shape": misshaped,
-        }
-        lines = [f"{len(keys)} tensors {problem}: {_first_few(keys)}" for problem, keys in problems.items() if keys]
+        misfit = describe_misfit(module.state_dict(), state)
         raise HarveysegError(
-            f"encoder_weights: {path} does not fit {encoder}: {'; '.join(lines)}. It must hold the state dict of "
+            f"encoder_weights: {path} does not fit {encoder}: {misfit}. It must hold the state dict of "
             f"{contents}. Give another file, or set `encoder_weights: null`."
         ) from error
+
+
+def describe_misfit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """How the tensors of a file differ from those of a network: missing, unexpected, or of another shape."""
+    misshaped = [
+        f"{key} is {tuple(state[key].shape)}, not {tuple(expected[key].shape)}"
+        for key in expected
+        if key in state and state[key].shape != expected[key].shape
+    ]
+    problems = {
+        "missing": [key for key in expected if key not in state],
+        "unexpected": [key for key in state if key not in expected],
+        "of another shape": misshaped,
+    }
+    return "; ".join(f"{len(keys)} tensors {problem}: {_first_few(keys)}" for problem, keys in problems.items() if keys)
 
 
 def _first_few(keys: list[str]) -> str:

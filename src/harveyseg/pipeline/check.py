@@ -10,15 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+import torch
+
 from harveyseg.arrays import SIDE_MULTIPLE
 from harveyseg.classes import HARVEY25, ClassList
 from harveyseg.config.settings import Section, load, parse, section
 from harveyseg.data.cache import ResizeParams
 from harveyseg.data.class_lists import classes_file, load_classes
-from harveyseg.data.split import SplitParams, groups_file
+from harveyseg.data.split import SplitParams, files_of_split
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import read_json, sha256, write_json
-from harveyseg.models import locate_encoder_weights, takes_encoder_weights, validate
+from harveyseg.models import build, locate_encoder_weights, takes_encoder_weights, validate
+from harveyseg.models.initial_weights import load_initial_weights, locate_initial_weights
+from harveyseg.models.packaged import packaged_models
 from harveyseg.pipeline.code import code_digests, stage_files
 from harveyseg.project import project_root
 from harveyseg.record import MODEL_NAME
@@ -27,8 +31,8 @@ from harveyseg.training.params import TrainParams, moved_keys
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_RESERVED = {"ensemble", "all_empty", "mean", "submission"}
-"""Names of rows of tables and of files of submissions: a mean of models is called so in benchmarks."""
+_RESERVED = {"ensemble", "all_empty", "mean", "submission", *packaged_models()}
+"""Names of rows of tables, of files of submissions (a mean of models is called so in benchmarks), packaged models."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class ModelConfig:
     code: dict[str, str]
     """SHA-256 of each source file that decides the training, see :func:`harveyseg.pipeline.code.stage_files`."""
     files: dict[str, str]
-    """SHA-256 of each file that the training reads, apart from the data: ``encoder_weights``, if a local file."""
+    """SHA-256 of each file that the training reads, apart from the data: ``init``; ``encoder_weights``, if a file."""
 
     def require_unchanged(self, scripts: Path) -> None:
         """Make sure that the code and the files on disk are those that were digested.
@@ -56,8 +60,12 @@ class ModelConfig:
         """
         code = code_digests(stage_files("train", scripts, [self.spec["network"]]))
         changed = sorted(name for name in self.code.keys() | code.keys() if self.code.get(name) != code.get(name))
-        if self.files != _files_read(self.train):
-            changed.append(f"train.encoder_weights ({self.train.encoder_weights})")
+        files = _files_read(self.train)
+        changed += [
+            f"train.{key} ({getattr(self.train, key)})"
+            for key in sorted(self.files.keys() | files.keys())
+            if self.files.get(key) != files.get(key)
+        ]
         if changed:
             raise HarveysegError(
                 f"{', '.join(changed)}: changed since the stage `code` ran, so this training would be recorded with "
@@ -101,9 +109,9 @@ def check_params(
     problems: list[str] = []
     resize = _gather(problems, parse, ResizeParams, values["resize-cache"], "resize-cache")
     split = _gather(problems, parse, SplitParams, values["split"], "split")
-    problems += _fold_problems(values.get("folds"), split.folds if split else None)
-    if split is not None and (file := groups_file(split)):
-        problems += _watch_problems(values, file, f"split.groups = {split.groups}")
+    problems += _fold_problems(values.get("folds"), split)
+    for key, file in (files_of_split(split) if split else {}).items():
+        problems += _watch_problems(values, file, f"split.{key} = {getattr(split, key)}")
     for name, model in (further or {}).items():
         _gather(problems, section, params, name, model)
     classes = _gather(problems, _classes, values)
@@ -119,7 +127,7 @@ def check_params(
             str(name),
             entry,
             values["train"],
-            len(classes or HARVEY25),
+            classes or HARVEY25,
             resize.shape if resize else None,
             scripts,
         )
@@ -129,10 +137,11 @@ def check_params(
         ]
         if config is not None:
             configs.append(config)
-            if config.files:
-                weights = str(config.train.encoder_weights)
-                unwatched = _watch_problems(values, weights, f"train.encoder_weights = {weights}")
-                problems += [problem for problem in unwatched if problem not in problems]
+            for key in config.files:
+                file = str(getattr(config.train, key))
+                if file not in packaged_models():  # those are part of the code
+                    unwatched = _watch_problems(values, file, f"train.{key} = {file}")
+                    problems += [problem for problem in unwatched if problem not in problems]
     raise_problems(problems, str(params), "Correct params.yaml, or the -S option that set it.")
     return configs
 
@@ -186,15 +195,18 @@ def _watch_problems(values: Mapping[str, Any], file: str, where: str) -> list[st
     ]
 
 
-def _fold_problems(folds: object, count: int | None) -> list[str]:
+def _fold_problems(folds: object, split: SplitParams | None) -> list[str]:
     if not isinstance(folds, list) or not folds or not all(type(fold) is int for fold in folds):
         return [f"folds = {folds!r}: must be a list of fold numbers, e.g. `- 0`"]
     problems = [f"folds: {fold} is listed twice" for fold in sorted({f for f in folds if folds.count(f) > 1})]
-    if count is not None:
-        outside = [fold for fold in folds if not 0 <= fold < count]
+    if split is not None:
+        outside = [fold for fold in folds if not 0 <= fold < split.folds]
         problems += [
-            f"folds: {fold} is not in 0..{count - 1} (split.folds = {count})" for fold in dict.fromkeys(outside)
+            f"folds: {fold} is not in 0..{split.folds - 1} (split.folds = {split.folds})"
+            for fold in dict.fromkeys(outside)
         ]
+        if split.held_out is not None and 1 in folds:
+            problems.append("folds: with split.held_out only fold 0 is held out; set `folds` to [0]")
     return problems
 
 
@@ -218,7 +230,7 @@ def _sample_problems(train: TrainParams, size: tuple[int, int], where: str) -> l
 
 
 def _check_model(
-    name: str, entry: object, train: Mapping[str, Any], classes: int, size: tuple[int, int] | None, scripts: Path
+    name: str, entry: object, train: Mapping[str, Any], classes: ClassList, size: tuple[int, int] | None, scripts: Path
 ) -> ModelConfig:
     where = f"models.{name}"
     if not MODEL_NAME.fullmatch(name) or name in _RESERVED:
@@ -239,25 +251,42 @@ def _check_model(
     weights = locate_encoder_weights(merged.encoder_weights)
     if size is not None and (problems := _sample_problems(merged, size, f"{where}.train")):
         raise HarveysegError("\n".join(problems), problems)
-    validate(spec, classes, weights, where, size, merged.augmentation.crop, merged.batch_size)
+    validate(spec, len(classes), weights, where, size, merged.augmentation.crop, merged.batch_size)
+    if merged.init is not None:
+        _check_initial_weights(spec, classes, merged.init, where)
     code = code_digests(stage_files("train", scripts, [spec["network"]]))
     return ModelConfig(name, spec, merged, code, _files_read(merged))
 
 
 def for_network(train: TrainParams, overrides: Mapping[str, Any], pretrainable: bool) -> TrainParams:
-    """A model's settings, merged with its own ``overrides``, without encoder weights that only the defaults name.
+    """A model's settings, merged with its own ``overrides``, without encoder weights that are not used.
 
-    The section ``train`` speaks for all models; a network from scratch must not record a pretraining.
+    The section ``train`` speaks for all models; a network from scratch must not record a pretraining, nor may one that
+    starts from a trained network.
     """
-    if pretrainable or "encoder_weights" in overrides:
+    if train.init is None and (pretrainable or "encoder_weights" in overrides):
         return train
     return train.model_copy(update={"encoder_weights": None})
 
 
+def _check_initial_weights(spec: Mapping[str, Any], classes: ClassList, init: str, where: str) -> None:
+    with torch.random.fork_rng(devices=[]):
+        network = build(spec, len(classes), encoder_weights=None)
+    try:
+        load_initial_weights(network, spec, classes, init)
+    except HarveysegError as error:
+        raise HarveysegError(f"{where}: {error}") from error
+
+
 def _files_read(train: TrainParams) -> dict[str, str]:
     """Digests of the files that a training reads: other content under the same name is another training."""
+    files = {}
     weights = locate_encoder_weights(train.encoder_weights)
-    return {"encoder_weights": sha256(Path(weights))} if weights is not None and Path(weights).is_file() else {}
+    if weights is not None and Path(weights).is_file():
+        files["encoder_weights"] = sha256(Path(weights))
+    if train.init is not None:
+        files["init"] = sha256(locate_initial_weights(train.init))
+    return files
 
 
 def write_config(folder: Path, config: ModelConfig) -> None:

@@ -1,12 +1,13 @@
 """The options of ``harveyseg predict``, from the command line's text."""
 
 import re
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 from harveyseg.classes import ClassList
 from harveyseg.errors import HarveysegError
 from harveyseg.geo.ground import parse_crs
 from harveyseg.geo.mosaic import FrameColour, MosaicOptions
+from harveyseg.inference.params import InferenceParams, TtaName
 from harveyseg.prediction.predict import PredictionOptions
 from harveyseg.prediction.products import ProductOptions
 
@@ -41,6 +42,22 @@ def parse_options(
     )
     products = ProductOptions(() if probabilities is None else _parse_classes(probabilities, classes), geojson)
     return PredictionOptions(reading, products, None if gsd is None else gsd / 100, overwrite)
+
+
+def parse_inference(settings: InferenceParams, tta: str | None) -> InferenceParams:
+    """The model's settings, changed by the option ``--tta``.
+
+    >>> parse_inference(InferenceParams(), "d4").tta
+    'd4'
+
+    Raises:
+        HarveysegError: when it names no kind of test-time augmentation.
+    """
+    if tta is None:
+        return settings
+    if tta not in get_args(TtaName):
+        raise HarveysegError(f"--tta {tta}: must be {', '.join(get_args(TtaName))}.")
+    return settings.model_copy(update={"tta": tta})
 
 
 def parse_training_ground(text: str) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import digest, read_json, read_table, sha256
 from harveyseg.geo.flight import photo_ground
 from harveyseg.inference.network_file import TrainedNetwork, load_network
+from harveyseg.inference.params import InferenceParams
 from harveyseg.pipeline.recorded import require_recorded
 from harveyseg.postprocess.files import FittedRule, read_rule
 from harveyseg.prediction.scale import Training
@@ -23,6 +24,8 @@ from harveyseg.record import WEIGHTS_FILE, read_run
 
 _SAMPLED_PHOTOS = 20
 """Training photos whose flight height is looked up."""
+
+_ELSEWHERE = "If it was trained on another machine, run `dvc pull`. --model harvey25 predicts with the packaged model."
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,10 @@ class TrainedEnsemble:
     """The photos that the networks were trained on."""
     measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """By class, ``iou``, ``precision`` and ``recall`` of argmax maps of held-out photos; empty where unknown."""
+    files: tuple[Path, ...] = ()
+    """Where each network was read from."""
+    inference: InferenceParams = field(default_factory=InferenceParams)
+    """How it predicts."""
 
     @property
     def classes(self) -> ClassList:
@@ -73,12 +80,11 @@ def load_trained_ensemble(
     if model is None:
         path = data / "ensemble" / "weights.json"
         require_recorded([path], params.parent)
-        weights = read_json(path, "Run `dvc repro`, or name a trained model with --model.")["weights"]
+        weights = read_json(path, f"Run `dvc repro`, or name a trained model with --model. {_ELSEWHERE}")["weights"]
     else:
-        trained = sorted(path.parent.name for path in (data / "models").glob(f"*-{folds[0]}/{WEIGHTS_FILE}"))
-        names = [name.rpartition("-")[0] for name in trained]
-        if model not in names:
-            raise HarveysegError(f"--model {model}: not trained here. Trained are: {', '.join(names) or 'none'}")
+        if model not in (names := trained_models(params, data)):
+            trained = ", ".join(names) or "none"
+            raise HarveysegError(f"--model {model}: not trained here. Trained are: {trained}. {_ELSEWHERE}")
         weights = {model: 1.0}
     members = [
         (_run_folder(data, name, fold), weight / len(folds))
@@ -86,6 +92,8 @@ def load_trained_ensemble(
         if weight > 0
         for fold in folds
     ]
+    absent = [f"{folder / WEIGHTS_FILE}: no such file" for folder, _ in members if not (folder / WEIGHTS_FILE).exists()]
+    raise_problems(absent, f"the networks of {model or 'the ensemble'}", f"Run `dvc repro`. {_ELSEWHERE}")
     require_recorded([folder / name for folder, _ in members for name in (WEIGHTS_FILE, "run.json")], params.parent)
     rule = None if argmax else _read_rule(params, data, model, folds)
     networks = tuple(load_network(folder / WEIGHTS_FILE) for folder, _ in members)
@@ -106,7 +114,16 @@ def load_trained_ensemble(
         identity=digest({"files": files, "rule": None if rule is None else rule.model_dump(mode="json")}),
         training=Training(ground or training_ground(params, data), _photo_sizes(data)),
         measured=_measured(evaluated),
+        files=tuple(folder / WEIGHTS_FILE for folder, _ in members),
+        inference=section(params, "inference", InferenceParams),
     )
+
+
+def trained_models(params: Path, data: Path) -> list[str]:
+    """Names of the models whose first fold was trained and is on this machine, sorted."""
+    _, folds = listed_models(params)
+    trained = sorted(path.parent.name for path in (data / "models").glob(f"*-{folds[0]}/{WEIGHTS_FILE}"))
+    return [name.rpartition("-")[0] for name in trained]
 
 
 def training_ground(params: Path, data: Path) -> tuple[float, float] | None:

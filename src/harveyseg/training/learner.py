@@ -17,6 +17,7 @@ from harveyseg.data.cache import channel_statistics, class_frequencies
 from harveyseg.data.normalisation import normalise
 from harveyseg.device import autocast, resolve_device, resolve_precision
 from harveyseg.models import build, locate_encoder_weights
+from harveyseg.models.initial_weights import load_initial_weights
 from harveyseg.score import argmax_metrics, confusion
 from harveyseg.training.class_weights import class_weights
 from harveyseg.training.dataset import Batch
@@ -63,6 +64,9 @@ class Learner:
         self.mean = (float(mean[0]), float(mean[1]), float(mean[2]))
         self.std = (float(std[0]), float(std[1]), float(std[2]))
         network = build(spec, len(classes), locate_encoder_weights(params.encoder_weights))
+        if params.init is not None:
+            copied = load_initial_weights(network, spec, classes, params.init)
+            logger.info("train.init: %s, which knows %d of %d classes", params.init, len(copied), len(classes))
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.loss = SegmentationLoss(params.loss, classes, _class_weights(params, classes, photos)).to(self.device)
         groups = parameter_groups(network.depth_groups(), params.lr, params.optimiser.depth_factor)

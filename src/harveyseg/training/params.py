@@ -50,6 +50,9 @@ class TrainParams(Section):
     """Processes that augment while the network trains; 0 augments in the training process. Never changes the result."""
     encoder_weights: str | None
     """``imagenet``, a path to a local weights file, or null; for networks that have an encoder to load."""
+    init: str | None = None
+    """Start from a trained network: a packaged model (``harvey25``), a model folder, or a ``weights.safetensors``.
+    Classes are matched by name. It replaces ``encoder_weights``; null is off."""
     class_weights: ClassWeights
     """Class weights in the cross-entropy: none; the report's 1 / ln(percentage), which is defective; ENet's
     1 / ln(1.02 + share); or the square root of median frequency balancing."""
@@ -62,11 +65,11 @@ class TrainParams(Section):
     self_training: SelfTrainingParams | None = None
     """Null is off."""
 
-    @field_validator("encoder_weights")
+    @field_validator("encoder_weights", "init")
     @classmethod
     def _not_empty(cls, value: str | None) -> str | None:
         if value == "":
-            raise ValueError("must be `imagenet`, a path to a weights file, or null")
+            raise ValueError("must be a name, a path to a weights file, or null")
         return value
 
     @field_validator("validation")

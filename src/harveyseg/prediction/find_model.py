@@ -1,0 +1,75 @@
+"""Which trained model ``harveyseg predict`` uses: one of the workspace, one in a folder, or a packaged one."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from harveyseg.config.lock import recorded_stages
+from harveyseg.config.settings import listed_models, section
+from harveyseg.errors import HarveysegError
+from harveyseg.inference.params import InferenceParams
+from harveyseg.models.packaged import packaged_models
+from harveyseg.prediction.model_folder import MODEL_FILE, read_description, read_model_folder
+from harveyseg.prediction.trained_ensemble import TrainedEnsemble, load_trained_ensemble, trained_models
+
+DEFAULT = "harvey25"
+"""The packaged model that predicts where nothing was ever trained."""
+
+logger = logging.getLogger(__name__)
+
+
+def find_model(
+    params: Path,
+    data: Path,
+    model: str | None = None,
+    argmax: bool = False,
+    ground: tuple[float, float] | None = None,
+) -> TrainedEnsemble:
+    """Load the model that a user means.
+
+    Args:
+        params: params.yaml, which may be absent.
+        data: the folder of the stages' outs, which may be absent.
+        model: a model of the workspace; or a model folder; or a packaged model; or None for the workspace's ensemble,
+            and :data:`DEFAULT` where nothing was ever trained.
+        argmax: leave the rule of post-processing out.
+        ground: (height, width) in metres of the ground that a training photo shows, instead of what the model says.
+
+    Raises:
+        HarveysegError: when there is no such model, or a file of it is absent or damaged.
+    """
+    own = _own_models(params, data)
+    if own and (model is None or model in own):
+        return load_trained_ensemble(params, data, model, argmax, ground)
+    folder = _find_folder(model or DEFAULT)
+    if folder is None:
+        known = [*own, *packaged_models()]
+        raise HarveysegError(
+            f"--model {model}: no model that was trained here, no packaged one, and no folder with a {MODEL_FILE}. "
+            f"Known are: {', '.join(known)}."
+        )
+    if model is None:
+        logger.info("nothing was trained here, so the packaged model %s predicts", DEFAULT)
+    logger.info("%s: %s", folder.name, read_description(folder).notice)
+    found = read_model_folder(folder, argmax, ground)
+    machine = section(params, "inference", InferenceParams) if params.exists() else InferenceParams()
+    return replace(found, inference=found.inference.on_machine(machine))
+
+
+def _own_models(params: Path, data: Path) -> list[str]:
+    """The models of the pipeline; empty where none was ever trained, here or, as ``dvc.lock`` says, elsewhere."""
+    if not params.exists():
+        return []
+    recorded = recorded_stages(params.parent / "dvc.lock")
+    if not any(name.startswith("train@") for name in recorded) and not any((data / "models").glob("*")):
+        return []
+    listed, _ = listed_models(params)
+    return list(dict.fromkeys([*listed, *trained_models(params, data)]))
+
+
+def _find_folder(model: str) -> Path | None:
+    packaged = packaged_models()
+    if model in packaged:
+        return packaged[model]
+    folder = Path(model)
+    return folder if (folder / MODEL_FILE).is_file() else None

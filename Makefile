@@ -14,7 +14,7 @@ export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 100000000000
 export MALLOC_TOP_PAD_ := 100000000
 
-.PHONY: demo test check docs lock oldest faults clean
+.PHONY: demo test check docs screenshots lock oldest faults clean
 
 demo: $(VENV)  ## fresh clone -> finished pipeline on the embedded data
 	@# A ZIP download is no git repository; DVC has to be told to do without.
@@ -41,6 +41,9 @@ docs: $(VENV)  ## the site in docs/_build; fails on a broken link or an outdated
 	$(BIN)/python docs/settings_page.py --check
 	$(BIN)/sphinx-build -c docs --jobs auto --fail-on-warning --keep-going --nitpicky --quiet . docs/_build
 	@echo "docs/_build/docs/index.html"
+
+screenshots: $(VENV)  ## the pictures of pages in docs/, from the finished project here; needs Chromium
+	PYTHONPATH=tests $(BIN)/python docs/screenshots.py
 
 # The stamp is newer than what it was made from, so a second call does nothing. Compiling once halves the seconds that every
 # stage spends importing, also where Python is told not to write next to its files.

@@ -1,7 +1,5 @@
 """The command ``harveyseg``: what is done around the pipeline, which itself is ``dvc repro``."""
 
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -369,21 +367,19 @@ def upload(
 
 
 @_commands.command()
-def ui(port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000) -> None:
-    """The MLflow UI, with the settings that let it start fastest: one worker, no job runners."""
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of MLflow's server.")] = 5000,
+    host: Annotated[str, typer.Option(help="Where it listens; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the browser.")] = True,
+) -> None:
+    """MLflow's UI at the prepared views of all runs; with a team's server, where they are."""
+    from harveyseg.config.settings import section
     from harveyseg.project import project_root
-    from harveyseg.tracking.client import prepare_local_database, tracking_uri
-    from harveyseg.tracking.faults import public_address
+    from harveyseg.tracking.client import TrackingParams
+    from harveyseg.tracking.ui import show_ui
 
-    uri = tracking_uri(project_root())
-    if uri.startswith(("http://", "https://")):
-        print(f"MLflow's UI is where its server is: {public_address(uri)}")
-        return
-    prepare_local_database(project_root())
-    command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--port", str(port), "--backend-store-uri", uri]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    print(f"{public_address(uri)} at http://127.0.0.1:{port} (Ctrl-C ends it)")
-    raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)
+    params = section(PARAMS, "tracking", TrackingParams)
+    raise typer.Exit(show_ui(params, project_root(), host, port, open_browser))
 
 
 def app() -> None:

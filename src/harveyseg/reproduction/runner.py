@@ -37,6 +37,7 @@ from harveyseg.tracking.client import Tracker
 from harveyseg.tracking.mirror import mirror
 from harveyseg.tracking.outputs import RunOutputs, locate_outputs
 from harveyseg.tracking.query import tag_runs
+from harveyseg.tracking.views import study_view
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ def run_studies(names: Sequence[str], recipe: StudyRecipe, root: Path, tracker: 
         HarveysegError: when the project is no git and DVC repository, another study runs in it, or a trial fails.
     """
     tasks = _collect_tasks(names, recipe, seeds)
+    tracker.prepare_views(map(study_view, names))
     failures = []
     with _interrupted_by_signals(), _copies(root, recipe) as copies:
         finished = copies.find_finished(tasks)

@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -20,8 +20,10 @@ from harveyseg.files import locked
 from harveyseg.project import project_root
 from harveyseg.tracking.database import ARTIFACTS, check_database, database_path, is_prepared, prepare_database
 from harveyseg.tracking.faults import SQLITE, TrackingError, explain, public_address
+from harveyseg.tracking.views import VIEWS, View, outdated_views
 
 if TYPE_CHECKING:
+    from mlflow.entities import Experiment as MlflowExperiment
     from mlflow.entities import Run as MlflowRun
     from mlflow.tracking import MlflowClient
 
@@ -98,23 +100,6 @@ def open_tracker(
     return Tracker(params, project_root() if root is None else root, restore)
 
 
-def prepare_local_database(root: Path) -> None:
-    """Make the database of :func:`tracking_uri` ready for programs that read it themselves, such as MLflow's UI.
-
-    Raises:
-        HarveysegError: when the address is none of a database or server, or MLflow cannot use the database.
-    """
-    _configure_mlflow()
-    uri = tracking_uri(root)
-    try:
-        _require_address(uri)
-        if (database := database_path(uri)) is not None:
-            with _locked(root, _LOCK_SECONDS):
-                prepare_database(database, uri)
-    except Exception as error:
-        raise HarveysegError(_unusable(uri, explain(error, uri))) from error
-
-
 def inspect_tracker(root: Path) -> tuple[str, str] | None:
     """Look whether MLflow can be used, without making or changing anything.
 
@@ -148,6 +133,7 @@ class Tracker:
         self.uri = tracking_uri(root)
         self.root = root
         self.experiment_id = ""
+        self.experiment_tags: dict[str, str] = {}
         self.running: dict[str, Any] = {}
         """By uid, the copies of the runs that this process computes; kept by :mod:`harveyseg.tracking.mirror`."""
         self.artifacts_lost = False
@@ -227,6 +213,10 @@ class Tracker:
         """
         return _locked(self.root, _LOCK_SECONDS)
 
+    def prepare_views(self, views: Iterable[View]) -> None:
+        """Write views into the experiment, where it lacks them or holds them in an older form."""
+        self.attempt(lambda client: self._write_views(client, views))
+
     def search(self, client: "MlflowClient", condition: str, *, deleted: bool = False) -> list["MlflowRun"]:
         """All runs of the experiment that meet a condition in MLflow's filter language, oldest first.
 
@@ -302,9 +292,7 @@ class Tracker:
 
         if database is None:
             client = MlflowClient(tracking_uri=self.uri)
-            self.experiment_id = self._in_time(
-                lambda: _get_or_create_experiment(client, self.params.experiment, None, restore)
-            )
+            self._in_time(lambda: self._open_experiment(client, None, restore))
             return client
 
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  (a slow import that must not happen in the lock)
@@ -313,7 +301,7 @@ class Tracker:
             prepare_database(database, self.uri)
             client = MlflowClient(tracking_uri=self.uri)
             artifacts = (database.parent / ARTIFACTS).as_uri()
-            self.experiment_id = _get_or_create_experiment(client, self.params.experiment, artifacts, restore)
+            self._open_experiment(client, artifacts, restore)
             return client
 
         if self._in_time(lambda: is_prepared(database, self.uri)):
@@ -321,6 +309,23 @@ class Tracker:
         # Several processes that migrate one database break it, and even opening one asks whether to migrate.
         with _locked(self.root, _LOCK_SECONDS if self._required else _SETUP_SECONDS):
             return connect()
+
+
+    def _open_experiment(self, client: "MlflowClient", artifacts: str | None, restore: bool) -> None:
+        experiment = _get_or_create_experiment(client, self.params.experiment, artifacts, restore)
+        self.experiment_id = str(experiment.experiment_id)
+        self.experiment_tags = dict(experiment.tags)
+        self._write_views(client, VIEWS)
+
+    def _write_views(self, client: "MlflowClient", views: Iterable[View]) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            for name, value in outdated_views(self.experiment_tags, views).items():
+                client.set_experiment_tag(self.experiment_id, name, value)
+                self.experiment_tags[name] = value
+        except MlflowException as error:  # e.g. the server lets this user only read
+            logger.info("MLflow's prepared views are not written: %s", explain(error, self.uri))
 
 
 def _locked(root: Path, seconds: float) -> AbstractContextManager[None]:
@@ -369,14 +374,16 @@ def _ask_server(uri: str) -> None:
     MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
 
 
-def _get_or_create_experiment(client: "MlflowClient", name: str, artifacts: str | None, restore: bool) -> str:
-    """The experiment's id. It is passed with every run: MLflow's "active experiment" may silently be "Default"."""
+def _get_or_create_experiment(
+    client: "MlflowClient", name: str, artifacts: str | None, restore: bool
+) -> "MlflowExperiment":
+    """The experiment. Its id is passed with every run: MLflow's "active experiment" may silently be "Default"."""
     from mlflow.exceptions import MlflowException
 
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return str(client.create_experiment(name, artifact_location=artifacts))
+            return client.get_experiment(client.create_experiment(name, artifact_location=artifacts))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -389,4 +396,4 @@ def _get_or_create_experiment(client: "MlflowClient", name: str, artifacts: str 
             )
         client.restore_experiment(experiment.experiment_id)
         logger.info("MLflow's experiment %r was deleted; it and its runs are restored.", name)
-    return str(experiment.experiment_id)
+    return experiment

@@ -20,7 +20,7 @@ from harveyseg.errors import HarveysegError
 from harveyseg.files import read_table, write_table, write_text
 from harveyseg.record import POOLED, SKIPPED, RunRecord, format_value
 from harveyseg.tracking.client import Tracker
-from harveyseg.tracking.outputs import SCORES, RunOutputs
+from harveyseg.tracking.outputs import SCORES, RunOutputs, gain_over_empty
 from harveyseg.tracking.query import EVALUATION_TAG, EXPERIMENT, TrackedRun, find_all_runs, find_runs
 
 EMPTY = "all_empty"
@@ -303,7 +303,7 @@ def _cells(run: TrackedRun) -> dict[str, Cell]:
     for name, column in _COLUMNS.items():
         value = origin[column.source].get(column.key)
         cells[name] = value if value is None or column.format is None else float(value)
-    cells["gain_over_empty"] = _gain_over_empty(run.metrics)
+    cells["gain_over_empty"] = gain_over_empty(run.metrics)
     return cells
 
 
@@ -317,7 +317,7 @@ def _all_folds(folds: Sequence[dict[str, Cell]], runs: Sequence[TrackedRun | Non
         else:
             values = [fold.get(column.name) for fold in folds]
             row[column.name] = values[0] if all(value == values[0] for value in values) else None
-    row["gain_over_empty"] = _gain_over_empty(pooled)
+    row["gain_over_empty"] = gain_over_empty(pooled)
     notes = [*_skipped_notes(runs), *_empty_notes(pooled), _overlap_note(pooled) if pooled else _NOT_POOLED]
     if any(run is not None and run.parameters.get("train.validation.keep") == "best" for run in runs):
         notes.append(_EPOCH_CHOSEN)
@@ -332,12 +332,6 @@ def _pooled(runs: Sequence[TrackedRun | None]) -> dict[str, float]:
         if run is not None
     ]
     return held[0] if len(held) == len(runs) and all(metrics == held[0] for metrics in held) else {}
-
-
-def _gain_over_empty(metrics: Mapping[str, float]) -> float | None:
-    if {"val/score", "val/all_empty_score"} <= metrics.keys():
-        return metrics["val/score"] - metrics["val/all_empty_score"]
-    return None
 
 
 def _empty_notes(metrics: Mapping[str, float]) -> list[str]:

@@ -1,0 +1,105 @@
+"""Write the pictures of pages in the documentation, from a finished project: `make screenshots`.
+
+A picture is one entry of SHOTS. Look at each one before it is committed: a page may be drawn and still be wrong.
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harveyseg.errors import HarveysegError, report_errors
+from helpers.browser import find_chromium, open_page
+from helpers.ports import free_port
+
+DOCS = Path(__file__).resolve().parent
+_PATIENCE_MS = 60_000
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a picture can be taken of."""
+
+    project: Path
+    """The folder of a finished project."""
+    views: dict[str, str]
+    """The addresses of MLflow's prepared views, by the names that `harveyseg ui` prints."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A picture of a page."""
+
+    name: str
+    """The file, without its ending."""
+    address: Callable[[Site], str]
+    ready: str
+    """A CSS selector of what must have been drawn."""
+    width: int
+    height: int
+
+
+CHART = ".js-plotly-plot .plot"
+
+SHOTS = (
+    Shot("mlflow-scores", lambda site: site.views["Scores"], "text=matching runs", 1900, 640),
+    Shot("mlflow-charts", lambda site: site.views["Charts"], f":nth-match({CHART}, 12)", 1500, 1900),
+    Shot("mlflow-folds", lambda site: site.views["Folds"], "text=matching runs", 1900, 640),
+)
+
+
+def main(
+    names: Annotated[list[str] | None, typer.Argument(help="The pictures; all if none is given.")] = None,
+    project: Annotated[Path, typer.Option(help="A finished project.")] = Path(),
+    out: Annotated[Path, typer.Option(help="Where the pictures go.")] = DOCS,
+) -> None:
+    """Start MLflow's UI on a finished project, and take the pictures."""
+    if find_chromium() is None:
+        raise HarveysegError("no Chromium on this machine. Install it, e.g. `apt-get install chromium`.")
+    with _serving_ui(project) as views:
+        site = Site(project.resolve(), views)
+        for shot in SHOTS:
+            if not names or shot.name in names:
+                path = out / f"{shot.name}.png"
+                _take(shot, site, path)
+                print(path, flush=True)
+
+
+def _take(shot: Shot, site: Site, path: Path) -> None:
+    with open_page(shot.width, shot.height) as page:
+        # MLflow opens a panel at the first visit, which a user closes once.
+        page.add_init_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
+        page.goto(shot.address(site))
+        page.locator(shot.ready).wait_for(timeout=_PATIENCE_MS)
+        page.wait_for_load_state("networkidle")
+        page.wait_for_timeout(1000)  # animations
+        page.screenshot(path=path)
+
+
+@contextmanager
+def _serving_ui(project: Path) -> Iterator[dict[str, str]]:
+    """`harveyseg ui`; yields the addresses that it prints."""
+    command = [sys.executable, "-c", "from harveyseg.cli import app; app()", "ui", "--no-open"]
+    command += ["--port", str(free_port())]
+    with subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            printed = ""
+            for line in process.stdout:
+                printed += line
+                if line.startswith("Ctrl-C"):
+                    break
+            yield dict(re.findall(r"^  ([\w ]+): (http\S+)$", printed, re.MULTILINE))
+        finally:
+            process.terminate()
+
+
+if __name__ == "__main__":
+    with report_errors():
+        typer.run(main)

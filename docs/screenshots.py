@@ -15,11 +15,13 @@ from typing import Annotated
 import typer
 
 from harveyseg.errors import HarveysegError, report_errors
+from harveyseg.tracking.client import TrackingParams, open_tracker
+from harveyseg.tracking.query import find_all_runs
 from helpers.browser import find_chromium, open_page
 from helpers.ports import free_port
 
 DOCS = Path(__file__).resolve().parent
-_PATIENCE_MS = 60_000
+_PATIENCE_MS = 120_000
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,14 @@ class Site:
     """The folder of a finished project."""
     views: dict[str, str]
     """The addresses of MLflow's prepared views, by the names that `harveyseg ui` prints."""
+
+
+def best_run(site: Site) -> str:
+    """The address of the training with the highest score."""
+    tracker = open_tracker(TrackingParams(), site.project, required=True)
+    trained = [run for run in find_all_runs(tracker) if run.tags["harveyseg.kind"] == "train"]
+    best = max(trained, key=lambda run: run.metrics.get("val/score", 0.0))
+    return f"{site.views['Scores'].partition('?')[0]}/{best.run_id}?workflowType=machine_learning"
 
 
 @dataclass(frozen=True)
@@ -43,14 +53,17 @@ class Shot:
     """A CSS selector of what must have been drawn."""
     width: int
     height: int
+    click: str | None = None
+    """A CSS selector of what to press before, e.g. to unfold a text."""
 
 
-CHART = ".js-plotly-plot .plot"
+CHART = ".js-plotly-plot"
 
 SHOTS = (
     Shot("mlflow-scores", lambda site: site.views["Scores"], "text=matching runs", 1900, 640),
-    Shot("mlflow-charts", lambda site: site.views["Charts"], f":nth-match({CHART}, 12)", 1500, 1900),
+    Shot("mlflow-charts", lambda site: site.views["Charts"], f":nth-match({CHART}, 7)", 1900, 2000),
     Shot("mlflow-folds", lambda site: site.views["Folds"], "text=matching runs", 1900, 640),
+    Shot("mlflow-run", best_run, "img[src*=get-artifact]", 1600, 1100, click="text=Show more"),
 )
 
 
@@ -76,9 +89,10 @@ def _take(shot: Shot, site: Site, path: Path) -> None:
         # MLflow opens a panel at the first visit, which a user closes once.
         page.add_init_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
         page.goto(shot.address(site))
-        page.locator(shot.ready).wait_for(timeout=_PATIENCE_MS)
-        page.wait_for_load_state("networkidle")
-        page.wait_for_timeout(1000)  # animations
+        if shot.click is not None:
+            page.locator(shot.click).first.click(timeout=_PATIENCE_MS)
+        page.locator(shot.ready).first.wait_for(timeout=_PATIENCE_MS)
+        page.wait_for_timeout(2500)  # what is drawn last, and animations
         page.screenshot(path=path)
 
 
@@ -101,5 +115,7 @@ def _serving_ui(project: Path) -> Iterator[dict[str, str]]:
 
 
 if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
     with report_errors():
-        typer.run(main)
+        app()

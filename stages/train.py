@@ -24,9 +24,11 @@ from harveyseg.pipeline.stage import (
 )
 from harveyseg.project import project_root
 from harveyseg.record import WEIGHTS_FILE, write_run
+from harveyseg.tracking.changes import changed_settings
 from harveyseg.tracking.client import TrackingParams, open_tracker
 from harveyseg.tracking.mirror import close_abandoned, mirror, show_running
 from harveyseg.tracking.outputs import RunOutputs, RunState
+from harveyseg.tracking.preview import Previews
 from harveyseg.training.checkpoint import Checkpoint
 from harveyseg.training.history import write_history
 from harveyseg.training.trainer import Training
@@ -64,11 +66,16 @@ def main(
             written = read_recorded(out / f"{model}-{fold}" / "run.json")
             if restart := explain_restart(record, checkpoint, written):
                 print(restart, flush=True)
+        if record.ended_ms is None:
+            record.changed = changed_settings(params, model)
         with show_running(tracker, record) as run_id:
             record.run_id = run_id
             checkpoint.save_record(record.model_dump())
+            previews = Previews(tracker, run_id, part.classes)
             for epoch in training.run():
                 mirror(tracker, RunState(record, "RUNNING", epoch.history))
+                if previews.due:
+                    previews.send(training.predict_held_out(photos=3), len(epoch.history))
                 print(f"{model}-{fold} {epoch}", flush=True)
             result = training.result()
             if record.ended_ms is None:

@@ -160,6 +160,7 @@ def sync() -> None:
     """Send MLflow what it lacks of the workspace's runs and of the scores in uploads.json."""
     from harveyseg.config.settings import section
     from harveyseg.kaggle.upload import kaggle_scores, read_uploads
+    from harveyseg.tracking.baseline import baseline_state
     from harveyseg.tracking.client import TrackingParams, open_tracker
     from harveyseg.tracking.mirror import mirror_all
     from harveyseg.tracking.outputs import list_workspace, missing_runs
@@ -169,6 +170,8 @@ def sync() -> None:
     tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True, restore=True)
     uploads = read_uploads(UPLOADS)
     states = [output.state(further_metrics=kaggle_scores(uploads, output.record)) for output in outputs]
+    if (baseline := baseline_state(outputs)) is not None:
+        states.append(baseline)
     lines = mirror_all(tracker, states)
     print("\n".join(lines) if lines else "MLflow has everything.")
     if missing := missing_runs(PARAMS, DATA):

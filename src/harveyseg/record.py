@@ -27,6 +27,8 @@ POOLED = "pooled/"
 """How the metrics of a model over the photos of all its folds begin; each of its runs holds them."""
 
 _ID_LENGTH = 16
+_TITLE_SETTINGS = 3
+_TITLE_LENGTH = 40
 
 WEIGHTS_FILE = "weights.safetensors"
 """A trained network, next to its ``run.json``; see :mod:`harveyseg.inference.network_file`."""
@@ -47,7 +49,8 @@ class RunRecord(BaseModel):
     uid: str = Field(default_factory=lambda: uuid.uuid4().hex)
     run_id: str | None = None
     """MLflow's run id; None while the tracker could not be reached."""
-    kind: Literal["train", "ensemble"]
+    kind: Literal["train", "ensemble", "baseline"]
+    """The last is that of submitting nothing, which no stage writes: it is only in MLflow."""
     model: str
     """The key in ``models`` of params.yaml, or ``"ensemble"``."""
     fold: int | None
@@ -58,6 +61,8 @@ class RunRecord(BaseModel):
     """The name that ``dvc exp show`` prints; None outside ``dvc exp run``."""
     parameters: dict[str, Value]
     """Flat, e.g. ``train.lr`` -> 0.001."""
+    changed: dict[str, Value] = Field(default_factory=dict)
+    """The settings that differ from those of the commit, e.g. ``train.lr`` -> 0.001; None for one that is removed."""
     git_commit: str | None
     git_dirty: bool | None
     """Whether the project held code that is in no commit; None where git could not tell."""
@@ -75,10 +80,21 @@ class RunRecord(BaseModel):
 
     @property
     def name(self) -> str:
-        """The run's name in MLflow: ``<model>[-f<fold>][@<experiment>]``."""
+        """What the run is called: ``<model>[-f<fold>][@<experiment>]``."""
         fold = "" if self.fold is None else f"-f{self.fold}"
         experiment = "" if self.experiment is None else f"@{self.experiment}"
         return f"{self.model}{fold}{experiment}"
+
+    def title(self, evaluation: Mapping[str, Value] | None = None) -> str:
+        """The run's name in MLflow: :attr:`name` and what was changed, the first settings in full.
+
+        Args:
+            evaluation: settings in which this evaluation differs from an earlier one of the same run.
+        """
+        changes = {**self.changed, **(evaluation or {})}
+        shown = [f"{name.rpartition('.')[2]}={format_value(value)}" for name, value in changes.items()]
+        more = [f"+{len(shown) - _TITLE_SETTINGS}"] if len(shown) > _TITLE_SETTINGS else []
+        return " ".join([self.name, *(text[:_TITLE_LENGTH] for text in shown[:_TITLE_SETTINGS]), *more])
 
 
 def write_run(path: Path, record: RunRecord) -> None:

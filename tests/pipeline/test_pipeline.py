@@ -59,12 +59,16 @@ def test_every_training_has_its_boundary_accuracy_in_mlflow(finished: Project) -
 
 def test_the_ensembles_run_shows_the_data(finished: Project) -> None:
     shares = pd.read_csv(finished.folder / "data" / "figures" / "class_shares.csv")
-    query = (
-        "select sum(value), count(*), count(distinct run_uuid) from latest_metrics where key like 'data/pixel_share/%'"
-    )
     with sqlite3.connect(finished.folder / "mlflow.db") as database:
-        total, values, runs = database.execute(query).fetchone()
-    assert (total, values, runs) == (pytest.approx(1), len(shares), 1)
+        tags = database.execute("select run_uuid, value from tags where key like 'harveyseg.values.%'").fetchall()
+    held = {
+        (run, name): value
+        for run, text in tags
+        for name, value in json.loads(text).items()
+        if name.startswith("data/pixel_share/")
+    }
+    assert (sum(held.values()), len(held)) == (pytest.approx(1), len(shares))
+    assert len({run for run, _ in held}) == 1
     logged = {path.name for path in (finished.folder / "mlflow-artifacts").rglob("data/*")}
     assert logged == {path.name for path in (finished.folder / "data" / "figures").iterdir()}
 
@@ -160,6 +164,8 @@ def test_experiments_elsewhere_are_tracked_here(project: Project, way: str) -> N
     assert project.record("unet-0") == before
     assert project.runs() == runs + 1
     assert re.search(r"\| +0\.003 ", project.run("harveyseg", "table", "--all"))
+    named = "select count(*) from runs where name like 'unet-f0@%-% lr=0.003' and lifecycle_stage = 'active'"
+    assert project.query(named) == 1  # the name says what was changed
 
 
 def test_a_forced_retrain_leaves_every_run_with_scores(project: Project) -> None:

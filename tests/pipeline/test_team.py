@@ -283,7 +283,12 @@ def ann_makes_the_same_table_without_the_server(team: Team, ann: Member) -> None
         (ann.folder / "data" / "reports" / name).unlink()
     team.stop(team.mlflow)
     printed = ann.block("alone")
-    assert re.findall(r"^(\S+): imported", printed, re.MULTILINE) == ["unet-f0", "narrow_unet-f0", "ensemble"]
+    assert re.findall(r"^(\S+): imported", printed, re.MULTILINE) == [
+        "unet-f0",
+        "narrow_unet-f0",
+        "ensemble",
+        "all_empty",
+    ]
     assert ann.reports() == before
     assert ann.runs() == 2
 

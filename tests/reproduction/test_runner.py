@@ -12,6 +12,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from mlflow.tracking import MlflowClient
 
+from harveyseg.tracking.values import unpack_values
 from helpers.project import FEW_PHOTOS, Project, start_project
 from helpers.waiting import wait_until
 
@@ -118,7 +119,8 @@ def test_a_study_that_is_killed_continues_with_what_is_missing(tmp_path: Path) -
     ensembles = client.search_runs(["1"], "tags.`harveyseg.kind` = 'ensemble'")
     assert len(ensembles) == 3
     for run in ensembles:
-        shares = [value for name, value in run.data.metrics.items() if name.startswith("data/pixel_share/")]
+        values = unpack_values(run.data.tags)
+        shares = [value for name, value in values.items() if name.startswith("data/pixel_share/")]
         assert sum(shares) == pytest.approx(1)
     # DVC lists the trials as experiments.
     assert len(project.run("git", "for-each-ref", "refs/exps").splitlines()) == 3

@@ -24,6 +24,7 @@ from harveyseg.tracking.client import Tracker, TrackingParams, open_tracker
 from harveyseg.tracking.mirror import close_abandoned, mirror, mirror_all, show_running
 from harveyseg.tracking.outputs import Artifact, RunOutputs, RunState
 from harveyseg.tracking.table import comparison_table, write_comparison
+from harveyseg.tracking.values import unpack_values
 from helpers.mlflow_server import Server
 from helpers.paths import ROOT
 from helpers.records import SCORES, START_MS, make_history, make_record, make_results, write_outputs
@@ -84,7 +85,7 @@ def test_run_holds_identity_parameters_curves_and_files(tracker: Tracker, projec
     ]
     # MLflow's "latest" is the last epoch; best and written have names of their own, and so has a whole run's duration.
     assert stored.data.metrics["epoch/val_argmax_score"] == 0.55
-    assert stored.data.metrics["best/val_argmax_score"] == 0.65
+    assert unpack_values(stored.data.tags)["best/val_argmax_score"] == 0.65
     assert stored.data.metrics["epoch/seconds"] == 1.0
     assert stored.data.metrics["seconds"] == 44.0
     assert stored.inputs is not None
@@ -391,7 +392,8 @@ def test_import_restores_times_values_curves_and_files_once(tracker: Tracker, tm
         assert run.data.tags["restored"] == "true"
         assert {"mlflow.user", "harveyseg.pipeline"}.isdisjoint(run.data.tags)  # who trained it is not who imports it
         assert (run.info.start_time, run.info.end_time, run.info.status) == (START_MS, START_MS + 9000, "FINISHED")
-        assert {name: run.data.metrics[name] for name in SCORES} == SCORES  # exactly
+        values = {**run.data.metrics, **unpack_values(run.data.tags)}
+        assert {name: values[name] for name in SCORES} == SCORES  # exactly
         assert run.data.params["train.lr"] == "0.001"
         curve = connect(tracker.uri).get_metric_history(run.info.run_id, "epoch/val_loss")
         assert [(m.step, m.timestamp, m.value) for m in curve] == [
@@ -525,7 +527,8 @@ def test_the_data_are_shown_in_the_ensembles_run(tracker: Tracker, tmp_path: Pat
     (ensemble.folder / "test_ids.csv").write_bytes(b"for machines")
     assert mirror(tracker, replace(ensemble, data_figures=figures).state()) == "ensemble: imported, 12 values, 6 files"
     (run,) = all_mlflow_runs(tracker)
-    assert {name: value for name, value in run.data.metrics.items() if name.startswith("data/")} == {
+    values = unpack_values(run.data.tags)
+    assert {name: value for name, value in values.items() if name.startswith("data/")} == {
         "data/pixel_share/00_background": 0.25, "data/photos/00_background": 3,
         "data/pixel_share/06_trees_shrubs": 0.75, "data/photos/06_trees_shrubs": 2,
         "data/pixel_share/24_boat": 0, "data/photos/24_boat": 0,

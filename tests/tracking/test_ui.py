@@ -105,12 +105,11 @@ def test_the_browser_shows_scores_and_charts_without_a_click(workspace: Path) ->
         with open_page(height=2000) as page:
             page.goto(addresses["Charts"])
             page.locator(CHART).nth(6).wait_for()
-            # Marks that Plotly drew of data: bars, lines, points.
-            drawn = page.locator(CHART).evaluate_all(
-                "charts => charts.filter(chart => chart.querySelector('.bars .point, .lines path, .points path')).length"
-            )
-            assert drawn >= 7  # two bars, a scatter plot, three curves, one class
-            assert page.locator(CHART).count() == drawn
+            marks = "'.bars .point, .lines path, .points path'"  # what Plotly draws of data
+            drawn = f"charts => charts.filter(chart => chart.querySelector({marks})).length"
+            count = page.locator(CHART).count()
+            assert count >= 7  # two bars, a scatter plot, three curves, one class
+            assert page.locator(CHART).evaluate_all(drawn) == count
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
     assert not answers(f"http://127.0.0.1:{port}/health"), "the server outlives the command"

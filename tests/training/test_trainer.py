@@ -437,6 +437,23 @@ def test_self_training_without_photos_is_refused(tiny_part: CachedPart, tmp_path
         Training(SPEC, params, tiny_part, np.arange(8), np.arange(8, 12), Checkpoint(tmp_path, "key"))
 
 
+def test_looking_at_predictions_between_epochs_changes_no_weight(tiny_part: CachedPart, tmp_path: Path) -> None:
+    undisturbed = train(tiny_part, tmp_path / "1", epochs=2, optimiser=EMA)
+    training = make_training(tiny_part, tmp_path / "2", epochs=2, optimiser=EMA)
+    with pytest.raises(RuntimeError, match="has not finished an epoch"):
+        training.predict_held_out(2)
+    for _ in training.run():
+        panels = training.predict_held_out(2)
+    assert equal_weights(training.result(), undisturbed)
+    assert [image.tolist() for image, _, _ in panels] == [tiny_part.images[row].tolist() for row in (8, 11)]
+    assert tiny_part.masks is not None
+    assert [mask.tolist() for _, mask, _ in panels] == [tiny_part.masks[row].tolist() for row in (8, 11)]
+    # The maps are those of the weights that are written, which validate() scored.
+    counts = np.stack([confusion(mask, predicted, 25) for _, mask, predicted in training.predict_held_out(4)])
+    score = training.result().history[-1]["val_argmax_score"]
+    assert argmax_metrics(counts, HARVEY25)["argmax_score"] == pytest.approx(score, abs=1e-12)
+
+
 def test_constructing_a_training_changes_nothing(tiny_part: CachedPart, tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     torch.manual_seed(4)

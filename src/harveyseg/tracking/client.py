@@ -23,7 +23,6 @@ from harveyseg.tracking.faults import SQLITE, TrackingError, explain, public_add
 from harveyseg.tracking.views import VIEWS, View, outdated_views
 
 if TYPE_CHECKING:
-    from mlflow.entities import Experiment as MlflowExperiment
     from mlflow.entities import Run as MlflowRun
     from mlflow.tracking import MlflowClient
 
@@ -310,11 +309,9 @@ class Tracker:
         with _locked(self.root, _LOCK_SECONDS if self._required else _SETUP_SECONDS):
             return connect()
 
-
     def _open_experiment(self, client: "MlflowClient", artifacts: str | None, restore: bool) -> None:
-        experiment = _get_or_create_experiment(client, self.params.experiment, artifacts, restore)
-        self.experiment_id = str(experiment.experiment_id)
-        self.experiment_tags = dict(experiment.tags)
+        name = self.params.experiment
+        self.experiment_id, self.experiment_tags = _get_or_create_experiment(client, name, artifacts, restore)
         self._write_views(client, VIEWS)
 
     def _write_views(self, client: "MlflowClient", views: Iterable[View]) -> None:
@@ -376,14 +373,15 @@ def _ask_server(uri: str) -> None:
 
 def _get_or_create_experiment(
     client: "MlflowClient", name: str, artifacts: str | None, restore: bool
-) -> "MlflowExperiment":
-    """The experiment. Its id is passed with every run: MLflow's "active experiment" may silently be "Default"."""
+) -> tuple[str, dict[str, str]]:
+    """The experiment's id and tags. The id is passed with every run: the "active experiment" may be "Default"."""
     from mlflow.exceptions import MlflowException
 
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return client.get_experiment(client.create_experiment(name, artifact_location=artifacts))
+            tags = outdated_views({}, VIEWS)
+            return str(client.create_experiment(name, artifact_location=artifacts, tags=tags)), tags
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -396,4 +394,4 @@ def _get_or_create_experiment(
             )
         client.restore_experiment(experiment.experiment_id)
         logger.info("MLflow's experiment %r was deleted; it and its runs are restored.", name)
-    return experiment
+    return str(experiment.experiment_id), dict(experiment.tags)

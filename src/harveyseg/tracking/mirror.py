@@ -6,7 +6,6 @@ twice sends nothing more.
 """
 
 import json
-import os
 import socket
 import sys
 import time
@@ -23,8 +22,10 @@ import psutil  # type: ignore[import-untyped]
 from harveyseg.errors import raise_problems
 from harveyseg.files import sha256
 from harveyseg.record import WEIGHTS_FILE, RunRecord, format_value
+from harveyseg.tracking.appearance import COLOUR, description_tags, model_colour
 from harveyseg.tracking.client import Tracker
 from harveyseg.tracking.outputs import MAX_NAME, MODEL_FOLDER, Artifact, RunState, check_metrics
+from harveyseg.tracking.processes import is_dead, pipeline_name, this_process
 from harveyseg.tracking.query import (
     ENVIRONMENT_PREFIX,
     EPOCH_PREFIX,
@@ -39,6 +40,7 @@ from harveyseg.tracking.query import (
     runs_of_training,
     select_run,
 )
+from harveyseg.tracking.values import pack_values, split_values, unpack_values
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -66,8 +68,6 @@ _SILENT_MS = 3_600_000
 """... and at least an hour; ..."""
 _SILENT_START_MS = 24 * 3_600_000
 """... if it has not finished its first epoch, after a day."""
-_CLOCK_TOLERANCE_SECONDS = 5.0
-"""A process's start time is computed from the boot time, which a clock adjustment moves."""
 
 
 @dataclass
@@ -80,6 +80,8 @@ class _MirroredRun:
     epochs: set[int] = field(default_factory=set)
     others: list[str] = field(default_factory=list)
     """The ids of the training's runs for other evaluations."""
+    tags: dict[str, str] = field(default_factory=dict)
+    """What it lacks and shall hold, whatever the record says."""
 
 
 def mirror(tracker: Tracker, state: RunState) -> str | None:
@@ -103,7 +105,8 @@ def mirror(tracker: Tracker, state: RunState) -> str | None:
     """
     record = state.record
     _check_lengths(state)
-    metrics = check_metrics({**record.results, **state.metrics}, f"the results of {record.name}")
+    values = check_metrics({**record.results, **state.metrics}, f"the results of {record.name}")
+    metrics, others = split_values(values, state.hidden)
     epochs = _epoch_values(state.history)
     digests = {artifact: sha256(artifact.path)[:_DIGEST_LENGTH] for artifact in state.artifacts}
 
@@ -114,9 +117,14 @@ def mirror(tracker: Tracker, state: RunState) -> str | None:
         changes = list(copy.changes)
         missing = {step: values for step, values in epochs.items() if step not in copy.epochs}
         changed = _changed_metrics(client, copy.run, metrics, record.ended_ms or record.started_ms)
-        _send_batch(client, copy.run, state, [*changed, *(value for values in missing.values() for value in values)])
+        kept = unpack_values(copy.run.data.tags)
+        differing = {name: value for name, value in others.items() if kept.get(name) != value}
+        tags = {**copy.tags, **description_tags(copy.run, state)}
+        tags |= pack_values({**kept, **differing}) if differing else {}
+        curves = [value for epoch in missing.values() for value in epoch]
+        _send_batch(client, copy.run, state, [*changed, *curves], tags)
         changes += [f"{len(missing)} epochs"] if missing else []
-        changes += [f"{len(changed)} values"] if changed else []
+        changes += [f"{len(changed) + len(differing)} values"] if changed or differing else []
         _send_dataset(client, copy.run, record)
         changes += _send_artifacts(tracker, client, copy, digests)
         changes += _send_status(client, copy, state)
@@ -228,7 +236,7 @@ def _is_abandoned(run: "MlflowRun", signs_ms: Sequence[int], stage_keys: Collect
     if not process:  # a run without the tag was not made here
         return False
     if host == socket.gethostname():
-        return _is_dead(process)
+        return is_dead(process)
     if run.data.tags.get(STAGE_KEY) in stage_keys:
         return True
     times = sorted(signs_ms)
@@ -266,7 +274,9 @@ def _claim(tracker: Tracker, client: "MlflowClient", state: RunState) -> _Mirror
         runs, run = _find(tracker, client, state)
         restored = run is None and _restore(tracker, client, state)
         run = client.get_run(restored) if restored else run
-        copy = _MirroredRun(_create(tracker, client, state, runs) if run is None else run)
+        colour = model_colour(tracker, client, state.record.model)
+        copy = _MirroredRun(_create(tracker, client, state, runs, colour) if run is None else run)
+        copy.tags = {} if COLOUR in copy.run.data.tags else {COLOUR: colour}
         if run is not None and len(state.evaluation) > len(run.data.tags.get(EVALUATION_TAG, "")):
             client.set_tag(run.info.run_id, EVALUATION_TAG, state.evaluation)
     copy.others = [other.info.run_id for other in runs if other is not run]
@@ -289,14 +299,22 @@ def _restore(tracker: Tracker, client: "MlflowClient", state: RunState) -> str |
     return str(run.info.run_id)
 
 
-def _create(tracker: Tracker, client: "MlflowClient", state: RunState, others: Sequence["MlflowRun"]) -> "MlflowRun":
-    tags = _tags(state) | {"mlflow.source.name": Path(sys.argv[0]).name}
+def _create(
+    tracker: Tracker, client: "MlflowClient", state: RunState, others: Sequence["MlflowRun"], colour: str
+) -> "MlflowRun":
+    tags = _tags(state) | {"mlflow.source.name": Path(sys.argv[0]).name, COLOUR: colour}
     if state.status == "RUNNING":
         tags["mlflow.user"] = psutil.Process().username()  # for a team's server; an import does not know it
     elif not others:
         tags[RESTORED] = "true"
+    earlier = others[0].data.params if others else {}
+    changed = {
+        name: value for name, value in state.settings.items() if earlier.get(name) not in (None, format_value(value))
+    }
     record = state.record
-    return client.create_run(tracker.experiment_id, start_time=record.started_ms, tags=tags, run_name=record.name)
+    return client.create_run(
+        tracker.experiment_id, start_time=record.started_ms, tags=tags, run_name=record.title(changed)
+    )
 
 
 def _tags(state: RunState) -> dict[str, str]:
@@ -319,7 +337,7 @@ def _tags(state: RunState) -> dict[str, str]:
         **{f"{ENVIRONMENT_PREFIX}{name}": value for name, value in record.environment.items()},
     }
     if state.status == "RUNNING":
-        tags |= {_PROCESS: _this_process(), PIPELINE: _pipeline(record.experiment)}
+        tags |= {_PROCESS: this_process(), PIPELINE: pipeline_name(record.experiment)}
     return {name: format_value(value) for name, value in tags.items() if value is not None}
 
 
@@ -327,13 +345,28 @@ def _parameters(state: RunState) -> dict[str, str]:
     return {name: format_value(value) for name, value in {**state.record.parameters, **state.settings}.items()}
 
 
-def _send_batch(client: "MlflowClient", run: "MlflowRun", state: RunState, metrics: Sequence["Metric"]) -> None:
-    """Send metrics, missing parameters and differing tags in one request (MLflow splits it above 1000 values)."""
+def _send_batch(
+    client: "MlflowClient",
+    run: "MlflowRun",
+    state: RunState,
+    metrics: Sequence["Metric"],
+    further_tags: Mapping[str, str],
+) -> None:
+    """Send metrics, missing parameters and differing tags in one request (MLflow splits it above 1000 values).
+
+    Args:
+        client: MLflow's client.
+        run: as MLflow holds it.
+        state: what it shall hold.
+        metrics: those that it lacks.
+        further_tags: besides those that identify the run: of all other values, of its look.
+    """
     from mlflow.entities import Param, RunTag
 
     tags = {name: value for name, value in _tags(state).items() if run.data.tags.get(name) != value}
     if state.evaluation != "" and len(state.evaluation) <= len(run.data.tags.get(EVALUATION_TAG, "")):
         tags.pop(EVALUATION_TAG, None)  # an evaluation whose post-processing MLflow already has
+    tags |= further_tags
     parameters = {name: value for name, value in _parameters(state).items() if name not in run.data.params}
     if metrics or tags or parameters:
         client.log_batch(
@@ -490,40 +523,3 @@ def _start_monitor(tracker: Tracker, run_id: str | None) -> Any:
         return monitor
 
     return tracker.attempt(start)
-
-
-def _pipeline(experiment: str | None) -> str:
-    """Which pipeline invocation this is: ``HARVEYSEG_PIPELINE``, else named by the ``dvc`` process above this one.
-
-    A queue's worker runs several experiments, hence the experiment's name in it.
-    """
-    if named := os.environ.get("HARVEYSEG_PIPELINE"):
-        return named
-    process = psutil.Process()
-    process = next((ancestor for ancestor in process.parents() if _is_dvc(ancestor)), process)
-    started = time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime(process.create_time()))
-    return f"{experiment or 'repro'} {started} {socket.gethostname()} {process.pid}"
-
-
-def _is_dvc(process: psutil.Process) -> bool:
-    try:
-        command = process.cmdline()
-    except psutil.Error:  # another user's process, or one that has just ended
-        return False
-    return any(Path(part).name in ("dvc", "dvc.exe") for part in command[:2]) or command[1:3] == ["-m", "dvc"]
-
-
-def _this_process() -> str:
-    process = psutil.Process()
-    return f"{socket.gethostname()} {process.pid} {process.create_time()}"
-
-
-def _is_dead(process: str) -> bool:
-    """Whether a process of this machine, named as by :func:`_this_process` without the host, has ended."""
-    try:
-        pid, started = process.split(" ")
-        return bool(abs(psutil.Process(int(pid)).create_time() - float(started)) > _CLOCK_TOLERANCE_SECONDS)
-    except psutil.NoSuchProcess:
-        return True
-    except ValueError:  # not written by this package
-        return False

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -12,6 +12,7 @@ from harveyseg.config.settings import listed_models
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import read_json, read_table
 from harveyseg.record import EVALUATION, POOLED, WEIGHTS_FILE, RunRecord, Value, read_run
+from harveyseg.tracking.values import DICE, MAX_CLASSES
 
 MODEL_FOLDER = "model"
 """Where a training's weights are among its artifacts."""
@@ -54,6 +55,8 @@ class RunState:
     settings: Mapping[str, Value] = field(default_factory=dict)
     """The evaluation's settings, e.g. ``inference.tta`` -> "flips"."""
     artifacts: Sequence[Artifact] = ()
+    hidden: Collection[str] = ()
+    """Metrics of classes that MLflow does not show, because there are too many."""
 
 
 @dataclass(frozen=True)
@@ -161,14 +164,32 @@ class RunOutputs:
         """
         history = self.folder / "history.csv"
         entries = self._entries()
+        scores = self._scores_of(entries)
         return RunState(
             record=self.record,
             history=read_epochs(history) if history.exists() else (),
-            metrics=_with_gain(self._scores_of(entries)) | self.class_shares() | dict(further_metrics or {}),
+            metrics=_with_gain(scores) | self.class_shares() | dict(further_metrics or {}),
             evaluation=_evaluation_of(entries),
             settings=_settings_of(entries),
             artifacts=self.artifacts(),
+            hidden=self._rare_classes([name for name in scores if name.startswith(DICE)]),
         )
+
+    def _rare_classes(self, names: Sequence[str]) -> frozenset[str]:
+        """Of metrics of classes, those of the classes that the fewest held-out photos show, if there are too many.
+
+        Raises:
+            HarveysegError: when the table of the classes is damaged.
+        """
+        if self.predictions is None or len(names) <= MAX_CLASSES:
+            return frozenset()
+        path = self.predictions / "per_class.csv"
+        remedy = f"Run `dvc repro` to evaluate {self.record.model} again."
+        table = read_table(path, {"part": str, "class": int, "name": str, "photos": int}, remedy)
+        held_out = table[table["part"] == "val"]
+        classes = zip(held_out["class"], held_out["name"], strict=True)
+        photos = dict(zip([DICE + slug(*item) for item in classes], held_out["photos"], strict=True))
+        return frozenset(sorted(names, key=lambda name: (-photos.get(name, 0), name))[MAX_CLASSES:])
 
     def _scores_of(self, entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         values = {

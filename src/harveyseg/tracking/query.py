@@ -14,6 +14,7 @@ from harveyseg.files import atomic
 from harveyseg.record import MODEL_NAME, WEIGHTS_FILE, RunRecord
 from harveyseg.tracking.client import Tracker
 from harveyseg.tracking.outputs import MODEL_FOLDER, SETTINGS, RunOutputs
+from harveyseg.tracking.values import unpack_values
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
@@ -42,7 +43,7 @@ class TrackedRun:
     started_ms: int
     parameters: dict[str, str]
     metrics: dict[str, float]
-    """The last value of each."""
+    """The last value of each, and the values that MLflow keeps in tags."""
     tags: dict[str, str]
 
     @property
@@ -80,7 +81,8 @@ def find_all_runs(tracker: Tracker) -> list[TrackedRun]:
         HarveysegError: when MLflow cannot be read.
     """
     # Older versions grouped runs under one of the kind "pipeline".
-    return [*map(_tracked, tracker.demand(lambda client: tracker.search(client, f"tags.`{KIND}` != 'pipeline'")))]
+    condition = f"tags.`{KIND}` != 'pipeline' AND tags.`{KIND}` != 'baseline'"
+    return [*map(_tracked, tracker.demand(lambda client: tracker.search(client, condition)))]
 
 
 def find_tagged_runs(tracker: Tracker, tag: str) -> list[TrackedRun]:
@@ -276,6 +278,6 @@ def _tracked(run: "MlflowRun") -> TrackedRun:
         status=run.info.status,
         started_ms=run.info.start_time,
         parameters=dict(run.data.params),
-        metrics=dict(run.data.metrics),
+        metrics={**run.data.metrics, **unpack_values(run.data.tags)},
         tags=dict(run.data.tags),
     )

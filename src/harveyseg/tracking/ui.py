@@ -17,8 +17,8 @@ from harveyseg.tracking.client import Tracker, TrackingParams, open_tracker
 from harveyseg.tracking.faults import public_address
 from harveyseg.tracking.views import experiment_views
 
-_START_SECONDS = 180
-"""MLflow's server needs about 20 s on two cores."""
+_START_SECONDS = 600
+"""MLflow's server needs about 20 s on two idle cores, and minutes on busy ones."""
 _END_SECONDS = 10
 
 
@@ -50,7 +50,9 @@ def show_ui(params: TrackingParams, root: Path, host: str, port: int, open_brows
     command += ["--backend-store-uri", tracker.uri, "--uvicorn-opts", "--log-level warning"]
     # One worker and no job runners: it starts fastest and needs the least memory.
     settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    server = subprocess.Popen(command, env={**os.environ, **settings, "PYTHONWARNINGS": "ignore"}, start_new_session=True)
+    server = subprocess.Popen(
+        command, env={**os.environ, **settings, "PYTHONWARNINGS": "ignore"}, start_new_session=True
+    )
     ended = signal.signal(signal.SIGTERM, _interrupt)
     try:
         address = f"http://{_reachable(host)}:{port}"

@@ -30,6 +30,11 @@ _COLUMNS = (
     *(f"tags.`harveyseg.{name}`" for name in ("model", "fold", "experiment")),
 )
 
+_NAME = "attributes.`Run Name`"
+"""The column that every table has."""
+_NAME_WIDTH = 260
+"""In pixels; the other columns are as wide as their headings."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -142,7 +147,8 @@ def _state(
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
         "selectedColumns": list(columns),
-        "columnOrder": list(columns),
+        "columnOrder": [_NAME, *columns],
+        "columnWidths": {_NAME: _NAME_WIDTH} | {column: 26 + 7 * len(column.split("`")[1]) for column in columns},
         "runsHiddenMode": "FIRST_20_RUNS",
         "groupBy": groups,
         "useGroupedValuesInCharts": True,
@@ -155,7 +161,7 @@ def _state(
 
 
 def _section(name: str, shown: bool, **changes: Any) -> dict[str, Any]:
-    """A section of charts, folded unless shown. The UI adds every metric that no chart shows to the one of its prefix."""
+    """A section of charts, folded unless shown. A metric without a chart gets one in the section of its prefix."""
     return {"uuid": name, "name": name, "display": shown, "isReordered": True, "deleted": False} | changes
 
 
@@ -194,6 +200,10 @@ def _scatter(section: str, x: str, y: str) -> dict[str, Any]:
     return _chart("SCATTER", section, f"{y} {x}", **axes)
 
 
+def _images(section: str, key: str) -> dict[str, Any]:
+    return _chart("IMAGE", section, key, imageKeys=[key], step=0, showRunParams=False)
+
+
 _CHARTS = (
     _bars("Scores", "val/score"),
     _bars("Scores", "test/score"),
@@ -201,12 +211,17 @@ _CHARTS = (
     _curve("Learning curves", "epoch/train_loss"),
     _curve("Learning curves", "epoch/val_loss"),
     _curve("Learning curves", "epoch/val_argmax_score"),
+    _images("Predictions while training", "predictions"),  # of harveyseg.tracking.preview
 )
 _SECTIONS = (
     _section("Scores", True),
     _section("Learning curves", True),
-    _section("val/dice", True),  # one chart for each class, which the UI adds
-    *(_section(name, False) for name in ("val", "test", "written", "epoch", "Model metrics", "System metrics")),
+    _section("Predictions while training", True, columns=1),
+    _section("val/dice", True, columns=4, cardHeight=280),  # one chart for each class, which the UI adds
+    *(
+        _section(name, False)
+        for name in ("val", "test", "written", "epoch", "kaggle", "Model metrics", "System metrics")
+    ),
 )
 
 VIEWS = (

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from harveyseg.arrays import ClassMaps, Confusion, FloatArray, Photos
+from harveyseg.arrays import ClassMap, ClassMaps, Confusion, FloatArray, Photo, Photos
 from harveyseg.classes import ClassList
 from harveyseg.data.cache import channel_statistics, class_frequencies
 from harveyseg.data.normalisation import normalise
@@ -155,6 +155,14 @@ class Learner:
             "val_argmax_score": argmax_metrics(counts, self._classes)["argmax_score"],
             "val_predicted_classes": float((counts.sum(1)[:, self._classes.unscored :] > 0).sum(1).mean()),
         }
+
+    @torch.inference_mode()
+    def predict_map(self, image: Photo) -> ClassMap:
+        """The argmax map (H, W) of one photo (H, W, 3), both at the cache's size."""
+        self.averaged.eval()
+        logits = self._predict(self.averaged, torch.from_numpy(np.array(image)[None])).float()
+        logits = F.interpolate(logits, size=image.shape[:2], mode="bilinear", align_corners=False)
+        return np.asarray(logits[0].argmax(dim=0).to(torch.uint8).cpu().numpy())
 
     def _predict(self, network: nn.Module, images: torch.Tensor) -> torch.Tensor:
         """Logits (B, C, H / stride, W / stride) of photos (B, H, W, 3), uint8."""

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import Dataset
 
 from harveyseg import models
-from harveyseg.arrays import Rows
+from harveyseg.arrays import ClassMap, Photo, Rows
 from harveyseg.data.augmentation import Augmentation
 from harveyseg.data.cache import CachedPart
 from harveyseg.device import (
@@ -143,6 +143,7 @@ class Training:
         self._val_rows = [int(row) for row in val_rows]
         self._checkpoint = checkpoint
         self._unlabelled = unlabelled
+        self._learner: Learner | None = None
         self._result: Result | None = None
 
     def run(self) -> Generator[Epoch, None, None]:
@@ -167,6 +168,7 @@ class Training:
         labelled = self._loader(samples, learner.device)
         views = self._unlabelled_loader(augmentation, learner.device)
         use_precision(learner.precision)
+        self._learner = learner
         history: list[Row] = []
         best_weights: dict[str, torch.Tensor] = {}
 
@@ -222,6 +224,25 @@ class Training:
             yield Epoch(history[-1], tuple(history), params.epochs)
 
         self._result = self._finish(learner, history, best_weights)
+
+    def predict_held_out(self, photos: int) -> list[tuple[Photo, ClassMap, ClassMap]]:
+        """Some held-out photos (H, W, 3), the same ones in each epoch, with their masks and present argmax maps (H, W).
+
+        Args:
+            photos: the largest number of photos; they are evenly spaced among all.
+
+        Raises:
+            RuntimeError: before the first epoch.
+        """
+        if self._learner is None:
+            raise RuntimeError("run() has not finished an epoch")
+        positions = np.unique(np.linspace(0, len(self._val_rows) - 1, photos).round().astype(int))
+        rows = [self._val_rows[position] for position in positions]
+        images = [np.array(self._part.images[row]) for row in rows]
+        return [
+            (image, np.array(self._masks[row]), self._learner.predict_map(image))
+            for row, image in zip(rows, images, strict=True)
+        ]
 
     def result(self) -> Result:
         """The kept weights and the metrics.

@@ -1,0 +1,86 @@
+"""Which values of a run MLflow shows as metrics, and how it keeps the others.
+
+MLflow's tables and charts are of use with few metrics, and the comparison table needs many values. So MLflow gets at
+most 25 metrics and one for each class; all other values are JSON in tags, from which they are read back exactly.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+
+DICE = "val/dice/"
+"""How the metric of each class begins: its Dice in what is submitted of the held-out photos."""
+
+MAX_CLASSES = 30
+"""Metrics of more classes would hide all others."""
+
+_METRICS = frozenset(
+    {
+        *(f"val/{name}" for name in ("score", "argmax_score", "gain_over_empty", "macro_dice", "miou")),
+        *(f"val/{name}" for name in ("missed_classes", "false_positive_classes")),
+        *(f"test/{name}" for name in ("score", "argmax_score")),
+        *(f"written/{name}" for name in ("train_loss", "val_loss")),
+        *(f"kaggle/{name}" for name in ("public_score", "private_score")),
+        "epochs",
+        "seconds",
+        "images_per_second",
+        "parameters",
+        "peak_gpu_memory_mb",
+    }
+)
+"""Those of a whole run; a training also has its curves."""
+_TAG = "harveyseg.values"
+_MAX_LENGTH = 5000
+"""Characters of a tag's value that every supported MLflow keeps."""
+
+
+def split_values(
+    values: Mapping[str, float], hidden: Collection[str] = ()
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The values that are metrics, and the others.
+
+    Args:
+        values: of a run, by name.
+        hidden: metrics of classes that are not shown.
+
+    >>> split_values({"val/score": 0.7, "val/dice/04_vehicle": 0.1, "pooled/val/score": 0.7})
+    ({'val/score': 0.7, 'val/dice/04_vehicle': 0.1}, {'pooled/val/score': 0.7})
+    """
+    shown = {
+        name: value
+        for name, value in values.items()
+        if (name in _METRICS or name.startswith(DICE)) and name not in hidden
+    }
+    return shown, {name: value for name, value in values.items() if name not in shown}
+
+
+def pack_values(values: Mapping[str, float]) -> dict[str, str]:
+    """The tags that hold these values.
+
+    >>> pack_values({"pooled/val/score": 0.1 + 0.2})
+    {'harveyseg.values.0': '{"pooled/val/score":0.30000000000000004}'}
+    """
+    tags: list[dict[str, float]] = [{}]
+    length = 2
+    for name, value in sorted(values.items()):
+        length += len(json.dumps({name: value}))
+        if length > _MAX_LENGTH:
+            tags.append({})
+            length = 2 + len(json.dumps({name: value}))
+        tags[-1][name] = value
+    return {f"{_TAG}.{number}": json.dumps(tag, separators=(",", ":")) for number, tag in enumerate(tags) if tag}
+
+
+def unpack_values(tags: Mapping[str, str]) -> dict[str, float]:
+    """The values in a run's tags; a tag that was damaged holds none.
+
+    >>> unpack_values({"harveyseg.values.0": '{"pooled/val/score":0.5}', "harveyseg.model": "unet"})
+    {'pooled/val/score': 0.5}
+    """
+    values: dict[str, float] = {}
+    for name, text in sorted(tags.items()):
+        if name.startswith(f"{_TAG}."):
+            try:
+                values |= {key: float(value) for key, value in json.loads(text).items()}
+            except (ValueError, TypeError, AttributeError):
+                continue
+    return values

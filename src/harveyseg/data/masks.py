@@ -18,6 +18,10 @@ MASK_FORMS = "a mask must be 8-bit grey, its value the class id, or have a palet
 """What is said of a mask of another form."""
 NOT_PNG = "a mask must be a PNG, whose values are exact"
 """What is said of a mask in another format."""
+_NEAR = 16
+"""JPEG moves black and white by less than this many levels, but for a few pixels."""
+_LEAST_NOISE = 6
+"""Values next to black and white that JPEG leaves; fewer are more likely to be classes."""
 _SHOWN = 5
 """Values or colours in messages: a mask that was resized smoothly or saved as JPEG holds thousands of wrong ones."""
 
@@ -130,10 +134,31 @@ def _value_problems(values: ClassMap, classes: ClassList, what: str) -> tuple[st
     return tuple(problems)
 
 
+def looks_like_jpeg_of_two(counts: IntArray) -> bool:
+    """Whether grey values are black and white with the noise that JPEG leaves around edges.
+
+    >>> counts = np.zeros(256, np.int64)
+    >>> counts[[0, 1, 2, 3, 252, 253, 254, 255]] = [500, 9, 6, 2, 3, 4, 8, 400]
+    >>> looks_like_jpeg_of_two(counts)
+    True
+    >>> counts[240:255] = 0  # ids of classes, and 255 where there is no label
+    >>> looks_like_jpeg_of_two(counts)
+    False
+
+    Args:
+        counts: (256,) pixels of each value.
+    """
+    near_black = counts[:_NEAR]
+    near_white = counts[-_NEAR:]
+    noise = np.count_nonzero(near_black[1:]) + np.count_nonzero(near_white[:-1])
+    both = min(near_black.sum(), near_white.sum()) > 0 and near_white[:-1].any()
+    return bool(both and noise >= _LEAST_NOISE and near_black.sum() + near_white.sum() > 0.9 * counts.sum())
+
+
 def _advice(counts: IntArray, unknown: IntArray, classes: ClassList) -> str:
     if unknown.tolist() == [IGNORED] and classes.ignored_value is None:
         return "; if 255 means that there is no label, set `ignore: 255` in the list of classes"
-    if len(unknown) > 2 * len(classes) and counts[:16].sum() + counts[240:].sum() > 0.9 * counts.sum():
+    if looks_like_jpeg_of_two(counts):
         return "; it looks like black and white that was saved as JPEG once: threshold it at 128 and save it as PNG"
     if len(unknown) > 2 * len(classes):
         return "; it looks like a mask that was resized smoothly or saved as JPEG: export it again, with exact values"

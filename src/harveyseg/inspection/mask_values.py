@@ -16,10 +16,6 @@ Colour = tuple[int, int, int]
 
 _COLOUR_LIMIT = 1 << 16
 """Colours of one mask that are counted; more are a photo's."""
-_DARK, _BRIGHT = 16, 240
-"""JPEG moves black and white by less than this."""
-_LEAST_NOISE = 20
-"""Values of masks that hold black and white, blurred by JPEG; fewer are more likely to be classes."""
 
 
 @dataclass(frozen=True)
@@ -81,22 +77,6 @@ def _content(image: Image.Image, path: Path) -> MaskContent:
         kind = f"colour, red = green = blue{label}"
         return MaskContent(kind, image.size, values, colours=_by_colour(counted), problem=problem)
     return MaskContent(f"colour{label}", image.size, colours=_by_colour(counted), problem=problem)
-
-
-def looks_like_jpeg_of_two(values: Counter[int]) -> bool:
-    """Whether grey values are black and white with the noise that JPEG leaves around edges.
-
-    >>> looks_like_jpeg_of_two(Counter({0: 500, 1: 9, 3: 5, 251: 8, 255: 400} | {value: 1 for value in range(20, 90)}))
-    True
-    >>> looks_like_jpeg_of_two(Counter({value: 10 for value in range(11)} | {255: 30}))
-    False
-    """
-    if len(values) < _LEAST_NOISE:
-        return False
-    dark = sum(count for value, count in values.items() if value < _DARK)
-    bright = sum(count for value, count in values.items() if value >= _BRIGHT)
-    near_white = any(_BRIGHT <= value < 255 for value in values)
-    return near_white and min(dark, bright) > 0 and dark + bright > 0.9 * values.total()
 
 
 def looks_resampled(kinds: Iterable[object]) -> bool:

@@ -6,8 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+
 from harveyseg.classes import BUILT_IN, IGNORED, MAX_CLASSES, ClassList, SegmentationClass
-from harveyseg.inspection.mask_values import Colour, MaskContent, looks_like_jpeg_of_two, looks_resampled
+from harveyseg.data.masks import looks_like_jpeg_of_two
+from harveyseg.inspection.mask_values import Colour, MaskContent, looks_resampled
 
 _Key = TypeVar("_Key", int, Colour)
 
@@ -57,7 +60,7 @@ def suggest_classes(masks: Sequence[MaskContent], name: str) -> Suggestion:
 
 def _from_values(values: Counter[int], name: str) -> Suggestion:
     shares = _shares(values)
-    if looks_like_jpeg_of_two(values):
+    if looks_like_jpeg_of_two(np.array([values[value] for value in range(256)])):
         note = (
             f"grey noise: {len(values)} values, nearly all close to black or white, as JPEG leaves it; the masks are "
             f"of two classes and were saved as JPEG once: {_THRESHOLD}. classes.yaml is for the masks after that"

@@ -19,7 +19,7 @@ class FirstChannels(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(3, eps=0)
+        self.norm = nn.BatchNorm2d(3, eps=1e-30)  # nothing in float32; some PyTorch releases refuse 0
         self.dropout = nn.Dropout(0.9)
         self.sizes: list[tuple[int, ...]] = []
 

@@ -65,6 +65,7 @@ def decode_photo_file(data: bytes) -> DecodedFile:
     """
     if not data:
         raise ValueError("the file is empty")
+    compression = ""
     try:
         with (
             warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
@@ -84,6 +85,8 @@ def decode_photo_file(data: bytes) -> DecodedFile:
     except Image.DecompressionBombError:
         raise ValueError(TOO_LARGE) from None
     except Exception as error:  # decoders raise many types on broken bytes; each means the same to the user
+        if compression in _UNREAD_COMPRESSIONS:  # Pillow's wheels before version 12 have no decoder for ZSTD
+            raise ValueError(_describe_compression(compression)) from None
         raise ValueError(f"cannot be decoded ({decoding_cause(error)})") from None
     if truncated := _truncation(data, kind):
         raise ValueError(truncated)
@@ -121,7 +124,7 @@ def check_photo_file(data: bytes, kind: str) -> PhotoFile:
     elif decoded.depths != {8}:
         problems.append(f"has {max(decoded.depths)} bits per channel; 8 are needed")
     if decoded.compression in _UNREAD_COMPRESSIONS:
-        problems.append(f"is compressed with {decoded.compression.upper()}; save it with DEFLATE or LZW")
+        problems.append(_describe_compression(decoded.compression))
     if decoded.transparent:
         problems.append("is transparent in places; a photo without an alpha channel is needed")
     if decoded.orientation != 1:
@@ -130,6 +133,10 @@ def check_photo_file(data: bytes, kind: str) -> PhotoFile:
             "turn the pixels themselves and remove the tag"
         )
     return PhotoFile(decoded.size, tuple(problems))
+
+
+def _describe_compression(compression: str) -> str:
+    return f"is compressed with {compression.upper()}; save it with DEFLATE or LZW"
 
 
 def _truncation(data: bytes, kind: str) -> str:

@@ -163,7 +163,7 @@ class Trainings:
         folder = self.project.folder
         for name in ("run.json", "history.csv", "weights.safetensors"):
             (folder / "data" / "models" / MODEL / name).unlink(missing_ok=True)
-        made = ("predictions", "ensemble", "postprocess", "reports", "submission")
+        made = ("predictions", "ensemble", "postprocess", "metrics", "reports", "submission")
         subprocess.run(["rm", "-rf", *(f"data/{name}" for name in made), ".checkpoints"], cwd=folder, check=True)
 
     def _environment(self, uri: str | None) -> dict[str, str]:

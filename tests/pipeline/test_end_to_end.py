@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 STAGES = {
     "code", "download", "resize-cache", "split", "train@unet-0", "evaluate@unet-0", "ensemble", "postprocess",
-    "compare", "submit",
+    "metrics", "compare", "submit",
 }  # fmt: skip
 
 

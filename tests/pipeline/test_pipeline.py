@@ -1,5 +1,6 @@
 """The whole pipeline with a real DVC in a real git repository, on a tiny demo set: results, experiments, clones."""
 
+import io
 import json
 import re
 import shutil
@@ -15,7 +16,8 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
 from harveyseg.classes import HARVEY25
-from helpers.paths import files_in
+from helpers.chromium import render, render_charts
+from helpers.paths import ROOT, files_in
 from helpers.project import Project, stages_run
 
 pytestmark = pytest.mark.slow
@@ -73,13 +75,87 @@ def test_the_ensembles_run_shows_the_data(finished: Project) -> None:
     assert logged == {path.name for path in (finished.folder / "data" / "figures").iterdir()}
 
 
-def test_dvc_shows_metrics_plots_and_the_graph(project: Project) -> None:
-    metrics = project.run("dvc", "metrics", "show")
-    assert "data/predictions/unet-0/metrics.json" in metrics.replace("\\", "/")
-    assert "val/argmax_score" in metrics
-    assert "train@unet-0" in project.run("dvc", "dag")
-    plots = project.run("dvc", "plots", "show")
-    assert plots.strip().endswith("index.html")
+def test_dvc_shows_one_score_for_each_model(finished: Project) -> None:
+    """The numbers are those of the table, which is made of what MLflow holds."""
+    table = finished.table()
+    whole = table[table["fold"].astype(str).ne("0")].set_index("model")
+    expected = {model: round(float(whole.loc[model, "val_score"]), 5) for model in whole.index}
+    shown = json.loads(finished.run("dvc", "metrics", "show", "--json"))[""]["data"]
+    assert list(shown) == ["data/metrics/scores.json"]
+    scores = {name: round(score, 5) for name, score in shown["data/metrics/scores.json"]["data"].items()}
+    assert scores == {
+        "ensemble": expected["ensemble"], "all_empty": expected["all_empty"],
+        "unet": expected["unet"], "atte_unet": expected["attention_unet"],
+    }  # fmt: skip
+
+
+def test_dvc_shows_which_of_three_experiments_is_best_and_what_was_changed(project: Project) -> None:
+    """In a terminal of 160 columns, and in a table of at most 25."""
+    changes = {
+        "fast": ["train.lr=0.02"],
+        "slow": ["train.lr=0.002"],
+        "plain": ["train.lr=0.01", "postprocess.method=argmax"],  # from what the experiment before has left
+    }
+    for name, settings in changes.items():
+        options = [part for setting in settings for part in ("-S", setting)]
+        project.run("dvc", "exp", "run", "--name", name, *options)
+    shown = ("dvc", "exp", "show", "--only-changed")
+    table = pd.read_csv(io.StringIO(project.run(*shown, "--csv")))
+    assert len(table.columns) <= 25
+    rows = table.set_index("Experiment")
+    assert rows.loc[list(changes), "train.lr"].tolist() == [0.02, 0.002, 0.01]
+    assert rows.loc[list(changes), "postprocess.method"].tolist() == ["auto", "auto", "argmax"]
+    best = rows.loc[list(changes), "ensemble"].idxmax()
+    # Another way to the same number: the experiment's own file.
+    project.run("dvc", "exp", "apply", str(best))
+    scores = json.loads((project.folder / "data" / "metrics" / "scores.json").read_text())
+    assert rows.loc[best, "ensemble"] == pytest.approx(scores["ensemble"], abs=1e-12)
+    lines = project.run(*shown, "--no-pager", COLUMNS="160").splitlines()
+    assert max(map(len, lines)) <= 160
+    header = next(line for line in lines if "Experiment" in line)
+    for column in ("ensemble", "unet", "atte_unet", "train.lr", "postprocess.method"):
+        assert f" {column} " in header
+    assert all(any(name in line for line in lines) for name in changes)
+
+
+def test_dvcs_charts_are_drawn_without_a_network(project: Project) -> None:
+    """In a real browser: a handful of charts of all models; two experiments are compared in them."""
+    metrics = project.folder / "data" / "metrics"
+    scores, dice = (pd.read_csv(metrics / f"{name}.csv") for name in ("scores", "class_dice"))
+
+    def charts(command: str, scores: pd.DataFrame) -> dict[str, list[str]]:
+        page = project.folder / "dvc_plots" / "index.html"
+        assert project.run("dvc", "plots", *command.split()).strip() == page.as_uri()
+        drawn = render_charts(page)
+        assert list(drawn) == [
+            "Learning curves", "Scores of what is submitted", "Dice of each class", "Confusion of the ensemble"
+        ]  # fmt: skip
+        assert {"unet", "attention_unet", "training loss", "validation loss"} <= set(drawn["Learning curves"])
+        # Each number of held-out and test photos, of the models and the ensemble, as often as it is in the table.
+        numbers = [text for text in drawn["Scores of what is submitted"] if re.fullmatch(r"0\.\d{3}", text)]
+        assert Counter(numbers) == Counter(f"{score:.3f}" for score in scores["score"])
+        assert set(dice["class"]) <= set(drawn["Dice of each class"])
+        assert "05 Grass" in drawn["Confusion of the ensemble"]
+        return drawn
+
+    charts("show", scores)
+    project.run("dvc", "exp", "run", "--name", "plain", "-S", "postprocess.method=argmax")
+    drawn = charts("diff HEAD plain", pd.concat([scores, pd.read_csv(metrics / "scores.csv")]))
+    for name, texts in drawn.items():
+        assert "plain" in texts, name
+    assert project.run("git", "status", "--porcelain", "--untracked-files=all", "--", "dvc_plots") == ""
+
+
+def test_a_page_elsewhere_says_that_its_library_is_missing(tmp_path: Path) -> None:
+    page = tmp_path / "plots" / "index.html"
+    page.parent.mkdir()
+    template = (ROOT / ".dvc" / "plots" / "page.html").read_text()
+    page.write_text(template.replace("{plot_divs}", "<div id='chart'></div>").replace("{refresh_tag}", ""))
+    assert "data/metrics/vega.js is missing, and there is no network" in render(page)
+
+
+def test_dvc_draws_the_graph(finished: Project) -> None:
+    assert "train@unet-0" in finished.run("dvc", "dag")
 
 
 def test_lr_there_and_back_leaves_a_table_that_shows_the_first(project: Project) -> None:
@@ -92,7 +168,7 @@ def test_lr_there_and_back_leaves_a_table_that_shows_the_first(project: Project)
     )
     assert stages_run(printed) == {
         "code", "train@unet-0", "train@attention_unet-0", "evaluate@unet-0", "evaluate@attention_unet-0", "ensemble",
-        "postprocess", "compare", "submit",
+        "postprocess", "metrics", "compare", "submit",
     }  # fmt: skip
     table = project.table()
     assert table["lr"].dropna().tolist() == [1e-05] * 4
@@ -275,7 +351,7 @@ def test_a_model_that_is_removed_and_comes_back(project: Project, tmp_path: Path
     del values["models"]["attention_unet"]
     yaml.dump(values, params)
     without = params.read_text()
-    assert project.stages("dvc", "repro") == {"code", "ensemble", "postprocess", "compare", "submit"}
+    assert project.stages("dvc", "repro") == {"code", "ensemble", "postprocess", "metrics", "compare", "submit"}
     ensemble_of_one = run_json.read_bytes()
     assert folders() == {"unet-0"}
     assert list(project.table()["model"]) == ["unet", "unet", "ensemble", "all_empty"]

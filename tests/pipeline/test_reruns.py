@@ -6,7 +6,7 @@ from helpers.project import Project
 
 pytestmark = pytest.mark.slow
 
-AFTER_A_TRAINING = {"ensemble", "postprocess", "compare", "submit"}
+AFTER_A_TRAINING = {"ensemble", "postprocess", "metrics", "compare", "submit"}
 
 
 def edit(project: Project, *names: str) -> None:

@@ -209,7 +209,7 @@ def ann_shares_a_first_result(team: Team, ann: Member) -> None:
     team.wait(f"{team.mlflow_url}/health")
     printed = ann.block("share")
     assert stages_run(printed) == {
-        "train@unet-0", "evaluate@unet-0", "ensemble", "postprocess", "compare", "submit"
+        "train@unet-0", "evaluate@unet-0", "ensemble", "postprocess", "metrics", "compare", "submit"
     }  # fmt: skip
     assert "WARNING" not in printed
     assert list(team.runs("train")) == ["unet"]
@@ -240,7 +240,7 @@ def only_bobs_new_model_is_trained_although_the_server_is_away(team: Team, bob: 
     yaml.dump(params, bob.folder / "params.yaml")
     team.stop(team.mlflow)
     printed = bob.block("share", ok=False, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
-    after_training = {"evaluate@narrow_unet-0", "ensemble", "postprocess", "compare"}
+    after_training = {"evaluate@narrow_unet-0", "ensemble", "postprocess", "metrics", "compare"}
     assert stages_run(printed) == {"code", "train@narrow_unet-0"} | after_training
     assert documented("Continuing WITHOUT tracking") in printed
     assert re.search(

@@ -29,6 +29,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = folder / "source"
     for name in ("src", "stages"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / ".dvc" / "plots", source / ".dvc" / "plots")
     (source / "data").mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE", *FILES):
         shutil.copy(ROOT / name, source / name)
@@ -47,7 +48,10 @@ def relative_files(folder: Path) -> set[str]:
 def test_the_wheel_holds_the_package_and_the_template(installed: Path) -> None:
     packaged = relative_files(installed / "harveyseg")
     source = relative_files(ROOT / "src" / "harveyseg")
-    template = {*FILES, *(f"stages/{name}" for name in relative_files(ROOT / "stages"))}
+    template = {
+        *FILES,
+        *(f"{name}/{file}" for name in ("stages", ".dvc/plots") for file in relative_files(ROOT / name)),
+    }
     assert packaged == source | {f"pipeline/template/{name}" for name in template}
     assert {"config/presets/demo.yaml", "config/presets/report.yaml", "py.typed"} < packaged
     for name in template:
@@ -85,6 +89,9 @@ def test_a_new_repository_runs_the_installed_package(installed: Path, tmp_path: 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "| unet " in (folder / "data" / "reports" / "comparison.md").read_text()
     assert "up to date" in run(folder, installed, "dvc", "status").stdout
+    done = run(folder, installed, "dvc", "plots", "show")
+    assert "../data/metrics/vega.js" in (folder / "dvc_plots" / "index.html").read_text(), done.stderr
+    assert "dvc_plots" not in run(folder, installed, "git", "status", "--porcelain").stdout
 
     lines = (folder / "data" / "code" / "submit.txt").read_text().splitlines()
     digests = {name: digest for digest, name in (line.split("  ") for line in lines)}

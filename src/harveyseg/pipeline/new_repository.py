@@ -15,6 +15,9 @@ from harveyseg.project import git_output
 TEMPLATE = ("dvc.yaml", "params.yaml", "stages", "data/README.md", ".gitignore", ".dvcignore")
 """What a repository starts from: in a checkout at its root, in an installed package next to this module."""
 
+PLOTS = ".dvc/plots"
+"""Templates of DVC's charts and of their page, at the same place; DVC makes its folder first."""
+
 _OWN_CODE = "      - src\n"
 """The dependency of the stage ``code`` on a checkout's package. Without one, code changes when the version does."""
 
@@ -45,16 +48,22 @@ def create_repository(folder: Path) -> None:
             _run(building, "git", "init", "--quiet")
         dvc = (sys.executable, "-m", "dvc")
         _run(building, *dvc, "init", "--quiet", "--force", *(["--subdir"] if inside else []))
-        for setting in ("core.analytics", "core.check_update"):
-            _run(building, *dvc, "config", setting, "false")
+        settings = {"core.analytics": "false", "core.check_update": "false", "plots.html_template": "plots/page.html"}
+        for name, value in settings.items():
+            _run(building, *dvc, "config", name, value)
+        shutil.copytree(_template() / PLOTS, building / PLOTS)
         if folder.exists():
             folder.rmdir()
         building.rename(folder)
 
 
-def _copy_template(folder: Path) -> None:
+def _template() -> Path:
     installed = Path(__file__).with_name("template")
-    source = installed if installed.is_dir() else PACKAGE.parents[1]
+    return installed if installed.is_dir() else PACKAGE.parents[1]
+
+
+def _copy_template(folder: Path) -> None:
+    source = _template()
     for name in TEMPLATE:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)

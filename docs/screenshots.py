@@ -42,6 +42,14 @@ def best_run(site: Site) -> str:
     return f"{site.views['Scores'].partition('?')[0]}/{best.run_id}?workflowType=machine_learning"
 
 
+def dvc_charts(site: Site) -> str:
+    """The address of the page that `dvc plots show` writes."""
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "plots", "show"], cwd=site.project, stdout=subprocess.DEVNULL, check=True
+    )
+    return (site.project / "dvc_plots" / "index.html").as_uri()
+
+
 @dataclass(frozen=True)
 class Shot:
     """A picture of a page."""
@@ -64,6 +72,7 @@ SHOTS = (
     Shot("mlflow-charts", lambda site: site.views["Charts"], f":nth-match({CHART}, 7)", 1900, 2000),
     Shot("mlflow-folds", lambda site: site.views["Folds"], "text=matching runs", 1900, 640),
     Shot("mlflow-run", best_run, "img[src*=get-artifact]", 1600, 1100, click="text=Show more"),
+    Shot("dvc-charts", dvc_charts, ":nth-match(svg.marks, 4)", 1500, 1250),
 )
 
 

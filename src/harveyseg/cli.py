@@ -214,6 +214,16 @@ def _contradictions(outputs: Sequence["RunOutputs"]) -> dict[str, str]:
 
 
 @_commands.command()
+def status() -> None:
+    """What is trained and what is stale, which scores stand, what each experiment changed, what to do next."""
+    from harveyseg.overview.status import inspect_workspace, status_lines
+    from harveyseg.project import project_root
+
+    for line in status_lines(inspect_workspace(project_root())):
+        print(line)
+
+
+@_commands.command()
 def doctor() -> None:
     """Say what of this machine and workspace will hurt, and the remedy; exit with 1 if something will fail."""
     from harveyseg.doctor import examine

@@ -2,20 +2,19 @@
 
 import html
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+from helpers.browser import find_chromium
 
 
 def render(page: Path) -> str:
     """The page's elements after its scripts have run; a skip where there is no Chromium."""
-    program = next((path for name in PROGRAMS if (path := shutil.which(name))), None)
+    program = find_chromium()
     if program is None:
-        pytest.skip(f"no browser: install one of {', '.join(PROGRAMS)}")
+        pytest.skip("no browser: install Chromium")
     command = [
         program, "--headless=new", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND",
         "--virtual-time-budget=30000", "--dump-dom", page.as_uri(),

@@ -46,6 +46,7 @@ def test_help_lists_every_command(
         "results",
         "sync",
         "check",
+        "status",
         "doctor",
         "score",
         "predict",

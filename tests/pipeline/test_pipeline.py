@@ -105,9 +105,9 @@ def test_dvc_shows_which_of_three_experiments_is_best_and_what_was_changed(proje
     rows = table.set_index("Experiment")
     assert rows.loc[list(changes), "train.lr"].tolist() == [0.02, 0.002, 0.01]
     assert rows.loc[list(changes), "postprocess.method"].tolist() == ["auto", "auto", "argmax"]
-    best = rows.loc[list(changes), "ensemble"].idxmax()
+    best = str(rows.loc[list(changes), "ensemble"].idxmax())
     # Another way to the same number: the experiment's own file.
-    project.run("dvc", "exp", "apply", str(best))
+    project.run("dvc", "exp", "apply", best)
     scores = json.loads((project.folder / "data" / "metrics" / "scores.json").read_text())
     assert rows.loc[best, "ensemble"] == pytest.approx(scores["ensemble"], abs=1e-12)
     lines = project.run(*shown, "--no-pager", COLUMNS="160").splitlines()

@@ -67,6 +67,28 @@ def find_contradictions(
     return found
 
 
+def training_differences(params: Path, records: Sequence[RunRecord]) -> dict[str, list[str]]:
+    """How the settings of training runs differ from those for which ``params.yaml`` would train now.
+
+    Args:
+        params: ``params.yaml``.
+        records: training runs of models that it lists.
+
+    Returns:
+        By the run's uid, what differs; nothing for a run in which nothing does.
+
+    Raises:
+        HarveysegError: when a section of ``params.yaml`` is wrong.
+    """
+    values = load(params)
+    found = {}
+    for record in records:
+        recorded = {**record.parameters, "data.source": record.data_source}
+        if differences := _differences(_training_settings(values, record.model), recorded):
+            found[record.uid] = differences
+    return found
+
+
 def _differences(expected: Mapping[str, Value], recorded: Mapping[str, Value]) -> list[str]:
     known = {
         name: value for name, value in recorded.items() if name in expected or name.startswith(("train.", "model."))

@@ -1,0 +1,145 @@
+"""What each DVC experiment changed, and by how much that moved the ensemble's score."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harveyseg.config.settings import load
+from harveyseg.overview.collect import ENSEMBLE
+from harveyseg.record import format_value
+
+_SHOWN = 4
+"""Changed settings that an experiment's line names."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment, next to the commit that it started from."""
+
+    name: str
+    state: str
+    """``queued``, ``running``, ``failed``, or empty: finished."""
+    changes: dict[str, tuple[str, str]]
+    """By the setting's full name, its value in the commit and in the experiment."""
+    score: float | None
+    """The ensemble's on the held-out photos; None before the stage ``metrics`` has run."""
+    gain: float | None
+    """The score minus that of the commit; None where either is missing."""
+
+    def describe(self) -> str:
+        """The changes in one line, e.g. ``train.lr 0.003 -> 0.001``."""
+        changes = [f"{name} {old} -> {new}" for name, (old, new) in self.changes.items()]
+        more = f" and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
+        return ", ".join(changes[:_SHOWN]) + more or "no setting"
+
+
+@dataclass(frozen=True)
+class Experiments:
+    """The current commit and the experiments that started from it."""
+
+    commit: str
+    """Its branch or tag, or the beginning of its hash."""
+    score: float | None
+    """The ensemble's, as committed; None where the commit holds no results."""
+    experiments: Sequence[Experiment]
+    """Finished ones first, the best on top."""
+
+    @property
+    def best(self) -> Experiment | None:
+        """The experiment with the highest score; None if none beats the commit."""
+        best = next(iter(self.experiments), None)
+        return best if best is not None and best.gain is not None and best.gain > 0 else None
+
+    def lines(self) -> Iterator[str]:
+        """A table as text: score, gain, state or name, and what was changed."""
+        names = [self.commit, *(experiment.name for experiment in self.experiments)]
+        width = max(map(len, names))
+        yield f"  {self.commit:{width}}  {_number(self.score, '.4f'):>7}  {'':>7}  as committed"
+        for experiment in self.experiments:
+            score = _number(experiment.score, ".4f") or experiment.state or "-"
+            gain = _number(experiment.gain, "+.4f")
+            yield f"  {experiment.name:{width}}  {score:>7}  {gain:>7}  {experiment.describe()}"
+
+
+def list_experiments(root: Path) -> Experiments:
+    """Read the experiments that started from the current commit, queued ones too, as ``dvc exp show`` does.
+
+    Args:
+        root: the project's root.
+
+    Raises:
+        dvc.exceptions.DvcException: when DVC cannot read the project.
+    """
+    from dvc.api import exp_show
+
+    return compare_rows(exp_show(str(root)), flat_settings(load(root / "params.yaml")))
+
+
+def compare_rows(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> Experiments:
+    """Compare the rows of ``dvc exp show``.
+
+    Args:
+        rows: the workspace, then the commit, then its experiments. Columns that are no settings are left out.
+        settings: those that may differ, by their full names.
+    """
+    commit = next(row for row in rows if row["typ"] == "baseline" and row["rev"] != "workspace")
+    names = dict.fromkeys([*settings, *(name for row in rows for name in row if _is_setting(name, settings))])
+    base = _score(commit)
+    experiments = []
+    for row in rows:
+        if row["typ"] == "baseline":
+            continue
+        changes = {
+            name: (_text(commit.get(name)), _text(row.get(name)))
+            for name in names
+            if _text(commit.get(name)) != _text(row.get(name))
+        }
+        score = _score(row)
+        gain = None if score is None or base is None else score - base
+        state = str(row.get("State") or "").lower()
+        name = str(row.get("Experiment") or row["rev"])
+        experiments.append(Experiment(name, "" if state == "success" else state, changes, score, gain))
+    experiments.sort(key=lambda experiment: -math.inf if experiment.score is None else experiment.score, reverse=True)
+    return Experiments(str(commit["rev"]), base, experiments)
+
+
+def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by their full names.
+
+    Example:
+        >>> flat_settings({"train": {"lr": 0.1}, "folds": [0, 1]})
+        {'train.lr': 0.1, 'folds': [0, 1]}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= flat_settings(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _is_setting(column: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a column is a setting that only other experiments have, e.g. of a model of theirs."""
+    section, _, name = column.partition(".")
+    return bool(name) and "/" not in section and any(known.startswith(f"{section}.") for known in settings)
+
+
+def _text(value: object) -> str:
+    """A setting as ``dvc exp show`` gives it: numbers as floats, all else as text."""
+    if value is None or value == "None":
+        return "null"
+    if isinstance(value, float):
+        return format_value(int(value) if value.is_integer() else value)
+    return str(value)
+
+
+def _score(row: Mapping[str, Any]) -> float | None:
+    score = row.get(ENSEMBLE)
+    return score if isinstance(score, float) else None
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

@@ -1,0 +1,189 @@
+"""The state of the workspace in a few lines: what is trained, what is stale, which scores stand, what to do next."""
+
+import datetime
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from harveyseg.config.settings import listed_models
+from harveyseg.ensemble.weights import read_weights
+from harveyseg.errors import HarveysegError
+from harveyseg.overview.collect import ENSEMBLE, PARTS, PipelineFiles, collect_scores
+from harveyseg.overview.experiments import Experiments, list_experiments
+from harveyseg.overview.stale import StaleStages, find_stale
+from harveyseg.project import git_output, git_problem
+from harveyseg.record import RunRecord, read_run
+
+_REASONS = 3
+"""Reasons for stale stages that are shown; `dvc status` has all."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What the project holds."""
+
+    files: PipelineFiles
+    trained: list[RunRecord]
+    missing: list[str]
+    """Names of the listed models and folds that are not trained."""
+    stale: StaleStages
+    scores: pd.DataFrame | None
+    """From :func:`harveyseg.overview.collect.collect_scores`; None where that fails."""
+    problem: str
+    """Why there are no scores."""
+    weights: dict[str, float]
+    """Of the ensemble's models; empty before the ensemble is made."""
+    committed: bool
+    """Whether git holds ``dvc.lock`` and ``params.yaml`` as they are."""
+    experiments: Experiments | None
+    """None without a commit in git."""
+
+    def stands(self, source: str) -> bool:
+        """Whether the score of a model, or of the ensemble, is that of the present settings, code and data."""
+        if source == ENSEMBLE:
+            return not self.stale.includes("ensemble") and not self.stale.includes("postprocess")
+        items = [f"{source}-{fold}" for fold in self.files.folds]
+        own = [f"{stage}@{item}" for stage in ("train", "evaluate") for item in items]
+        return not any(self.stale.includes(stage) for stage in own) and "postprocess" not in self.stale.reasons
+
+
+def inspect_workspace(root: Path) -> Workspace:
+    """Look at the project's files; nothing is run or written.
+
+    Args:
+        root: the project's root.
+
+    Raises:
+        HarveysegError: when ``params.yaml`` or a result is damaged, or DVC cannot read the project.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+
+    data = root / "data"
+    models, folds = listed_models(root / "params.yaml")
+    files = PipelineFiles(models, folds, data / "models", data / "ensemble", data / "postprocess" / "metrics")
+    paths = {f"{model}-{fold}": data / "models" / f"{model}-{fold}" / "run.json" for model in models for fold in folds}
+    trained = [read_run(path) for path in paths.values() if path.exists()]
+    committed = git_problem(root) is None and git_output(root, "rev-parse", "HEAD") is not None
+    try:
+        stale = find_stale(root, trained)
+        experiments = list_experiments(root) if committed else None
+    except LockError:
+        raise HarveysegError(
+            "Another command of DVC works in this project. Run `harveyseg status` when it has ended."
+        ) from None
+    except DvcException as error:
+        raise HarveysegError(f"{root}: DVC cannot read the project: {error}. `harveyseg doctor` says more.") from None
+    scores, problem = None, ""
+    try:
+        scores = collect_scores(files)
+    except HarveysegError as error:
+        problem = str(error)
+    changed = git_output(root, "status", "--porcelain", "--", "dvc.lock", "params.yaml")
+    weights = data / "ensemble" / "weights.json"
+    return Workspace(
+        files,
+        trained,
+        [name for name, path in paths.items() if not path.exists()],
+        stale,
+        scores,
+        problem,
+        dict(read_weights(weights).chosen) if weights.exists() else {},
+        changed == "",
+        experiments,
+    )
+
+
+def status_lines(workspace: Workspace) -> Iterator[str]:
+    """The answer of ``harveyseg status``.
+
+    Args:
+        workspace: from :func:`inspect_workspace`.
+    """
+    yield f"trained:    {_trained(workspace)}"
+    if workspace.missing:
+        yield f"missing:    {', '.join(workspace.missing)}"
+    yield from _stale(workspace.stale)
+    yield from _score_lines(workspace)
+    if workspace.weights:
+        shares = sorted(workspace.weights.items(), key=lambda item: -item[1])
+        yield "ensemble:   " + ", ".join(f"{model} {weight:.2f}" for model, weight in shares if weight)
+    yield f"next:       {_next(workspace)}"
+    if workspace.experiments is not None:
+        yield from _experiment_lines(workspace.experiments)
+
+
+def _trained(workspace: Workspace) -> str:
+    trained, listed = len(workspace.trained), len(workspace.trained) + len(workspace.missing)
+    if not trained:
+        return f"none of {listed} models and folds"
+    last = max(record.ended_ms or record.started_ms for record in workspace.trained)
+    when = datetime.datetime.fromtimestamp(last / 1000).strftime("%Y-%m-%d %H:%M")
+    sources = ", ".join(sorted({record.data_source for record in workspace.trained}))
+    return f"{trained} of {listed} models and folds, the last one {when}, on the data source {sources}"
+
+
+def _stale(stale: StaleStages) -> Iterator[str]:
+    lines = stale.lines()
+    if not lines:
+        yield "stale:      nothing"
+        return
+    for number, line in enumerate(lines[:_REASONS]):
+        yield f"{'' if number else 'stale:':11} {line}"
+    more = f"{len(lines) - _REASONS} more reasons (`dvc status`)" if len(lines) > _REASONS else ""
+    names = list(dict.fromkeys(stage.partition("@")[0] for stage in stale.following))
+    follows = f"then {', '.join(names)}" if names else ""
+    if rest := ", ".join(filter(None, (more, follows))):
+        yield f"{'':11} {rest}"
+
+
+def _score_lines(workspace: Workspace) -> Iterator[str]:
+    if workspace.scores is None:
+        yield f"scores:     {workspace.problem if workspace.trained else 'none yet'}"
+        return
+    for part, title in PARTS.items():
+        rows = workspace.scores[workspace.scores["part"] == title].sort_values("score", ascending=False, kind="stable")
+        if rows.empty:
+            continue
+        texts = [
+            f"{model} {score:.4f}{'' if workspace.stands(model) else ' (stale)'}"
+            for model, score in zip(rows["model"].astype(str), rows["score"].tolist(), strict=True)
+        ]
+        label = "held out:" if part == "val" else "test:"
+        yield f"{label:11} {', '.join(texts)}; all empty {rows['all_empty'].tolist()[0]:.4f}"
+
+
+def _experiment_lines(experiments: Experiments) -> Iterator[str]:
+    if not experiments.experiments:
+        yield "experiments: none from this commit"
+        return
+    yield "experiments (the ensemble's score on the held-out photos):"
+    yield from experiments.lines()
+
+
+def _next(workspace: Workspace) -> str:
+    """The most useful command now."""
+    if not workspace.trained:
+        return "`dvc repro` trains all models"
+    if workspace.missing or workspace.stale.reasons or workspace.scores is None:
+        return "`dvc repro` brings all up to date"
+    experiments = workspace.experiments
+    if experiments is None:
+        return "`harveyseg ui` compares all runs; experiments need a commit in git (`harveyseg doctor`)"
+    if queued := [experiment.name for experiment in experiments.experiments if experiment.state == "queued"]:
+        return f"`dvc queue start` runs {', '.join(queued)}"
+    if experiments.best is not None and not _applied(workspace, experiments.best.score):
+        return f"`dvc exp apply {experiments.best.name}` makes the best experiment the workspace"
+    if not workspace.committed:
+        return "`git add -A && git commit` keeps these results; experiments are compared with those of a commit"
+    return "`dvc exp run -S train.lr=0.001` tries a change; `dvc plots show` and `harveyseg ui` show details"
+
+
+def _applied(workspace: Workspace, score: float | None) -> bool:
+    """Whether the workspace has this score of the ensemble."""
+    if workspace.scores is None:
+        return False
+    rows = workspace.scores[(workspace.scores["model"] == ENSEMBLE) & (workspace.scores["part"] == PARTS["val"])]
+    return rows["score"].tolist() == [score]

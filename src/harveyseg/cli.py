@@ -316,8 +316,10 @@ def predict(
     outcome = predict_images(images, ensemble, settings, out, options)
     for record in outcome.predicted:
         print(record.describe())
-    print(f"{out}: {len(outcome.predicted)} predicted, {outcome.skipped} were done before, {outcome.failed} failed")
-    if outcome.failed:
+    print(
+        f"{out}: {len(outcome.predicted)} predicted, {outcome.skipped} were done before, {len(outcome.errors)} failed"
+    )
+    if outcome.errors:
         raise typer.Exit(1)
 
 

@@ -71,7 +71,7 @@ def test_photos(tmp_path: Path) -> None:
     photos = [save(tmp_path / "left.png", half_red(64, 64)), save(tmp_path / "right.jpg", half_red(64, 128))]
     out = tmp_path / "new" / "maps"
     outcome = run(photos, out)
-    assert (len(outcome.predicted), outcome.skipped, outcome.failed) == (2, 0, 0)
+    assert (len(outcome.predicted), outcome.skipped, outcome.errors) == (2, 0, [])
     products = {f"{name}{ending}" for name in ("left", "right") for ending in (".png", "_overlay.jpg", ".json")}
     assert {file.name for file in out.iterdir()} == products | {"areas.csv", "contact_sheet.jpg"}
     labels = classes_in(out / "left.png")
@@ -217,7 +217,7 @@ def test_one_that_fails_later_spoils_nothing(
     monkeypatch.setattr("harveyseg.prediction.predict.open_picture", open_picture)
     outcome = run(photos, tmp_path / "out")
     assert [record.name for record in outcome.predicted] == ["a", "c"]
-    assert outcome.failed == 1
+    assert len(outcome.errors) == 1
     assert "b.png: not a colour photo that can be read" in caplog.text
     assert list(pd.read_csv(tmp_path / "out" / "areas.csv")["image"]) == ["a.png", "c.png"]
     assert not list((tmp_path / "out").glob("b*"))
@@ -246,7 +246,7 @@ def test_a_full_disk_is_one_sentence_and_no_cut_map_stays(
     else:
         image = write_tiff(tmp_path / "a.tif", np.moveaxis(noise, -1, 0))
     with small_disk(tmp_path / "disk", "100k") as disk:
-        assert run([image], disk / "out").failed == 1
+        assert run([image], disk / "out").errors
         assert "there is no room for it on its disk" in one_sentence(caplog)
         for path in (disk / "out").glob("a*"):
             with rasterio.open(path) as opened:
@@ -255,7 +255,7 @@ def test_a_full_disk_is_one_sentence_and_no_cut_map_stays(
 
 def test_a_share_without_modes_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "chmod", refuse(PermissionError(errno.EPERM, "Operation not permitted")))
-    assert run([save(tmp_path / "a.png", half_red())], tmp_path / "out").failed == 0
+    assert not run([save(tmp_path / "a.png", half_red())], tmp_path / "out").errors
     assert (tmp_path / "out" / "a.png").exists()
 
 
@@ -265,7 +265,7 @@ def test_out_of_memory_is_one_sentence(
 ) -> None:
     monkeypatch.setattr("harveyseg.prediction.predict.open_picture", refuse(error))
     photo = save(tmp_path / "a.png", half_red())
-    assert run([photo], tmp_path / "out").failed == 1
+    assert run([photo], tmp_path / "out").errors
     assert one_sentence(caplog) == f"out of memory: predicting {photo}. Cut it into smaller images."
 
 

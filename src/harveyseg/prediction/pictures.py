@@ -66,24 +66,17 @@ class ResizedRows:
         return made
 
 
-class DecodedPhoto:
-    """A JPEG or PNG file, decoded as a whole, with the pixels as they are stored: an EXIF orientation is ignored.
+class PictureInMemory:
+    """A photo that is held as a whole.
 
-    OpenCV decodes it, as for training: other decoders give other colours for the same JPEG.
-
-    Raises:
-        HarveysegError: when the file is none, or cannot be decoded.
+    Args:
+        photo: uint8 (H, W, 3) in OpenCV's order of channels, BGR.
+        opaque: uint8 (H, W), 0 where a pixel shows nothing; None where all show something.
     """
 
-    def __init__(self, path: Path) -> None:
-        try:
-            pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
-        except cv2.error as error:
-            raise HarveysegError(f"{path}: cannot be read ({error.err}).") from None
-        if pixels is None or pixels.ndim != 3 or pixels.dtype != np.uint8:
-            raise HarveysegError(f"{path}: not a colour photo that can be read. JPEG, PNG and TIFF can.")
-        self._photo: Photo = np.ascontiguousarray(pixels[..., :3])  # BGR
-        self._opaque = pixels[..., 3] if pixels.shape[2] == 4 else None
+    def __init__(self, photo: Photo, opaque: ByteArray | None = None) -> None:
+        self._photo = np.ascontiguousarray(photo)
+        self._opaque = opaque
         self._resized = lru_cache(maxsize=1)(self._resize)
         self._resized_seen = lru_cache(maxsize=1)(self._resize_seen)
 
@@ -115,6 +108,24 @@ class DecodedPhoto:
         return np.asarray(cv2.resize(opaque, size[::-1], interpolation=cv2.INTER_AREA) > 0)
 
 
+def decode_picture(path: Path) -> PictureInMemory:
+    """Decode a JPEG or PNG file, with the pixels as they are stored: an EXIF orientation is ignored.
+
+    OpenCV decodes it, as for training: other decoders give other colours for the same JPEG.
+
+    Raises:
+        HarveysegError: when the file is none, or cannot be decoded.
+    """
+    try:
+        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise HarveysegError(f"{path}: cannot be read ({error.err}).") from None
+    if pixels is None or pixels.ndim != 3 or pixels.dtype != np.uint8:
+        raise HarveysegError(f"{path}: not a colour photo that can be read. JPEG, PNG and TIFF can.")
+    photo = np.asarray(pixels, np.uint8)
+    return PictureInMemory(photo[..., :3], photo[..., 3] if photo.shape[2] == 4 else None)
+
+
 @contextmanager
 def open_picture(item: Input, options: MosaicOptions) -> Iterator[Picture]:
     """Open a file that was checked.
@@ -126,4 +137,4 @@ def open_picture(item: Input, options: MosaicOptions) -> Iterator[Picture]:
         with open_mosaic(item.path, options) as mosaic:
             yield mosaic
     else:
-        yield DecodedPhoto(item.path)
+        yield decode_picture(item.path)

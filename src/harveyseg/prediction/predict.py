@@ -54,7 +54,8 @@ class Outcome(NamedTuple):
     predicted: list[PredictionRecord]
     skipped: int
     """Images that had been predicted before in the same way."""
-    failed: int
+    errors: list[Exception]
+    """One for each image that failed."""
 
 
 def predict_images(
@@ -86,6 +87,7 @@ def predict_images(
     todo = _not_done(jobs, out, options.overwrite)
     progress = Progress(len(todo), sum(job.item.size[0] * job.item.size[1] for job in todo))
     predicted: list[PredictionRecord] = []
+    errors: list[Exception] = []
     try:
         for job in todo:
             try:
@@ -93,12 +95,14 @@ def predict_images(
                     predicted.append(_predict(job, predictor, ensemble, out, options, progress))
             except HarveysegError as error:
                 logger.error("%s", error)
-            except Exception:  # a fault of this program must not spoil the other images
+                errors.append(error)
+            except Exception as error:  # a fault of this program must not spoil the other images
                 logger.exception("%s: failed", job.item.path)
+                errors.append(error)
             progress.finish_file()
     finally:
         _summarise(out, ensemble.classes)
-    return Outcome(predicted, len(jobs) - len(todo), len(todo) - len(predicted))
+    return Outcome(predicted, len(jobs) - len(todo), errors)
 
 
 class _Job(NamedTuple):

@@ -1,0 +1,199 @@
+"""Prediction from Python: ``from harveyseg import Predictor`` does what ``harveyseg predict`` does."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import rasterio
+
+from harveyseg.arrays import ByteArray, ClassMap
+from harveyseg.classes import ClassList
+from harveyseg.config.settings import section
+from harveyseg.device import explain_out_of_memory
+from harveyseg.errors import HarveysegError
+from harveyseg.geo.mosaic import ignoring_missing_places
+from harveyseg.inference.params import InferenceParams
+from harveyseg.prediction.class_maps import EnsemblePredictor
+from harveyseg.prediction.inputs import Input
+from harveyseg.prediction.options import parse_options
+from harveyseg.prediction.pictures import PictureInMemory
+from harveyseg.prediction.predict import predict_images
+from harveyseg.prediction.record import Areas, PredictionRecord, read_record
+from harveyseg.prediction.scale import find_scale, warn_of_unknown_scales
+from harveyseg.prediction.trained_ensemble import TrainedEnsemble, load_trained_ensemble
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was predicted for one image; docs/predict.md lists the files."""
+
+    folder: Path
+    """Where the files are."""
+    record: PredictionRecord
+    """How it was predicted: scale, settings, networks, and a digest of each file."""
+
+    @property
+    def areas(self) -> Areas:
+        """Pixels, and of each class the percentage of what was seen and, where the scale is known, square metres."""
+        return self.record.areas
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files of this image but its record."""
+        return tuple(self.folder / name for name in self.record.outputs)
+
+    @property
+    def class_map_file(self) -> Path:
+        """A PNG for a photo, a GeoTIFF for a TIFF."""
+        return self._file(".png") or self.folder / f"{self.record.name}.tif"
+
+    @property
+    def vector_file(self) -> Path | None:
+        """The GeoPackage; None where the image has no place on the ground."""
+        return self._file(".gpkg")
+
+    def read_class_map(self) -> ClassMap:
+        """Read the class ids, uint8 (H, W); 255 where nothing was seen."""
+        with ignoring_missing_places(), rasterio.open(self.class_map_file) as file:
+            return np.asarray(file.read(1), np.uint8)
+
+    def read_layer(self, name: str = "classes") -> geopandas.GeoDataFrame:
+        """Read a layer of the GeoPackage: classes, buildings, roads, seen or summary.
+
+        Raises:
+            HarveysegError: when there is none, because the image has no place on the ground.
+        """
+        if self.vector_file is None:
+            raise HarveysegError(f"{self.record.path}: has no place on the ground, so there are no polygons of it.")
+        return geopandas.read_file(self.vector_file, layer=name)
+
+    def _file(self, ending: str) -> Path | None:
+        name = f"{self.record.name}{ending}"
+        return self.folder / name if name in self.record.outputs else None
+
+
+class Predictor:
+    """Trained networks, ready to predict photos, mosaics and arrays. :meth:`load` makes one.
+
+    >>> predictor = Predictor.load("workspace")  # doctest: +SKIP
+    >>> prediction = predictor.predict("mosaic.tif", "maps")  # doctest: +SKIP
+    >>> prediction.areas.percent["Flooded"]  # doctest: +SKIP
+    8.4
+    >>> predictor.classify(array, gsd=5).shape == array.shape[:2]  # doctest: +SKIP
+    True
+
+    Args:
+        ensemble: the networks and how their probabilities become a class map.
+        params: how to predict.
+    """
+
+    def __init__(self, ensemble: TrainedEnsemble, params: InferenceParams) -> None:
+        self._ensemble = ensemble
+        self._params = params
+        self._predictor = EnsemblePredictor(ensemble, params)
+
+    @classmethod
+    def load(
+        cls,
+        workspace: str | Path = ".",
+        model: str | None = None,
+        *,
+        argmax: bool = False,
+        ground: tuple[float, float] | None = None,
+    ) -> "Predictor":
+        """Load what ``harveyseg predict`` uses in a workspace, with the settings of its section ``inference``.
+
+        Args:
+            workspace: the folder of ``params.yaml`` and ``data``.
+            model: one of its trained models; None for the ensemble.
+            argmax: give each pixel its most probable class, without post-processing.
+            ground: (height, width) in metres of the ground that a training photo shows, instead of ``data.ground``.
+
+        Raises:
+            HarveysegError: when the model is not trained, or a file is not what the pipeline wrote.
+        """
+        params = Path(workspace) / "params.yaml"
+        ensemble = load_trained_ensemble(params, Path(workspace) / "data", model, argmax, ground)
+        return cls(ensemble, section(params, "inference", InferenceParams))
+
+    @property
+    def classes(self) -> ClassList:
+        """The classes of the maps: ids, names, colours."""
+        return self._ensemble.classes
+
+    def predict(
+        self,
+        path: str | Path,
+        out: str | Path,
+        *,
+        gsd: float | None = None,
+        bands: str | None = None,
+        value_range: str | None = None,
+        nodata: str | None = None,
+        crs: str | None = None,
+        probabilities: str | None = None,
+        geojson: bool = False,
+        overwrite: bool = False,
+    ) -> Prediction:
+        """Predict a photo or a mosaic, exactly as ``harveyseg predict`` does, and write its files.
+
+        The options are those of the command, in the same form. An image that ``out`` holds already, predicted in the
+        same way, is not predicted again.
+
+        Args:
+            path: a JPEG, PNG, WebP or TIFF file.
+            out: the folder of the files; made when absent.
+            gsd: centimetres of ground that a pixel shows, where the file does not say it.
+            bands: which bands of a TIFF are red, green and blue, from 1: ``"3,2,1"``.
+            value_range: which values of a TIFF are black and white: ``"0,4095"`` or ``"auto"``.
+            nodata: the colour of an undeclared frame: ``"0"``, ``"255"`` or ``"none"``.
+            crs: the system of a file with a grid but without one: ``"EPSG:32615"``.
+            probabilities: classes whose probabilities are written as well: ``"flooded,water body"``.
+            geojson: also write polygons as GeoJSON.
+            overwrite: replace a prediction that was made in another way.
+
+        Raises:
+            HarveysegError: when the file cannot be read, its scale is impossible, or it was predicted in another way.
+        """
+        options = parse_options(self.classes, bands, value_range, nodata, crs, probabilities, geojson, gsd, overwrite)
+        if not Path(path).is_file():
+            raise HarveysegError(
+                f"{path}: no such file. `harveyseg predict` takes folders and patterns; this, one file."
+            )
+        outcome = predict_images([str(path)], self._ensemble, self._params, Path(out), options)
+        for error in outcome.errors:
+            raise error
+        record = read_record(Path(out) / f"{Path(path).stem}.json")
+        assert record is not None  # an image that was predicted, now or before, has one
+        return Prediction(Path(out), record)
+
+    def classify(self, photo: ByteArray, gsd: float | None = None) -> ClassMap:
+        """Classify the pixels of an array, as ``harveyseg predict --gsd`` does those of a photo.
+
+        Args:
+            photo: uint8 (H, W, 3), RGB, or (H, W, 4) with an alpha channel that is 0 where nothing was seen.
+            gsd: centimetres of ground that a pixel shows; without it, the array is taken to show as much ground as a
+                training photo.
+
+        Returns:
+            Class ids, uint8 (H, W); 255 where nothing was seen.
+
+        Raises:
+            HarveysegError: when the array is not of that form, or its scale is impossible.
+        """
+        if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] not in (3, 4) or not photo.size:
+            raise HarveysegError(
+                f"array: is {photo.dtype} {photo.shape}; uint8 (height, width, 3 or 4) is needed: red, green, blue and "
+                "perhaps alpha, in 0..255."
+            )
+        opaque = photo[..., 3] if photo.shape[2] == 4 else None
+        item = Input(Path("array"), "array", (photo.shape[0], photo.shape[1]), is_tiff=False)
+        scale = find_scale(
+            item, self._ensemble.training, self._predictor.network_size, None if gsd is None else gsd / 100
+        )
+        warn_of_unknown_scales([item], [scale], self._ensemble.training)
+        picture = PictureInMemory(photo[..., 2::-1], opaque)
+        with explain_out_of_memory("classifying an array", "Cut it into smaller ones."):
+            stripes = [stripe.classes for stripe in self._predictor.stripes(picture, scale.photo_size)]
+        return np.asarray(self.classes.ids[np.concatenate(stripes)], np.uint8)

@@ -17,6 +17,19 @@ PARAMS = Path("params.yaml")
 DATA = Path("data")
 UPLOADS = Path("uploads.json")
 
+_Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FOLDER",
+        help="A model trained here, a model folder, or the packaged harvey25; the ensemble if not given, or "
+        "harvey25 where nothing was ever trained.",
+    ),
+]
+_Ground = Annotated[
+    str | None,
+    typer.Option(metavar="HEIGHTxWIDTH", help="Metres of ground that a training photo shows, instead of data.ground."),
+]
+
 _commands = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -261,14 +274,7 @@ def score(
 def predict(
     images: Annotated[list[str], typer.Argument(help="JPEG, PNG and TIFF files, folders, or patterns in quotes.")],
     out: Annotated[Path, typer.Option(help="Folder for class maps, overlays, polygons and areas.csv.")],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FOLDER",
-            help="A model trained here, a model folder, or the packaged harvey25; the ensemble if not given, or "
-            "harvey25 where nothing was ever trained.",
-        ),
-    ] = None,
+    model: _Model = None,
     tta: Annotated[
         str | None, typer.Option(metavar="none|flips|d4", help="inference.tta, instead of the model's own.")
     ] = None,
@@ -279,12 +285,7 @@ def predict(
         float | None,
         typer.Option(min=0.01, help="Centimetres of ground that a pixel shows, where the files do not say it."),
     ] = None,
-    ground: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HEIGHTxWIDTH", help="Metres of ground that a training photo shows, instead of data.ground."
-        ),
-    ] = None,
+    ground: _Ground = None,
     bands: Annotated[
         str | None, typer.Option(metavar="R,G,B", help="Which bands of TIFF files are red, green and blue, from 1.")
     ] = None,
@@ -321,6 +322,22 @@ def predict(
     )
     if outcome.errors:
         raise typer.Exit(1)
+
+
+@_commands.command()
+def export(
+    onnx: Annotated[Path, typer.Option(help="An ONNX file for Deepness (QGIS) and GeoDeep (WebODM).")],
+    model: _Model = None,
+    ground: _Ground = None,
+) -> None:
+    """Write trained networks for other programs; docs/predict.md says how their maps differ from those of predict."""
+    from harveyseg.prediction.find_model import find_model
+    from harveyseg.prediction.onnx_file import write_onnx
+    from harveyseg.prediction.options import parse_training_ground
+
+    training_ground = None if ground is None else parse_training_ground(ground)
+    ensemble = find_model(PARAMS, DATA, model, argmax=True, ground=training_ground)
+    print(write_onnx(ensemble, onnx).describe())
 
 
 @_commands.command()

@@ -20,6 +20,8 @@ from harveyseg.classes import HARVEY25, ClassList, SegmentationClass
 from harveyseg.errors import HarveysegError
 from harveyseg.inference.network_file import TrainedNetwork, save_network
 from harveyseg.models import build
+from harveyseg.prediction.find_model import find_model
+from harveyseg.prediction.model_folder import write_model_folder
 from harveyseg.prediction.scale import Training
 from harveyseg.prediction.trained_ensemble import TrainedEnsemble
 from helpers.commands import run_command
@@ -140,6 +142,23 @@ def test_an_array_is_classified_as_the_photo_that_holds_it(tmp_path: Path, works
     np.testing.assert_array_equal(predictor.classify(flipped, 6), predictor.classify(flipped.copy(), 6))
 
 
+def test_models_without_a_workspace(tmp_path: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = find_model(workspace / "params.yaml", workspace / "data", "b")
+    write_model_folder(tmp_path / "exported", own, "notice", "card")
+    photo = noise(128, 160)
+    monkeypatch.chdir(tmp_path)
+    expected = Predictor.load(workspace, "b").classify(photo)
+    np.testing.assert_array_equal(Predictor.load("exported").classify(photo), expected)
+    without = Predictor.load("exported", tta="none").classify(photo)
+    assert (without != expected).any()
+    packaged = Predictor.load("harvey25", tta="none").classify(photo)
+    nothing_trained = Predictor.load(tta="none").classify(photo)  # in this folder
+    np.testing.assert_array_equal(nothing_trained, packaged)
+    own_precision = Predictor.load(workspace, "harvey25", tta="none").classify(photo)
+    assert (own_precision == packaged).mean() > 0.9
+    assert (packaged == expected).mean() < 0.5
+
+
 def test_a_class_map_holds_ids() -> None:
     colours = iter(range(25))
     classes = ClassList(
@@ -172,8 +191,12 @@ def test_what_cannot_be_predicted(tmp_path: Path, workspace: Path) -> None:
     photo.write_bytes(b"\x89PNG")
     with pytest.raises(HarveysegError, match=r"files to predict: 1 problem\n.*photo\.png"):
         predictor.predict(photo, tmp_path / "out")
-    with pytest.raises(HarveysegError, match=r"--model c: not trained here\. Trained are: a, b"):
+    with pytest.raises(HarveysegError, match=r"--model c: no model that was trained here"):
         Predictor.load(workspace, "c")
+    with pytest.raises(
+        HarveysegError, match=r"nowhere: no model that was trained here, no packaged one, and no folder"
+    ):
+        Predictor.load(tmp_path / "nowhere")
 
 
 def test_a_fault_while_predicting_is_raised(tmp_path: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

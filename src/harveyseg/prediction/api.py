@@ -9,19 +9,19 @@ import rasterio
 
 from harveyseg.arrays import ByteArray, ClassMap
 from harveyseg.classes import ClassList
-from harveyseg.config.settings import section
 from harveyseg.device import explain_out_of_memory
 from harveyseg.errors import HarveysegError
 from harveyseg.geo.mosaic import ignoring_missing_places
 from harveyseg.inference.params import InferenceParams
 from harveyseg.prediction.class_maps import EnsemblePredictor
+from harveyseg.prediction.find_model import find_model
 from harveyseg.prediction.inputs import Input
-from harveyseg.prediction.options import parse_options
+from harveyseg.prediction.options import parse_inference, parse_options
 from harveyseg.prediction.pictures import PictureInMemory
 from harveyseg.prediction.predict import predict_images
 from harveyseg.prediction.record import Areas, PredictionRecord, read_record
 from harveyseg.prediction.scale import find_scale, warn_of_unknown_scales
-from harveyseg.prediction.trained_ensemble import TrainedEnsemble, load_trained_ensemble
+from harveyseg.prediction.trained_ensemble import TrainedEnsemble
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,9 @@ class Prediction:
 class Predictor:
     """Trained networks, ready to predict photos, mosaics and arrays. :meth:`load` makes one.
 
-    >>> predictor = Predictor.load("workspace")  # doctest: +SKIP
-    >>> prediction = predictor.predict("mosaic.tif", "maps")  # doctest: +SKIP
-    >>> prediction.areas.percent["Flooded"]  # doctest: +SKIP
-    8.4
-    >>> predictor.classify(array, gsd=5).shape == array.shape[:2]  # doctest: +SKIP
-    True
+    >>> predictor = Predictor.load("harvey25")
+    >>> predictor.classify(np.zeros((30, 40, 3), np.uint8)).shape
+    (30, 40)
 
     Args:
         ensemble: the networks and how their probabilities become a class map.
@@ -96,26 +93,32 @@ class Predictor:
     @classmethod
     def load(
         cls,
-        workspace: str | Path = ".",
+        source: str | Path = ".",
         model: str | None = None,
         *,
+        tta: str | None = None,
         argmax: bool = False,
         ground: tuple[float, float] | None = None,
     ) -> "Predictor":
-        """Load what ``harveyseg predict`` uses in a workspace, with the settings of its section ``inference``.
+        """Load networks, as ``harveyseg predict`` does.
 
         Args:
-            workspace: the folder of ``params.yaml`` and ``data``.
-            model: one of its trained models; None for the ensemble.
+            source: a workspace, which is a folder with ``params.yaml``; or a model folder; or a packaged model, such as
+                ``"harvey25"``.
+            model: what ``--model`` takes in that workspace; None for its ensemble, and for harvey25 where nothing was
+                ever trained.
+            tta: ``"none"``, ``"flips"`` or ``"d4"``, instead of the model's own test-time augmentation.
             argmax: give each pixel its most probable class, without post-processing.
-            ground: (height, width) in metres of the ground that a training photo shows, instead of ``data.ground``.
+            ground: (height, width) in metres of the ground that a training photo shows, instead of what the model says.
 
         Raises:
-            HarveysegError: when the model is not trained, or a file is not what the pipeline wrote.
+            HarveysegError: when there is no such model, or a file of it is absent or damaged.
         """
-        params = Path(workspace) / "params.yaml"
-        ensemble = load_trained_ensemble(params, Path(workspace) / "data", model, argmax, ground)
-        return cls(ensemble, section(params, "inference", InferenceParams))
+        folder = Path(source)
+        if model is None and folder != Path() and not (folder / "params.yaml").exists():
+            model = str(source)
+        ensemble = find_model(folder / "params.yaml", folder / "data", model, argmax, ground)
+        return cls(ensemble, parse_inference(ensemble.inference, tta))
 
     @property
     def classes(self) -> ClassList:

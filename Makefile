@@ -23,6 +23,8 @@ demo: $(VENV)  ## fresh clone -> finished pipeline on the embedded data
 	@echo
 	@cat data/reports/comparison.md
 	@echo
+	$(BIN)/harveyseg summary
+	@echo "summary:     summary.html"
 	@echo "table:       data/reports/comparison.md"
 	@echo "pictures:    data/ensemble/sheet.png, data/predictions/<model>-<fold>/"
 	@echo "submission:  data/submission/submission.csv"
@@ -72,4 +74,4 @@ faults: $(VENV)  ## breaks things on purpose and writes docs/reliability.md agai
 
 clean:  ## everything that the pipeline and the tests made; the environment and MLflow's runs stay
 	find data -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
-	rm -rf .checkpoints .locks .mypy_cache .ruff_cache .pytest_cache
+	rm -rf summary.html .checkpoints .locks .mypy_cache .ruff_cache .pytest_cache

@@ -237,6 +237,30 @@ def status() -> None:
 
 
 @_commands.command()
+def summary(
+    out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("summary.html"),
+    show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(metavar="EXP", help="An experiment or commit to set next to the workspace; may be repeated."),
+    ] = None,
+) -> None:
+    """One page of all results: scores, curves, classes, photos with their errors, costs; needs no network."""
+    import webbrowser
+
+    from harveyseg.summary.page import write_summary
+    from harveyseg.tracking.outputs import list_workspace
+
+    outputs = list_workspace(PARAMS, DATA)
+    names = {output.record.uid: output.record.name for output in outputs}
+    stale = [f"{names[uid]}: {text}" for uid, text in _contradictions(outputs).items()]
+    written = write_summary(out, PARAMS, DATA, compare or (), stale)
+    print(f"{written.path}: {written.size / 1e6:.1f} MB; the best model is {written.winner}")
+    if show:
+        webbrowser.open(written.path.resolve().as_uri())
+
+
+@_commands.command()
 def doctor() -> None:
     """Say what of this machine and workspace will hurt, and the remedy; exit with 1 if something will fail."""
     from harveyseg.doctor import examine

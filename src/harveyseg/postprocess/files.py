@@ -94,12 +94,7 @@ class FittedRule(BaseModel):
         return masks
 
     def class_map(self, probabilities: ProbabilityMaps, size: tuple[int, int] | None = None) -> ClassMap:
-        """A map with one class for each pixel that agrees with :meth:`submitted_masks`, for pictures.
-
-        Where masks overlap, a pixel gets the class whose probability is the highest in relation to its threshold. Where
-        there is no mask, it gets the most probable one of the classes that are not scored and those that have a mask
-        elsewhere in the photo; of all classes, if there is none of either. The map is made in stripes, so it may have
-        any size.
+        """A map with one class for each pixel that agrees with :meth:`submitted_masks`; see :func:`class_map_of`.
 
         Args:
             probabilities: uint8 (C, H, W).
@@ -108,37 +103,58 @@ class FittedRule(BaseModel):
         Returns:
             uint8 (height, width).
         """
-        size = size or self.score_size
         scored = probabilities[self.unscored :]
         thresholds = self._thresholds(upsample_levels(channel, self.score_size) for channel in scored)
-        submitted = (np.flatnonzero(thresholds != SpecialMask.EMPTY) + self.unscored).tolist()
-        candidates = [*range(self.unscored), *submitted] or range(len(probabilities))
-        class_map = np.zeros(size, np.uint8)
-        for top in range(0, size[0], STRIPE):
-            rows = slice(top, top + STRIPE)
-            stripe = class_map[rows]
-            highest = np.full(stripe.shape, -1, np.float32)
-            masked_class = np.full_like(stripe, IGNORED)
-            highest_ratio = np.ones(stripe.shape, np.float32)
-            for index in candidates:
-                channel = upsample_rows(probabilities[index], size, rows)
-                update_argmax(channel, index, highest, stripe)
-                if index < self.unscored:
-                    continue
-                threshold = thresholds[index - self.unscored]
-                if threshold not in (SpecialMask.ARGMAX, SpecialMask.EMPTY):
-                    ratio = round_to_levels(channel) / np.float32(threshold)
-                    better = ratio >= highest_ratio
-                    masked_class[better] = index
-                    highest_ratio[better] = ratio[better]
-            np.copyto(stripe, masked_class, where=masked_class != IGNORED)
-        return class_map
+        return class_map_of(probabilities, thresholds, self.unscored, size or self.score_size)
 
     def _thresholds(self, upsampled: Iterable[ProbabilityMap]) -> Thresholds:
         """(S,): for one photo, given the levels of the scored classes at the size of the score."""
         level_counts = np.stack([count_levels(channel) for channel in upsampled])
         thresholds: Thresholds = self.rule.thresholds(level_counts[None])[0]
         return thresholds
+
+
+def class_map_of(
+    probabilities: ProbabilityMaps, thresholds: Thresholds, unscored: int, size: tuple[int, int]
+) -> ClassMap:
+    """A map with one class for each pixel that agrees with a photo's submitted masks, for pictures.
+
+    Where masks overlap, a pixel gets the class whose probability is the highest in relation to its threshold. Where
+    there is no mask, it gets the most probable one of the classes that are not scored and those that have a mask
+    elsewhere in the photo; of all classes, if there is none of either. The map is made in stripes, so it may have
+    any size.
+
+    Args:
+        probabilities: uint8 (C, H, W).
+        thresholds: the photo's masks, int64 (S,).
+        unscored: number of classes that are not scored; they come first.
+        size: (height, width) of the map in pixels.
+
+    Returns:
+        uint8 (height, width).
+    """
+    submitted = (np.flatnonzero(thresholds != SpecialMask.EMPTY) + unscored).tolist()
+    candidates = [*range(unscored), *submitted] or range(len(probabilities))
+    class_map = np.zeros(size, np.uint8)
+    for top in range(0, size[0], STRIPE):
+        rows = slice(top, top + STRIPE)
+        stripe = class_map[rows]
+        highest = np.full(stripe.shape, -1, np.float32)
+        masked_class = np.full_like(stripe, IGNORED)
+        highest_ratio = np.ones(stripe.shape, np.float32)
+        for index in candidates:
+            channel = upsample_rows(probabilities[index], size, rows)
+            update_argmax(channel, index, highest, stripe)
+            if index < unscored:
+                continue
+            threshold = thresholds[index - unscored]
+            if threshold not in (SpecialMask.ARGMAX, SpecialMask.EMPTY):
+                ratio = round_to_levels(channel) / np.float32(threshold)
+                better = ratio >= highest_ratio
+                masked_class[better] = index
+                highest_ratio[better] = ratio[better]
+        np.copyto(stripe, masked_class, where=masked_class != IGNORED)
+    return class_map
 
 
 def read_rule(path: Path, records: Sequence[RunRecord]) -> FittedRule:

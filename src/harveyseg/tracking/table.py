@@ -25,8 +25,9 @@ from harveyseg.tracking.query import EVALUATION_TAG, EXPERIMENT, TrackedRun, fin
 
 EMPTY = "all_empty"
 """The row of a submission without a single pixel; a model can have no such name."""
+ALL_FOLDS = "all"
+"""What the column ``fold`` holds in a model's row over the photos of all folds; the ensemble's only row has ""."""
 
-_ALL_FOLDS = "all"
 _MEAN = "mean"
 _SPREAD = "spread"
 _NOT_POOLED = "no score over the photos of all folds: postprocess has not run, or `harveyseg sync` is due"
@@ -154,7 +155,7 @@ def write_comparison(frame: pd.DataFrame, folder: Path) -> None:
     """
     write_table(folder / "comparison.csv", _rendered(frame[_COMPARISON]))
     write_text(folder / "comparison.md", table_markdown(frame[_COMPARISON]))
-    trained = frame[~frame["fold"].isin([_ALL_FOLDS, _MEAN, _SPREAD]) & (frame["model"] != EMPTY)]
+    trained = frame[~frame["fold"].isin([ALL_FOLDS, _MEAN, _SPREAD]) & (frame["model"] != EMPTY)]
     write_table(folder / "costs.csv", _rendered(trained[_COST_TABLE]))
 
 
@@ -198,6 +199,22 @@ def table_markdown(frame: pd.DataFrame) -> str:
     return text + ("\n" + "".join(notes) if notes else "")
 
 
+def read_comparison(path: Path) -> pd.DataFrame:
+    """Read ``comparison.csv``.
+
+    Returns:
+        All cells as text, as they are in the file.
+
+    Raises:
+        HarveysegError: when the table is absent or not such a table.
+    """
+    remedy = "`dvc repro -f compare` writes it."
+    cells = read_table(path, dict.fromkeys(_COMPARISON, str), remedy)
+    if list(cells.columns) != _COMPARISON:
+        raise HarveysegError(f"{path}: not a comparison table of this version. {remedy}")
+    return cells
+
+
 def verify_table(table: Path, outputs: Sequence[RunOutputs]) -> list[str]:
     """Compare ``comparison.csv`` with the files that the stages wrote.
 
@@ -230,7 +247,7 @@ def verify_table(table: Path, outputs: Sequence[RunOutputs]) -> list[str]:
         elif record.kind == "train" and f"{POOLED}val/argmax_score" not in metrics:
             problems.append(f"{record.name}: {_NOT_POOLED}")
     expected = _keyed(_rendered(_frame(sources)[_COMPARISON]))
-    actual = _keyed(_read_comparison(table))
+    actual = _keyed(read_comparison(table))
     for key in expected.keys() | actual.keys():
         where = f"{table}: {' '.join(key).strip()}"
         if key not in actual:
@@ -310,7 +327,7 @@ def _cells(run: TrackedRun) -> dict[str, Cell]:
 def _all_folds(folds: Sequence[dict[str, Cell]], runs: Sequence[TrackedRun | None]) -> dict[str, Cell]:
     """A model's scores over the photos of all its folds, and what its folds share."""
     pooled = _pooled(runs)
-    row: dict[str, Cell] = {"model": folds[0]["model"], "fold": _ALL_FOLDS}
+    row: dict[str, Cell] = {"model": folds[0]["model"], "fold": ALL_FOLDS}
     for column in _COMPARED:
         if column.pooled:
             row[column.name] = pooled.get(column.key)
@@ -409,14 +426,6 @@ def _rendered(frame: pd.DataFrame) -> pd.DataFrame:
         else:
             cells[name] = ["" if math.isnan(value) else formatted(float(value)) for value in values]
     return pd.DataFrame(cells, dtype="str")
-
-
-def _read_comparison(path: Path) -> pd.DataFrame:
-    remedy = "`dvc repro -f compare` writes it."
-    cells = read_table(path, dict.fromkeys(_COMPARISON, str), remedy)
-    if list(cells.columns) != _COMPARISON:
-        raise HarveysegError(f"{path}: not a comparison table of this version. {remedy}")
-    return cells
 
 
 def _keyed(cells: pd.DataFrame) -> dict[tuple[str, str], dict[str, str]]:

@@ -1,7 +1,9 @@
 """Stage ``submit``: write the submission of the ensemble and of every model, and a description of what made them."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from harveyseg.arrays import ProbabilityMaps
 from harveyseg.config.settings import listed_models, section
 from harveyseg.data.cache import load_part
 from harveyseg.ensemble.members import load_fold_models
@@ -34,7 +36,10 @@ def main(
     postprocess: PostprocessDir = Path("data/postprocess"),
     out: SubmissionDir = Path("data/submission"),
 ) -> None:
-    """Write submission.csv (the ensemble), one file for each model, and submission.json, which says what made each."""
+    """Write submission.csv (the ensemble), one file for each model, and submission.json, which says what made each.
+
+    Without test photos there is only submission.json, which then lists no file.
+    """
     settings = section(params, "submit", SubmitParams)
     test_part = load_part(cache / "test")
     classes, size = test_part.classes, test_part.score_size
@@ -43,21 +48,26 @@ def main(
     files: dict[str, dict[str, object]] = {}
 
     record = read_run(ensemble / "run.json")
-    fitted = read_rule(postprocess / "rules" / "ensemble.json", [record])
-    ids, test = read_probabilities(ensemble / "test.npy")
-    write_submission(out / "submission.csv", ids, map(fitted.submitted_masks, test), classes, size, settings)
-    mixture = describe_mixture(fold_models, read_weights(ensemble / "weights.json").chosen)
-    files["submission.csv"] = {**mixture, "uid": record.uid, "run_id": record.run_id, **fitted.summary()}
-
-    for model in names:
-        runs = [fold_models[model, fold].record for fold in held_out]
-        fitted = read_rule(postprocess / "rules" / f"{model}.json", runs)
-        masks = map(fitted.submitted_masks, fold_models.test({model: 1.0}))
-        write_submission(out / f"{model}.csv", ids, masks, classes, size, settings)
-        files[f"{model}.csv"] = {**describe_mixture(fold_models, {model: 1.0}), **fitted.summary()}
-
-    for name, description in files.items():
-        description["sha256"] = sha256(out / name)
+    ids = fold_models.first.test_ids
+    if not ids:
+        print("no submission: the data have no test photos (docs/sources.md)")
+    for source in ("ensemble", *names) if ids else ():
+        maps: Iterable[ProbabilityMaps]
+        if source == "ensemble":
+            name, runs, weights = "submission.csv", [record], read_weights(ensemble / "weights.json").chosen
+            _, maps = read_probabilities(ensemble / "test.npy")
+            identity: dict[str, object] = {"uid": record.uid, "run_id": record.run_id}
+        else:
+            name, runs, weights = (
+                f"{source}.csv",
+                [fold_models[source, fold].record for fold in held_out],
+                {source: 1.0},
+            )
+            maps, identity = fold_models.test(weights), {}
+        fitted = read_rule(postprocess / "rules" / f"{source}.json", runs)
+        write_submission(out / name, ids, map(fitted.submitted_masks, maps), classes, size, settings)
+        mixture = describe_mixture(fold_models, weights)
+        files[name] = {**mixture, **identity, **fitted.summary(), "sha256": sha256(out / name)}
         print(f"{out / name}: {len(ids)} images x {classes.scored} classes")
     git = git_state(Path.cwd())
     content = {

@@ -309,8 +309,8 @@ def _build_part(
     score_path.parent.mkdir(parents=True, exist_ok=True)
     for old in (folder / "info.json", score_path):  # a cache that is being overwritten must not look complete
         old.unlink(missing_ok=True)
-    has_masks = bool((rows["mask"] != "").all())
     count = len(rows)
+    has_masks = count > 0 and bool((rows["mask"] != "").all())
     height, width = params.shape
     cv2.setNumThreads(1)  # OpenCV's own threads would only compete with these
     with ExitStack() as files:

@@ -56,7 +56,9 @@ class _Checked:
     problems: list[Problem]
 
 
-def verify_photos(folder: Path, classes: ClassList, *, skip: bool = False, name: str | None = None) -> VerifiedPhotos:
+def verify_photos(
+    folder: Path, classes: ClassList, *, skip: bool = False, name: str | None = None, needs_test: bool = True
+) -> VerifiedPhotos:
     """Check every photo and mask of a folder in the Kaggle layout.
 
     The layout is ``train_images``, ``train_masks``, ``test_images`` and optionally ``test_masks``, in upper or lower
@@ -72,11 +74,12 @@ def verify_photos(folder: Path, classes: ClassList, *, skip: bool = False, name:
         skip: leave bad photos and masks out instead of stopping. Of a photo that is in both parts, the training one is
             left out.
         name: of the folder, for messages; its path when None.
+        needs_test: whether a folder without ``test_images`` is a problem; else it has no test part.
 
     Raises:
         HarveysegError: lists all problems of all files at once; with ``skip``, only if no data set is left.
     """
-    pairs, problems = find_pairs(folder)
+    pairs, problems = find_pairs(folder, needs_test)
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         results = pool.map(lambda pair: _check_pair(folder, pair, classes), pairs)
         checked = list(track(results, "Verifying photos", total=len(pairs), console=Console(stderr=True)))
@@ -88,7 +91,8 @@ def verify_photos(folder: Path, classes: ClassList, *, skip: bool = False, name:
     structural = any(problem.structural for problem in problems)
     fatal = problems
     if skip and not structural:
-        empty_parts = [part for part in ("train", "test") if all(pair.part != part for pair, _ in good)]
+        left = {pair.part for pair, _ in good}
+        empty_parts = sorted({pair.part for pair in pairs} - left, reverse=True)
         empty = [Problem(f"{part}_images", "nothing is left, since every photo is bad") for part in empty_parts]
         fatal = [*problems, *empty] if empty else []
     remedy = "Fix or remove these files (or fetch them again), then run `dvc repro download`."

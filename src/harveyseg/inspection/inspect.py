@@ -265,10 +265,15 @@ def _describe_overlaps(photos: Sequence[Path], number: int) -> list[str]:
 def _describe_layout(folder: Path, files: ImageFiles, rule: NamingRule) -> list[str]:
     """What the source ``directory`` still needs."""
     names = {path.name.lower() for path in folder.rglob("*") if path.is_dir()}
-    missing = [name for name in ("train_images", "train_masks", "test_images") if name not in names]
+    missing = [name for name in ("train_images", "train_masks") if name not in names]
     lines = []
     if missing:
         lines.append(f"to do: data.source = directory needs folders named {', '.join(missing)}")
+    if "test_images" not in names:
+        lines.append(
+            "no folder test_images: without test photos there is no submission and no test score; "
+            "data.directory.test_share holds a part of the photos out"
+        )
     rules = matching_rules([path.stem for path in files.photos], [path.stem for path in files.masks] or [""])
     if files.masks and rules != [rule]:
         lines.append("to do: rename the masks: a mask has its photo's name, or all follow from it by one rule")

@@ -287,6 +287,11 @@ def _read_about(side_car: Path, path: Path, model: str) -> Mapping[str, Any]:
     complete = {"classes", "score_size"} <= content.keys()
     if not complete or not isinstance(files, dict) or not all(isinstance(about, dict) for about in files.values()):
         raise HarveysegError(f"{side_car}: does not say what the files were made of. {_REMEDY}")
+    if not files:
+        raise HarveysegError(
+            f"{side_car}: lists no submission, since the data have no test photos. Run the pipeline on the "
+            "competition's photos (data.source = kaggle)."
+        )
     if path.name not in files:
         names = (ENSEMBLE if name == "submission.csv" else name.removesuffix(".csv") for name in files)
         raise HarveysegError(

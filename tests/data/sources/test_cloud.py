@@ -171,7 +171,7 @@ def test_a_web_server(web: FileServer, tmp_path: Path) -> None:
 def test_no_secret_of_an_address_is_written(web: FileServer, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     signed = f"{web.address.replace('//', '//ana:secret@')}/photos"
-    provided = directory.provide_directory("", signed, tmp_path, tmp_path / "a")
+    provided = directory.provide_directory(directory.DirectoryParams(), "", signed, tmp_path, tmp_path / "a")
     assert (provided.detail, provided.name) == ({"url": f"{web.address}/photos"}, f"{web.address}/photos")
     assert (tmp_path / "a/train_images/1 #.jpg").read_bytes() == b"one"
 

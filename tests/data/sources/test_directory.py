@@ -18,7 +18,9 @@ from ruamel.yaml import YAML
 from harveyseg.config.settings import parse
 from harveyseg.data.cache import load_part, load_score_masks
 from harveyseg.data.class_lists import write_classes
+from harveyseg.data.manifest import read_manifest
 from harveyseg.data.sources import DataParams, download_source
+from harveyseg.data.split import read_overlaps
 from harveyseg.errors import HarveysegError
 from harveyseg.pipeline.identity import new_record
 from harveyseg.tracking.client import Tracker
@@ -29,6 +31,7 @@ from harveyseg.tracking.table import comparison_table, write_comparison
 from helpers.class_lists import make_classes
 from helpers.configs import unet_config
 from helpers.paths import ROOT
+from helpers.photos import made_ground
 
 COLOURS = {0: "#000000", 5: "#00ff00", 14: "#808080", 23: "#0000FF"}
 OWN = make_classes(COLOURS, unscored=[0])
@@ -153,8 +156,10 @@ def test_a_folder_in_cloud_storage_is_the_same_as_one_on_a_disk(mixed: Path, tmp
     assert not (tmp_path / "cloud/train_images/3.tif").is_symlink()
     source = json.loads((tmp_path / "cloud/source.json").read_text())
     assert source["detail"] == {"url": "memory://bucket/mixed"}
-    storage.rm("/bucket/mixed/test_images/4.tif")
-    with pytest.raises(HarveysegError, match=r"^the photos in memory://bucket/mixed: 1 problem\n  - test_images: the"):
+    storage.rm("/bucket/mixed/archive/train_masks/3.png")
+    with pytest.raises(
+        HarveysegError, match=r"^the photos in memory://bucket/mixed: 1 problem\n  - archive/\S+/3\.TIFF: has no mask"
+    ):
         download_source(parse(DataParams, values, "data"), tmp_path, tmp_path / "cloud")
     storage.rm("/bucket", recursive=True)
 
@@ -166,4 +171,66 @@ def test_two_folders_are_one_too_many(mixed: Path, tmp_path: Path, path: str) ->
         HarveysegError,
         match=rf"^data\.url = s3://bucket/photos and data\.path = {path}: set only one of the two. Empty data\.url",
     ):
+        download_source(parse(DataParams, values, "data"), tmp_path, tmp_path / "raw")
+
+
+@pytest.fixture(scope="module")
+def flight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three grounds, two overlapping photos of each, in drone folders that do not say so; one photo is there twice."""
+    folder = tmp_path_factory.mktemp("flight") / "photos"
+    for place in (1, 2, 3):
+        ground = made_ground(place)
+        for frame, left in enumerate((0, 200)):
+            path = f"10{frame}MEDIA/DJI_{place:04}"
+            save(Image.fromarray(ground[0:480, left : left + 640]), folder / f"train_images/{path}.JPG", format="JPEG")
+            save(Image.fromarray(np.full((480, 640), place, np.uint8)), folder / f"train_masks/{path}.png")
+    for kind, ending in (("images", "JPG"), ("masks", "png")):
+        first = folder / f"train_{kind}/100MEDIA/DJI_0001.{ending}"
+        (folder / f"train_{kind}/101MEDIA/DJI_0011.{ending}").write_bytes(first.read_bytes())
+    return folder
+
+
+def parts_of(flight: Path, root: Path, **directory: Any) -> dict[str, list[str]]:
+    """The ids of each part; masks and names are checked on the way."""
+    values = {"source": "directory", "path": str(flight), "directory": directory}
+    download_source(parse(DataParams, values, "data"), root, root / "raw")
+    manifest = read_manifest(root / "raw/manifest.csv")
+    for row in manifest.to_dict("records"):
+        assert (np.asarray(Image.open(root / "raw" / row["mask"])) == int(row["id"][-1])).all()
+        assert row["image"] == f"{row['part']}_images/{row['id']}.jpg"
+    return {part: manifest.loc[manifest["part"] == part, "id"].tolist() for part in ("train", "test")}
+
+
+def test_a_held_out_part_shows_other_ground_than_the_training_part(flight: Path, tmp_path: Path) -> None:
+    divisions = set()
+    for seed in (0, 1):
+        parts = parts_of(flight, tmp_path, test_share=0.45, seed=seed)
+        assert [len(ids) for ids in parts.values()] in ([4, 3], [5, 2])
+        assert not {photo_id[-1] for photo_id in parts["train"]} & {photo_id[-1] for photo_id in parts["test"]}
+        divisions.add(tuple(parts["test"]))
+        source = json.loads((tmp_path / "raw/source.json").read_text())
+        assert source["detail"] == {"path": str(flight), "test_share": 0.45, "seed": seed}
+        overlaps = read_overlaps(tmp_path / "raw/overlaps.csv")
+        assert overlaps is not None
+        assert {frozenset(pair) for pair in overlaps} == {
+            *(frozenset({f"100MEDIA_DJI_000{place}", f"101MEDIA_DJI_000{place}"}) for place in (1, 2, 3)),
+            *(frozenset({f"10{frame}MEDIA_DJI_0001", "101MEDIA_DJI_0011"}) for frame in (0, 1)),
+        }
+    assert len(divisions) == 2
+
+
+def test_a_folder_without_a_test_part(flight: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", "harveyseg"):
+        assert [len(ids) for ids in parts_of(flight, tmp_path).values()] == [7, 0]
+    assert "has no folder test_images, so there will be no submission and no test score" in caplog.text
+    assert not (tmp_path / "raw/overlaps.csv").exists()
+
+
+def test_a_test_part_is_not_held_out_from_a_folder_that_has_one(mixed: Path, tmp_path: Path) -> None:
+    values = {"source": "directory", "path": "photos", "classes": "classes.yaml", "directory": {"test_share": 0.2}}
+    with pytest.raises(HarveysegError, match=r"test_share = 0\.2: \S+photos has a folder test_images.*to null"):
+        download_source(parse(DataParams, values, "data"), tmp_path, tmp_path / "raw")
+    (mixed / "test_images").rename(mixed / "test_masks")
+    del values["directory"]
+    with pytest.raises(HarveysegError, match="test_images: the folder is missing"):
         download_source(parse(DataParams, values, "data"), tmp_path, tmp_path / "raw")

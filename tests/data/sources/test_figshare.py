@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from harveyseg.data.sources import figshare
-from harveyseg.data.sources.layout import choose_test_ids
+from harveyseg.data.sources.hold_out import choose_test_ids
 from harveyseg.data.split import read_overlaps
 from harveyseg.errors import HarveysegError
 from helpers.figshare import (

@@ -21,8 +21,9 @@ from harveyseg.data.manifest import read_manifest, verify_photos, write_manifest
 from harveyseg.data.masks import read_mask_file
 from harveyseg.data.pairs import Pair, Problem
 from harveyseg.data.sources.demo import provide_demo
-from harveyseg.data.sources.directory import provide_directory
+from harveyseg.data.sources.directory import DirectoryParams, provide_directory
 from harveyseg.data.sources.figshare import FigshareParams, provide_figshare
+from harveyseg.data.sources.hold_out import hold_out_test_part
 from harveyseg.data.sources.kaggle import KaggleParams, provide_kaggle
 from harveyseg.data.sources.source_data import SourceData
 from harveyseg.data.split import OVERLAPS_FILE, write_overlaps
@@ -57,6 +58,8 @@ class DataParams(Section):
     ground: tuple[PositiveFloat, PositiveFloat] | None = None
     """Height and width in metres of the ground that one photo shows, for the scale of `harveyseg predict`; null: from
     the flight heights in the photos, or what is known of the source."""
+    directory: DirectoryParams = Field(default_factory=DirectoryParams)
+    """For ``directory``: which photos are held out as the test part where the folder has none."""
     kaggle: KaggleParams = Field(default_factory=KaggleParams)
     """For ``kaggle``: which competition. `harveyseg upload` submits to the same one."""
     figshare: FigshareParams = Field(default_factory=FigshareParams)
@@ -88,7 +91,9 @@ class DataParams(Section):
 
 SOURCES: Mapping[str, Callable[[DataParams, Path, Path], SourceData]] = {
     "demo": lambda params, root, scratch: provide_demo(params.demo, scratch),
-    "directory": lambda params, root, scratch: provide_directory(params.path, params.url, root, scratch),
+    "directory": lambda params, root, scratch: provide_directory(
+        params.directory, params.path, params.url, root, scratch
+    ),
     "kaggle": lambda params, root, scratch: provide_kaggle(params.kaggle, root, scratch),
     "figshare": lambda params, root, scratch: provide_figshare(params.figshare, params.url, root, scratch),
 }
@@ -137,7 +142,17 @@ def download_source(params: DataParams, root: Path, raw: Path) -> None:
         classes = load_classes(params.classes, root)
         data = SOURCES[params.source](params, root, Path(scratch))
         name = data.name or f"data.source = {params.source}"
-        verified = verify_photos(data.folder, classes, skip=params.on_bad == "skip", name=name)
+        skip = params.on_bad == "skip"
+        verified = verify_photos(data.folder, classes, skip=skip, name=name, needs_test=data.needs_test)
+        overlaps = data.overlaps
+        if data.hold_out is not None:
+            verified, overlaps = hold_out_test_part(verified, data.hold_out, name)
+        if all(pair.part == "train" for pair in verified.pairs):
+            logger.warning(
+                "%s has no folder test_images, so there will be no submission and no test score; "
+                "data.directory.test_share = 0.2 would hold out a fifth of the photos as the test part",
+                name,
+            )
         _check_room(verified.pairs, raw)
         with replacing(raw) as building:
             for pair, row in zip(verified.pairs, verified.manifest.to_dict("records"), strict=True):
@@ -149,8 +164,8 @@ def download_source(params: DataParams, root: Path, raw: Path) -> None:
                         (building / row["mask"]).write_bytes(mask.stored)
             write_manifest(building / "manifest.csv", verified.manifest)
             store_classes(building, classes)
-            if data.overlaps is not None:
-                write_overlaps(building / OVERLAPS_FILE, data.overlaps)
+            if overlaps is not None:
+                write_overlaps(building / OVERLAPS_FILE, overlaps)
             source: dict[str, Any] = {
                 "source": params.source,
                 "detail": dict(data.detail),

@@ -20,7 +20,8 @@ from harveyseg.data.archives import unpack
 from harveyseg.data.download import fetch, without_secrets
 from harveyseg.data.pairs import layout_folders
 from harveyseg.data.sources import zenodo
-from harveyseg.data.sources.layout import hold_out_test_part, link_training_part
+from harveyseg.data.sources.hold_out import HoldOut
+from harveyseg.data.sources.layout import link_training_part
 from harveyseg.data.sources.published import AnswerT, PublishedFile, RepositoryApi, is_file_name
 from harveyseg.data.sources.source_data import SourceData
 from harveyseg.errors import HarveysegError
@@ -118,8 +119,14 @@ def provide_figshare(params: FigshareParams, url: str, root: Path, scratch: Path
         return SourceData(unpacked, detail, name)
     layout = scratch / "layout"
     link_training_part(unpacked, layout, name)
-    overlaps = hold_out_test_part(layout, params.test_share, params.seed, name)
-    return SourceData(layout, {**detail, "test_share": params.test_share, "seed": params.seed}, name, overlaps)
+    hold_out = HoldOut(params.test_share, params.seed, "data.figshare")
+    return SourceData(
+        layout,
+        {**detail, "test_share": params.test_share, "seed": params.seed},
+        name,
+        hold_out=hold_out,
+        needs_test=False,
+    )
 
 
 def _doi_of(url: str) -> str | None:

@@ -45,7 +45,19 @@ BAD: list[tuple[Damage, str]] = [
     (remove("train_images/9.jpg"), "train_masks/9.png: has no photo 9 in train_images"),
     (
         write("train_masks/9.png", encoded(mask((64, 48)), "PNG")),
-        "train_masks/9.png: is 48x64 pixels, its photo 64x48",
+        "train_masks/9.png: is 48x64 pixels, its photo 64x48; one of the two was turned, perhaps by an EXIF",
+    ),
+    (
+        write("train_masks/9.png", encoded(mask((19, 26)), "PNG")),
+        "train_masks/9.png: is 26x19 pixels, its photo 64x48; resize the photo to its mask's size, or the mask by its",
+    ),
+    (
+        write("train_masks/9.png", encoded(mask((48, 60)), "PNG")),
+        "train_masks/9.png: is 60x48 pixels, its photo 64x48; is it the mask of another photo, or was one of the two",
+    ),
+    (
+        write("train_masks/9.png", encoded(mask(), "WEBP", lossless=True)),
+        "train_masks/9.png: is WEBP data; a mask must be a PNG, whose values are exact",
     ),
     (
         write("train_masks/9.png", encoded(with_value(25, 7), "PNG")),
@@ -95,7 +107,7 @@ BAD: list[tuple[Damage, str]] = [
     ),
     (
         write("train_images/9.jpg", encoded(photo(1).convert("CMYK"))),
-        "train_images/9.jpg: is a JPEG of mode CMYK; a colour photo (RGB) is needed",
+        "train_images/9.jpg: is CMYK; a colour photo (RGB) is needed",
     ),
     (write("train_images/9.jpg", turned()), "train_images/9.jpg: its EXIF orientation tag (6) turns it against"),
     (
@@ -111,7 +123,10 @@ BAD: list[tuple[Damage, str]] = [
         "train_images/9.jpg: the same photo as test_images/21.jpg; a test score would be worthless",
     ),
     (write("train_images/9.gif", b""), "train_images/9.gif: must end in .jpg or .jpeg or .png or .tif or .tiff"),
-    (write("train_masks/9.jpg", b""), "train_masks/9.jpg: must end in .png"),
+    (
+        write("train_masks/9.jpg", b""),
+        "train_masks/9.jpg: must end in .png; a mask must be a PNG, whose values are exact",
+    ),
     (
         lambda folder: (folder / "train_masks").rename(folder / "train_images/Train_Masks"),
         "train_images/Train_Masks: a folder inside train_images; move it next to train_images, or rename it if",
@@ -254,7 +269,7 @@ def tiff_of_16_bits() -> bytes:
             encoded(see_through(), "PNG"),
             "is transparent in places; a photo without an alpha channel is needed",
         ),
-        ("9.png", encoded(photo(1).convert("L"), "PNG"), "is a PNG of mode L; a colour photo (RGB) is needed"),
+        ("9.png", encoded(photo(1).convert("L"), "PNG"), "is grey; a colour photo (RGB) is needed"),
         ("9.png", png(16, 2, (b"\0" * (1 + 64 * 6)) * 48), "has 16 bits per channel; 8 are needed"),
         ("9.png", encoded(photo(1), "PNG")[:-1], "is truncated (a PNG without its end chunk)"),
         ("9.png", encoded(photo(1)), "is JPEG data; rename it to .jpg"),
@@ -264,7 +279,11 @@ def tiff_of_16_bits() -> bytes:
             "has too many pixels to be decoded as a whole; cut photo and mask into parts, or shrink both",
         ),
         ("9.tif", encoded(photo(1), "TIFF")[:3000], "cannot be decoded as a TIFF photo ("),
-        ("9.tif", tiff_of_16_bits(), "has 16 bits per channel; 8 are needed"),
+        (
+            "9.tif",
+            tiff_of_16_bits(),
+            "its values are uint16; 8 bits are needed. Say which values become black and white",
+        ),
     ],
 )
 def test_bad_photos_of_other_formats(folder: Path, name: str, data: bytes, message: str) -> None:

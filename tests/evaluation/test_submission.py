@@ -193,6 +193,17 @@ def test_the_score_of_a_file_is_that_of_its_maps(tmp_path: Path, masks_dir: Path
     assert {"score", "all_empty_score", "macro_dice"} < metrics.keys()
 
 
+def test_sidecars_are_no_masks(tmp_path: Path, masks_dir: Path) -> None:
+    (masks_dir / "20.png").rename(masks_dir / "20.PNG")
+    for name in ("._3.png", "3.png.aux.xml", "Thumbs.db"):
+        (masks_dir / name).write_bytes(b"x")
+    path = tmp_path / "submission.csv"
+    write_submission(
+        path, ["20", "3", "x_7"], map(masks_of, (blobs(1), blobs(2), blobs(3))), HARVEY25, SIZE, SubmitParams()
+    )
+    assert score_submission(path, masks_dir, HARVEY25, SIZE)["score"] == 1
+
+
 def test_masks_that_cannot_be_used_are_named(tmp_path: Path, masks_dir: Path) -> None:
     path = tmp_path / "submission.csv"
     write_submission(path, ["20", "3", "x_7"], [masks_of(blobs(1))] * 3, HARVEY25, SIZE, SubmitParams())

@@ -246,6 +246,12 @@ def several(folder: Path) -> None:
     damaged(folder)
 
 
+def by_two_rules(folder: Path) -> None:
+    (folder / "train_images/10.jpg").rename(folder / "train_images/9_x.jpg")
+    (folder / "train_masks/10.png").unlink()
+    (folder / "train_masks/9.png").rename(folder / "train_masks/9_x_x.png")
+
+
 def rgb(first: tuple[int, int, int]) -> bytes:
     """A mask in black with a corner of another colour."""
     pixels = np.zeros((48, 64, 3), np.uint8)
@@ -412,6 +418,11 @@ PARTS = [
             Case("directory: the path does not exist", DOWNLOAD, directory(path="absent")),
             Case("directory: path and url", DOWNLOAD, directory(path="photos", url="s3://bucket/photos")),
             Case("directory: the url is none", DOWNLOAD, directory(url="bucket/photos")),
+            Case(
+                "directory: a test part to hold out, and one is there",
+                DOWNLOAD,
+                photos(lambda _: None, directory={"test_share": 0.2}),
+            ),
             Case("directory: an unknown protocol", DOWNLOAD, directory(url="s4://bucket/photos")),
             Case("directory: the storage's package is not installed", DOWNLOAD, without_gcsfs),
             Case("directory: nothing is there", DOWNLOAD, directory(url="memory://absent/photos")),
@@ -450,6 +461,7 @@ PARTS = [
                 photos(lambda folder: (folder / "test_masks").rename(folder / "test_images/test_masks")),
             ),
             Case("a photo has no mask", DOWNLOAD, photos(lambda folder: (folder / "train_masks/9.png").unlink())),
+            Case("masks' names follow two rules", DOWNLOAD, photos(by_two_rules)),
             Case("a mask has no photo", DOWNLOAD, photos(lambda folder: (folder / "train_images/9.jpg").unlink())),
             Case("a file is no photo", DOWNLOAD, photos(write("train_images/notes.txt", b""))),
             Case("two photos have one id", DOWNLOAD, photos(write("train_images/9.png", encoded(photo(5), "PNG")))),

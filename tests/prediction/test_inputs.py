@@ -97,7 +97,7 @@ def test_all_bad_files_are_named_at_once(tmp_path: Path) -> None:
         check(tmp_path)
     assert [problem.removeprefix(f"{tmp_path}/").split(". ")[0] for problem in caught.value.problems] == [
         "cut.tif: is truncated: pixels are missing",
-        "deep.png: has 16 bits per channel",
+        "deep.png: is grey; a colour photo (RGB) is needed",
         "elevation.tif: has 1 band, as an elevation model, an index or a grey photo; a colour photo is needed.",
         "empty.jpg: the file is empty",
         "grey.jpg: is grey; a colour photo (RGB) is needed",

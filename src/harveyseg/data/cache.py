@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from pydantic import Field, field_validator
 from rich.console import Console
@@ -20,6 +21,7 @@ from harveyseg.config.settings import Section
 from harveyseg.data.class_lists import parse_classes, stored_classes
 from harveyseg.data.manifest import read_manifest
 from harveyseg.data.resize import majority_classes, nearest_classes, resize_photo
+from harveyseg.data.tiff_files import TIFF_STARTS, read_tiff
 from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic, create_array, digest, read_json, read_table, write_json, write_table
 
@@ -365,11 +367,14 @@ def _statistics(photo: Photo, mask: ClassMap, classes: int) -> dict[str, int]:
 
 
 def decode_image(path: Path, flags: int) -> ByteArray:
-    """Decode a photo or mask of ``data/raw``.
+    """Decode a photo or mask of ``data/raw``. A TIFF is read through GDAL, as it is for prediction.
 
     Args:
         path: the file.
-        flags: OpenCV's, ``cv2.IMREAD_...``.
+        flags: OpenCV's, ``cv2.IMREAD_...``; of a TIFF, only whether it becomes grey.
+
+    Returns:
+        uint8 (H, W) or (H, W, 3), BGR.
 
     Raises:
         HarveysegError: when it is absent or cannot be decoded.
@@ -379,10 +384,20 @@ def decode_image(path: Path, flags: int) -> ByteArray:
         data = np.fromfile(path, np.uint8)
     except FileNotFoundError:
         raise HarveysegError(f"{path}: no such file, but the manifest lists it. {remedy}") from None
-    decoded = cv2.imdecode(data, flags) if len(data) else None
+    try:
+        decoded = _decode(data, flags)
+    except (ValueError, cv2.error):
+        decoded = None
     if decoded is None:
         raise HarveysegError(f"{path}: cannot be decoded, although it was verified. {remedy}")
     return np.asarray(decoded, np.uint8)
+
+
+def _decode(data: ByteArray, flags: int) -> npt.NDArray[Any] | None:
+    if not data[:4].tobytes().startswith(TIFF_STARTS):
+        return cv2.imdecode(data, flags) if len(data) else None
+    grey = not flags & cv2.IMREAD_COLOR
+    return cv2.cvtColor(read_tiff(data.tobytes()), cv2.COLOR_RGB2GRAY if grey else cv2.COLOR_RGB2BGR)
 
 
 def _jpeg_reduction(full: tuple[int, int], size: tuple[int, int]) -> int:

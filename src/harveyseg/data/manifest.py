@@ -164,7 +164,7 @@ def _check_pair(folder: Path, pair: Pair, classes: ClassList) -> _Checked:
             mask_sha256 = hashlib.sha256(mask.stored).hexdigest()
             causes += [(pair.mask, cause) for cause in mask.problems]
             if size and mask.size and mask.size != size:
-                causes.append((pair.mask, f"is {_format_size(mask.size)} pixels, its photo {_format_size(size)}"))
+                causes.append((pair.mask, _other_size(mask.size, size)))
         except OSError as error:
             causes.append((pair.mask, f"cannot be read ({error.strerror})"))
     problems = [Problem(str(path.relative_to(folder)), cause, (pair.part, pair.id)) for path, cause in causes]
@@ -192,6 +192,16 @@ def _duplicates(folder: Path, pairs: list[Pair], checked: list[_Checked]) -> lis
         elif len(copies) > 1:
             logger.warning("%s: the same photo under several ids", " and ".join(names))
     return problems
+
+
+def _other_size(mask: tuple[int, int], photo: tuple[int, int]) -> str:
+    """What a mask of another size than its photo's is, both (width, height), and what helps."""
+    cause = f"is {_format_size(mask)} pixels, its photo {_format_size(photo)}"
+    if mask == photo[::-1]:
+        return f"{cause}; one of the two was turned, perhaps by an EXIF orientation: turn it back"
+    if abs(mask[0] * photo[1] - mask[1] * photo[0]) <= max(photo):  # one shape up to a pixel
+        return f"{cause}; resize the photo to its mask's size, or the mask by its nearest pixels"
+    return f"{cause}; is it the mask of another photo, or was one of the two cut?"
 
 
 def _format_size(size: tuple[int, int]) -> str:

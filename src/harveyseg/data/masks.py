@@ -66,7 +66,7 @@ def read_mask_file(data: bytes, classes: ClassList) -> MaskFile:
     if not data:
         return MaskFile(None, data, ("the file is empty",))
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "TIFF")) as image:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF")) as image:
             if image.format != "PNG":
                 return MaskFile(None, data, (f"is {image.format} data; {NOT_PNG}",))
             image.load()

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harveyseg.data.masks import NOT_PNG
 from harveyseg.data.naming import NamingRule, matching_rules
 from harveyseg.data.photo_files import PHOTO_KINDS
 from harveyseg.data.sidecars import count_ignored, is_hidden_folder, is_sidecar
@@ -142,7 +143,8 @@ def _list_files(
         if cause:
             problems.append(Problem(relative, cause, structural=True))
         elif path.suffix.lower() not in endings:
-            problems.append(Problem(relative, f"must end in {' or '.join(endings)}"))
+            reason = f"; {NOT_PNG}" if endings == MASK_ENDINGS else ""
+            problems.append(Problem(relative, f"must end in {' or '.join(endings)}{reason}"))
         elif path.exists() and not path.is_file():  # reading a pipe would block
             problems.append(Problem(relative, "is not a regular file (a pipe, a socket or a device); remove it"))
         elif not path.name.isprintable():  # such an id would break the lines of CSV files

@@ -5,9 +5,9 @@ import warnings
 from dataclasses import dataclass
 
 from PIL import Image
-from PIL.TiffImagePlugin import TiffImageFile
 
 from harveyseg.data.masks import PNG_END, decoding_cause
+from harveyseg.data.tiff_files import TIFF_STARTS, examine_tiff
 
 PHOTO_KINDS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}
 """File endings of photos, in upper or lower case, and the format that each must hold."""
@@ -19,12 +19,10 @@ RAW_ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif"}
 TOO_LARGE = "has too many pixels to be decoded as a whole"
 """Why a photo cannot be decoded, for callers that know a remedy."""
 
-_BITS_PER_SAMPLE = 258  # TIFF's tag
+_TRANSPARENT = "is transparent in places; a photo without an alpha channel is needed"
 _EXIF_ORIENTATION = 0x0112
 _ORIENTATIONS = range(1, 9)
 """The orientations that EXIF defines; 0, 9 and 65535 occur, and mean nothing."""
-_UNREAD_COMPRESSIONS = {"zstd", "lzma"}
-"""Of TIFF files, by Pillow's names: OpenCV, which decodes photos for the cache, has no decoder for them."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class DecodedFile:
     """What a photo file holds, found by decoding it to its end."""
 
     kind: str
-    """JPEG, PNG, TIFF or WEBP, whatever the file's name says."""
+    """JPEG, PNG or WEBP, whatever the file's name says."""
     size: tuple[int, int]
     """(width, height) in pixels."""
     mode: str
@@ -53,31 +51,39 @@ class DecodedFile:
     """How the pixels are to be turned for viewing: EXIF's 1 (not at all) to 8; undefined values count as 1."""
     transparent: bool
     """Whether there are pixels that are not opaque."""
-    compression: str
-    """Of a TIFF, as Pillow calls it; empty for others."""
+
+    @property
+    def colour_problem(self) -> str:
+        """Why the pixels are no colours of 8 bits, in words that training and prediction share; empty if they are."""
+        if self.mode == "P":
+            return "is a palette image, as masks and class maps are; a colour photo (RGB) is needed"
+        if self.mode in ("1", "L", "LA", "F") or self.mode.startswith("I"):
+            return "is grey; a colour photo (RGB) is needed"
+        if self.depths != {8}:
+            return f"has {max(self.depths)} bits per channel; 8 are needed"
+        return "" if self.mode in ("RGB", "RGBA") else f"is {self.mode}; a colour photo (RGB) is needed"
 
 
 def decode_photo_file(data: bytes) -> DecodedFile:
-    """Decode a file to its end.
+    """Decode a JPEG, PNG or WebP file to its end.
 
     Raises:
         ValueError: saying why it cannot be decoded.
     """
     if not data:
         raise ValueError("the file is empty")
-    compression = ""
     try:
         with (
             warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
-            Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "TIFF", "WEBP")) as image,
+            Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image,
         ):
             # Drones write JPEGs with a preview, which Pillow calls MPO.
             kind = "JPEG" if image.format == "MPO" else str(image.format)
             size = image.size
             mode = image.mode
             orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-            depths = _bits_per_channel(image, data)
-            compression = str(image.info.get("compression", "")) if kind == "TIFF" else ""
+            # From the file, since Pillow's mode hides it: it reads 16 bits of colour as 8.
+            depths = {data[24]} if kind == "PNG" else {8}  # of the header (PNG specification, 11.2.2)
             # The scaled decode still reads every coefficient of the file, in a third of the time.
             image.draft("RGB", (max(1, size[0] // 8), max(1, size[1] // 8)))
             image.load()
@@ -85,8 +91,6 @@ def decode_photo_file(data: bytes) -> DecodedFile:
     except Image.DecompressionBombError:
         raise ValueError(TOO_LARGE) from None
     except Exception as error:  # decoders raise many types on broken bytes; each means the same to the user
-        if compression in _UNREAD_COMPRESSIONS:  # Pillow's wheels before version 12 have no decoder for ZSTD
-            raise ValueError(_describe_compression(compression)) from None
         raise ValueError(f"cannot be decoded ({decoding_cause(error)})") from None
     if truncated := _truncation(data, kind):
         raise ValueError(truncated)
@@ -97,7 +101,6 @@ def decode_photo_file(data: bytes) -> DecodedFile:
         frozenset(depths),
         orientation if orientation in _ORIENTATIONS else 1,
         transparent,
-        compression,
     )
 
 
@@ -108,7 +111,12 @@ def check_photo_file(data: bytes, kind: str) -> PhotoFile:
         data: the bytes of the file.
         kind: the format that its ending stands for, one of ``PHOTO_KINDS``.
     """
+    is_tiff = data.startswith(TIFF_STARTS)
+    if is_tiff and kind != "TIFF":
+        return _of_other_kind("TIFF")
     try:
+        if is_tiff:
+            return _check_tiff(data)
         decoded = decode_photo_file(data)
     except ValueError as error:
         cause = str(error).replace("cannot be decoded (", f"cannot be decoded as a {kind} photo (", 1)
@@ -116,27 +124,46 @@ def check_photo_file(data: bytes, kind: str) -> PhotoFile:
             None, (f"{cause}; cut photo and mask into parts, or shrink both" if TOO_LARGE in cause else cause,)
         )
     if decoded.kind != kind:
-        remedy = f"rename it to {RAW_ENDINGS[decoded.kind]}" if decoded.kind in RAW_ENDINGS else "save it as PNG"
-        return PhotoFile(None, (f"is {decoded.kind} data; {remedy}",))
+        return _of_other_kind(decoded.kind)
     problems = []
-    if decoded.mode != "RGB" and (decoded.mode != "RGBA" or kind == "JPEG"):
-        problems.append(f"is a {kind} of mode {decoded.mode}; a colour photo (RGB) is needed")
-    elif decoded.depths != {8}:
-        problems.append(f"has {max(decoded.depths)} bits per channel; 8 are needed")
-    if decoded.compression in _UNREAD_COMPRESSIONS:
-        problems.append(_describe_compression(decoded.compression))
+    if cause := decoded.colour_problem:
+        scaled = "say which values become black and white with `gdal_translate -ot Byte -scale LOW HIGH 0 255`"
+        problems.append(f"{cause}; {scaled if 'bits' in cause else 'save it as one'}")
     if decoded.transparent:
-        problems.append("is transparent in places; a photo without an alpha channel is needed")
-    if decoded.orientation != 1:
-        problems.append(
-            f"its EXIF orientation tag ({decoded.orientation}) turns it against its mask; "
-            "turn the pixels themselves and remove the tag"
-        )
-    return PhotoFile(decoded.size, tuple(problems))
+        problems.append(_TRANSPARENT)
+    return PhotoFile(decoded.size, (*problems, *_turned(decoded.orientation)))
 
 
-def _describe_compression(compression: str) -> str:
-    return f"is compressed with {compression.upper()}; save it with DEFLATE or LZW"
+def _check_tiff(data: bytes) -> PhotoFile:
+    try:
+        content = examine_tiff(data, most_pixels=2 * (Image.MAX_IMAGE_PIXELS or 1 << 30))
+    except ValueError as error:
+        raise ValueError(f"cannot be decoded ({error})") from None
+    if content is None:
+        raise ValueError(TOO_LARGE)
+    try:
+        with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
+            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except (OSError, ValueError, SyntaxError):  # kinds of pixels that Pillow lacks
+        orientation = 1
+    problems = [content.problem] if content.problem else []
+    if content.transparent:
+        problems.append(_TRANSPARENT)
+    return PhotoFile(content.size, (*problems, *_turned(orientation)))
+
+
+def _of_other_kind(kind: str) -> PhotoFile:
+    remedy = f"rename it to {RAW_ENDINGS[kind]}" if kind in RAW_ENDINGS else "save it as PNG"
+    return PhotoFile(None, (f"is {kind} data; {remedy}",))
+
+
+def _turned(orientation: int) -> tuple[str, ...]:
+    if orientation == 1 or orientation not in _ORIENTATIONS:
+        return ()
+    return (
+        f"its EXIF orientation tag ({orientation}) turns it against its mask; "
+        "turn the pixels themselves and remove the tag",
+    )
 
 
 def _truncation(data: bytes, kind: str) -> str:
@@ -150,12 +177,3 @@ def _truncation(data: bytes, kind: str) -> str:
     if kind == "PNG" and PNG_END not in data:
         return "is truncated (a PNG without its end chunk)"
     return ""
-
-
-def _bits_per_channel(image: Image.Image, data: bytes) -> set[int]:
-    """From the file, since Pillow's mode hides it: it reads 16 bits of colour as 8."""
-    if image.format == "PNG":
-        return {data[24]}  # of the header (PNG specification, 11.2.2)
-    if isinstance(image, TiffImageFile):
-        return set(image.tag_v2.get(_BITS_PER_SAMPLE, (1,)))
-    return {8}

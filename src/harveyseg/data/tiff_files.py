@@ -1,5 +1,6 @@
 """TIFF photos, read through GDAL, as prediction reads mosaics: all compressions, whatever OpenCV and Pillow lack."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes of TIFF and BigTIFF, in either order of bytes."""
 
 _COLOURS = ("red", "green", "blue")
+_CHOOSE_BANDS = "write these with `gdal_translate -b {} -b {} -b {} -colorinterp red,green,blue`"
 
 
 @dataclass(frozen=True)
@@ -28,17 +30,23 @@ class TiffContent:
     """Whether there are pixels that are not opaque."""
 
 
-def examine_tiff(data: bytes) -> TiffContent:
+def examine_tiff(data: bytes, most_pixels: int) -> TiffContent | None:
     """Decode a file to its end.
 
     Args:
         data: its bytes.
+        most_pixels: a larger one is not decoded.
+
+    Returns:
+        None if it is larger.
 
     Raises:
         ValueError: when it cannot be decoded.
     """
     with _opened(data) as file:
         width, height, compression = file.width, file.height, str(file.profile.get("compress", "")).upper()
+        if width * height > most_pixels:
+            return None
         names = [colour.name for colour in file.colorinterp]
         try:
             values = file.read()
@@ -69,12 +77,13 @@ def _band_problem(names: list[str]) -> str:
     count = len(names)
     if count < 3:
         kind = "1 band" if count == 1 else f"{count} bands"
-        return f"has {kind}, as an elevation model, an index, a mask or a grey photo; a colour photo is needed"
-    remedy = "write these three with `gdal_translate -b 1 -b 2 -b 3 -colorinterp red,green,blue`, in this order"
-    said = [name for name in names if name in _COLOURS]
-    if sorted(said) == sorted(_COLOURS):
-        return "" if tuple(names[:3]) == _COLOURS else f"its bands are {', '.join(names)}; {remedy}"
-    return f"has {count} bands and does not say which are red, green and blue; {remedy}" if count > 4 else ""
+        return f"has {kind}, as an elevation model, an index or a grey photo; a colour photo is needed"
+    if all(colour in names for colour in _COLOURS):
+        places = [names.index(colour) + 1 for colour in _COLOURS]
+        problem = f"its bands are {', '.join(names)}"
+        return "" if places == [1, 2, 3] else f"{problem}; {_CHOOSE_BANDS.format(*places)}"
+    problem = f"has {count} bands and does not say which are red, green and blue"
+    return f"{problem}; {_CHOOSE_BANDS.format('R', 'G', 'B')}" if count > 4 else ""
 
 
 def _value_problem(values: npt.NDArray[Any]) -> str:
@@ -93,9 +102,13 @@ def _value_problem(values: npt.NDArray[Any]) -> str:
 def _opened(data: bytes) -> Iterator[Any]:
     # Imported here: every stage reads photo files' endings, and GDAL takes a fifth of a second.
     import rasterio
-    from rasterio.errors import RasterioError
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), rasterio.MemoryFile(data) as memory:
+    with (
+        warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
+        rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
+        rasterio.MemoryFile(data) as memory,
+    ):
         try:
             file = memory.open(driver="GTiff")
         except RasterioError as error:

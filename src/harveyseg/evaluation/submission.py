@@ -19,6 +19,7 @@ from harveyseg.arrays import BinaryMask, BinaryMasks, ClassMap
 from harveyseg.classes import ClassList, describe_ids
 from harveyseg.config.settings import Section
 from harveyseg.data.masks import read_mask_file
+from harveyseg.data.sidecars import is_sidecar
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import atomic
 from harveyseg.score import pair_dice, pair_metrics
@@ -218,7 +219,8 @@ def score_submission(
     Raises:
         HarveysegError: when the folder has no masks, a mask cannot be used, or the submission does not match them.
     """
-    masks = {file.stem: file for file in sorted(masks_dir.glob("*.png"))}
+    files = sorted(file for file in masks_dir.glob("*") if file.suffix.lower() == ".png")
+    masks = {file.stem: file for file in files if not is_sidecar(file.name)}
     if not masks:
         raise HarveysegError(f"{masks_dir}: contains no masks (<id>.png). Name the folder with the true masks.")
     size = _own_size(masks.values()) if score_size is None else score_size

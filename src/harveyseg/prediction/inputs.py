@@ -10,13 +10,12 @@ from pathlib import Path
 
 from harveyseg.data.photo_files import IMAGE_ENDINGS, TOO_LARGE, decode_photo_file
 from harveyseg.data.sidecars import count_ignored, is_hidden_folder, is_sidecar
+from harveyseg.data.tiff_files import TIFF_STARTS
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.geo.flight import photo_ground
 from harveyseg.geo.ground import Georeference, foreign_projection_data
 from harveyseg.geo.mosaic import MosaicOptions, open_mosaic
 
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""Of TIFF and BigTIFF, in either order of bytes."""
 _THREADS = 4
 
 logger = logging.getLogger(__name__)
@@ -161,7 +160,7 @@ def _check(candidate: Candidate, options: MosaicOptions) -> Input | str:
     """The input, or what is wrong with it."""
     try:
         with candidate.path.open("rb") as opened:
-            is_tiff = opened.read(4) in _TIFF_STARTS
+            is_tiff = opened.read(4) in TIFF_STARTS
         return _check_tiff(candidate, options) if is_tiff else _check_photo(candidate, options)
     except HarveysegError as error:
         return str(error)
@@ -188,14 +187,9 @@ def _check_photo(candidate: Candidate, options: MosaicOptions) -> Input:
     except ValueError as error:
         remedy = "; save it as TIFF, which is read in parts" if TOO_LARGE in str(error) else ""
         raise HarveysegError(f"{path}: {error}{remedy}") from None
-    if decoded.depths != {8}:
-        raise HarveysegError(
-            f"{path}: has {max(decoded.depths)} bits per channel. Save it as TIFF and say which values are black and "
-            "white with --range."
-        )
-    if decoded.mode not in ("RGB", "RGBA"):
-        kind = {"L": "grey", "P": "a palette image, as masks and class maps are"}.get(decoded.mode, decoded.mode)
-        raise HarveysegError(f"{path}: is {kind}; a colour photo (RGB) is needed. Save it as one.")
+    if cause := decoded.colour_problem:
+        scaled = "Save it as TIFF and say which values are black and white with --range"
+        raise HarveysegError(f"{path}: {cause}. {scaled if 'bits' in cause else 'Save it as one'}.")
     if options.value_range is not None or options.bands is not None:
         raise HarveysegError(f"{path}: --range and --bands are for TIFF files; this is {decoded.kind}.")
     width, height = decoded.size

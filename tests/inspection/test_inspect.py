@@ -109,6 +109,8 @@ def test_eleven_classes_with_255_and_a_suffix(
     (tmp_path / "data" / "org" / "1.tfw").write_text("1")
     printed, out = _inspect(tmp_path / "data", monkeypatch, capsys)
     assert "photo <id>, mask <id>_lab, which explains 4 of 4 masks" in printed
+    assert "needs folders named train_images, train_masks" in printed
+    assert "no folder test_images: without test photos there is no submission" in printed
     assert "to do: rename" not in printed  # the source `directory` follows the rule
     assert "no masks: 1 .tfw" in printed
     assert "   255    1.0000% of pixels" in printed

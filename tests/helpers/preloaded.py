@@ -50,5 +50,5 @@ def preloaded_environment() -> Path:
         kept.cleanup()
 
     atexit.register(stop)
-    wait_until((folder / "socket").exists, server, 120)
+    wait_until((folder / "socket").exists, server, 600)
     return folder

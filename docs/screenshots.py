@@ -50,6 +50,13 @@ def dvc_charts(site: Site) -> str:
     return (site.project / "dvc_plots" / "index.html").as_uri()
 
 
+def summary(site: Site) -> str:
+    """The address of the page that `harveyseg summary` writes."""
+    command = [sys.executable, "-c", "from harveyseg.cli import app; app()", "summary"]
+    subprocess.run(command, cwd=site.project, stdout=subprocess.DEVNULL, check=True)
+    return (site.project / "summary.html").as_uri()
+
+
 @dataclass(frozen=True)
 class Shot:
     """A picture of a page."""
@@ -73,6 +80,8 @@ SHOTS = (
     Shot("mlflow-folds", lambda site: site.views["Folds"], "text=matching runs", 1900, 640),
     Shot("mlflow-run", best_run, "img[src*=get-artifact]", 1600, 1100, click="text=Show more"),
     Shot("dvc-charts", dvc_charts, ":nth-match(svg.marks, 4)", 1500, 1250),
+    Shot("summary", summary, "body[data-ready=yes]", 1280, 1010),
+    Shot("summary-photos", summary, ".picture.found", 1280, 900, click="#worst-table button[data-picture]"),
 )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harveyseg.data.demo import DemoParams, write_demo
+from helpers.page import Page
 from helpers.project import SMALL, start_project
 
 pytestmark = pytest.mark.slow
@@ -37,5 +38,9 @@ def test_from_photos_to_table_and_maps(tmp_path: Path) -> None:
     assert set(table["model"]) >= {"unet", "attention_unet", "ensemble", "all_empty"}
     assert table["test_score"].isna().all()
     assert table["val_score"].between(0, 1).all()
+    project.run("harveyseg", "summary")
+    page = Page(folder / "summary.html")
+    assert "test photos" not in page.text
+    assert {picture["part"] for picture in page.scripts["gallery-data"]["pictures"]} == {"held out"}
     project.run("harveyseg", "predict", str(tmp_path / "new"), "--out", "maps")
     assert len(list((folder / "maps").glob("[0-9]*.png"))) == 2

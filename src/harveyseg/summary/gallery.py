@@ -22,10 +22,10 @@ from harveyseg.summary.workspace import Workspace
 
 MAX_PHOTOS = 50
 """Photos of each part that are shown, evenly spaced, besides those that the page points to."""
-LONG_SIDE = 384
+LONG_SIDE = 512
 """Pixels of a shown photo's longer side."""
 _QUALITY = 72
-"""Of WebP: a drone photo of this size takes about 25 kB."""
+"""Of WebP: a drone photo of this size takes about 35 kB."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def _shown_size(full: tuple[int, int]) -> tuple[int, int]:
     """(height, width) of a shown photo: its aspect, and never more pixels than it has.
 
     >>> _shown_size((3000, 4000)), _shown_size((100, 50))
-    ((288, 384), (100, 50))
+    ((384, 512), (100, 50))
     """
     scale = min(1.0, LONG_SIDE / max(full))
     return max(1, round(full[0] * scale)), max(1, round(full[1] * scale))

@@ -76,7 +76,7 @@ CHART = ".js-plotly-plot"
 
 SHOTS = (
     Shot("mlflow-scores", lambda site: site.views["Scores"], "text=matching runs", 1900, 640),
-    Shot("mlflow-charts", lambda site: site.views["Charts"], f":nth-match({CHART}, 7)", 1900, 2000),
+    Shot("mlflow-charts", lambda site: site.views["Charts"], f":nth-match({CHART}, 7)", 1900, 1900),
     Shot("mlflow-folds", lambda site: site.views["Folds"], "text=matching runs", 1900, 640),
     Shot("mlflow-run", best_run, "img[src*=get-artifact]", 1600, 1100, click="text=Show more"),
     Shot("dvc-charts", dvc_charts, ":nth-match(svg.marks, 4)", 1500, 1250),

@@ -201,7 +201,7 @@ def _scatter(section: str, x: str, y: str) -> dict[str, Any]:
 
 
 def _images(section: str, key: str) -> dict[str, Any]:
-    return _chart("IMAGE", section, key, imageKeys=[key], step=0, showRunParams=False)
+    return _chart("IMAGE", section, key, imageKeys=[key], step=1, showRunParams=False)
 
 
 _CHARTS = (

@@ -155,7 +155,7 @@ def test_models_without_a_workspace(tmp_path: Path, workspace: Path, monkeypatch
     nothing_trained = Predictor.load(tta="none").classify(photo)  # in this folder
     np.testing.assert_array_equal(nothing_trained, packaged)
     own_precision = Predictor.load(workspace, "harvey25", tta="none").classify(photo)
-    assert (own_precision == packaged).mean() > 0.9
+    assert (own_precision == packaged).mean() > 0.8
     assert (packaged == expected).mean() < 0.5
 
 

@@ -105,7 +105,7 @@ _VERSIONS = """\
 ## Python versions and the oldest dependencies
 
 `lowest-direct` is the oldest version of each dependency that `pyproject.toml` allows, `lock` is `requirements.lock`
-(`make oldest`).
+(`make oldest`). A row that counts test files is of a part of the fast tests.
 """
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Whether the oldest dependencies that pyproject.toml allows, or those of the lock, pass the fast tests on a Python.
 
-    .venv/bin/python benchmarks/oldest.py --python 3.11 3.12 3.13 [--dependencies lowest-direct] [--work FOLDER]
+    .venv/bin/python benchmarks/oldest.py --python 3.11 3.12 3.13 [--dependencies lowest-direct] [--tests FILE ...]
+        [--work FOLDER]
 
 Each combination gets an environment of its own (6 GB, mostly PyTorch), which is left in the folder. uv takes the Python
 versions that are installed, and fetches others. The tests run in parts, and a call that was stopped goes on where it
@@ -33,8 +34,15 @@ _SHOWN = ("torch", "dvc", "mlflow", "numpy", "pandas", "pydantic")
 """The packages whose versions the page shows; the results have those of all direct dependencies."""
 
 
-def try_out(python: str, dependencies: str, work: Path) -> dict[str, Any]:
-    """Install and test one combination; what came of it."""
+def try_out(python: str, dependencies: str, tests: Sequence[str], work: Path) -> dict[str, Any]:
+    """Install and test one combination; what came of it.
+
+    Args:
+        python: its version, such as ``"3.12"``.
+        dependencies: ``lowest-direct`` or ``lock``.
+        tests: test files; all fast tests where there are none.
+        work: where environments and reports are kept.
+    """
     environment = work / f"{python}-{dependencies}"
     interpreter = environment / "bin" / "python"
     result = {"python": python, "dependencies": dependencies, "day": str(date.today())}
@@ -45,7 +53,7 @@ def try_out(python: str, dependencies: str, work: Path) -> dict[str, Any]:
     if installed.returncode:
         return {**result, "outcome": "does not install", "detail": installed.stdout[-600:]}
     versions = _versions(interpreter)
-    tested = _test(interpreter, versions, work / f"{python}-{dependencies}-reports")
+    tested = _test(interpreter, versions, tests, work / f"{python}-{dependencies}-reports")
     direct = {name: versions[name] for name in _direct_dependencies() if name in versions}
     return {**result, **tested, "versions": {"python": versions["python"], **direct}}
 
@@ -80,12 +88,12 @@ def _direct_dependencies() -> list[str]:
     return sorted(names - {project["name"]})
 
 
-def _test(interpreter: Path, versions: dict[str, str], reports: Path) -> dict[str, str]:
+def _test(interpreter: Path, versions: dict[str, str], tests: Sequence[str], reports: Path) -> dict[str, str]:
     """Run the fast tests, part by part; the outcome, and the names of the tests that failed."""
     reports.mkdir(parents=True, exist_ok=True)
     counts: Counter[str] = Counter()
     failed: list[str] = []
-    for files in _parts():
+    for files in [list(tests)] if tests else _parts():
         report = reports / f"{_key(versions, files)}.xml"
         if not report.exists():
             _run_part(interpreter, files, report)
@@ -96,6 +104,8 @@ def _test(interpreter: Path, versions: dict[str, str], reports: Path) -> dict[st
             report.unlink()  # tried again by the next call
     passed = counts["tests"] - counts["failures"] - counts["errors"] - counts["skipped"]
     outcome = f"{passed} passed, {counts['failures'] + counts['errors']} failed, {counts['skipped']} skipped"
+    if tests:
+        outcome += f"; {len(tests)} test files only"
     return {"outcome": outcome, "detail": " ".join(failed)[:2000]}
 
 
@@ -172,11 +182,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", nargs="+", default=["3.11", "3.12", "3.13"], help="Python versions")
     parser.add_argument("--dependencies", default="lowest-direct", choices=("lowest-direct", "lock"))
+    parser.add_argument("--tests", nargs="+", default=[], help="test files, if not all fast tests")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "harveyseg-oldest")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     for python in arguments.python:
-        result = try_out(python, arguments.dependencies, arguments.work)
+        result = try_out(python, arguments.dependencies, arguments.tests, arguments.work)
         print(json.dumps(result), flush=True)
         with RESULTS.open("a", encoding="utf-8") as opened:
             opened.write(json.dumps(result) + "\n")

@@ -52,9 +52,9 @@ def test_numbers_and_names_are_those_of_pytest_and_what_passed_is_not_run_again(
     monkeypatch.setattr(oldest, "_run_part", note_and_run)
     versions = {"python": "3.11.7"}
 
-    def test() -> dict[str, str]:
+    def test(*tests: str) -> dict[str, str]:
         parts.clear()
-        return oldest._test(Path(sys.executable), versions, tmp_path / "reports")
+        return oldest._test(Path(sys.executable), versions, tests, tmp_path / "reports")
 
     failed = "tests.test_some::test_wrong[2] tests.test_some::test_wrong[3] tests.test_some::test_error"
     assert test() == {"outcome": "3 passed, 3 failed, 1 skipped", "detail": failed}
@@ -64,6 +64,7 @@ def test_numbers_and_names_are_those_of_pytest_and_what_passed_is_not_run_again(
     assert parts == ["tests/test_some.py"]
     test()
     assert parts == []
+    assert test("tests/test_some.py")["outcome"] == "3 passed, 0 failed, 1 skipped; 1 test files only"
     assert oldest._key(versions, parts) != oldest._key({**versions, "numpy": "2.1.0"}, parts)
 
 

@@ -212,7 +212,7 @@ def test_every_allowed_source_has_its_function() -> None:
         ({"source": "directory"}, r"data\.path is empty"),
         ({"source": "directory", "path": "absent"}, r"data\.path = absent: .* is not a folder. Correct data\.path"),
         ({"source": "directory", "path": "file"}, r"data\.path = file: .* is not a folder"),
-        ({"source": "directory", "path": "."}, r"3 problems\n  - train_images: the folder is missing\n"),
+        ({"source": "directory", "path": "."}, r"2 problems\n  - train_images: the folder is missing\n"),
     ],
 )
 def test_wrong_settings(tmp_path: Path, values: dict[str, Any], message: str) -> None:
@@ -223,11 +223,11 @@ def test_wrong_settings(tmp_path: Path, values: dict[str, Any], message: str) ->
 
 def test_stage_prints_the_problems_and_exits_with_1(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("data: {source: directory, path: photos}\n")
-    shutil.rmtree(photos / "test_images")
+    shutil.rmtree(photos / "train_masks")
     command = [sys.executable, str(STAGE)]
     failed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert failed.returncode == 1
     assert "error: the photos in " in failed.stderr
-    assert "test_images: the folder is missing" in failed.stderr
+    assert "train_masks: the folder is missing" in failed.stderr
     assert "Traceback" not in failed.stderr
     assert not (tmp_path / "data/raw").exists()

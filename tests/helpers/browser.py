@@ -9,6 +9,9 @@ from playwright.sync_api import Page, sync_playwright
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 """Names under which systems install it."""
 
+_PATIENCE_MS = 180_000
+"""MLflow's pages draw in seconds, and in minutes where other programs need the machine."""
+
 
 def find_chromium() -> str | None:
     """The path of an installed Chromium; None if there is none."""
@@ -22,6 +25,8 @@ def open_page(width: int = 1600, height: int = 1000) -> Iterator[Page]:
         # Chromium's sandbox does not run as root, as containers do; only pages of this machine are opened.
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
         try:
-            yield browser.new_page(viewport={"width": width, "height": height})
+            page = browser.new_page(viewport={"width": width, "height": height})
+            page.set_default_timeout(_PATIENCE_MS)
+            yield page
         finally:
             browser.close()

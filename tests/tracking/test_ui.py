@@ -102,7 +102,7 @@ def test_the_browser_shows_scores_and_charts_without_a_click(workspace: Path) ->
                 assert name in shown
             for column in ("val/score", "val/gain_over_empty", "test/score", "train.lr", "harveyseg.model"):
                 assert column in shown
-        with open_page(height=2000) as page:
+        with open_page(height=2400) as page:  # charts out of sight are not drawn
             page.goto(addresses["Charts"])
             page.locator(CHART).nth(6).wait_for()
             marks = "'.bars .point, .lines path, .points path'"  # what Plotly draws of data

@@ -13,7 +13,7 @@ version = release = found[1]
 
 extensions = ["myst_parser", "sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "docs/index"
-include_patterns = ["*.md", "docs/**", "benchmarks/results/*.md"]
+include_patterns = ["*.md", "docs/**", "benchmarks/results/*.md", "src/harveyseg/models/packaged/*/README.md"]
 exclude_patterns = ["docs/_build"]
 myst_heading_anchors = 3  # links to headings, as on GitHub, are checked too
 

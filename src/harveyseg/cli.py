@@ -30,6 +30,11 @@ _Ground = Annotated[
     typer.Option(metavar="HEIGHTxWIDTH", help="Metres of ground that a training photo shows, instead of data.ground."),
 ]
 
+_START = "Start"
+_RESULTS = "Results and comparison"
+_MAPS = "Maps of new photos"
+_COMPETITION = "The competition and the report"
+
 _commands = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -38,7 +43,7 @@ def _main() -> None:
     """Flood maps from drone photographs: settings, tables, scores and predictions around the DVC pipeline."""
 
 
-@_commands.command()
+@_commands.command(rich_help_panel=_START)
 def init(folder: Annotated[Path, typer.Argument(help="A new or an empty folder.")]) -> None:
     """Make a new pipeline repository: dvc.yaml, params.yaml, the stages; git and DVC initialised."""
     from harveyseg.pipeline.new_repository import create_repository
@@ -50,7 +55,7 @@ def init(folder: Annotated[Path, typer.Argument(help="A new or an empty folder."
     print("  dvc repro")
 
 
-@_commands.command()
+@_commands.command(rich_help_panel=_START)
 def inspect(
     folder: Annotated[Path, typer.Argument(help="Photos and masks, in subfolders of any names.")],
     out: Annotated[Path, typer.Option(help="Folder for classes.yaml and data.yaml.")] = Path(),
@@ -63,7 +68,7 @@ def inspect(
     print("\n".join([*inspection.lines, *write_start(inspection, out)]))
 
 
-@_commands.command()
+@_commands.command(rich_help_panel=_START)
 def preset(name: Annotated[str, typer.Argument(help="demo, report, report-small, best, best-imagenet")]) -> None:
     """Write a preset into params.yaml; comments, `data` and `tracking` stay as they are."""
     from harveyseg.config.preset import apply_preset
@@ -72,7 +77,7 @@ def preset(name: Annotated[str, typer.Argument(help="demo, report, report-small,
     print(f"params.yaml: preset {name}. Run it with `dvc repro`.")
 
 
-@_commands.command()
+@_commands.command(rich_help_panel=_RESULTS)
 def table(
     every: Annotated[bool, typer.Option("--all", help="Every experiment in MLflow, not only the workspace.")] = False,
     study_name: Annotated[
@@ -112,7 +117,7 @@ def table(
         )
 
 
-@_commands.command()
+@_commands.command(rich_help_panel=_COMPETITION)
 def study(
     names: Annotated[list[str] | None, typer.Argument(help="As `--list` prints them.", show_default=False)] = None,
     listed: Annotated[bool, typer.Option("--list", help="Print the names, one per line.")] = False,
@@ -141,7 +146,7 @@ def study(
         print(write_study(name, runs, DATA / "reports"), flush=True)
 
 
-@_commands.command()
+@_commands.command(rich_help_panel=_COMPETITION)
 def results(
     out: Annotated[Path, typer.Option(help="The file; its figure goes to docs/ next to it.")] = Path("RESULTS.md"),
     runs: Annotated[
@@ -168,7 +173,7 @@ def results(
         export_study_runs(studies, export)
 
 
-@_commands.command()
+@_commands.command(rich_help_panel=_RESULTS)
 def sync() -> None:
     """Send MLflow what it lacks of the workspace's runs and of the scores in uploads.json."""
     from harveyseg.config.settings import section
@@ -191,7 +196,7 @@ def sync() -> None:
         print(f"Not there yet: {', '.join(missing)}. `dvc repro` makes what is missing.", file=sys.stderr)
 
 
-@_commands.command()
+@_commands.command(rich_help_panel=_RESULTS)
 def check() -> None:
     """Exit with 1 if the table and the files of the stages differ, contradict params.yaml, or were changed since."""
     from harveyseg.tracking.outputs import list_workspace
@@ -226,7 +231,7 @@ def _contradictions(outputs: Sequence["RunOutputs"]) -> dict[str, str]:
     return find_contradictions(PARAMS, runs, DATA / "splits" / "folds.csv")
 
 
-@_commands.command()
+@_commands.command(rich_help_panel=_RESULTS)
 def status() -> None:
     """What is trained and what is stale, which scores stand, what each experiment changed, what to do next."""
     from harveyseg.overview.status import inspect_workspace, status_lines
@@ -236,7 +241,7 @@ def status() -> None:
         print(line)
 
 
-@_commands.command()
+@_commands.command(rich_help_panel=_RESULTS)
 def summary(
     out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("summary.html"),
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
@@ -260,7 +265,7 @@ def summary(
         webbrowser.open(written.path.resolve().as_uri())
 
 
-@_commands.command()
+@_commands.command(rich_help_panel=_START)
 def doctor() -> None:
     """Say what of this machine and workspace will hurt, and the remedy; exit with 1 if something will fail."""
     from harveyseg.doctor import examine
@@ -274,7 +279,7 @@ def doctor() -> None:
     print("Nothing here will fail.")
 
 
-@_commands.command()
+@_commands.command(rich_help_panel=_RESULTS)
 def score(
     submission: Annotated[Path, typer.Argument(help="A submission file.")],
     masks: Annotated[Path, typer.Option(help="Folder of the true masks, <id>.png.")],
@@ -294,7 +299,7 @@ def score(
         print(f"{name}: {value:.5f}")
 
 
-@_commands.command()
+@_commands.command(rich_help_panel=_MAPS)
 def predict(
     images: Annotated[list[str], typer.Argument(help="JPEG, PNG and TIFF files, folders, or patterns in quotes.")],
     out: Annotated[Path, typer.Option(help="Folder for class maps, overlays, polygons and areas.csv.")],
@@ -348,7 +353,7 @@ def predict(
         raise typer.Exit(1)
 
 
-@_commands.command()
+@_commands.command(rich_help_panel=_MAPS)
 def export(
     onnx: Annotated[Path, typer.Option(help="An ONNX file for Deepness (QGIS) and GeoDeep (WebODM).")],
     model: _Model = None,
@@ -364,7 +369,7 @@ def export(
     print(write_onnx(ensemble, onnx).describe())
 
 
-@_commands.command()
+@_commands.command(rich_help_panel=_MAPS)
 def assess(
     maps: Annotated[list[Path], typer.Argument(help="GeoPackages that `predict` wrote, or their folder.")],
     buildings: Annotated[
@@ -379,7 +384,7 @@ def assess(
         print(f"{assessed.text}\n  {assessed.file}")
 
 
-@_commands.command()
+@_commands.command(rich_help_panel=_START)
 def example(
     folder: Annotated[Path, typer.Argument(help="An empty folder, or a new one.")],
     seed: Annotated[int, typer.Option(min=0, help="Another seed draws another town.")] = 0,
@@ -391,7 +396,7 @@ def example(
         print(file)
 
 
-@_commands.command()
+@_commands.command(rich_help_panel=_COMPETITION)
 def upload(
     model: Annotated[str | None, typer.Option(help="Whose submission; the ensemble's if not given.")] = None,
     message: Annotated[
@@ -422,7 +427,7 @@ def upload(
         mirror(tracker, RunState(record, metrics=submitted.metrics, evaluation=evaluation))
 
 
-@_commands.command()
+@_commands.command(rich_help_panel=_RESULTS)
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of MLflow's server.")] = 5000,
     host: Annotated[str, typer.Option(help="Where it listens; 0.0.0.0 lets other machines in.")] = "127.0.0.1",

@@ -588,7 +588,10 @@ PARTS = [
             Case(
                 "weights: no such file",
                 "harveyseg predict",
-                lambda folder: harveyseg("predict", "photo.jpg", "--out", "maps"),
+                steps(
+                    lambda folder: (folder / "dvc.lock").write_text("stages: {train@unet-0: {cmd: stages/run train}}"),
+                    lambda folder: harveyseg("predict", "photo.jpg", "--out", "maps"),
+                ),
             ),
             Case("weights: damaged", "harveyseg predict", weights(b"<html>")),
             Case("weights: of another program", "harveyseg predict", weights(None)),

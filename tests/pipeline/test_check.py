@@ -70,7 +70,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         ("models.unet.train.batch_size = 0", "greater than or equal to 1"),
         ("models.unet.network = 'unett'", "allowed: attention_unet, fcn, segnet, smp, unet, unetplusplus"),
         ("models.my model", "letters, digits and underscores"),
-        ("models.ensemble", "none of all_empty, ensemble, mean, submission"),
+        ("models.ensemble", "none of all_empty, ensemble, harvey25, mean, submission"),
         ("models.wide.widht", "unknown key. Known are: batch_norm, dropout, stem_stride, width"),
         (
             "models.wide.train.augmentation.flop",

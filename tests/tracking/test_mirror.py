@@ -114,7 +114,7 @@ def test_an_epoch_is_one_request(tracker: Tracker, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.slow
 def test_stages_of_one_dvc_repro_share_a_pipeline(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "from harveyseg.tracking.mirror import _pipeline; print(_pipeline(None), file=open('{}', 'w'))"
+    code = "from harveyseg.tracking.processes import pipeline_name; print(pipeline_name(None), file=open('{}', 'w'))"
     stages = {
         name: {"cmd": f'{sys.executable} -c "{code.format(name)}"', "outs": [name], "always_changed": True}
         for name in ("one", "two")

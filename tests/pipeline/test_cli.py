@@ -70,8 +70,7 @@ def test_an_error_of_the_user_comes_without_a_traceback(project: Path) -> None:
     [
         (["check"], "data/models/unet-0/run.json: no such file"),
         (["score", "absent.csv", "--masks", "masks"], "masks: contains no masks"),
-        (["predict", "absent.jpg", "--out", "maps"], "data/ensemble/weights.json: no such file"),
-        (["predict", "absent.jpg", "--out", "maps", "--model", "unet"], "--model unet: not trained here"),
+        (["predict", "absent.jpg", "--out", "maps", "--model", "unet"], "--model unet: no model that was trained here"),
         (["predict", "absent.jpg", "--out", "maps", "--ground", "3000"], "--ground 3000: must be HEIGHTxWIDTH"),
     ],
 )
@@ -93,7 +92,7 @@ def test_outside_the_project(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for arguments in (["preset", "demo"], ["check"], ["predict", "a.jpg", "--out", "maps"]):
+    for arguments in (["preset", "demo"], ["check"], ["sync"]):
         status, _, err = run_command(monkeypatch, capsys, *arguments)
         assert status == 1
         assert err.startswith("error: params.yaml: no such file. Run this in the project's root folder")

@@ -99,7 +99,8 @@ def test_reasons_name_the_setting_and_scores_that_do_not_stand_are_marked(projec
     assert "then evaluate, ensemble, postprocess, metrics, compare, submit" in printed
     assert value_of(printed, "held out").count("(stale)") == 3
     params.write_text(params.read_text().replace("lr: 0.02", "lr: 0.01").replace("method: auto", "method: argmax"))
-    assert "postprocess.method modified" in project.run("harveyseg", "status")
+    printed = project.run("harveyseg", "status")
+    assert "postprocess.method is argmax in params.yaml and auto in the last run" in printed
 
 
 def test_each_experiment_with_what_it_changed_and_what_it_gained(project: Project) -> None:

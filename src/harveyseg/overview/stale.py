@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harveyseg.config.lock import recorded_params
 from harveyseg.config.settings import listed_models, load
 from harveyseg.files import read_json
 from harveyseg.models import available
 from harveyseg.pipeline.code import PER_MODEL, code_digests, stage_files
 from harveyseg.pipeline.contradictions import training_differences
-from harveyseg.record import RunRecord
+from harveyseg.record import RunRecord, format_value
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -64,7 +65,7 @@ def find_stale(root: Path, records: Sequence[RunRecord]) -> StaleStages:
 
     with Repo(str(root)) as repo:
         stages = [stage.addressing for stage in repo.index.stages]
-        reasons = _dvc_reasons(repo)
+        reasons = _dvc_reasons(repo, root)
         following = _graph(repo)
     for stage, files in changed_code(root).items():
         more = f" and {len(files) - _SHOWN} more files" if len(files) > _SHOWN else ""
@@ -124,7 +125,7 @@ def _changed_files(path: Path, stage: str, scripts: Path, networks: Sequence[str
     return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
 
-def _dvc_reasons(repo: "Repo") -> dict[str, list[str]]:
+def _dvc_reasons(repo: "Repo", root: Path) -> dict[str, list[str]]:
     """What ``dvc status`` says of each stage, without what follows from another stage's results being outdated.
 
     Of the stage ``code`` nothing is said: it always runs, and :func:`changed_code` says what comes of it.
@@ -138,8 +139,39 @@ def _dvc_reasons(repo: "Repo") -> dict[str, list[str]]:
         texts: list[str] = []
         for entry in entries:
             texts += [entry] if isinstance(entry, str) else _changes(entry, stage, makers, status.keys())
-        reasons[stage] = texts
+        reasons[stage] = [*changed_settings(root, stage), *texts]
     return reasons
+
+
+def changed_settings(root: Path, stage: str) -> list[str]:
+    """Each setting of a stage that differs from ``dvc.lock``: DVC names the section only."""
+    watched = recorded_params(root / "dvc.lock", stage)
+    recorded = _leaves("", watched)
+    present = {
+        name: value
+        for name, value in _leaves("", load(root / "params.yaml")).items()
+        if any(name == key or name.startswith(f"{key}.") for key in watched)
+    }
+
+    def shown(values: Mapping[str, Any], name: str) -> str:
+        return format_value(values[name]) if name in values else "absent"
+
+    return [
+        f"{name} is {shown(present, name)} in params.yaml and {shown(recorded, name)} in the last run"
+        for name in dict.fromkeys([*recorded, *present])
+        if shown(present, name) != shown(recorded, name)
+    ]
+
+
+def _leaves(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their full names, e.g. ``train.lr``; lists as text."""
+    leaves: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            leaves |= _leaves(f"{prefix}{key}.", value)
+        else:
+            leaves[f"{prefix}{key}"] = value if isinstance(value, str | int | float | bool | None) else str(list(value))
+    return leaves
 
 
 def _changes(
@@ -147,8 +179,7 @@ def _changes(
 ) -> Iterator[str]:
     for paths in entry.values():
         for path, change in paths.items():
-            if isinstance(change, Mapping):  # settings
-                yield from (f"{name} {what}" for name, what in change.items())
+            if isinstance(change, Mapping):  # settings: see changed_settings
                 continue
             made_by = {maker for out, maker in makers.items() if _overlap(path, out)} - {stage}
             if made_by.isdisjoint(listed):

@@ -69,7 +69,7 @@ class TrainParams(Section):
     @classmethod
     def _not_empty(cls, value: str | None) -> str | None:
         if value == "":
-            raise ValueError("must be a name, a path to a weights file, or null")
+            raise ValueError("must be a name such as `imagenet`, a path, or null")
         return value
 
     @field_validator("validation")

@@ -103,7 +103,7 @@ function drawLayer(canvas, layer, picture, map) {
   if (!possible) return;
   canvas.width = picture.width;
   canvas.height = picture.height;
-  const context = canvas.getContext("2d");
+  const context = canvas.getContext("2d", { willReadFrequently: true });
   const image = context.createImageData(picture.width, picture.height);
   const pixels = new Uint32Array(image.data.buffer);
   if (layer === "error") {

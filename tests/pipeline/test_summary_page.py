@@ -62,7 +62,7 @@ def table_of(project: Project) -> pd.DataFrame:
 
 def winner_of(table: pd.DataFrame) -> tuple[str, float]:
     whole = table[(table["fold"] == "all") | (table["model"] == "ensemble")].astype({"val_score": float})
-    best = whole.loc[whole["val_score"].idxmax()]  # the first of equal ones
+    best = whole.iloc[int(whole["val_score"].to_numpy().argmax())]  # the first of equal ones
     return str(best["model"]), float(best["val_score"])
 
 

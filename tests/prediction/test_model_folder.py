@@ -159,6 +159,23 @@ def test_where_nothing_was_trained_the_packaged_model_predicts(
     assert "CC BY 4.0" in caplog.text
 
 
+def test_a_packaged_model_needs_no_project(tmp_path: Path) -> None:
+    """Another program's files of the same names are in the way of nothing."""
+    (tmp_path / "params.yaml").write_text("train: {lr: 0.1}\n")
+    (tmp_path / "dvc.lock").write_text("stages: {train@0: {cmd: a}}\n")
+    assert find_model(tmp_path / "params.yaml", tmp_path / "data", "harvey25").inference.tta == "d4"
+    (tmp_path / "dvc.lock").unlink()
+    (tmp_path / "data" / "models").mkdir(parents=True)
+    (tmp_path / "data" / "models" / ".DS_Store").touch()
+    assert find_model(tmp_path / "params.yaml", tmp_path / "data").name == "harvey25"
+
+
+@pytest.mark.parametrize("ground", [(0.0, -1.0), (60.0, float("nan")), (float("inf"), 80.0)])
+def test_impossible_grounds(tmp_path: Path, ground: tuple[float, float]) -> None:
+    with pytest.raises(HarveysegError, match="must be metres above 0"):
+        find_model(tmp_path / "params.yaml", tmp_path / "data", "harvey25", ground=ground)
+
+
 @pytest.mark.parametrize("model", [None, "unet"])
 def test_results_that_are_on_another_machine(workspace: Path, model: str | None) -> None:
     """A clone with dvc.lock, before `dvc pull`: the packaged model must not stand in for the trained one."""

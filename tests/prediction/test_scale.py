@@ -125,3 +125,10 @@ def test_options_that_make_no_sense() -> None:
     for name, text in bad.items():
         with pytest.raises(HarveysegError, match=f"--{'range' if name == 'value_range' else name} {text}: "):
             parse_options(HARVEY25, **{**good, name: text}, **plain)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("gsd", [0.0, -0.05, float("nan"), float("inf")])
+def test_impossible_pixels(gsd: float) -> None:
+    item = Input(Path("a.jpg"), "a", (3000, 4000), is_tiff=False)
+    with pytest.raises(HarveysegError, match="cannot be the ground that a pixel shows"):
+        find_scale(item, Training((60.0, 80.0)), (512, 512), gsd)

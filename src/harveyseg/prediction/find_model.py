@@ -1,11 +1,12 @@
 """Which trained model ``harveyseg predict`` uses: one of the workspace, one in a folder, or a packaged one."""
 
 import logging
+import math
 from dataclasses import replace
 from pathlib import Path
 
 from harveyseg.config.lock import recorded_stages
-from harveyseg.config.settings import listed_models, section
+from harveyseg.config.settings import listed_models, load, section
 from harveyseg.errors import HarveysegError
 from harveyseg.inference.params import InferenceParams
 from harveyseg.models.packaged import packaged_models
@@ -38,7 +39,10 @@ def find_model(
     Raises:
         HarveysegError: when there is no such model, or a file of it is absent or damaged.
     """
-    own = _own_models(params, data)
+    if ground is not None and not all(0 < side < math.inf for side in ground):
+        raise HarveysegError(f"ground = {ground}: height and width must be metres above 0.")
+    # A packaged model needs no project: its name is none that a model of a project may have.
+    own = [] if model in packaged_models() else _own_models(params, data)
     if own and (model is None or model in own):
         return load_trained_ensemble(params, data, model, argmax, ground)
     folder = _find_folder(model or DEFAULT)
@@ -52,7 +56,9 @@ def find_model(
         logger.info("nothing was trained here, so the packaged model %s predicts", DEFAULT)
     logger.info("%s: %s", folder.name, read_description(folder).notice)
     found = read_model_folder(folder, argmax, ground)
-    machine = section(params, "inference", InferenceParams) if params.exists() else InferenceParams()
+    # Another program's params.yaml has no such section.
+    ours = params.exists() and "inference" in load(params)
+    machine = section(params, "inference", InferenceParams) if ours else InferenceParams()
     return replace(found, inference=found.inference.on_machine(machine))
 
 
@@ -61,7 +67,7 @@ def _own_models(params: Path, data: Path) -> list[str]:
     if not params.exists():
         return []
     recorded = recorded_stages(params.parent / "dvc.lock")
-    if not any(name.startswith("train@") for name in recorded) and not any((data / "models").glob("*")):
+    if not any(name.startswith("train@") for name in recorded) and not any((data / "models").glob("*/run.json")):
         return []
     listed, _ = listed_models(params)
     return list(dict.fromkeys([*listed, *trained_models(params, data)]))

@@ -1,6 +1,7 @@
 """How large things are in a photo or mosaic, compared with the photos that the networks were trained on."""
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,6 +53,8 @@ def find_scale(item: Input, training: Training, network_size: tuple[int, int], g
     Raises:
         HarveysegError: when objects would be far smaller or larger than the networks know them.
     """
+    if gsd is not None and not 0 < gsd < math.inf:
+        raise HarveysegError(f"gsd: {100 * gsd:g} cm cannot be the ground that a pixel shows; give a number above 0.")
     origin, pixel = _pixel_size(item, gsd)
     if training.ground is None and gsd is not None:
         raise HarveysegError(

@@ -67,7 +67,8 @@ def _own_models(params: Path, data: Path) -> list[str]:
     if not params.exists():
         return []
     recorded = recorded_stages(params.parent / "dvc.lock")
-    if not any(name.startswith("train@") for name in recorded) and not any((data / "models").glob("*/run.json")):
+    trained_here = any(path.is_dir() for path in (data / "models").glob("*"))
+    if not trained_here and not any(name.startswith("train@") for name in recorded):
         return []
     listed, _ = listed_models(params)
     return list(dict.fromkeys([*listed, *trained_models(params, data)]))

@@ -100,3 +100,16 @@ def test_a_training_has_at_most_25_metrics(tracker: Tracker, tmp_path: Path) -> 
     assert {"val/gain_over_empty", "written/val_loss", "epoch/val_loss", "kaggle/private_score"} <= set(
         run.data.metrics
     )
+
+
+def test_values_that_need_fewer_tags_are_not_hidden_by_old_ones(tracker: Tracker) -> None:
+    """Shorter numbers shift later names into earlier tags; what the last tag held of them is old."""
+    record = make_record()
+    names = [f"val/iou/{number:03d}_a_rather_long_name_of_a_class" for number in range(180)]
+    mirror(tracker, RunState(record, metrics=dict.fromkeys(names, 1 / 3)))
+    tags = all_mlflow_runs(tracker)[0].data.tags
+    short = dict.fromkeys(names, 0.5)
+    assert len(pack_values(short)) < len([name for name in tags if name.startswith("harveyseg.values.")])
+    mirror(tracker, RunState(record, metrics=short))
+    assert unpack_values(all_mlflow_runs(tracker)[0].data.tags) == short
+    assert mirror(tracker, RunState(record, metrics=short)) is None

@@ -120,7 +120,7 @@ def mirror(tracker: Tracker, state: RunState) -> str | None:
         kept = unpack_values(copy.run.data.tags)
         differing = {name: value for name, value in others.items() if kept.get(name) != value}
         tags = {**copy.tags, **description_tags(copy.run, state)}
-        tags |= pack_values({**kept, **differing}) if differing else {}
+        tags |= pack_values({**kept, **differing}, copy.run.data.tags) if differing else {}
         curves = [value for epoch in missing.values() for value in epoch]
         _send_batch(client, copy.run, state, [*changed, *curves], tags)
         changes += [f"{len(missing)} epochs"] if missing else []

@@ -5,7 +5,7 @@ most 25 metrics and one for each class; all other values are JSON in tags, from 
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 DICE = "val/dice/"
 """How the metric of each class begins: its Dice in what is submitted of the held-out photos."""
@@ -53,11 +53,17 @@ def split_values(
     return shown, {name: value for name, value in values.items() if name not in shown}
 
 
-def pack_values(values: Mapping[str, float]) -> dict[str, str]:
+def pack_values(values: Mapping[str, float], present: Iterable[str] = ()) -> dict[str, str]:
     """The tags that hold these values.
+
+    Args:
+        values: by name.
+        present: names of the tags that the run has. Those that are no longer needed are emptied: their values are old.
 
     >>> pack_values({"pooled/val/score": 0.1 + 0.2})
     {'harveyseg.values.0': '{"pooled/val/score":0.30000000000000004}'}
+    >>> pack_values({"pooled/val/score": 0.5}, ["harveyseg.values.0", "harveyseg.values.1", "harveyseg.model"])
+    {'harveyseg.values.1': '{}', 'harveyseg.values.0': '{"pooled/val/score":0.5}'}
     """
     tags: list[dict[str, float]] = [{}]
     length = 2
@@ -67,7 +73,8 @@ def pack_values(values: Mapping[str, float]) -> dict[str, str]:
             tags.append({})
             length = 2 + len(json.dumps({name: value}))
         tags[-1][name] = value
-    return {f"{_TAG}.{number}": json.dumps(tag, separators=(",", ":")) for number, tag in enumerate(tags) if tag}
+    packed = {f"{_TAG}.{number}": json.dumps(tag, separators=(",", ":")) for number, tag in enumerate(tags) if tag}
+    return {name: "{}" for name in present if name.startswith(f"{_TAG}.") and name not in packed} | packed
 
 
 def unpack_values(tags: Mapping[str, str]) -> dict[str, float]:

@@ -170,6 +170,16 @@ def test_a_packaged_model_needs_no_project(tmp_path: Path) -> None:
     assert find_model(tmp_path / "params.yaml", tmp_path / "data").name == "harvey25"
 
 
+def test_a_sub_folder_of_a_project(workspace: Path) -> None:
+    """Its own networks are not found there; the packaged model does not silently replace them."""
+    (workspace / "dvc.yaml").write_text("stages: {}\n")
+    folder = workspace / "photos" / "today"
+    folder.mkdir(parents=True)
+    with pytest.raises(HarveysegError, match=rf"{workspace} is a project\. Run this there.*--model harvey25"):
+        find_model(folder / "params.yaml", folder / "data")
+    assert find_model(folder / "params.yaml", folder / "data", "harvey25").name == "harvey25"
+
+
 @pytest.mark.parametrize("ground", [(0.0, -1.0), (60.0, float("nan")), (float("inf"), 80.0)])
 def test_impossible_grounds(tmp_path: Path, ground: tuple[float, float]) -> None:
     with pytest.raises(HarveysegError, match="must be metres above 0"):

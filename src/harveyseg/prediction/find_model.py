@@ -37,7 +37,8 @@ def find_model(
         ground: (height, width) in metres of the ground that a training photo shows, instead of what the model says.
 
     Raises:
-        HarveysegError: when there is no such model, or a file of it is absent or damaged.
+        HarveysegError: when there is no such model, a file of it is absent or damaged, or the call comes from a
+            sub-folder of a project and names no model.
     """
     if ground is not None and not all(0 < side < math.inf for side in ground):
         raise HarveysegError(f"ground = {ground}: height and width must be metres above 0.")
@@ -53,6 +54,7 @@ def find_model(
             f"Known are: {', '.join(known)}."
         )
     if model is None:
+        _refuse_sub_folder(params)
         logger.info("nothing was trained here, so the packaged model %s predicts", DEFAULT)
     logger.info("%s: %s", folder.name, read_description(folder).notice)
     found = read_model_folder(folder, argmax, ground)
@@ -72,6 +74,17 @@ def _own_models(params: Path, data: Path) -> list[str]:
         return []
     listed, _ = listed_models(params)
     return list(dict.fromkeys([*listed, *trained_models(params, data)]))
+
+
+def _refuse_sub_folder(params: Path) -> None:
+    """The packaged model must not stand in for a project's own networks, called from one of its folders."""
+    here = params.absolute().parent
+    for folder in here.parents if not params.exists() else ():
+        if (folder / "dvc.yaml").exists() and (folder / params.name).exists():
+            raise HarveysegError(
+                f"{params}: no such file, but {folder} is a project. Run this there, or name a model: --model "
+                f"{DEFAULT} is the packaged one."
+            )
 
 
 def _find_folder(model: str) -> Path | None:

@@ -25,7 +25,7 @@ from harveyseg.pipeline.stage import (
 )
 from harveyseg.postprocess.select import PostprocessParams
 from harveyseg.record import identify_evaluation, write_run
-from harveyseg.tracking.changes import changed_settings
+from harveyseg.tracking.changes import changes_of_experiment
 from harveyseg.tracking.client import TrackingParams, open_tracker
 from harveyseg.tracking.mirror import close_abandoned, mirror, show_running
 from harveyseg.tracking.outputs import RunOutputs
@@ -59,7 +59,7 @@ def main(
         fold_models = load_fold_models(names, held_out, models, predictions, external)
     weights = choose_weights(fold_models, train, groups, settings, postprocess, inference.threads)
     record = new_ensemble_record(fold_models, weights, settings, Path.cwd())
-    record.changed = changed_settings(params)
+    record.changed = changes_of_experiment(params)
     for line in close_abandoned(tracker, {record.stage_key}):
         print(line, flush=True)
     with show_running(tracker, record) as run_id:

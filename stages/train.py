@@ -24,7 +24,7 @@ from harveyseg.pipeline.stage import (
 )
 from harveyseg.project import project_root
 from harveyseg.record import WEIGHTS_FILE, write_run
-from harveyseg.tracking.changes import changed_settings
+from harveyseg.tracking.changes import changes_of_experiment
 from harveyseg.tracking.client import TrackingParams, open_tracker
 from harveyseg.tracking.mirror import close_abandoned, mirror, show_running
 from harveyseg.tracking.outputs import RunOutputs, RunState
@@ -67,7 +67,7 @@ def main(
             if restart := explain_restart(record, checkpoint, written):
                 print(restart, flush=True)
         if record.ended_ms is None:
-            record.changed = changed_settings(params, model)
+            record.changed = changes_of_experiment(params, model)
         with show_running(tracker, record) as run_id:
             record.run_id = run_id
             checkpoint.save_record(record.model_dump())

@@ -23,6 +23,12 @@ MODEL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 EVALUATION = "evaluation"
 """The key of ``metrics.json`` that holds the evaluation's id."""
 
+ENSEMBLE = "ensemble"
+"""What the ensemble is called where models are named."""
+
+ALL_EMPTY = "all_empty"
+"""What a submission without a single pixel is called there."""
+
 POOLED = "pooled/"
 """How the metrics of a model over the photos of all its folds begin; each of its runs holds them."""
 

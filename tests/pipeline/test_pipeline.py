@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from harveyseg.classes import HARVEY25
 from harveyseg.tracking.values import unpack_values
-from helpers.chromium import render, render_charts
+from helpers.browser import render, render_charts
 from helpers.paths import ROOT, files_in
 from helpers.project import Project, stages_run
 

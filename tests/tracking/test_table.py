@@ -14,13 +14,12 @@ from ruamel.yaml import YAML
 
 from harveyseg.errors import HarveysegError
 from harveyseg.files import read_json, write_json
-from harveyseg.record import RunRecord
+from harveyseg.record import ALL_EMPTY, RunRecord
 from harveyseg.tracking.client import Tracker, TrackingParams, open_tracker
 from harveyseg.tracking.mirror import mirror, mirror_all, show_running
 from harveyseg.tracking.outputs import RunOutputs, RunState, list_workspace, locate_outputs
 from harveyseg.tracking.query import find_all_runs
 from harveyseg.tracking.table import (
-    EMPTY,
     all_runs_table,
     comparison_table,
     table_markdown,
@@ -109,7 +108,7 @@ def test_rows_order_means_and_decimals(tracker: Tracker, project: Path) -> None:
         ("attention_unet", "mean", "0.62500", "0.61500"),
         ("attention_unet", "spread", "0.17678", "0.17678"),  # 0.25 / sqrt(2)
         ("ensemble", "", "0.80000", "0.79000"),
-        (EMPTY, "", "0.60400", "0.59000"),
+        (ALL_EMPTY, "", "0.60400", "0.59000"),
     ]
     first = rows[0]
     assert list(first)[:5] == ["model", "fold", "val_score", "val_argmax_score", "gain_over_empty"]
@@ -181,7 +180,7 @@ def test_submitted_scores_are_next_to_those_of_the_argmax_maps(tracker: Tracker,
         ("attention_unet", "mean", "0.75000", "0.15000", ""),
         ("attention_unet", "spread", "0.21213", "0.18385", ""),
         ("ensemble", "", "0.85000", "0.25000", "0.77000"),
-        (EMPTY, "", "0.60400", "0.00000", "0.59000"),
+        (ALL_EMPTY, "", "0.60400", "0.00000", "0.59000"),
     ]
     assert verify_table(project / "reports" / "comparison.csv", outputs) == []
     (project / "data" / "postprocess" / "metrics" / "ensemble.json").unlink()
@@ -340,7 +339,7 @@ def test_removed_model_leaves_the_table_though_its_folder_stays(tracker: Tracker
     assert {row["model"] for row in make_table(tracker, rest, project / "reports")} == {
         "attention_unet",
         "ensemble",
-        EMPTY,
+        ALL_EMPTY,
     }
 
 

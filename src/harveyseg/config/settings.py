@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from harveyseg.errors import HarveysegError, raise_problems
+from harveyseg.record import Value
 
 SectionT = TypeVar("SectionT", bound="Section")
 
@@ -83,6 +84,33 @@ def _known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str
             if isinstance(inner, type) and issubclass(inner, BaseModel)
         )
     return sorted(model.model_fields)
+
+
+def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their full names; a list is one value, and so is a section without settings.
+
+    >>> flat_settings({"train": {"lr": 0.1, "loss": {"dice": 0}}, "folds": [0, 1]})
+    {'train.lr': 0.1, 'train.loss.dice': 0, 'folds': [0, 1]}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flat_settings(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def flat_values(values: Mapping[str, Any]) -> dict[str, Value]:
+    """:func:`flat_settings`, with all that is no scalar as text, as records and MLflow hold it.
+
+    >>> flat_values({"train": {"lr": 0.1}, "folds": [0, 1]})
+    {'train.lr': 0.1, 'folds': '[0, 1]'}
+    """
+    return {
+        name: value if isinstance(value, str | int | float | bool) or value is None else str(value)
+        for name, value in flat_settings(values).items()
+    }
 
 
 def section(path: Path, name: str, model: type[SectionT]) -> SectionT:

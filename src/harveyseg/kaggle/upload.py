@@ -19,9 +19,8 @@ from harveyseg.data.sources.kaggle_client import BrokenOffError, Competition, Ka
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.evaluation.submission import read_submission
 from harveyseg.files import locked, read_json, sha256, write_json
-from harveyseg.record import RunRecord, read_run
+from harveyseg.record import ENSEMBLE, RunRecord, read_run
 
-ENSEMBLE = "ensemble"
 WAIT_SECONDS = 900.0
 """How long to wait for a score; Kaggle needs seconds, or minutes when it is busy."""
 

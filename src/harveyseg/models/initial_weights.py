@@ -64,7 +64,7 @@ def load_initial_weights(network: Network, spec: Mapping[str, Any], classes: Cla
         HarveysegError: when the file cannot be read or is of another network.
     """
     path = locate_initial_weights(name)
-    state, trained_classes = _read(path)
+    state, trained_classes, trained_spec = _read(path)
     expected = network.state_dict()
     of_classes = _tensors_of_classes(spec, len(classes), expected)
     rows = {entry.casefold(): row for row, entry in enumerate(trained_classes.names)}
@@ -82,24 +82,26 @@ def load_initial_weights(network: Network, spec: Mapping[str, Any], classes: Cla
         misfit = describe_misfit(expected, state)
         raise HarveysegError(
             f"train.init: {path} is of another network than {dict(spec)}: {misfit}. Set `init` to null for this model "
-            "(`models.<name>.train.init`), or use the network that the file was trained with."
+            f"(`models.<name>.train.init`), or use the network that the file was trained with: {trained_spec}."
         ) from error
     return [classes.names[row] for row in own_rows]
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], ClassList]:
+def _read(path: Path) -> tuple[dict[str, Tensor], ClassList, Any]:
+    """The tensors, the classes and the settings of the network in a file."""
     try:
         with safe_open(path, framework="pt") as opened:
             header = (opened.metadata() or {}).get("harveyseg")
             state = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - no mapping
-        classes = ClassList.model_validate(json.loads(header or "{}").get("classes"))
+        description = json.loads(header or "{}")
+        classes = ClassList.model_validate(description.get("classes"))
     except (SafetensorError, ValidationError, ValueError) as error:
         reason = str(error).split("\n", 1)[0]
         raise HarveysegError(
             f"train.init: {path} is no network that this version of harveyseg wrote ({reason}). Name a "
             "weights.safetensors of a training, a model folder, or null."
         ) from None
-    return state, classes
+    return state, classes, description.get("spec")
 
 
 def _tensors_of_classes(spec: Mapping[str, Any], classes: int, expected: Mapping[str, Tensor]) -> set[str]:

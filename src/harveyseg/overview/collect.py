@@ -16,11 +16,9 @@ import pandas as pd
 
 from harveyseg.errors import HarveysegError
 from harveyseg.files import read_json, write_table, write_text
-from harveyseg.record import POOLED, read_run
+from harveyseg.record import ALL_EMPTY, ENSEMBLE, POOLED, read_run
 from harveyseg.training.history import read_history
 
-ENSEMBLE = "ensemble"
-ALL_EMPTY = "all_empty"
 PARTS = {"val": "held-out photos", "test": "test photos"}
 CURVES = {
     "train_loss": "training loss",

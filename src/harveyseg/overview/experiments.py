@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harveyseg.config.settings import load
-from harveyseg.overview.collect import ENSEMBLE
-from harveyseg.record import format_value
+from harveyseg.config.settings import flat_settings, load
+from harveyseg.record import ENSEMBLE, format_value
 
 _SHOWN = 4
 """Changed settings that an experiment's line names."""
@@ -103,22 +102,6 @@ def compare_rows(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any])
         experiments.append(Experiment(name, "" if state == "success" else state, changes, score, gain))
     experiments.sort(key=lambda experiment: -math.inf if experiment.score is None else experiment.score, reverse=True)
     return Experiments(str(commit["rev"]), base, experiments)
-
-
-def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings by their full names.
-
-    Example:
-        >>> flat_settings({"train": {"lr": 0.1}, "folds": [0, 1]})
-        {'train.lr': 0.1, 'folds': [0, 1]}
-    """
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= flat_settings(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
 
 
 def _is_setting(column: str, settings: Mapping[str, Any]) -> bool:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harveyseg.config.lock import recorded_params
-from harveyseg.config.settings import listed_models, load
+from harveyseg.config.settings import flat_values, listed_models, load
 from harveyseg.files import read_json
 from harveyseg.models import available
-from harveyseg.pipeline.code import PER_MODEL, code_digests, stage_files
+from harveyseg.pipeline.code import PER_MODEL, changed_files, code_digests, stage_files
 from harveyseg.pipeline.contradictions import training_differences
-from harveyseg.record import RunRecord, format_value
+from harveyseg.record import RunRecord, Value, format_value
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -121,8 +121,7 @@ def _changed_files(path: Path, stage: str, scripts: Path, networks: Sequence[str
     else:
         lines = (line.split("  ", 1) for line in path.read_text(encoding="utf-8").splitlines())
         before = {name: digest for digest, name in lines}
-    now = code_digests(stage_files(stage, scripts, networks))
-    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    return changed_files(before, code_digests(stage_files(stage, scripts, networks)))
 
 
 def _dvc_reasons(repo: "Repo", root: Path) -> dict[str, list[str]]:
@@ -139,21 +138,21 @@ def _dvc_reasons(repo: "Repo", root: Path) -> dict[str, list[str]]:
         texts: list[str] = []
         for entry in entries:
             texts += [entry] if isinstance(entry, str) else _changes(entry, stage, makers, status.keys())
-        reasons[stage] = [*changed_settings(root, stage), *texts]
+        reasons[stage] = [*differing_settings(root, stage), *texts]
     return reasons
 
 
-def changed_settings(root: Path, stage: str) -> list[str]:
+def differing_settings(root: Path, stage: str) -> list[str]:
     """Each setting of a stage that differs from ``dvc.lock``: DVC names the section only."""
     watched = recorded_params(root / "dvc.lock", stage)
-    recorded = _leaves("", watched)
+    recorded = flat_values(watched)
     present = {
         name: value
-        for name, value in _leaves("", load(root / "params.yaml")).items()
+        for name, value in flat_values(load(root / "params.yaml")).items()
         if any(name == key or name.startswith(f"{key}.") for key in watched)
     }
 
-    def shown(values: Mapping[str, Any], name: str) -> str:
+    def shown(values: Mapping[str, Value], name: str) -> str:
         return format_value(values[name]) if name in values else "absent"
 
     return [
@@ -163,23 +162,12 @@ def changed_settings(root: Path, stage: str) -> list[str]:
     ]
 
 
-def _leaves(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by their full names, e.g. ``train.lr``; lists as text."""
-    leaves: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            leaves |= _leaves(f"{prefix}{key}.", value)
-        else:
-            leaves[f"{prefix}{key}"] = value if isinstance(value, str | int | float | bool | None) else str(list(value))
-    return leaves
-
-
 def _changes(
     entry: Mapping[str, Mapping[str, Any]], stage: str, makers: Mapping[str, str], listed: "set[str] | Any"
 ) -> Iterator[str]:
     for paths in entry.values():
         for path, change in paths.items():
-            if isinstance(change, Mapping):  # settings: see changed_settings
+            if isinstance(change, Mapping):  # settings: see differing_settings
                 continue
             made_by = {maker for out, maker in makers.items() if _overlap(path, out)} - {stage}
             if made_by.isdisjoint(listed):

@@ -10,18 +10,18 @@ import pandas as pd
 from harveyseg.config.settings import listed_models
 from harveyseg.ensemble.weights import read_weights
 from harveyseg.errors import HarveysegError
-from harveyseg.overview.collect import ENSEMBLE, PARTS, PipelineFiles, collect_scores
+from harveyseg.overview.collect import PARTS, PipelineFiles, collect_scores
 from harveyseg.overview.experiments import Experiments, list_experiments
 from harveyseg.overview.stale import StaleStages, find_stale
 from harveyseg.project import git_output, git_problem
-from harveyseg.record import RunRecord, read_run
+from harveyseg.record import ENSEMBLE, RunRecord, read_run
 
 _REASONS = 3
 """Reasons for stale stages that are shown; `dvc status` has all."""
 
 
 @dataclass(frozen=True)
-class Workspace:
+class Overview:
     """What the project holds."""
 
     files: PipelineFiles
@@ -49,7 +49,7 @@ class Workspace:
         return not any(self.stale.includes(stage) for stage in own) and "postprocess" not in self.stale.reasons
 
 
-def inspect_workspace(root: Path) -> Workspace:
+def inspect_workspace(root: Path) -> Overview:
     """Look at the project's files; nothing is run or written.
 
     Args:
@@ -83,7 +83,7 @@ def inspect_workspace(root: Path) -> Workspace:
         problem = str(error)
     changed = git_output(root, "status", "--porcelain", "--", "dvc.lock", "params.yaml")
     weights = data / "ensemble" / "weights.json"
-    return Workspace(
+    return Overview(
         files,
         trained,
         [name for name, path in paths.items() if not path.exists()],
@@ -96,32 +96,32 @@ def inspect_workspace(root: Path) -> Workspace:
     )
 
 
-def status_lines(workspace: Workspace) -> Iterator[str]:
+def status_lines(overview: Overview) -> Iterator[str]:
     """The answer of ``harveyseg status``.
 
     Args:
-        workspace: from :func:`inspect_workspace`.
+        overview: from :func:`inspect_workspace`.
     """
-    yield f"trained:    {_trained(workspace)}"
-    if workspace.missing:
-        yield f"missing:    {', '.join(workspace.missing)}"
-    yield from _stale(workspace.stale)
-    yield from _score_lines(workspace)
-    if workspace.weights:
-        shares = sorted(workspace.weights.items(), key=lambda item: -item[1])
+    yield f"trained:    {_trained(overview)}"
+    if overview.missing:
+        yield f"missing:    {', '.join(overview.missing)}"
+    yield from _stale(overview.stale)
+    yield from _score_lines(overview)
+    if overview.weights:
+        shares = sorted(overview.weights.items(), key=lambda item: -item[1])
         yield "ensemble:   " + ", ".join(f"{model} {weight:.2f}" for model, weight in shares if weight)
-    yield f"next:       {_next(workspace)}"
-    if workspace.experiments is not None:
-        yield from _experiment_lines(workspace.experiments)
+    yield f"next:       {_next(overview)}"
+    if overview.experiments is not None:
+        yield from _experiment_lines(overview.experiments)
 
 
-def _trained(workspace: Workspace) -> str:
-    trained, listed = len(workspace.trained), len(workspace.trained) + len(workspace.missing)
+def _trained(overview: Overview) -> str:
+    trained, listed = len(overview.trained), len(overview.trained) + len(overview.missing)
     if not trained:
         return f"none of {listed} models and folds"
-    last = max(record.ended_ms or record.started_ms for record in workspace.trained)
+    last = max(record.ended_ms or record.started_ms for record in overview.trained)
     when = datetime.datetime.fromtimestamp(last / 1000).strftime("%Y-%m-%d %H:%M")
-    sources = ", ".join(sorted({record.data_source for record in workspace.trained}))
+    sources = ", ".join(sorted({record.data_source for record in overview.trained}))
     return f"{trained} of {listed} models and folds, the last one {when}, on the data source {sources}"
 
 
@@ -139,16 +139,16 @@ def _stale(stale: StaleStages) -> Iterator[str]:
         yield f"{'':11} {rest}"
 
 
-def _score_lines(workspace: Workspace) -> Iterator[str]:
-    if workspace.scores is None:
-        yield f"scores:     {workspace.problem if workspace.trained else 'none yet'}"
+def _score_lines(overview: Overview) -> Iterator[str]:
+    if overview.scores is None:
+        yield f"scores:     {overview.problem if overview.trained else 'none yet'}"
         return
     for part, title in PARTS.items():
-        rows = workspace.scores[workspace.scores["part"] == title].sort_values("score", ascending=False, kind="stable")
+        rows = overview.scores[overview.scores["part"] == title].sort_values("score", ascending=False, kind="stable")
         if rows.empty:
             continue
         texts = [
-            f"{model} {score:.4f}{'' if workspace.stands(model) else ' (stale)'}"
+            f"{model} {score:.4f}{'' if overview.stands(model) else ' (stale)'}"
             for model, score in zip(rows["model"].astype(str), rows["score"].tolist(), strict=True)
         ]
         label = "held out:" if part == "val" else "test:"
@@ -163,27 +163,27 @@ def _experiment_lines(experiments: Experiments) -> Iterator[str]:
     yield from experiments.lines()
 
 
-def _next(workspace: Workspace) -> str:
+def _next(overview: Overview) -> str:
     """The most useful command now."""
-    if not workspace.trained:
+    if not overview.trained:
         return "`dvc repro` trains all models"
-    if workspace.missing or workspace.stale.reasons or workspace.scores is None:
+    if overview.missing or overview.stale.reasons or overview.scores is None:
         return "`dvc repro` brings all up to date"
-    experiments = workspace.experiments
+    experiments = overview.experiments
     if experiments is None:
         return "`harveyseg ui` compares all runs; experiments need a commit in git (`harveyseg doctor`)"
     if queued := [experiment.name for experiment in experiments.experiments if experiment.state == "queued"]:
         return f"`dvc queue start` runs {', '.join(queued)}"
-    if experiments.best is not None and not _applied(workspace, experiments.best.score):
+    if experiments.best is not None and not _applied(overview, experiments.best.score):
         return f"`dvc exp apply {experiments.best.name}` makes the best experiment the workspace"
-    if not workspace.committed:
+    if not overview.committed:
         return "`git add -A && git commit` keeps these results; experiments are compared with those of a commit"
     return "`dvc exp run -S train.lr=0.001` tries a change; `dvc plots show` and `harveyseg ui` show details"
 
 
-def _applied(workspace: Workspace, score: float | None) -> bool:
+def _applied(overview: Overview, score: float | None) -> bool:
     """Whether the workspace has this score of the ensemble."""
-    if workspace.scores is None:
+    if overview.scores is None:
         return False
-    rows = workspace.scores[(workspace.scores["model"] == ENSEMBLE) & (workspace.scores["part"] == PARTS["val"])]
+    rows = overview.scores[(overview.scores["model"] == ENSEMBLE) & (overview.scores["part"] == PARTS["val"])]
     return rows["score"].tolist() == [score]

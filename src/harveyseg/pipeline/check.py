@@ -14,7 +14,7 @@ import torch
 
 from harveyseg.arrays import SIDE_MULTIPLE
 from harveyseg.classes import HARVEY25, ClassList
-from harveyseg.config.settings import Section, load, parse, section
+from harveyseg.config.settings import Section, flat_values, load, parse, section
 from harveyseg.data.cache import ResizeParams
 from harveyseg.data.class_lists import classes_file, load_classes
 from harveyseg.data.split import SplitParams, files_of_split
@@ -23,15 +23,15 @@ from harveyseg.files import read_json, sha256, write_json
 from harveyseg.models import build, locate_encoder_weights, takes_encoder_weights, validate
 from harveyseg.models.initial_weights import load_initial_weights, locate_initial_weights
 from harveyseg.models.packaged import packaged_models
-from harveyseg.pipeline.code import code_digests, stage_files
+from harveyseg.pipeline.code import changed_files, code_digests, stage_files
 from harveyseg.project import project_root
-from harveyseg.record import MODEL_NAME
+from harveyseg.record import ALL_EMPTY, ENSEMBLE, MODEL_NAME, Value
 from harveyseg.training.params import TrainParams, moved_keys
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_RESERVED = {"ensemble", "all_empty", "mean", "submission", *packaged_models()}
+_RESERVED = {ENSEMBLE, ALL_EMPTY, "mean", "submission", *packaged_models()}
 """Names of rows of tables, of files of submissions (a mean of models is called so in benchmarks), packaged models."""
 
 
@@ -59,12 +59,9 @@ class ModelConfig:
             HarveysegError: naming each file that changed since the stage ``code`` ran.
         """
         code = code_digests(stage_files("train", scripts, [self.spec["network"]]))
-        changed = sorted(name for name in self.code.keys() | code.keys() if self.code.get(name) != code.get(name))
-        files = _files_read(self.train)
+        changed = changed_files(self.code, code)
         changed += [
-            f"train.{key} ({getattr(self.train, key)})"
-            for key in sorted(self.files.keys() | files.keys())
-            if self.files.get(key) != files.get(key)
+            f"train.{key} ({getattr(self.train, key)})" for key in changed_files(self.files, _files_read(self.train))
         ]
         if changed:
             raise HarveysegError(
@@ -319,19 +316,6 @@ def read_config(path: Path) -> ModelConfig:
         raise HarveysegError(f"{path}: {'; '.join(error.problems)}. {remedy}") from None
 
 
-def flat_parameters(spec: Mapping[str, Any], train: TrainParams) -> dict[str, str | int | float | bool | None]:
+def flat_parameters(spec: Mapping[str, Any], train: TrainParams) -> dict[str, Value]:
     """The settings as a flat mapping, e.g. ``train.lr`` -> 0.001 and ``model.network`` -> "unet"."""
-    flat: dict[str, str | int | float | bool | None] = {}
-
-    def walk(prefix: str, value: object) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                walk(f"{prefix}.{key}", inner)
-        elif isinstance(value, str | int | float | bool) or value is None:
-            flat[prefix] = value
-        else:
-            flat[prefix] = str(value)
-
-    walk("model", spec)
-    walk("train", train.model_dump())
-    return flat
+    return flat_values({"model": spec, "train": train.model_dump()})

@@ -11,7 +11,7 @@ module by name, read a file of the package, or import another script (``stages/r
 
 import ast
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -89,6 +89,15 @@ def stage_files(stage: str, scripts: Path, networks: Collection[str] = ()) -> li
 def code_digests(files: Collection[Path]) -> dict[str, str]:
     """SHA-256 of each file, by a name that is the same in every checkout, e.g. ``harveyseg/score.py``."""
     return {_portable_name(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The names whose digests differ, sorted; a file that only one side has differs.
+
+    >>> changed_files({"a.py": "1f", "b.py": "2e"}, {"a.py": "1f", "b.py": "2d", "c.py": "3c"})
+    ['b.py', 'c.py']
+    """
+    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
 
 def _portable_name(path: Path) -> str:

@@ -12,12 +12,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from harveyseg.errors import HarveysegError, raise_problems
-from harveyseg.files import digest, read_json, replacing, sha256, write_json, write_text
-from harveyseg.inference.network_file import TrainedNetwork, load_network, save_network
+from harveyseg.files import read_json, replacing, sha256, write_json, write_text
+from harveyseg.inference.network_file import TrainedNetwork, save_network
 from harveyseg.inference.params import InferenceParams
 from harveyseg.postprocess.files import FittedRule
 from harveyseg.prediction.scale import Training
-from harveyseg.prediction.trained_ensemble import TrainedEnsemble
+from harveyseg.prediction.trained_ensemble import TrainedEnsemble, identify_ensemble, load_networks
 
 MODEL_FILE = "model.json"
 CARD_FILE = "README.md"
@@ -124,17 +124,11 @@ def read_model_folder(folder: Path, argmax: bool = False, ground: tuple[float, f
             problems.append(f"{path}: is damaged or of another model (another SHA-256 than {MODEL_FILE} says)")
     raise_problems(problems, str(folder), remedy)
     files = tuple(folder / entry.file for entry in description.networks)
-    networks = tuple(load_network(file) for file in files)
+    networks = load_networks(files, str(folder), remedy)
     classes = networks[0].classes
-    problems = [
-        f"{file}: has other classes ({network.classes.name}) than {files[0].name} ({classes.name})"
-        for file, network in zip(files, networks, strict=True)
-        if network.classes.identity() != classes.identity()
-    ]
     rule = description.rule
     if rule is not None and (rule.unscored, rule.scored_classes) != (classes.unscored, classes.scored_slugs):
-        problems.append(f"{folder / MODEL_FILE}: its rule is for other classes than {files[0].name}")
-    raise_problems(problems, str(folder), remedy)
+        raise HarveysegError(f"{folder / MODEL_FILE}: its rule is for other classes than {files[0].name}. {remedy}")
     if argmax:
         rule = None
     weights = {entry.sha256: entry.weight for entry in description.networks}
@@ -143,7 +137,7 @@ def read_model_folder(folder: Path, argmax: bool = False, ground: tuple[float, f
         weights=tuple(entry.weight for entry in description.networks),
         rule=rule,
         name=description.name,
-        identity=digest({"files": weights, "rule": None if rule is None else rule.model_dump(mode="json")}),
+        identity=identify_ensemble(weights, rule),
         training=Training(ground or description.ground, frozenset(description.photo_sizes)),
         measured=description.measured,
         files=files,

@@ -96,27 +96,49 @@ def load_trained_ensemble(
     raise_problems(absent, f"the networks of {model or 'the ensemble'}", f"Run `dvc repro`. {_ELSEWHERE}")
     require_recorded([folder / name for folder, _ in members for name in (WEIGHTS_FILE, "run.json")], params.parent)
     rule = None if argmax else _read_rule(params, data, model, folds)
-    networks = tuple(load_network(folder / WEIGHTS_FILE) for folder, _ in members)
-    others = [
-        f"{folder / WEIGHTS_FILE}: has other classes ({network.classes.name}) than {members[0][0].name} "
-        f"({networks[0].classes.name})"
-        for (folder, _), network in zip(members, networks, strict=True)
-        if network.classes.identity() != networks[0].classes.identity()
-    ]
-    raise_problems(others, "the networks of the ensemble", "Run `dvc repro`, which trains them on one list of classes.")
-    files = {sha256(folder / WEIGHTS_FILE): weight for folder, weight in members}
+    files = tuple(folder / WEIGHTS_FILE for folder, _ in members)
+    remedy = "Run `dvc repro`, which trains them on one list of classes."
+    networks = load_networks(files, "the networks of the ensemble", remedy)
+    digests = {sha256(file): weight for file, (_, weight) in zip(files, members, strict=True)}
     evaluated = [data / "ensemble"] if model is None else [data / "predictions" / f"{model}-{fold}" for fold in folds]
     return TrainedEnsemble(
         networks=networks,
         weights=tuple(weight for _, weight in members),
         rule=rule,
         name=model or "ensemble",
-        identity=digest({"files": files, "rule": None if rule is None else rule.model_dump(mode="json")}),
+        identity=identify_ensemble(digests, rule),
         training=Training(ground or training_ground(params, data), _photo_sizes(data)),
         measured=_measured(evaluated),
-        files=tuple(folder / WEIGHTS_FILE for folder, _ in members),
+        files=files,
         inference=section(params, "inference", InferenceParams),
     )
+
+
+def load_networks(files: Sequence[Path], heading: str, remedy: str) -> tuple[TrainedNetwork, ...]:
+    """Load networks that predict together.
+
+    Args:
+        files: their weights.
+        heading: what they are, for messages.
+        remedy: what the user can do if they do not belong together.
+
+    Raises:
+        HarveysegError: when one cannot be loaded, or has other classes than the first.
+    """
+    networks = tuple(map(load_network, files))
+    first = networks[0].classes
+    others = [
+        f"{file}: has other classes ({network.classes.name}) than {files[0]} ({first.name})"
+        for file, network in zip(files, networks, strict=True)
+        if network.classes.identity() != first.identity()
+    ]
+    raise_problems(others, heading, remedy)
+    return networks
+
+
+def identify_ensemble(weights: Mapping[str, float], rule: FittedRule | None) -> str:
+    """The SHA-256 that identifies an ensemble, from each network's SHA-256 and weight and from the rule."""
+    return digest({"files": dict(weights), "rule": None if rule is None else rule.model_dump(mode="json")})
 
 
 def trained_models(params: Path, data: Path) -> list[str]:

@@ -42,6 +42,17 @@ CONFIG: Spec = {
 """What all charts share."""
 
 
+def _numbered_cells(encoding: Mapping[str, Any], colour: Mapping[str, Any]) -> list[Spec]:
+    """Coloured cells with their number; ``colour`` names a field of 0..1, on a scale that gets brighter."""
+    field = colour["field"]
+    contrast = {"condition": {"test": f"datum.{field} > 0.6", "value": "#111111"}, "value": "#ffffff"}
+    number = {"text": {"field": field, "type": "quantitative", "format": ".2f"}, "color": contrast}
+    return [
+        {"mark": {"type": "rect"}, "encoding": {**encoding, "color": colour}},
+        {"mark": {"type": "text", "fontSize": 9}, "encoding": {**encoding, **number}},
+    ]
+
+
 def _chart(description: str, values: Sequence[Mapping[str, Any]] | pd.DataFrame, **parts: Any) -> Spec:
     rows = values.to_dict("records") if isinstance(values, pd.DataFrame) else list(values)
     return {
@@ -143,18 +154,13 @@ def dice_chart(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], models
         "scale": {"domain": [0, 1], "scheme": "viridis"},
         "legend": {"title": "Dice", "orient": "bottom", "gradientLength": 200},
     }
-    bright = {"condition": {"test": "datum.dice > 0.6", "value": "#111111"}, "value": "#ffffff"}
-    text = {"field": "dice", "type": "quantitative", "format": ".2f"}
     return _chart(
         "Dice of each class and model",
         rows,
         height=_height(classes, 19),
         params=[{"name": "maps", "value": "submitted"}],
         transform=[{"filter": "datum.maps == maps"}],
-        layer=[
-            {"mark": {"type": "rect"}, "encoding": encoding | {"color": colour}},
-            {"mark": {"type": "text", "fontSize": 9}, "encoding": encoding | {"text": text, "color": bright}},
-        ],
+        layer=_numbered_cells(encoding, colour),
     )
 
 
@@ -303,21 +309,13 @@ def diversity_chart(rows: Sequence[Mapping[str, Any]], models: Sequence[str]) ->
         "scale": {"domain": [0, 1], "clamp": True, "scheme": "viridis"},
         "legend": None,
     }
-    bright = {"condition": {"test": "datum.value > 0.6", "value": "#111111"}, "value": "#ffffff"}
     return _chart(
         "How much two models differ",
         rows,
         height=_height(models, 24),
         params=[{"name": "measure", "value": "disagreement"}],
         transform=[{"filter": "datum.measure == measure"}],
-        layer=[
-            {"mark": {"type": "rect"}, "encoding": encoding | {"color": colour}},
-            {
-                "mark": {"type": "text", "fontSize": 9},
-                "encoding": encoding
-                | {"text": {"field": "value", "type": "quantitative", "format": ".2f"}, "color": bright},
-            },
-        ],
+        layer=_numbered_cells(encoding, colour),
     )
 
 

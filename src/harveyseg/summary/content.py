@@ -12,12 +12,12 @@ from harveyseg.data.cache import class_counts
 from harveyseg.files import read_json, read_table
 from harveyseg.plots import precise_percent
 from harveyseg.postprocess.statistics import SpecialMask
-from harveyseg.record import WEIGHTS_FILE
+from harveyseg.record import ALL_EMPTY, ENSEMBLE, WEIGHTS_FILE
 from harveyseg.summary.links import Links
 from harveyseg.summary.pairs import Pairs
-from harveyseg.summary.workspace import ENSEMBLE, Workspace
+from harveyseg.summary.workspace import Workspace
 from harveyseg.tracking.outputs import read_epochs
-from harveyseg.tracking.table import ALL_FOLDS, EMPTY
+from harveyseg.tracking.table import ALL_FOLDS
 
 Row = dict[str, Any]
 
@@ -81,7 +81,7 @@ def score_rows(workspace: Workspace) -> list[Row]:
     order = sorted(workspace.sources, key=lambda source: -(workspace.score(source) or 0))
     return [
         {"model": source, "what": what, "score": score}
-        for source in (*order, EMPTY)
+        for source in (*order, ALL_EMPTY)
         for what, column in columns.items()
         if (score := workspace.score(source, column)) is not None
     ]
@@ -149,12 +149,12 @@ def _per_class(workspace: Workspace, folder: Any) -> pd.DataFrame:
 
 def class_order(workspace: Workspace) -> list[str]:
     """Names of the classes that occur, the commonest by pixels first."""
-    shares = class_shares(workspace)
+    shares = read_class_shares(workspace)
     occurring = shares[shares["pixel_share"] > 0]
     return list(occurring.sort_values("pixel_share", ascending=False, kind="stable")["name"])
 
 
-def class_shares(workspace: Workspace) -> pd.DataFrame:
+def read_class_shares(workspace: Workspace) -> pd.DataFrame:
     """class_shares.csv: a row for each class, by index."""
     columns = {"class_id": int, "name": str, "pixel_share": float, "photos": int}
     return read_table(workspace.data / "figures" / "class_shares.csv", columns, "Run `dvc repro split`.")
@@ -347,9 +347,9 @@ def glance(workspace: Workspace, winner: str) -> Row:
         "winner": winner,
         "score": workspace.score(winner),
         "gain": workspace.score(winner, "gain_over_empty"),
-        "empty": workspace.score(EMPTY),
+        "empty": workspace.score(ALL_EMPTY),
         "test": workspace.score(winner, "test_score"),
-        "test_empty": workspace.score(EMPTY, "test_score"),
+        "test_empty": workspace.score(ALL_EMPTY, "test_score"),
         "ensemble": ensemble,
         "best_single": best_single,
         "best_single_score": singles.get(best_single) if best_single else None,

@@ -17,12 +17,13 @@ from harveyseg.files import write_text
 from harveyseg.plots import precise_percent
 from harveyseg.postprocess.select import PostprocessParams
 from harveyseg.project import git_state
+from harveyseg.record import ENSEMBLE
 from harveyseg.summary import charts, content
 from harveyseg.summary.gallery import Gallery, make_gallery
 from harveyseg.summary.links import find_links
 from harveyseg.summary.pairs import Pairs, WorstPair, compute_pairs, worst_pairs
 from harveyseg.summary.versions import Version, changes, last_committed, moved, present_version, read_version
-from harveyseg.summary.workspace import ENSEMBLE, Workspace, read_workspace
+from harveyseg.summary.workspace import Workspace, read_workspace
 
 _TEMPLATES = Path(__file__).with_name("template")
 _WORST = 10
@@ -131,7 +132,7 @@ def _charts(
         "scores": charts.scores_chart(content.score_rows(workspace), workspace.score("all_empty")),
         "dice": charts.dice_chart(dice, [name for name in scored if name in held_out], workspace.sources),
         "confusion": charts.confusion_chart(pairs.statistics.confusions.sum(0), workspace.classes),
-        "shares": charts.shares_chart(content.class_shares(workspace), workspace.classes),
+        "shares": charts.shares_chart(content.read_class_shares(workspace), workspace.classes),
         "split": charts.split_chart(content.split_rows(workspace), order),
         "weights": charts.weights_chart({model: workspace.weights.chosen[model] for model in colours}, colours),
     }
@@ -167,7 +168,7 @@ def _worst_row(workspace: Workspace, pair: WorstPair) -> content.Row:
 
 def _legend(workspace: Workspace) -> list[content.Row]:
     """The classes of the list, by index."""
-    shares = content.class_shares(workspace)
+    shares = content.read_class_shares(workspace)
     return [
         {
             "index": index,

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from harveyseg.config.lock import dvc_md5, stage_outputs
-from harveyseg.config.settings import load
+from harveyseg.config.settings import flat_settings, load
 from harveyseg.errors import HarveysegError
 from harveyseg.project import git_output
-from harveyseg.record import format_value
-from harveyseg.tracking.table import ALL_FOLDS, EMPTY
+from harveyseg.record import ALL_EMPTY, format_value
+from harveyseg.tracking.table import ALL_FOLDS
 
 TABLE = "data/reports/comparison.csv"
 _COMMITS = 20
@@ -36,7 +36,7 @@ class Version:
     def scores(self) -> dict[str, float]:
         """``val_score`` of each model over all folds, and of the ensemble; those that have one."""
         table = self.table
-        whole = table[(table["fold"] == ALL_FOLDS) | ((table["fold"] == "") & (table["model"] != EMPTY))]
+        whole = table[(table["fold"] == ALL_FOLDS) | ((table["fold"] == "") & (table["model"] != ALL_EMPTY))]
         return {
             model: float(score) for model, score in zip(whole["model"], whole["val_score"], strict=True) if score != ""
         }
@@ -150,16 +150,11 @@ def flatten(values: Mapping[str, Any]) -> dict[str, str]:
     >>> flatten({"train": {"lr": 0.1, "ema": None}, "folds": [0, 1]})
     {'train.lr': '0.1', 'train.ema': 'null', 'folds': '[0, 1]'}
     """
-    return dict(_flat(values, ""))
-
-
-def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            scalar = isinstance(value, str | int | float | bool) or value is None
-            yield f"{prefix}{key}", format_value(value) if scalar else json.dumps(value)
+    scalar = str | int | float | bool | None
+    return {
+        name: format_value(value) if isinstance(value, scalar) else json.dumps(value)
+        for name, value in flat_settings(values).items()
+    }
 
 
 def moved(before: Version, after: Version, models: Sequence[str]) -> list[tuple[str, float | None, float | None]]:

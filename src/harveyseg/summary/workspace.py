@@ -18,11 +18,9 @@ from harveyseg.evaluation.metrics import true_masks
 from harveyseg.inference.params import InferenceParams
 from harveyseg.pipeline.recorded import require_recorded
 from harveyseg.postprocess.files import FittedRule, read_rule
-from harveyseg.record import RunRecord
+from harveyseg.record import ALL_EMPTY, ENSEMBLE, RunRecord
 from harveyseg.tracking.outputs import RunOutputs, list_workspace
-from harveyseg.tracking.table import ALL_FOLDS, EMPTY, read_comparison, verify_table
-
-ENSEMBLE = "ensemble"
+from harveyseg.tracking.table import ALL_FOLDS, read_comparison, verify_table
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class Workspace:
 
     def score(self, source: str, column: str = "val_score") -> float | None:
         """A number of the table: a model's over all folds, the ensemble's or the baseline's; None if empty."""
-        fold = "" if source in (ENSEMBLE, EMPTY) else ALL_FOLDS
+        fold = "" if source in (ENSEMBLE, ALL_EMPTY) else ALL_FOLDS
         cells = self.table.loc[(self.table["model"] == source) & (self.table["fold"] == fold), column]
         return float(cells.iloc[0]) if len(cells) and cells.iloc[0] else None
 

@@ -5,7 +5,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from harveyseg.record import MODEL_NAME, format_value
+from harveyseg.record import ALL_EMPTY, ENSEMBLE, MODEL_NAME, format_value
 from harveyseg.tracking.client import Tracker
 from harveyseg.tracking.outputs import RunState, gain_over_empty
 
@@ -20,7 +20,7 @@ _NOTE_DIGEST = "harveyseg.note"
 _DIGEST_LENGTH = 16
 _MODEL_COLOUR = "harveyseg.colour."
 """The experiment's tags that hold each model's colour, so that it is the same in all runs."""
-_FIXED = {"ensemble": "#222222", "all_empty": "#9a9a9a"}
+_FIXED = {ENSEMBLE: "#222222", ALL_EMPTY: "#9a9a9a"}
 _COLOURS = (
     *("#2f6db3", "#d9772b", "#3a8f5a", "#c23b4e", "#7d5bb0", "#8c6d3f", "#d16ba5"),
     *("#2aa3b8", "#a8a13a", "#1b3f6b", "#e0a93b", "#6b2737", "#8fbf4d", "#5f6b7a"),

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 from harveyseg.files import digest
-from harveyseg.record import POOLED, RunRecord
+from harveyseg.record import ALL_EMPTY, POOLED, RunRecord
 from harveyseg.tracking.outputs import RunOutputs, RunState
-from harveyseg.tracking.table import EMPTY
 
 _UID_LENGTH = 32
 
@@ -37,7 +36,7 @@ def baseline_state(outputs: Sequence[RunOutputs]) -> RunState | None:
     record = RunRecord(
         uid=uid[:_UID_LENGTH],
         kind="baseline",
-        model=EMPTY,
+        model=ALL_EMPTY,
         fold=None,
         stage_key=uid,
         parameters={},

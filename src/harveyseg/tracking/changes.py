@@ -8,7 +8,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from harveyseg.config.settings import load
+from harveyseg.config.settings import flat_values, load
 from harveyseg.project import git_output
 from harveyseg.record import Value
 
@@ -17,7 +17,7 @@ _TRAINING = ("data", "folds", "resize-cache", "split", "train")
 _NOT_RESULTS = ("tracking", "submit")
 
 
-def changed_settings(params: Path, model: str | None = None) -> dict[str, Value]:
+def changes_of_experiment(params: Path, model: str | None = None) -> dict[str, Value]:
     """The settings that differ from those of the commit.
 
     Args:
@@ -46,15 +46,8 @@ def changed_settings(params: Path, model: str | None = None) -> dict[str, Value]
 def _flat(settings: Mapping[str, Any], model: str | None) -> dict[str, Value]:
     """The settings of a run by their paths, e.g. ``train.lr`` or, of the model's own, ``width``."""
     if model is None:
-        return _walk({name: value for name, value in settings.items() if name not in _NOT_RESULTS})
+        return flat_values({name: value for name, value in settings.items() if name not in _NOT_RESULTS})
     own = settings.get("models", {}).get(model)
-    return _walk({name: settings[name] for name in _TRAINING if name in settings}) | _walk(own or {})
-
-
-def _walk(value: Any, path: str = "") -> dict[str, Value]:
-    if isinstance(value, dict):
-        flat: dict[str, Value] = {}
-        for key, inner in value.items():
-            flat |= _walk(inner, f"{path}.{key}" if path else str(key))
-        return flat
-    return {path: value if isinstance(value, str | int | float | bool) or value is None else str(value)}
+    return flat_values({name: settings[name] for name in _TRAINING if name in settings}) | flat_values(
+        own if isinstance(own, dict) else {}
+    )

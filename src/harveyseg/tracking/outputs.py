@@ -12,7 +12,7 @@ from harveyseg.config.settings import listed_models
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import read_json, read_table
 from harveyseg.record import EVALUATION, POOLED, WEIGHTS_FILE, RunRecord, Value, read_run
-from harveyseg.tracking.values import DICE, MAX_CLASSES
+from harveyseg.tracking.values import DICE, MAX_CLASS_METRICS
 
 MODEL_FOLDER = "model"
 """Where a training's weights are among its artifacts."""
@@ -181,7 +181,7 @@ class RunOutputs:
         Raises:
             HarveysegError: when the table of the classes is damaged.
         """
-        if self.predictions is None or len(names) <= MAX_CLASSES:
+        if self.predictions is None or len(names) <= MAX_CLASS_METRICS:
             return frozenset()
         path = self.predictions / "per_class.csv"
         remedy = f"Run `dvc repro` to evaluate {self.record.model} again."
@@ -189,7 +189,7 @@ class RunOutputs:
         held_out = table[table["part"] == "val"]
         classes = zip(held_out["class"], held_out["name"], strict=True)
         photos = dict(zip([DICE + slug(*item) for item in classes], held_out["photos"], strict=True))
-        return frozenset(sorted(names, key=lambda name: (-photos.get(name, 0), name))[MAX_CLASSES:])
+        return frozenset(sorted(names, key=lambda name: (-photos.get(name, 0), name))[MAX_CLASS_METRICS:])
 
     def _scores_of(self, entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         values = {

@@ -18,13 +18,11 @@ import pandas as pd
 from harveyseg.config.lock import dvc_md5
 from harveyseg.errors import HarveysegError
 from harveyseg.files import read_table, write_table, write_text
-from harveyseg.record import POOLED, SKIPPED, RunRecord, format_value
+from harveyseg.record import ALL_EMPTY, POOLED, SKIPPED, RunRecord, format_value
 from harveyseg.tracking.client import Tracker
 from harveyseg.tracking.outputs import SCORES, RunOutputs, gain_over_empty
 from harveyseg.tracking.query import EVALUATION_TAG, EXPERIMENT, TrackedRun, find_all_runs, find_runs
 
-EMPTY = "all_empty"
-"""The row of a submission without a single pixel; a model can have no such name."""
 ALL_FOLDS = "all"
 """What the column ``fold`` holds in a model's row over the photos of all folds; the ensemble's only row has ""."""
 
@@ -112,7 +110,7 @@ def comparison_table(
     Returns:
         For each model one row per fold and the row ``all``: the scores over the photos of all folds, each of which
         counts the same, as in the ensemble's row; of several folds also the ``mean`` over the folds and its ``spread``
-        (sample standard deviation). Then the ensemble and :data:`EMPTY`, both over all photos. All columns of
+        (sample standard deviation). Then the ensemble and ``all_empty``, both over all photos. All columns of
         :func:`write_comparison`'s files, full precision; a missing number is NaN, and ``note`` says why.
 
     Raises:
@@ -155,7 +153,7 @@ def write_comparison(frame: pd.DataFrame, folder: Path) -> None:
     """
     write_table(folder / "comparison.csv", _rendered(frame[_COMPARISON]))
     write_text(folder / "comparison.md", table_markdown(frame[_COMPARISON]))
-    trained = frame[~frame["fold"].isin([ALL_FOLDS, _MEAN, _SPREAD]) & (frame["model"] != EMPTY)]
+    trained = frame[~frame["fold"].isin([ALL_FOLDS, _MEAN, _SPREAD]) & (frame["model"] != ALL_EMPTY)]
     write_table(folder / "costs.csv", _rendered(trained[_COST_TABLE]))
 
 
@@ -359,7 +357,7 @@ def _empty_notes(metrics: Mapping[str, float]) -> list[str]:
     }
     parts = {"val": "held-out", "test": "test"}
     return [
-        f"{text} ({photos} photos), which scores as `{EMPTY}`"
+        f"{text} ({photos} photos), which scores as `{ALL_EMPTY}`"
         for name, text in texts.items()
         for part, photos in parts.items()
         if metrics.get(f"{part}/{name}") == 0
@@ -393,7 +391,7 @@ def _over_folds(
 
 def _empty_row(runs: Sequence[TrackedRun | None]) -> dict[str, Cell]:
     """Scores of submitting nothing, as logged with any model (they are the same for every model)."""
-    row: dict[str, Cell] = {"model": EMPTY, "fold": ""}
+    row: dict[str, Cell] = {"model": ALL_EMPTY, "fold": ""}
     pooled = next((metrics for run in runs if (metrics := _pooled([run]))), {})
     for part in ("val", "test"):
         baseline = pooled.get(f"{part}/all_empty_score")

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 DICE = "val/dice/"
 """How the metric of each class begins: its Dice in what is submitted of the held-out photos."""
 
-MAX_CLASSES = 30
+MAX_CLASS_METRICS = 30
 """Metrics of more classes would hide all others."""
 
 _METRICS = frozenset(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from harveyseg.overview.stale import changed_settings
+from harveyseg.overview.stale import differing_settings
 
 
 def test_each_setting_is_named_with_both_values(tmp_path: Path) -> None:
@@ -13,10 +13,10 @@ def test_each_setting_is_named_with_both_values(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(
         "folds: [0, 1]\npostprocess: {method: argmax, new: null}\ninference: {tta: none, threads: 3}\n"
     )
-    assert changed_settings(tmp_path, "ensemble") == [
+    assert differing_settings(tmp_path, "ensemble") == [
         "folds is [0, 1] in params.yaml and [0] in the last run",
         "postprocess.method is argmax in params.yaml and auto in the last run",
         "postprocess.old is absent in params.yaml and 2 in the last run",
         "postprocess.new is null in params.yaml and absent in the last run",
     ]
-    assert changed_settings(tmp_path, "submit") == []
+    assert differing_settings(tmp_path, "submit") == []

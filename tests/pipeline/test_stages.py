@@ -144,8 +144,9 @@ def test_what_digests_cannot_see_is_not_there() -> None:
         for path in stage_files(stage, ROOT / "stages", NETWORKS if stage in PER_MODEL else [])[1:]
         if re.search(r"import_module|__import__|importlib\.resources|__file__", path.read_text(encoding="utf-8"))
     }
-    # Networks; packaged weights, whose digest is part of the settings; this package's folder.
-    assert by_name == {"models/__init__.py", "models/packaged/__init__.py", "pipeline/code.py"}
+    # The names for users, which no stage asks for; networks; packaged weights, whose digest is part of the settings;
+    # this package's folder.
+    assert by_name == {"__init__.py", "models/__init__.py", "models/packaged/__init__.py", "pipeline/code.py"}
 
 
 def test_a_stage_imports_no_other_script(tmp_path: Path) -> None:

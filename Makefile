@@ -21,14 +21,16 @@ demo: $(VENV)  ## fresh clone -> finished pipeline on the embedded data
 	@if LC_ALL=C git rev-parse 2>&1 | grep -Eq 'not a git repository|not found'; then $(BIN)/dvc config --local core.no_scm true; fi
 	$(BIN)/dvc repro
 	@echo
-	@cat data/reports/comparison.md
-	@echo
 	$(BIN)/harveyseg summary
-	@echo "summary:     summary.html"
-	@echo "table:       data/reports/comparison.md"
-	@echo "pictures:    data/ensemble/sheet.png, data/predictions/<model>-<fold>/"
-	@echo "submission:  data/submission/submission.csv"
-	@echo "every run:   $(BIN)/harveyseg ui"
+	@echo
+	@$(BIN)/harveyseg table
+	@echo
+	@echo "summary:      file://$(CURDIR)/summary.html"
+	@echo "MLflow:       $(BIN)/harveyseg ui, then http://127.0.0.1:5000"
+	@echo "pictures:     data/ensemble/sheet.png, data/predictions/<model>-<fold>/"
+	@echo "all columns:  data/reports/comparison.md"
+	@echo "submission:   data/submission/submission.csv"
+	@echo "what next:    $(BIN)/harveyseg status"
 
 test: $(VENV)  ## all tests and the examples in docstrings, a module on each core, at most four at a time
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder

@@ -15,7 +15,7 @@ from harveyseg.models import available
 from harveyseg.pipeline.check import check_params, write_config
 from harveyseg.pipeline.code import PER_MODEL, code_digests, stage_files, write_digests
 from harveyseg.pipeline.inputs import prepare_inputs
-from harveyseg.pipeline.stage import CodeDir, ModelsDir, ParamsFile, PredictionsDir, ScriptsDir, run
+from harveyseg.pipeline.stage import CodeDir, Made, ModelsDir, ParamsFile, PredictionsDir, ScriptsDir, run
 from harveyseg.pipeline.unlisted import delete_unlisted
 from harveyseg.postprocess.select import PostprocessParams
 from harveyseg.project import project_root
@@ -38,7 +38,7 @@ def main(
     out: CodeDir = Path("data/code"),
     models: ModelsDir = Path("data/models"),
     predictions: PredictionsDir = Path("data/predictions"),
-) -> None:
+) -> Made:
     """Write OUT/<stage>.txt, and OUT/train/<model>.json and OUT/evaluate/<model>.txt; no data is read."""
     configs = check_params(params, scripts, LATER)
     prepare_inputs(section(params, "data", DataParams), project_root(), Path.cwd())
@@ -57,6 +57,7 @@ def main(
             if stage not in PER_MODEL | {"code"}:
                 files = stage_files(stage, scripts, external if stage == "ensemble" else [])
                 write_digests(folder / f"{stage}.txt", code_digests(files))
+    return Made(f"checked settings of {len(configs)} models, digests of the code", out)
 
 
 if __name__ == "__main__":

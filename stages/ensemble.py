@@ -17,6 +17,7 @@ from harveyseg.pipeline.stage import (
     CacheDir,
     EnsembleDir,
     FoldsFile,
+    Made,
     ModelsDir,
     ParamsFile,
     PredictionsDir,
@@ -39,7 +40,7 @@ def main(
     predictions: PredictionsDir = Path("data/predictions"),
     raw: RawDir = Path("data/raw"),
     out: EnsembleDir = Path("data/ensemble"),
-) -> None:
+) -> Made:
     """Average the models with the weights that score best on photos that they were not trained on."""
     settings = section(params, "ensemble", EnsembleParams)
     postprocess = section(params, "postprocess", PostprocessParams)
@@ -71,7 +72,8 @@ def main(
         record.ended_ms = round(time.time() * 1000)
         write_run(out / "run.json", record)
         mirror(tracker, RunOutputs(record, out, out).state())
-    print("ensemble: " + ", ".join(f"{model} {weight:.2f}" for model, weight in weights.chosen.items()))
+    shares = ", ".join(f"{model} {weight:.2f}" for model, weight in weights.chosen.items() if weight)
+    return Made(f"{shares}, argmax score {results['val/argmax_score']:.4f}", out)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from harveyseg.pipeline.stage import (
     CacheDir,
     FoldNumber,
     FoldsFile,
+    Made,
     ModelName,
     ModelsDir,
     ParamsFile,
@@ -43,7 +44,7 @@ def main(
     folds: FoldsFile = Path("data/splits/folds.csv"),
     models: ModelsDir = Path("data/models"),
     out: PredictionsDir = Path("data/predictions"),
-) -> None:
+) -> Made:
     """Predict the photos that the fold held out and the test photos; score those whose masks are known."""
     inference = section(params, "inference", InferenceParams)
     tracker = open_tracker(section(params, "tracking", TrackingParams))
@@ -80,8 +81,8 @@ def main(
     mirror(tracker, RunOutputs(record, model_folder, folder).state())
     # DVC has committed the training, or this stage would not run.
     Checkpoint(project_root() / ".checkpoints", record.stage_key).remove_unused(record.uid)
-    argmax_score = results["val/argmax_score"]
-    print(f"{model}-{fold}: argmax score {argmax_score:.4f} (all empty {results['val/all_empty_score']:.4f})")
+    scores = f"argmax score {results['val/argmax_score']:.4f} (all empty {results['val/all_empty_score']:.4f})"
+    return Made(f"{model}-{fold}, {scores}", folder)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from harveyseg.config.settings import listed_models
 from harveyseg.files import replacing
 from harveyseg.overview.collect import PipelineFiles, write_overview
 from harveyseg.overview.drawing import write_drawing_library
-from harveyseg.pipeline.stage import EnsembleDir, ModelsDir, ParamsFile, PostprocessDir, run
+from harveyseg.pipeline.stage import EnsembleDir, Made, ModelsDir, ParamsFile, PostprocessDir, run
 
 
 def main(
@@ -18,13 +18,13 @@ def main(
     ensemble: EnsembleDir = Path("data/ensemble"),
     postprocess: PostprocessDir = Path("data/postprocess"),
     out: Annotated[Path, typer.Option(help="Folder of the scores and tables that DVC shows.")] = Path("data/metrics"),
-) -> None:
+) -> Made:
     """Write OUT/scores.json, the only file of metrics for DVC, and the tables and the drawing library of its charts."""
     names, folds = listed_models(params)
     with replacing(out) as folder:
         scores = write_overview(folder, PipelineFiles(names, folds, models, ensemble, postprocess / "metrics"))
         write_drawing_library(folder / "vega.js")
-    print(", ".join(f"{name} {score:.4f}" for name, score in scores.items()))
+    return Made(", ".join(f"{name} {score:.4f}" for name, score in scores.items()), out)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from harveyseg.pipeline.stage import (
     CacheDir,
     EnsembleDir,
     FoldsFile,
+    Made,
     ModelsDir,
     ParamsFile,
     PostprocessDir,
@@ -23,6 +24,7 @@ from harveyseg.postprocess.figures import threshold_figure
 from harveyseg.postprocess.files import write_rule
 from harveyseg.postprocess.select import PostprocessParams, select_rule, warn_of_single_group
 from harveyseg.postprocess.statistics import collect_statistics
+from harveyseg.progress import Progress
 from harveyseg.record import read_evaluation_id, read_run
 from harveyseg.tracking.client import TrackingParams, open_tracker
 from harveyseg.tracking.mirror import mirror
@@ -37,7 +39,7 @@ def main(
     predictions: PredictionsDir = Path("data/predictions"),
     ensemble: EnsembleDir = Path("data/ensemble"),
     out: PostprocessDir = Path("data/postprocess"),
-) -> None:
+) -> Made:
     """Choose and fit a rule for each model and the ensemble, and log its score on photos that it was not fitted on."""
     settings = section(params, "postprocess", PostprocessParams)
     threads = section(params, "inference", InferenceParams).threads
@@ -55,35 +57,45 @@ def main(
     groups = photos["group"].tolist()
     warn_of_single_group(groups, settings.method)
 
-    for source in (*names, "ensemble"):
-        outputs: dict[int | None, RunOutputs]
-        if source == "ensemble":
-            weights = read_weights(ensemble / "weights.json")
-            outputs = {None: RunOutputs(read_run(ensemble / "run.json"), ensemble, ensemble, out)}
-        else:
-            weights = EnsembleWeights.of_single_model(source)
-            folders = {fold: (models / f"{source}-{fold}", predictions / f"{source}-{fold}") for fold in held_out}
-            outputs = {fold: RunOutputs(fold_models[source, fold].record, *folders[fold], out) for fold in held_out}
-        # Weights that were chosen without a photo's fold predict the photo, as no test photo has a say in its weights.
-        predict = fold_models.predictor(weights.chosen, weights.without_fold)
-        val = collect_statistics(map(predict, range(len(rows))), truth["val"], rows, train.classes, threads)
-        test = None
-        if "test" in truth:
-            test_rows = range(len(truth["test"]))
-            maps = fold_models.test(weights.chosen)
-            test = collect_statistics(maps, truth["test"], test_rows, train.classes, threads)
-        selected = select_rule(val, groups, settings.method)
+    lines = []
+    with Progress("post-processing", (len(names) + 1) * (len(rows) + len(truth.get("test", ())))) as progress:
+        for source in (*names, "ensemble"):
+            outputs: dict[int | None, RunOutputs]
+            if source == "ensemble":
+                weights = read_weights(ensemble / "weights.json")
+                outputs = {None: RunOutputs(read_run(ensemble / "run.json"), ensemble, ensemble, out)}
+            else:
+                weights = EnsembleWeights.of_single_model(source)
+                folders = {fold: (models / f"{source}-{fold}", predictions / f"{source}-{fold}") for fold in held_out}
+                outputs = {fold: RunOutputs(fold_models[source, fold].record, *folders[fold], out) for fold in held_out}
+            # Weights that were chosen without a photo's fold predict the photo, as no test photo has a say in its
+            # weights.
+            predict = fold_models.predictor(weights.chosen, weights.without_fold)
+            val = collect_statistics(
+                progress.each(map(predict, range(len(rows)))), truth["val"], rows, train.classes, threads
+            )
+            test = None
+            if "test" in truth:
+                test_rows = range(len(truth["test"]))
+                maps = progress.each(fold_models.test(weights.chosen))
+                test = collect_statistics(maps, truth["test"], test_rows, train.classes, threads)
+            selected = select_rule(val, groups, settings.method)
 
-        figure = out / "figures" / f"{source}.png"
-        threshold_figure(val, selected.nested_thresholds, figure, f"{source}: {selected.rule.name}")
-        records = {fold: files.record for fold, files in outputs.items()}
-        evaluations = {fold: read_evaluation_id(files.metrics) for fold, files in outputs.items()}
-        recorded = {f"postprocess.{name}": value for name, value in settings.model_dump().items()}
-        size = train.score_size
-        scores = write_rule(out, source, records, val, photos, selected, size, test, evaluations, recorded, overlapping)
-        for files in outputs.values():
-            mirror(tracker, files.state())
-        print(f"{source}: {selected.rule.name}, {scores['val/score']:.4f} ({scores['val/postprocess_gain']:+.4f})")
+            figure = out / "figures" / f"{source}.png"
+            threshold_figure(val, selected.nested_thresholds, figure, f"{source}: {selected.rule.name}")
+            records = {fold: files.record for fold, files in outputs.items()}
+            evaluations = {fold: read_evaluation_id(files.metrics) for fold, files in outputs.items()}
+            recorded = {f"postprocess.{name}": value for name, value in settings.model_dump().items()}
+            size = train.score_size
+            scores = write_rule(
+                out, source, records, val, photos, selected, size, test, evaluations, recorded, overlapping
+            )
+            for files in outputs.values():
+                mirror(tracker, files.state())
+            gain = scores["val/postprocess_gain"]
+            lines.append(f"{source}: {selected.rule.name}, {scores['val/score']:.4f} ({gain:+.4f})")
+    print("\n".join(lines))
+    return Made(f"rules of {len(names)} models and the ensemble, whose score is {scores['val/score']:.4f},", out)
 
 
 if __name__ == "__main__":

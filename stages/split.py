@@ -17,7 +17,7 @@ from harveyseg.data.split import (
     write_overlaps,
 )
 from harveyseg.files import write_table
-from harveyseg.pipeline.stage import CacheDir, FiguresDir, FoldsFile, ParamsFile, RawDir, run
+from harveyseg.pipeline.stage import CacheDir, FiguresDir, FoldsFile, Made, ParamsFile, RawDir, run
 from harveyseg.project import project_root
 
 
@@ -27,7 +27,7 @@ def main(
     cache: CacheDir = Path("data/cache"),
     folds: FoldsFile = Path("data/splits/folds.csv"),
     figures: FiguresDir = Path("data/figures"),
-) -> None:
+) -> Made:
     """Write FOLDS, FIGURES and, where they are known, overlaps.csv next to FOLDS; print what each fold holds."""
     settings = section(params, "split", SplitParams)
     photos = read_photos(cache / "train")
@@ -48,6 +48,7 @@ def main(
     for row in rows.itertuples(index=False):
         table.add_row(*map(str, row))
     Console().print(table)
+    return Made(f"{len(rows)} folds of {len(photos)} photos", folds)
 
 
 if __name__ == "__main__":

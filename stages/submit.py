@@ -15,6 +15,7 @@ from harveyseg.inference.probabilities import read_probabilities
 from harveyseg.pipeline.stage import (
     CacheDir,
     EnsembleDir,
+    Made,
     ModelsDir,
     ParamsFile,
     PostprocessDir,
@@ -23,6 +24,7 @@ from harveyseg.pipeline.stage import (
     run,
 )
 from harveyseg.postprocess.files import read_rule
+from harveyseg.progress import Progress
 from harveyseg.project import git_state
 from harveyseg.record import read_run
 
@@ -35,7 +37,7 @@ def main(
     ensemble: EnsembleDir = Path("data/ensemble"),
     postprocess: PostprocessDir = Path("data/postprocess"),
     out: SubmissionDir = Path("data/submission"),
-) -> None:
+) -> Made:
     """Write submission.csv (the ensemble), one file for each model, and submission.json, which says what made each.
 
     Without test photos there is only submission.json, which then lists no file.
@@ -51,24 +53,25 @@ def main(
     ids = fold_models.first.test_ids
     if not ids:
         print("no submission: the data have no test photos (docs/sources.md)")
-    for source in ("ensemble", *names) if ids else ():
-        maps: Iterable[ProbabilityMaps]
-        if source == "ensemble":
-            name, runs, weights = "submission.csv", [record], read_weights(ensemble / "weights.json").chosen
-            _, maps = read_probabilities(ensemble / "test.npy")
-            identity: dict[str, object] = {"uid": record.uid, "run_id": record.run_id}
-        else:
-            name, runs, weights = (
-                f"{source}.csv",
-                [fold_models[source, fold].record for fold in held_out],
-                {source: 1.0},
-            )
-            maps, identity = fold_models.test(weights), {}
-        fitted = read_rule(postprocess / "rules" / f"{source}.json", runs)
-        write_submission(out / name, ids, map(fitted.submitted_masks, maps), classes, size, settings)
-        mixture = describe_mixture(fold_models, weights)
-        files[name] = {**mixture, **identity, **fitted.summary(), "sha256": sha256(out / name)}
-        print(f"{out / name}: {len(ids)} images x {classes.scored} classes")
+    with Progress("writing masks", (1 + len(names)) * len(ids)) as progress:
+        for source in ("ensemble", *names) if ids else ():
+            maps: Iterable[ProbabilityMaps]
+            if source == "ensemble":
+                name, runs, weights = "submission.csv", [record], read_weights(ensemble / "weights.json").chosen
+                _, maps = read_probabilities(ensemble / "test.npy")
+                identity: dict[str, object] = {"uid": record.uid, "run_id": record.run_id}
+            else:
+                name, runs, weights = (
+                    f"{source}.csv",
+                    [fold_models[source, fold].record for fold in held_out],
+                    {source: 1.0},
+                )
+                maps, identity = fold_models.test(weights), {}
+            fitted = read_rule(postprocess / "rules" / f"{source}.json", runs)
+            masks = map(fitted.submitted_masks, progress.each(maps))
+            write_submission(out / name, ids, masks, classes, size, settings)
+            mixture = describe_mixture(fold_models, weights)
+            files[name] = {**mixture, **identity, **fitted.summary(), "sha256": sha256(out / name)}
     git = git_state(Path.cwd())
     content = {
         "classes": classes.model_dump(),
@@ -82,6 +85,7 @@ def main(
         "files": files,
     }
     write_json(out / "submission.json", content)
+    return Made(f"{len(files)} submissions of {len(ids)} photos x {classes.scored} classes", out)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from harveyseg.pipeline.stage import (
     CodeDir,
     FoldNumber,
     FoldsFile,
+    Made,
     ModelName,
     ModelsDir,
     ParamsFile,
@@ -43,7 +44,7 @@ def main(
     cache: CacheDir = Path("data/cache"),
     folds: FoldsFile = Path("data/splits/folds.csv"),
     out: ModelsDir = Path("data/models"),
-) -> None:
+) -> Made:
     """Train one model on all folds but one, and write the weights that ``train.validation.keep`` names."""
     config = read_config(code / "train" / f"{model}.json")
     config.require_unchanged(scripts)
@@ -76,7 +77,6 @@ def main(
                 mirror(tracker, RunState(record, "RUNNING", epoch.history))
                 if previews.due:
                     previews.send(training.predict_held_out(photos=3), len(epoch.history))
-                print(f"{model}-{fold} {epoch}", flush=True)
             result = training.result()
             if record.ended_ms is None:
                 record.results = result.results
@@ -87,8 +87,8 @@ def main(
             write_history(folder / "history.csv", result.history)
             write_run(folder / "run.json", record)
             mirror(tracker, RunOutputs(record, folder).state())
-            print(f"{model}-{fold} {result}")
         checkpoint.finish(record.model_dump())
+    return Made(f"{model}-{fold}, {result}", folder)
 
 
 if __name__ == "__main__":

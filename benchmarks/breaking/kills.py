@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from breaking.trials import Outcome, Trial, judge
-from breaking.workspace import EPOCHS, MODEL, RUNNING, TRAIN, Reference, leftovers, repair_dvc, tracking_problems
+from breaking.workspace import EPOCHS, RUNNING, TRAIN, Reference, leftovers, repair_dvc, tracking_problems
 from helpers.project import Project, stages_run
 
 PART = "Killed with SIGKILL"
@@ -97,17 +97,18 @@ def run_and_kill(project: Project, target: Sequence[str], kill: Kill) -> str | N
         The stage that was running; None when the pipeline ended before.
     """
     process = subprocess.Popen(
-        ["dvc", "repro", *target], cwd=project.folder, env=project.environment, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        ["dvc", "repro", *target], cwd=project.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=project.environment | {"HARVEYSEG_PROGRESS_SECONDS": "0"}, start_new_session=True,
     )  # fmt: skip
     assert process.stdout is not None
     timer = threading.Timer(kill.seconds, os.killpg, [process.pid, signal.SIGKILL])
-    begin = f"{MODEL} epoch {kill.epoch:>3}/" if kill.epoch else f"Running stage '{kill.stage}':"
-    stage = ""
+    stage, started = "", False
     for line in process.stdout:
         if match := RUNNING.match(line):
             stage = match[1]
-        if line.startswith(begin):  # once
+        met = f", epoch {kill.epoch}/" in line if kill.epoch else stage == kill.stage
+        if stage == kill.stage and met and not started:
+            started = True
             timer.start()
     process.wait()
     timer.cancel()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -28,6 +29,8 @@ DATABASE_PART = "MLflow's database locked"
 SLOW_SECONDS = 3.0
 LOCKED_SECONDS = 60.0
 WRITERS = 6
+EPOCH = re.compile(r", epoch (\d+)/")
+"""At the end of a line of progress."""
 _WRITER = """
 import sys, time
 from pathlib import Path
@@ -116,14 +119,17 @@ class Trainings:
         started = time.monotonic()
         with subprocess.Popen(
             ["stages/run", "train", "--model", "unet", "--fold", "0"], cwd=self.project.folder,
-            env=self._environment(uri), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=self._environment(uri) | {"HARVEYSEG_PROGRESS_SECONDS": "0"}, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True,
         ) as process:  # fmt: skip
             assert process.stdout is not None
             lines = []
+            last = ""
             for line in process.stdout:
                 lines.append(line)
-                if line.startswith(f"{MODEL} epoch"):
-                    on_epoch(int(line.split("epoch")[1].split("/")[0]))
+                if (epoch := EPOCH.search(line)) and epoch[1] != last:
+                    last = epoch[1]
+                    on_epoch(int(last))
         printed = "".join(lines)
         return (
             printed if process.returncode == 0 else f"{printed}\nexit {process.returncode}",

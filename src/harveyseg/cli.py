@@ -1,5 +1,6 @@
 """The command ``harveyseg``: what is done around the pipeline, which itself is ``dvc repro``."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harveyseg.errors import HarveysegError, report_errors
+from harveyseg.completion import (
+    complete_experiment,
+    complete_model,
+    complete_preset,
+    complete_study,
+    complete_submission,
+    complete_tta,
+)
+from harveyseg.errors import DEBUG, HarveysegError, report_errors
 from harveyseg.logs import configure_logging
 
 if TYPE_CHECKING:
@@ -21,6 +30,7 @@ _Model = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|FOLDER",
+        autocompletion=complete_model,
         help="A model trained here, a model folder, or the packaged harvey25; the ensemble if not given, or "
         "harvey25 where nothing was ever trained.",
     ),
@@ -35,12 +45,18 @@ _RESULTS = "Results and comparison"
 _MAPS = "Maps of new photos"
 _COMPETITION = "The competition and the report"
 
-_commands = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+_commands = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 @_commands.callback()
-def _main() -> None:
+def _main(
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar=DEBUG, help="Show the traceback of an error, also in the stages.")
+    ] = False,
+) -> None:
     """Flood maps from drone photographs: settings, tables, scores and predictions around the DVC pipeline."""
+    if debug:
+        os.environ[DEBUG] = "1"
 
 
 @_commands.command(rich_help_panel=_START)
@@ -69,7 +85,11 @@ def inspect(
 
 
 @_commands.command(rich_help_panel=_START)
-def preset(name: Annotated[str, typer.Argument(help="demo, report, report-small, best, best-imagenet")]) -> None:
+def preset(
+    name: Annotated[
+        str, typer.Argument(help="demo, report, report-small, best, best-imagenet", autocompletion=complete_preset)
+    ],
+) -> None:
     """Write a preset into params.yaml; comments, `data` and `tracking` stay as they are."""
     from harveyseg.config.preset import apply_preset
 
@@ -80,16 +100,28 @@ def preset(name: Annotated[str, typer.Argument(help="demo, report, report-small,
 @_commands.command(rich_help_panel=_RESULTS)
 def table(
     every: Annotated[bool, typer.Option("--all", help="Every experiment in MLflow, not only the workspace.")] = False,
+    wide: Annotated[bool, typer.Option("--wide", help="All columns and all folds.")] = False,
     study_name: Annotated[
-        str | None, typer.Option("--study", help="A study of the recipe in params.yaml: data/reports/study-<name>.md.")
+        str | None,
+        typer.Option(
+            "--study",
+            help="A study of the recipe in params.yaml: data/reports/study-<name>.md.",
+            autocompletion=complete_study,
+        ),
     ] = None,
 ) -> None:
-    """Print the table, made from MLflow alone; restore data/reports/comparison.csv and .md as DVC tracks them."""
+    """Print the scores, made from MLflow alone; restore data/reports/comparison.csv and .md as DVC tracks them."""
     from harveyseg.config.lock import recorded_outputs
     from harveyseg.config.settings import section
     from harveyseg.tracking.client import TrackingParams, open_tracker
     from harveyseg.tracking.outputs import list_workspace
-    from harveyseg.tracking.table import all_runs_table, comparison_table, restore_comparison, table_markdown
+    from harveyseg.tracking.table import (
+        all_runs_table,
+        comparison_table,
+        restore_comparison,
+        short_table,
+        table_markdown,
+    )
 
     tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
     if study_name is not None:
@@ -105,7 +137,7 @@ def table(
         return
     outputs = list_workspace(PARAMS, DATA)
     frame = comparison_table(tracker, outputs, _contradictions(outputs))
-    print(table_markdown(frame), end="")
+    print(table_markdown(frame) if wide else short_table(frame), end="")
     reports = DATA / "reports"
     tracked = recorded_outputs(Path("dvc.lock"))
     names = {path.name: md5 for name, md5 in tracked.items() if (path := Path(name)).parent == reports}
@@ -119,7 +151,10 @@ def table(
 
 @_commands.command(rich_help_panel=_COMPETITION)
 def study(
-    names: Annotated[list[str] | None, typer.Argument(help="As `--list` prints them.", show_default=False)] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="As `--list` prints them.", show_default=False, autocompletion=complete_study),
+    ] = None,
     listed: Annotated[bool, typer.Option("--list", help="Print the names, one per line.")] = False,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant: train.seed, train.seed + 1, ...")] = 1,
     jobs: Annotated[int, typer.Option(min=1, help="Trials at a time.")] = 1,
@@ -247,7 +282,11 @@ def summary(
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     compare: Annotated[
         list[str] | None,
-        typer.Option(metavar="EXP", help="An experiment or commit to set next to the workspace; may be repeated."),
+        typer.Option(
+            metavar="EXP",
+            help="An experiment or commit to set next to the workspace; may be repeated.",
+            autocompletion=complete_experiment,
+        ),
     ] = None,
 ) -> None:
     """One page of all results: scores, curves, classes, photos with their errors, costs; needs no network."""
@@ -305,7 +344,12 @@ def predict(
     out: Annotated[Path, typer.Option(help="Folder for class maps, overlays, polygons and areas.csv.")],
     model: _Model = None,
     tta: Annotated[
-        str | None, typer.Option(metavar="none|flips|d4", help="inference.tta, instead of the model's own.")
+        str | None,
+        typer.Option(
+            metavar="none|flips|d4",
+            help="inference.tta, instead of the model's own.",
+            autocompletion=complete_tta,
+        ),
     ] = None,
     argmax: Annotated[
         bool, typer.Option("--argmax", help="Give each pixel its most probable class, without post-processing.")
@@ -398,7 +442,10 @@ def example(
 
 @_commands.command(rich_help_panel=_COMPETITION)
 def upload(
-    model: Annotated[str | None, typer.Option(help="Whose submission; the ensemble's if not given.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Whose submission; the ensemble's if not given.", autocompletion=complete_submission),
+    ] = None,
     message: Annotated[
         str | None, typer.Option(help="Shown at Kaggle. If not given: the model and its out-of-fold score.")
     ] = None,

@@ -1,14 +1,23 @@
 """The exception for problems that the user can fix: its message names the file, the cause and the remedy."""
 
 import errno
+import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 SHOWN = 20
 """Lines of a list in a message: of thousands of bad files, the first ones show what is wrong."""
 
+DEBUG = "HARVEYSEG_DEBUG"
+"""The environment variable that shows the traceback of every error; ``harveyseg --debug`` sets it."""
+
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_DEFECT = (
+    "This is a defect of harveyseg, or something that it did not expect. Please report it with the lines above, the "
+    "command, and what `harveyseg doctor` prints."
+)
 
 
 class HarveysegError(Exception):
@@ -57,20 +66,29 @@ def shortened(lines: Sequence[str]) -> list[str]:
 def report_errors() -> Iterator[None]:
     """Around a command: print what the user can fix without a traceback, and exit with 1.
 
-    That is a ``HarveysegError``, and a file or folder that the system does not let us use.
+    That is a ``HarveysegError``, and a file or folder that the system does not let us use. With ``HARVEYSEG_DEBUG=1``
+    the traceback comes first. Any other exception goes on, with a note on how to report it.
     """
     try:
         yield
     except HarveysegError as error:
         message = str(error)
+        cause: Exception = error
     except OSError as error:
         if error.errno not in _FORBIDDEN:
+            error.add_note(_DEFECT)
             raise
         message = (
             f"{error.filename}: {error.strerror}. Make the file and its folder readable and writable for you, or "
             "work elsewhere; then run the same command again."
         )
+        cause = error
+    except Exception as error:
+        error.add_note(_DEFECT)
+        raise
     else:
         return
+    if os.environ.get(DEBUG, "") not in ("", "0"):
+        traceback.print_exception(cause)
     print(f"error: {message}", file=sys.stderr)
     sys.exit(1)

@@ -2,6 +2,9 @@
 
 import logging
 import sys
+from typing import TextIO
+
+from harveyseg.progress import cleared
 
 
 class _Formatter(logging.Formatter):
@@ -12,9 +15,17 @@ class _Formatter(logging.Formatter):
         return message if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {message}"
 
 
+class _Handler(logging.StreamHandler[TextIO]):
+    """Messages get a line of their own, also while a bar is on the screen."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with cleared():
+            super().emit(record)
+
+
 def configure_logging() -> None:
     """Show the package's messages from INFO on; called once by each stage and by the command ``harveyseg``."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(_Formatter())
     logger = logging.getLogger("harveyseg")
     logger.handlers = [handler]

@@ -23,8 +23,9 @@ LIBRARIES = (
     "albumentations", "alembic.command", "cv2", "dvc.api", "dvc.cli", "dvc.cli.parser", "dvc.repo.experiments",
     "dvc.repo.reproduce", "iterstrat.ml_stratifiers", "matplotlib.backends.backend_agg", "matplotlib.figure",
     "mlflow.store.db.utils", "mlflow.store.tracking.sqlalchemy_store", "mlflow.tracking", "pandas",
-    "PIL.JpegImagePlugin", "psutil", "requests", "rich.progress", "rich.table", "ruamel.yaml", "safetensors.torch",
-    "scipy.ndimage", "scipy.optimize", "sqlalchemy.dialects.sqlite", "torch._dynamo", "torch.utils.data", "typer",
+    "PIL.JpegImagePlugin", "psutil", "requests", "rich.table", "ruamel.yaml", "safetensors.torch",
+    "scipy.ndimage", "scipy.optimize", "sqlalchemy.dialects.sqlite", "torch._dynamo", "torch.utils.data", "tqdm",
+    "typer",
 )  # fmt: skip
 """What commands and stages import. The package itself is not among them: each checkout has its own."""
 

@@ -62,7 +62,12 @@ def test_an_error_of_the_user_comes_without_a_traceback(project: Path) -> None:
     assert script.exists(), "install the package: pip install -e ."
     done = subprocess.run([script, "preset", "demos"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: preset 'demos': unknown. Known are: best, best-imagenet, demo, report, report-small\n"
+    message = "error: preset 'demos': unknown. Known are: best, best-imagenet, demo, report, report-small\n"
+    assert done.stderr == message
+    done = subprocess.run([script, "--debug", "preset", "demos"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "in apply_preset\n" in done.stderr
+    assert done.stderr.endswith(f"\n{message}")
 
 
 @pytest.mark.parametrize(
@@ -140,9 +145,16 @@ def test_sync_table_and_check(
     status, out, _ = run_command(monkeypatch, capsys, "sync")
     assert status == 0
     assert f"{trained.record.name}: imported, 3 epochs" in out
-    status, out, _ = run_command(monkeypatch, capsys, "table")
+    status, out, _ = run_command(monkeypatch, capsys, "table", "--wide")
     assert status == 0
     assert "0.61235" in out
+    status, out, _ = run_command(monkeypatch, capsys, "table")
+    assert status == 0
+    header, _, *rows = out.partition("\n\n")[0].splitlines()
+    assert header.split() == ["|", "model", "|", "val_score", "|", "gain_over_empty", "|", "seconds", "|"]
+    assert [row.split()[1:6:2] for row in rows] == [
+        ["unet", "0.70000", "0.20000"], ["ensemble", "0.70000", "0.20000"], ["all_empty", "0.50000", "0.00000"]
+    ]  # fmt: skip
     assert run_command(monkeypatch, capsys, "check") == (0, "The table and the stages' files agree.\n", "")
     table = data / "reports" / "comparison.csv"
     table.write_text(table.read_text().replace("0.61235", "0.61236", 1))

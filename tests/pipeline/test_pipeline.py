@@ -310,15 +310,14 @@ def test_a_killed_training_ends_in_the_same_weights_under_one_run(finished: Proj
         with subprocess.Popen(
             command("killed"),
             cwd=finished.folder,
-            env={**finished.environment, "DVC_ROOT": str(tmp_path / "killed")},
-            stdout=subprocess.PIPE,
+            env={**finished.environment, "DVC_ROOT": str(tmp_path / "killed"), "HARVEYSEG_PROGRESS_SECONDS": "0"},
+            stderr=subprocess.PIPE,
             text=True,
         ) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if f"epoch   {epoch}/6" in line:
-                    process.send_signal(signal.SIGKILL)
-                    killed += 1
+            assert process.stderr is not None
+            if any(f"epoch {epoch}/6" in line for line in process.stderr):
+                process.send_signal(signal.SIGKILL)
+                killed += 1
         assert process.returncode == -signal.SIGKILL
     finished.run(*command("killed"), DVC_ROOT=str(tmp_path / "killed"))
     assert killed == 2

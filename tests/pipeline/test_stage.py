@@ -1,8 +1,11 @@
 """How a stage ends after a mistake of the user, a defect, or a signal, in a process of its own."""
 
+import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,13 +13,15 @@ import pytest
 from harveyseg.project import project_root
 
 SCRIPT = """
+import sys
 import time
+from pathlib import Path
 from typing import Annotated
 import typer
 from harveyseg.errors import HarveysegError
-from harveyseg.pipeline.stage import run
+from harveyseg.pipeline.stage import Made, run
 
-def main(fold: Annotated[int, typer.Option(help="The fold that is held out.")]) -> None:
+def main(fold: Annotated[int, typer.Option(help="The fold that is held out.")]) -> Made:
     '''Train one model.'''
     if fold == 1:
         raise HarveysegError("a.jpg: empty. Replace it.")
@@ -33,20 +38,27 @@ def main(fold: Annotated[int, typer.Option(help="The fold that is held out.")]) 
         except KeyboardInterrupt as error:
             print(f"cleaned up after {error}", flush=True)
             raise
-    print("done")
+    return Made("weights of 2 models", Path("data/models"))
 
 if __name__ == "__main__":
+    sys.argv[0] = "stages/resize_cache.py"
     run(main)
 """
 
 
-def stage(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, check=False)
+def stage(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", SCRIPT, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
 
 
-def test_a_stage_that_ends_well() -> None:
+def test_a_stage_ends_with_what_it_made_where_and_how_long() -> None:
+    started = time.monotonic()
     done = stage("--fold", "0")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+    lasted = time.monotonic() - started
+    assert (done.returncode, done.stderr) == (0, "")
+    closing = re.fullmatch(r"resize-cache: weights of 2 models in data/models \((\d+\.\d) s\)\n", done.stdout)
+    assert closing
+    assert 0 < float(closing[1]) < lasted + 0.1
 
 
 def test_a_mistake_of_the_user_comes_without_a_traceback() -> None:
@@ -59,6 +71,15 @@ def test_a_defect_comes_with_its_traceback() -> None:
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "ValueError: a defect" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("This is a defect of harveyseg, or something that it did not expect")
+
+
+@pytest.mark.parametrize(("value", "shown"), [("1", True), ("0", False), ("", False)])
+def test_debug_shows_the_traceback_of_a_mistake(value: str, shown: bool) -> None:
+    done = stage("--fold", "1", HARVEYSEG_DEBUG=value)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert ("in main\n" in done.stderr and "Traceback" in done.stderr) == shown
+    assert done.stderr.splitlines()[-1] == "error: a.jpg: empty. Replace it."
 
 
 def test_what_the_system_forbids_comes_without_a_traceback() -> None:
@@ -91,7 +112,7 @@ def test_a_stage_that_is_told_to_stop_can_clean_up() -> None:
         out, err = running.communicate(timeout=30)
     assert out == "cleaned up after signal SIGTERM\n"
     assert running.returncode not in (0, -signal.SIGTERM)
-    assert "done" not in out + err
+    assert "weights" not in out + err
 
 
 def test_the_project_is_here_or_where_dvc_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

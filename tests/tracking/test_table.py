@@ -22,6 +22,7 @@ from harveyseg.tracking.query import find_all_runs
 from harveyseg.tracking.table import (
     all_runs_table,
     comparison_table,
+    short_table,
     table_markdown,
     verify_table,
     write_comparison,
@@ -181,6 +182,15 @@ def test_submitted_scores_are_next_to_those_of_the_argmax_maps(tracker: Tracker,
         ("attention_unet", "spread", "0.21213", "0.18385", ""),
         ("ensemble", "", "0.85000", "0.25000", "0.77000"),
         (ALL_EMPTY, "", "0.60400", "0.00000", "0.59000"),
+    ]
+    short = short_table(comparison_table(tracker, outputs)).partition("\n\n")[0].splitlines()
+    header, _, *cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in short]
+    assert header == ["model", "val_score", "gain_over_empty", "test_score", "seconds"]
+    assert cells == [  # the best first; a training takes 44 s
+        ["ensemble", "0.85000", "0.25000", "0.77000", ""],
+        ["attention_unet", "0.78400", "0.18000", "0.77000", "88.0"],
+        ["unet", "0.76400", "0.16000", "0.77000", "88.0"],
+        [ALL_EMPTY, "0.60400", "0.00000", "0.59000", ""],
     ]
     assert verify_table(project / "reports" / "comparison.csv", outputs) == []
     (project / "data" / "postprocess" / "metrics" / "ensemble.json").unlink()

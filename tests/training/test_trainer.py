@@ -112,7 +112,7 @@ def test_a_training_that_stopped_after_any_epoch_ends_in_the_same_weights(
 def test_epochs_means_exactly_that_many_passes(tiny_part: CachedPart, tmp_path: Path, epochs: int) -> None:
     events = list(make_training(tiny_part, tmp_path, epochs=epochs).run())
     assert [event.row["epoch"] for event in events] == list(range(1, epochs + 1))
-    assert str(events[-1]).startswith(f"epoch   {epochs}/{epochs}  train loss ")
+    assert str(events[-1]).startswith(f"epoch {epochs}/{epochs}, train loss ")
 
 
 def test_the_best_epoch_is_kept_or_the_last(tiny_part: CachedPart, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_the_best_epoch_is_kept_or_the_last(tiny_part: CachedPart, tmp_path: Pat
             name: row[name] for name in ("epoch", "train_loss", *VALIDATION)
         }
         assert result.results["best/epoch"] == kept + 1
-        assert str(result).startswith(f"the weights of epoch {written + 1} are written: train loss ")
+        assert str(result).startswith(f"weights of epoch {written + 1}, train loss ")
     assert not equal_weights(best, last)
     shorter = train(tiny_part, tmp_path / "shorter", epochs=6, lr=0.05, validation={"early_stopping": 5 - kept})
     assert equal_weights(best, shorter) == (shorter.results["written/epoch"] == kept + 1)

@@ -16,11 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import IO
 
-from rich.console import Console
-from rich.progress import track
-
 from harveyseg.errors import HarveysegError
 from harveyseg.files import replacing
+from harveyseg.progress import track
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 """File names of archives end in one of these; the kind of an archive is found by its first bytes."""
@@ -118,7 +116,7 @@ def _write(members: Iterator[Member], folder: Path, packed: int, limits: Limits)
 
 def _zip_members(archive: Path) -> Generator[Member, None, None]:
     with zipfile.ZipFile(archive) as opened:
-        for info in track(opened.infolist(), f"Unpacking {archive.name}", console=Console(stderr=True)):
+        for info in track(opened.infolist(), f"unpacking {archive.name}", unit="files"):
             if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise _RefusedError(f"the member {info.filename!r} is a link or a device")
             if info.filename.endswith("/"):  # is_dir() fails for an empty name
@@ -147,7 +145,7 @@ class _StrictTarInfo(tarfile.TarInfo):
 
 def _tar_members(archive: Path) -> Generator[Member, None, None]:
     with tarfile.open(archive, tarinfo=_StrictTarInfo) as opened:
-        for info in track(opened, f"Unpacking {archive.name}", console=Console(stderr=True)):
+        for info in track(opened, f"unpacking {archive.name}", unit="files"):
             if not (info.isdir() or info.isreg()):
                 raise _RefusedError(f"the member {info.name!r} is a link or a device")
             yield info.name, None if info.isdir() else opened.extractfile(info)

@@ -12,8 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from pydantic import Field, field_validator
-from rich.console import Console
-from rich.progress import track
 
 from harveyseg.arrays import SIDE_MULTIPLE, ByteArray, ClassMap, ClassMaps, FloatArray, IntArray, Photo, Photos
 from harveyseg.classes import MAX_CLASSES, ClassList
@@ -24,6 +22,7 @@ from harveyseg.data.resize import majority_classes, nearest_classes, resize_phot
 from harveyseg.data.tiff_files import TIFF_STARTS, read_tiff
 from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic, create_array, digest, read_json, read_table, write_json, write_table
+from harveyseg.progress import track
 
 _SUMS = ("pixels", "sum_r", "sum_g", "sum_b", "sumsq_r", "sumsq_g", "sumsq_b")
 """Columns of the training part's photos.csv: exact sums over the pixels 0..255 of a cached photo."""
@@ -323,7 +322,7 @@ def _build_part(
         )
         with ThreadPoolExecutor(params.threads) as pool:
             results = pool.map(lambda index: _fill_row(raw, rows, index, outputs, params, classes), range(count))
-            statistics = list(track(results, f"Resizing {part} photos", total=count, console=Console(stderr=True)))
+            statistics = list(track(results, f"resizing {part} photos", count))
         for array in (outputs.images, outputs.masks, outputs.score_masks):
             if isinstance(array, np.memmap):
                 array.flush()

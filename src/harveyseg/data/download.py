@@ -21,12 +21,11 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from urllib3.util import Retry
 
 from harveyseg.errors import HarveysegError
 from harveyseg.files import locked, write_json
+from harveyseg.progress import BYTES, Progress
 
 TRIES = 6
 """Consecutive requests without a new byte after which a download gives up."""
@@ -137,19 +136,15 @@ class _Download:
 
     def run(self) -> None:
         """Request the missing bytes until the file is complete, then verify it and give it its name."""
-        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-        with (
-            _session() as session,
-            Progress(TextColumn("{task.description}"), *columns, console=Console(stderr=True)) as progress,
-        ):
-            task = progress.add_task(self._path.name, total=self._size)
+        title = f"downloading {self._path.name}"
+        with _session() as session, Progress(title, self._size, BYTES, self._received()) as progress:
             tries = 0
             while True:
                 before = self._received()
                 try:
                     with _clear_errors(self._url):
                         for received, total in self._receive(session):
-                            progress.update(task, completed=received, total=total)
+                            progress.reach(received, total)
                     break
                 except _BrokenOffError as error:
                     tries = 0 if self._received() > before else tries + 1

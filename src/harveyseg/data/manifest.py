@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
-from rich.progress import track
 
 from harveyseg.classes import ClassList
 from harveyseg.data.masks import read_mask_file
@@ -19,6 +17,7 @@ from harveyseg.data.pairs import Pair, Problem, find_pairs
 from harveyseg.data.photo_files import PHOTO_KINDS, RAW_ENDINGS, check_photo_file
 from harveyseg.errors import raise_problems
 from harveyseg.files import read_table, write_table
+from harveyseg.progress import track
 
 MANIFEST_COLUMNS: dict[str, type] = {
     "part": str,
@@ -82,7 +81,7 @@ def verify_photos(
     pairs, problems = find_pairs(folder, needs_test)
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         results = pool.map(lambda pair: _check_pair(folder, pair, classes), pairs)
-        checked = list(track(results, "Verifying photos", total=len(pairs), console=Console(stderr=True)))
+        checked = list(track(results, "verifying photos", len(pairs)))
     for result in checked:
         problems += result.problems
     problems += _duplicates(folder, pairs, checked)

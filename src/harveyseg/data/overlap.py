@@ -28,6 +28,7 @@ from harveyseg.data.cache import decode_image
 from harveyseg.data.manifest import read_manifest
 from harveyseg.data.split import OVERLAPS_FILE, read_overlaps
 from harveyseg.errors import HarveysegError
+from harveyseg.progress import Progress, track
 
 SIDE = 800
 """Pixels of a photo's longer side when features are taken."""
@@ -114,19 +115,22 @@ def find_overlaps(photos: Sequence[Path], ids: Sequence[str], threads: int) -> l
     if len(photos) < 2:
         return []
     with ThreadPoolExecutor(threads) as pool:
-        features = list(pool.map(_features_or_none, photos))
+        features = list(track(pool.map(_features_or_none, photos), "finding features", len(photos)))
         positions = list(pool.map(photo_position, photos))
         order = _frame_order(ids)
         overlaps: set[_Pair] = set()
         compared: set[_Pair] = set()
         candidates = candidate_pairs(order, features, positions)
-        while candidates:
-            pairs = sorted(candidates)
-            matches = pool.map(lambda pair: count_matches(features[pair[0]], features[pair[1]]), pairs)
-            found = {pair for pair, count in zip(pairs, matches, strict=True) if count >= LEAST_MATCHES}
-            overlaps |= found
-            compared |= candidates
-            candidates = _pairs_around(found, order) - compared
+        with Progress("comparing photos", len(candidates), "pairs") as progress:
+            while candidates:
+                pairs = sorted(candidates)
+                progress.reach(len(compared), len(compared) + len(pairs))
+                matches = pool.map(lambda pair: count_matches(features[pair[0]], features[pair[1]]), pairs)
+                counts = zip(pairs, progress.each(matches), strict=True)
+                found = {pair for pair, count in counts if count >= LEAST_MATCHES}
+                overlaps |= found
+                compared |= candidates
+                candidates = _pairs_around(found, order) - compared
     return [(ids[first], ids[second]) for first, second in sorted(overlaps)]
 
 

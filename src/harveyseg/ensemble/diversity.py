@@ -14,6 +14,7 @@ from harveyseg.ensemble.figures import diversity_figure
 from harveyseg.ensemble.members import FoldModels
 from harveyseg.files import write_table
 from harveyseg.inference.probabilities import argmax_map
+from harveyseg.progress import track
 from harveyseg.score import confusion, image_dice, image_scores
 
 
@@ -58,7 +59,8 @@ def compare_models(fold_models: FoldModels, part: CachedPart, threads: int) -> D
         return disagreement, 1 - image_dice(confusions)[:, occurs]
 
     with ThreadPoolExecutor(threads) as pool:
-        disagreements, errors = zip(*pool.map(compare_on_photo, range(len(positions))), strict=True)
+        compared = track(pool.map(compare_on_photo, range(len(positions))), "comparing models", len(positions))
+        disagreements, errors = zip(*compared, strict=True)
     with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 is NaN
         correlation = np.corrcoef(np.concatenate(errors, axis=1)).reshape(len(models), len(models))
     return Diversity(models, np.mean(disagreements, axis=0), correlation)

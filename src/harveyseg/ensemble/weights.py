@@ -20,6 +20,7 @@ from harveyseg.files import read_json, write_json
 from harveyseg.inference.probabilities import update_argmax
 from harveyseg.postprocess.select import PostprocessParams, in_sample_score
 from harveyseg.postprocess.statistics import PhotoCounter, PhotoStatistics, ThresholdStatistics, stack_statistics
+from harveyseg.progress import Progress
 
 Counts = tuple[int, ...]
 """How often each model was taken: a mixture of the models with weights in these proportions."""
@@ -124,15 +125,17 @@ def select_forward(searches: Sequence[ScoresWithOneMore], models: int, steps: in
     counts: list[Counts] = [(0,) * models] * len(searches)
     best_counts = list(counts)
     best_scores = [-np.inf] * len(searches)
-    for _ in range(steps):
-        # Searches at the same mixture, of which there are many, come one after another: only its statistics are held.
-        for search in sorted(range(len(searches)), key=counts.__getitem__):
-            scores = searches[search](counts[search])
-            taken = int(np.argmax(scores))
-            counts[search] = tuple(count + (model == taken) for model, count in enumerate(counts[search]))
-            if scores[taken] > best_scores[search] + 1e-12:  # a difference of rounding is no gain
-                best_counts[search] = counts[search]
-                best_scores[search] = scores[taken]
+    with Progress("choosing weights", steps * len(searches), "mixtures") as progress:
+        for _ in range(steps):
+            # Searches at the same mixture, of which there are many, come in succession: only its statistics are held.
+            for search in sorted(range(len(searches)), key=counts.__getitem__):
+                scores = searches[search](counts[search])
+                taken = int(np.argmax(scores))
+                counts[search] = tuple(count + (model == taken) for model, count in enumerate(counts[search]))
+                if scores[taken] > best_scores[search] + 1e-12:  # a difference of rounding is no gain
+                    best_counts[search] = counts[search]
+                    best_scores[search] = scores[taken]
+                progress.add()
     return best_counts
 
 

@@ -26,6 +26,7 @@ from harveyseg.arrays import (
 )
 from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic, create_array, read_table, write_table
+from harveyseg.progress import Progress, track
 from harveyseg.score import confusion
 
 STRIPE = 256
@@ -160,7 +161,7 @@ def apply_to_argmax_maps(
         return function(truth[rows[position]], argmax_map(probabilities(position), (truth.shape[1], truth.shape[2])))
 
     with ThreadPoolExecutor(threads) as pool:  # OpenCV and NumPy release the lock
-        return list(pool.map(apply_at, range(len(rows))))
+        return list(track(pool.map(apply_at, range(len(rows))), "comparing maps with masks", len(rows)))
 
 
 def count_confusions(
@@ -218,9 +219,11 @@ def write_probabilities(
     with atomic(path) as temporary:
         stored = create_array(temporary, (len(ids), *shape))
         written = 0
-        for batch in batches:
-            stored[written : written + len(batch)] = batch
-            written += len(batch)
+        with Progress(f"computing {path.parent.name}/{path.name}", len(ids)) as progress:
+            for batch in batches:
+                stored[written : written + len(batch)] = batch
+                written += len(batch)
+                progress.add(len(batch))
         if written != len(ids):
             raise ValueError(f"{path}: {written} maps for {len(ids)} photos")
         stored.flush()

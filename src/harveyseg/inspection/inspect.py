@@ -22,6 +22,7 @@ from harveyseg.geo.flight import photo_ground
 from harveyseg.inspection.folder import ImageFiles, find_images
 from harveyseg.inspection.mask_values import MaskContent, read_mask_content
 from harveyseg.inspection.suggestion import Suggestion, suggest_classes
+from harveyseg.progress import track
 
 MASKS = 100
 """Masks that are read, evenly spaced over all."""
@@ -73,8 +74,9 @@ def inspect_folder(folder: Path, every: bool = False) -> Inspection:
     masks = files.masks if every else _spread(files.masks, MASKS)
     photos = files.photos if every else _spread(files.photos, PHOTOS)
     with ThreadPoolExecutor(_THREADS) as pool:
-        contents = dict(zip(masks, pool.map(read_mask_content, masks), strict=True))
-        headers = list(pool.map(_read_header, photos))
+        read = track(pool.map(read_mask_content, masks), "reading masks", len(masks), "masks")
+        contents = dict(zip(masks, read, strict=True))
+        headers = list(track(pool.map(_read_header, photos), "reading the photos' headers", len(photos)))
     suggestion = suggest_classes(list(contents.values()), folder.resolve().name) if masks else None
     rule, explained = find_rule([path.stem for path in files.photos], [path.stem for path in files.masks])
     lines = [

@@ -1,17 +1,22 @@
-"""Running a stage script: its options, its signals, and its errors."""
+"""Running a stage script: its options, its signals, its errors, and the line that it ends with."""
 
+import functools
 import re
 import signal
+import sys
+import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
+import psutil  # type: ignore[import-untyped]
 import typer
 
 from harveyseg.errors import HarveysegError, report_errors
 from harveyseg.logs import configure_logging
+from harveyseg.progress import format_duration
 
 ModelName = Annotated[str, typer.Option(help="Key in `models` of params.yaml.")]
 FoldNumber = Annotated[int, typer.Option(help="The fold that is held out.")]
@@ -29,6 +34,15 @@ EnsembleDir = Annotated[Path, typer.Option(help="Folder of the ensemble.")]
 PostprocessDir = Annotated[Path, typer.Option(help="Folder of the post-processing rules and their metrics.")]
 SubmissionDir = Annotated[Path, typer.Option(help="Folder of the submissions.")]
 ReportsDir = Annotated[Path, typer.Option(help="Folder of the comparison table.")]
+
+
+class Made(NamedTuple):
+    """What a stage has made: it ends with a line that says so."""
+
+    what: str
+    """In words, with the number that matters most."""
+    where: Path
+    """The file or folder."""
 
 
 REQUIREMENTS = "requirements.txt"
@@ -56,19 +70,40 @@ def require_version(root: Path) -> None:
         )
 
 
+def _closed(main: Callable[..., Made]) -> Callable[..., None]:
+    """The same command, which ends with a line on what it made."""
+
+    @functools.wraps(main)
+    def command(**options: Any) -> None:
+        made = main(**options)
+        stage = Path(sys.argv[0]).stem.replace("_", "-")
+        print(f"{stage}: {made.what} in {made.where} ({format_duration(_process_seconds())})", flush=True)
+
+    return command
+
+
+def _process_seconds() -> float:
+    """Since the process began: most of a short stage's time goes into imports."""
+    started = psutil.Process().create_time()
+    if sys.platform == "linux":  # which counts from the boot, and knows the time of the boot to a second only
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - float(started - psutil.boot_time())
+    return time.time() - float(started)
+
+
 def _terminate(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt(f"signal {signal.Signals(signum).name}")
 
 
-def run(main: Callable[..., Any]) -> None:
-    """Run a stage's command: parse the options, and print a ``HarveysegError`` without a traceback (exit 1).
+def run(main: Callable[..., Made]) -> None:
+    """Run a stage's command: parse the options, and print what it made, where, and how long that took.
 
-    SIGTERM is turned into ``KeyboardInterrupt``, so that a training that is asked to stop marks its run as KILLED.
+    Errors are reported by :func:`harveyseg.errors.report_errors`. SIGTERM is turned into ``KeyboardInterrupt``, so that
+    a training that is asked to stop marks its run as KILLED.
     """
     signal.signal(signal.SIGTERM, _terminate)
     configure_logging()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
+    app.command()(_closed(main))
     with report_errors():
         require_version(Path.cwd())
         app()

@@ -17,7 +17,6 @@ from harveyseg.prediction.inputs import Input, check_inputs, find_inputs
 from harveyseg.prediction.overlay import write_contact_sheets
 from harveyseg.prediction.pictures import open_picture
 from harveyseg.prediction.products import ProductOptions, write_maps, write_vectors
-from harveyseg.prediction.progress import Progress
 from harveyseg.prediction.record import (
     PredictionRecord,
     changed_settings,
@@ -28,6 +27,7 @@ from harveyseg.prediction.record import (
 )
 from harveyseg.prediction.scale import Scale, find_scale, warn_of_unknown_scales
 from harveyseg.prediction.trained_ensemble import TrainedEnsemble
+from harveyseg.progress import Progress
 from harveyseg.project import library_versions
 
 _IN_LEGEND = 0.05
@@ -85,21 +85,22 @@ def predict_images(
         for item, scale in zip(inputs, scales, strict=True)
     ]
     todo = _not_done(jobs, out, options.overwrite)
-    progress = Progress(len(todo), sum(job.item.size[0] * job.item.size[1] for job in todo))
+    megapixels = sum(job.item.size[0] * job.item.size[1] for job in todo) / 1e6
     predicted: list[PredictionRecord] = []
     errors: list[Exception] = []
     try:
-        for job in todo:
-            try:
-                with explain_out_of_memory(f"predicting {job.item.path}", "Cut it into smaller images."):
-                    predicted.append(_predict(job, predictor, ensemble, out, options, progress))
-            except HarveysegError as error:
-                logger.error("%s", error)
-                errors.append(error)
-            except Exception as error:  # a fault of this program must not spoil the other images
-                logger.exception("%s: failed", job.item.path)
-                errors.append(error)
-            progress.finish_file()
+        with Progress("predicting", megapixels, "megapixels") as progress:
+            for number, job in enumerate(todo):
+                progress.add(0, f"{number} of {len(todo)} images done")
+                try:
+                    with explain_out_of_memory(f"predicting {job.item.path}", "Cut it into smaller images."):
+                        predicted.append(_predict(job, predictor, ensemble, out, options, progress))
+                except HarveysegError as error:
+                    logger.error("%s", error)
+                    errors.append(error)
+                except Exception as error:  # a fault of this program must not spoil the other images
+                    logger.exception("%s: failed", job.item.path)
+                    errors.append(error)
     finally:
         _summarise(out, ensemble.classes)
     return Outcome(predicted, len(jobs) - len(todo), errors)

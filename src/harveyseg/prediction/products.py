@@ -24,10 +24,10 @@ from harveyseg.prediction.class_maps import Stripe
 from harveyseg.prediction.inputs import Input
 from harveyseg.prediction.overlay import draw_overlay, overlay_size, write_image
 from harveyseg.prediction.pictures import Picture
-from harveyseg.prediction.progress import Progress
 from harveyseg.prediction.record import Areas
 from harveyseg.prediction.scale import Scale
 from harveyseg.prediction.trained_ensemble import TrainedEnsemble
+from harveyseg.progress import Progress
 
 _POLYGON_PIXELS = 2**24
 """The polygons of a larger map are made at a coarser scale, to bound their memory."""
@@ -170,7 +170,7 @@ def _counted(stripes: Iterator[Stripe], counter: AreaCounter, progress: Progress
     for stripe in stripes:
         counter.add(stripe.classes)
         yield stripe
-        progress.add(stripe.classes.size)
+        progress.add(stripe.classes.size / 1e6)
 
 
 def _write_rasters(

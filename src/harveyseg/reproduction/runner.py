@@ -29,6 +29,7 @@ from ruamel.yaml import YAML
 from harveyseg.data.sources.experiment_links import link_into_copy
 from harveyseg.errors import HarveysegError
 from harveyseg.files import locked
+from harveyseg.progress import Progress
 from harveyseg.project import git_output, git_problem
 from harveyseg.record import read_run
 from harveyseg.reproduction.studies import StudyRecipe, Trial, find_study, read_studies, study_tags, study_trials
@@ -89,7 +90,10 @@ def run_studies(names: Sequence[str], recipe: StudyRecipe, root: Path, tracker: 
         logger.info("%s: %d trials, %d done before", ", ".join(names), len(tasks), len(finished))
         for name, commit in finished.items():
             _adopt(tasks[name], recipe, root, commit, tracker)
-        with ThreadPoolExecutor(jobs) as pool:
+        with (
+            ThreadPoolExecutor(jobs) as pool,
+            Progress("study", len(tasks), "trials", len(finished)) as progress,
+        ):
             futures = {pool.submit(copies.run, task): task for name, task in tasks.items() if name not in finished}
             try:
                 for future in as_completed(futures):
@@ -99,6 +103,7 @@ def run_studies(names: Sequence[str], recipe: StudyRecipe, root: Path, tracker: 
                     except HarveysegError as error:
                         logger.error("%s: failed", task)
                         failures.append(f"  {task}: {error}")
+                    progress.add()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 copies.stop()

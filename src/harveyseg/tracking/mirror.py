@@ -21,6 +21,7 @@ import psutil  # type: ignore[import-untyped]
 
 from harveyseg.errors import raise_problems
 from harveyseg.files import sha256
+from harveyseg.progress import track
 from harveyseg.record import WEIGHTS_FILE, RunRecord, format_value
 from harveyseg.tracking.appearance import COLOUR, description_tags, model_colour
 from harveyseg.tracking.client import Tracker
@@ -146,7 +147,7 @@ def mirror_all(tracker: Tracker, states: Sequence[RunState]) -> list[str]:
         HarveysegError: see :func:`mirror`.
     """
     closed = close_abandoned(tracker, {state.record.stage_key for state in states})
-    lines = [mirror(tracker, state) for state in states]
+    lines = [mirror(tracker, state) for state in track(states, "sending to MLflow", unit="runs")]
     return [*closed, *(line for line in lines if line), *_other_experiments(tracker, states)]
 
 

@@ -94,6 +94,8 @@ _COSTS = (
 )
 _COLUMNS = {column.name: column for column in (*_COMPARED, *_COSTS)}
 _COMPARISON = ["model", "fold", *(column.name for column in _COMPARED), "note"]
+_SHORT = ["val_score", "gain_over_empty", "val_macro_dice", "test_score", "seconds"]
+"""Columns of the table on a terminal, besides ``model``."""
 _COST_TABLE = ["model", "fold", "run_id", *(column.name for column in _COSTS)]
 
 
@@ -157,6 +159,24 @@ def write_comparison(frame: pd.DataFrame, folder: Path) -> None:
     write_table(folder / "costs.csv", _rendered(trained[_COST_TABLE]))
 
 
+def short_table(frame: pd.DataFrame) -> str:
+    """The scores of each model and the ensemble as Markdown, for a terminal: the best first, and the notes of all rows.
+
+    Args:
+        frame: from :func:`comparison_table`.
+
+    Returns:
+        The columns ``model`` and :data:`_SHORT`. A model's scores are over the photos of all folds; ``seconds`` are
+        those of all its trainings.
+    """
+    rows = frame[frame["fold"].isin([ALL_FOLDS, ""])].copy()
+    trained = frame[~frame["fold"].isin([ALL_FOLDS, _MEAN, _SPREAD, ""])]
+    seconds = trained.groupby("model")["seconds"].sum(min_count=1)
+    rows["seconds"] = rows["model"].map(seconds).fillna(rows["seconds"])
+    rows = rows.sort_values("val_score", ascending=False, kind="stable", na_position="last")
+    return _markdown(rows[["model", *_SHORT]]) + _notes(frame)
+
+
 def restore_comparison(frame: pd.DataFrame, folder: Path, tracked: Mapping[str, str]) -> list[Path]:
     """:func:`write_comparison`, except that a file which DVC tracks is written only as DVC knows it.
 
@@ -183,18 +203,24 @@ def restore_comparison(frame: pd.DataFrame, folder: Path, tracked: Mapping[str, 
 
 def table_markdown(frame: pd.DataFrame) -> str:
     """A table as Markdown without its empty columns; the notes follow as a list, equal notes of several rows once."""
-    cells = _rendered(frame.drop(columns="note", errors="ignore")).replace(r"\|", r"\\|", regex=True)
+    return _markdown(frame.drop(columns="note", errors="ignore")) + (_notes(frame) if "note" in frame else "")
+
+
+def _markdown(frame: pd.DataFrame) -> str:
+    cells = _rendered(frame).replace(r"\|", r"\\|", regex=True)
     cells = cells.loc[:, (cells != "").any()]
     alignment = ["right" if name in _COLUMNS and _COLUMNS[name].format else "left" for name in cells]
-    text = cells.to_markdown(index=False, disable_numparse=True, colalign=alignment) + "\n"
+    return f"{cells.to_markdown(index=False, disable_numparse=True, colalign=alignment)}\n"
+
+
+def _notes(frame: pd.DataFrame) -> str:
+    """A list of the notes after an empty line; empty if there are none."""
     rows_of: dict[str, list[str]] = {}
-    if "note" in frame:
-        for model, fold, note in zip(frame["model"], frame["fold"], frame["note"], strict=True):
-            if note:
-                name = f"{model}{f' fold {fold}' if fold.isdigit() else f' {fold}' if fold else ''}"
-                rows_of.setdefault(note, []).append(name)
-    notes = [f"- {', '.join(names)}: {note}\n" for note, names in rows_of.items()]
-    return text + ("\n" + "".join(notes) if notes else "")
+    for model, fold, note in zip(frame["model"], frame["fold"], frame["note"], strict=True):
+        if note:
+            name = f"{model}{f' fold {fold}' if fold.isdigit() else f' {fold}' if fold else ''}"
+            rows_of.setdefault(note, []).append(name)
+    return "".join(["\n", *(f"- {', '.join(names)}: {note}\n" for note, names in rows_of.items())]) if rows_of else ""
 
 
 def read_comparison(path: Path) -> pd.DataFrame:

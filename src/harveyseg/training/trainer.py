@@ -6,7 +6,7 @@ No tracker is known here: :meth:`Training.run` yields each finished epoch, and t
 import logging
 import math
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from harveyseg.device import (
     use_threads,
 )
 from harveyseg.errors import HarveysegError
+from harveyseg.progress import Progress
 from harveyseg.training.checkpoint import Checkpoint
 from harveyseg.training.dataset import (
     Batch,
@@ -61,17 +62,12 @@ class Epoch:
     """The most epochs that the training can have."""
 
     def __str__(self) -> str:
-        """One line of progress: losses, score, speed and the time that is left."""
+        """Losses and score in words."""
         row = self.row
-        mean = sum(earlier["seconds"] for earlier in self.history) / len(self.history)
-        minutes, seconds = divmod(round((self.epochs - len(self.history)) * mean), 60)
         validation = (
-            f"val loss {row['val_loss']:.4f}  argmax score {row['val_argmax_score']:.4f}  " if "val_loss" in row else ""
+            f", val loss {row['val_loss']:.4f}, argmax score {row['val_argmax_score']:.4f}" if "val_loss" in row else ""
         )
-        return (
-            f"epoch {len(self.history):>3}/{self.epochs}  train loss {row['train_loss']:.4f}  {validation}"
-            f"{row['images_per_second']:.1f} images/s  ETA {minutes:d}:{seconds:02d}"
-        )
+        return f"epoch {len(self.history)}/{self.epochs}, train loss {row['train_loss']:.4f}{validation}"
 
 
 @dataclass(frozen=True)
@@ -89,10 +85,10 @@ class Result:
     ``written/*`` are of the epoch whose weights these are, ``best/*`` of the one that is best by ``monitor``."""
 
     def __str__(self) -> str:
-        """One line on the weights that are written, and whether they find anything at all."""
+        """The kept weights in words, and whether they find anything at all."""
         line = (
-            f"the weights of epoch {self.results['written/epoch']:.0f} are written: "
-            f"train loss {self.results['written/train_loss']:.4f}  val loss {self.results['written/val_loss']:.4f}  "
+            f"weights of epoch {self.results['written/epoch']:.0f}, "
+            f"train loss {self.results['written/train_loss']:.4f}, val loss {self.results['written/val_loss']:.4f}, "
             f"argmax score {self.results['written/val_argmax_score']:.4f}"
         )
         if self.results["written/val_predicted_classes"] == 0:
@@ -179,49 +175,45 @@ class Training:
             history = list(state["history"])
             best_weights = state["best_weights"]
 
-        for epoch in range(len(history), params.epochs):
-            if self._stops_early(history):
-                break
+        images = sum(map(len, self._batches(epoch=0)))
+        with Progress("training", params.epochs * images, "images", len(history) * images) as progress:
+            for epoch in range(len(history), params.epochs):
+                if self._stops_early(history):
+                    break
+                # Train.
+                batches = self._batches(epoch)
+                unlabelled = self._unlabelled_batches(views, batches, epoch)
+                lr = learner.lr
+                started = time.perf_counter()
+                with explain_out_of_memory(self._describe_memory(learner), _LESS_MEMORY):
+                    pairs = zip(labelled.epoch(batches), unlabelled, strict=True)
+                    train_loss = learner.train_epoch(_counted(pairs, progress))
+                train_seconds = time.perf_counter() - started
+                _require_finite("training loss", train_loss, epoch + 1)
 
-            # Train.
-            batches = self._batches(epoch)
-            unlabelled = self._unlabelled_batches(views, batches, epoch)
-            lr = learner.lr
-            started = time.perf_counter()
-            with explain_out_of_memory(self._describe_memory(learner), _LESS_MEMORY):
-                train_loss = learner.train_epoch(zip(labelled.epoch(batches), unlabelled, strict=True))
-            train_seconds = time.perf_counter() - started
-            _require_finite("training loss", train_loss, epoch + 1)
+                # Validate.
+                validation = self._validate(learner, epoch)
 
-            # Validate.
-            validate = (epoch + 1) % params.validation.every == 0 or epoch + 1 == params.epochs
-            validation = self._validate(learner) if validate else {}
-            learner.end_epoch(validation)
-            if validation and not math.isfinite(validation["val_loss"]):
-                # It is worse than any other, whatever its score: maps of NaN score as the all-empty baseline does.
-                logger.warning(
-                    "epoch %d: the validation loss is %s, so it is left out", epoch + 1, validation["val_loss"]
+                # Keep.
+                history.append(
+                    {
+                        "epoch": epoch + 1,
+                        "time_ms": round(time.time() * 1000),
+                        "train_loss": train_loss,
+                        **validation,
+                        "lr": lr,
+                        "images_per_second": sum(map(len, batches)) / train_seconds,
+                        "seconds": time.perf_counter() - started,
+                    }
                 )
-                validation = {}
-
-            # Keep.
-            history.append(
-                {
-                    "epoch": epoch + 1,
-                    "time_ms": round(time.time() * 1000),
-                    "train_loss": train_loss,
-                    **validation,
-                    "lr": lr,
-                    "images_per_second": sum(map(len, batches)) / train_seconds,
-                    "seconds": time.perf_counter() - started,
-                }
-            )
-            improved = bool(validation) and best_epoch(history, params.validation.monitor) is history[-1]
-            if improved and params.validation.keep == "best":
-                best_weights = learner.weights()
-            state = {"learner": learner.state_dict(), "history": history, "best_weights": best_weights}
-            self._checkpoint.save(state, learner.device)
-            yield Epoch(history[-1], tuple(history), params.epochs)
+                improved = bool(validation) and best_epoch(history, params.validation.monitor) is history[-1]
+                if improved and params.validation.keep == "best":
+                    best_weights = learner.weights()
+                state = {"learner": learner.state_dict(), "history": history, "best_weights": best_weights}
+                self._checkpoint.save(state, learner.device)
+                finished = Epoch(history[-1], tuple(history), params.epochs)
+                progress.add(0, str(finished))
+                yield finished
 
         self._result = self._finish(learner, history, best_weights)
 
@@ -254,9 +246,20 @@ class Training:
             raise RuntimeError("run() was not iterated to its end")
         return self._result
 
-    def _validate(self, learner: Learner) -> dict[str, float]:
-        with explain_out_of_memory(self._describe_memory(learner), _LESS_MEMORY):
-            return learner.validate(self._part.images, self._masks, self._val_rows, self._val_batch_size())
+    def _validate(self, learner: Learner, epoch: int) -> dict[str, float]:
+        """Validate and end an epoch, counted from 0; empty where it is not validated."""
+        params = self._params
+        validation: dict[str, float] = {}
+        if (epoch + 1) % params.validation.every == 0 or epoch + 1 == params.epochs:
+            with explain_out_of_memory(self._describe_memory(learner), _LESS_MEMORY):
+                size = self._val_batch_size()
+                validation = learner.validate(self._part.images, self._masks, self._val_rows, size)
+        learner.end_epoch(validation)
+        if validation and not math.isfinite(validation["val_loss"]):
+            # It is worse than any other, whatever its score: maps of NaN score as the all-empty baseline does.
+            logger.warning("epoch %d: the validation loss is %s, so it is left out", epoch + 1, validation["val_loss"])
+            return {}
+        return validation
 
     def _finish(self, learner: Learner, history: Sequence[Row], best_weights: Mapping[str, torch.Tensor]) -> Result:
         """The weights that ``validation.keep`` names, which must be finite and validated."""
@@ -337,6 +340,13 @@ class Training:
         if patience is None or not history or "val_loss" not in history[-1]:
             return False
         return len(history) - best_epoch(history, self._params.validation.monitor)["epoch"] >= patience
+
+
+def _counted(batches: Iterable[tuple[Batch, Batch | None]], progress: Progress) -> Iterator[tuple[Batch, Batch | None]]:
+    """Count the samples of each batch when the next one is asked for."""
+    for batch in batches:
+        yield batch
+        progress.add(len(batch[0][0]))
 
 
 def best_epoch(history: Sequence[Row], monitor: Literal["argmax_score", "loss"]) -> Row:

@@ -24,6 +24,7 @@ from harveyseg.arrays import ClassMap, Photo
 from harveyseg.config.settings import Section
 from harveyseg.data.demo.strips import draw_flight, plan_flights
 from harveyseg.files import atomic
+from harveyseg.progress import track
 
 JPEG_QUALITY = 90
 
@@ -57,7 +58,8 @@ def write_demo(folder: Path, params: DemoParams) -> list[tuple[str, str]]:
     """
     flights = plan_flights(params.train, params.test)
     with ThreadPoolExecutor(max_workers=2) as pool:
-        frames_of_flights = list(pool.map(lambda flight: draw_flight(flight, params.seed, params.width), flights))
+        drawn = pool.map(lambda flight: draw_flight(flight, params.seed, params.width), flights)
+        frames_of_flights = list(track(drawn, "drawing flights", len(flights), "flights"))
     rng = np.random.default_rng([params.seed, len(flights)])
     overlaps: list[tuple[str, str]] = []
     photo_id = 0

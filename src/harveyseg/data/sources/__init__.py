@@ -29,6 +29,7 @@ from harveyseg.data.sources.source_data import SourceData
 from harveyseg.data.split import OVERLAPS_FILE, write_overlaps
 from harveyseg.errors import HarveysegError, shortened
 from harveyseg.files import locked, replacing, sha256, write_json
+from harveyseg.progress import track
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +156,8 @@ def download_source(params: DataParams, root: Path, raw: Path) -> None:
             )
         _check_room(verified.pairs, raw)
         with replacing(raw) as building:
-            for pair, row in zip(verified.pairs, verified.manifest.to_dict("records"), strict=True):
+            files = zip(verified.pairs, verified.manifest.to_dict("records"), strict=True)
+            for pair, row in track(files, "copying photos", len(verified.pairs)):
                 _copy(pair.image, building / row["image"])
                 if pair.mask is not None:
                     _copy(pair.mask, building / row["mask"])

@@ -13,13 +13,12 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import fsspec
-from rich.console import Console
-from rich.progress import track
 
 from harveyseg.data.download import without_secrets
 from harveyseg.data.pairs import FOLDERS
 from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic, locked
+from harveyseg.progress import track
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 """The extra of this project that installs the package for a protocol."""
@@ -60,8 +59,7 @@ def mirror_folder(url: str, downloads: Path, folder: Path) -> None:
 
             with ThreadPoolExecutor(_PARALLEL) as pool:
                 downloaded = pool.map(download, missing)
-                title = f"Fetching {without_secrets(url)}"
-                list(track(downloaded, title, total=len(missing), console=Console(stderr=True)))
+                list(track(downloaded, f"downloading {without_secrets(url)}", len(missing), "files"))
         except HarveysegError:
             raise
         except Exception as error:  # each file system has its own exceptions

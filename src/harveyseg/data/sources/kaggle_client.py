@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from harveyseg.errors import HarveysegError
+from harveyseg.progress import SECONDS, Progress
 
 if TYPE_CHECKING:
     import requests
@@ -130,14 +131,16 @@ class Competition:
     def wait(self, ref: int, seconds: float) -> KaggleSubmission:
         """Wait until a submission is scored; it is still ``pending`` when that takes longer than ``seconds``."""
         deadline = time.monotonic() + seconds
-        while True:
-            submission = next((item for item in self.submissions() if item.ref == ref), None)
-            if submission is None:
-                raise HarveysegError(f"Submission {ref} is not among those of {self.page}/submissions any more.")
-            left = deadline - time.monotonic()
-            if submission.status != "pending" or left <= 0:
-                return submission
-            time.sleep(min(_POLL_SECONDS, left))
+        with Progress("waiting for the score", seconds, SECONDS) as progress:
+            while True:
+                submission = next((item for item in self.submissions() if item.ref == ref), None)
+                if submission is None:
+                    raise HarveysegError(f"Submission {ref} is not among those of {self.page}/submissions any more.")
+                left = deadline - time.monotonic()
+                if submission.status != "pending" or left <= 0:
+                    return submission
+                progress.reach(seconds - left, seconds)
+                time.sleep(min(_POLL_SECONDS, left))
 
     def _call(self, request: Callable[[], T], repeat: bool = True) -> T:
         """Send a request, again after a pause where that can help.

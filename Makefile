@@ -14,7 +14,7 @@ export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 100000000000
 export MALLOC_TOP_PAD_ := 100000000
 
-.PHONY: demo test check docs screenshots lock oldest faults clean
+.PHONY: demo test test-slow check docs screenshots lock oldest faults clean
 
 demo: $(VENV)  ## fresh clone -> finished pipeline on the embedded data
 	@# A ZIP download is no git repository; DVC has to be told to do without.
@@ -32,8 +32,14 @@ demo: $(VENV)  ## fresh clone -> finished pipeline on the embedded data
 	@echo "submission:   data/submission/submission.csv"
 	@echo "what next:    $(BIN)/harveyseg status"
 
-test: $(VENV)  ## all tests and the examples in docstrings, a module on each core, at most four at a time
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# A module on each core, at most four at a time.
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test: $(VENV)  ## the tests and the examples in docstrings, but for those marked slow: 10 minutes on two cores
+	$(PYTEST) -m "not slow"
+
+test-slow: $(VENV)  ## the tests marked slow: whole pipelines, real servers, killed processes; 15 minutes more
+	$(PYTEST) -m slow
 
 check: $(VENV)  ## style, types, and which package may import which
 	$(BIN)/ruff format --check .

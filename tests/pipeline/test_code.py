@@ -42,6 +42,7 @@ def imports_in_functions(path: Path) -> bool:
     return any(isinstance(node, ast.ImportFrom) and (node.module or "").startswith("harveyseg") for node in inner)
 
 
+@pytest.mark.slow
 def test_they_are_what_python_loads() -> None:
     command = [sys.executable, "-c", LOADED, *MODULES]
     done = subprocess.run(command, check=True, capture_output=True, text=True)

@@ -22,8 +22,6 @@ from helpers.project import TINY, Project, start_project
 
 SIZE = (1024, 1024)
 
-pytestmark = pytest.mark.slow
-
 STAGES = {
     "code", "download", "resize-cache", "split", "train@unet-0", "evaluate@unet-0", "ensemble", "postprocess",
     "metrics", "compare", "submit",

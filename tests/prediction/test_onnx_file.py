@@ -93,6 +93,7 @@ def expected_probabilities(
 
 
 @needs_extra
+@pytest.mark.slow
 def test_onnxruntime_finds_what_the_networks_say(exported: Exported) -> None:
     found = deepness.Segmentor(exported.file.path).probabilities(exported.tiles)
     expected = expected_probabilities(exported.ensemble, exported.file.layout.sizes, exported.tiles)

@@ -241,3 +241,78 @@ def test_mlflow(workspace: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch
     assert "Connection refused" in away.text
     assert "secret" not in str(away)
     assert away.remedy.startswith("Start that server")
+
+
+def test_the_machine_and_the_programs_are_described(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:secret@127.0.0.1:5000")
+    programs, server, machine, disk = doctor.describe(workspace)
+    git = subprocess.run(["git", "--version"], capture_output=True, text=True, check=True).stdout.split()[2]
+    dvc = subprocess.run([sys.executable, "-m", "dvc", "--version"], capture_output=True, text=True, check=True).stdout
+    assert f"git {git}, DVC {dvc.strip()}, MLflow " in programs
+    assert "127.0.0.1:5000" in server
+    assert "secret" not in server
+    cores = subprocess.run(["nproc"], capture_output=True, text=True, check=True).stdout.strip()
+    total = int(Path("/proc/meminfo").read_text().split()[1]) / 2**20
+    assert f"{cores} cores, {total:.1f} GiB of memory" in machine
+    assert f"free at {workspace}" in disk
+
+
+def test_memory(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = workspace / "data" / "cache" / "train"
+    cache.mkdir(parents=True)
+    (cache / "images.npy").write_bytes(b"")
+    os.truncate(cache / "images.npy", 5 * 2**30)  # a sparse file
+    monkeypatch.setattr(doctor, "free_memory", lambda: 6 * 2**30)
+    assert doctor.check_memory(workspace) == []
+    monkeypatch.setattr(doctor, "free_memory", lambda: 4 * 2**30)
+    (finding,) = doctor.check_memory(workspace)
+    assert str(finding).startswith("slow: data/cache has 5,120 MiB and 4,096 MiB of memory are free, so each epoch")
+    monkeypatch.setattr(doctor, "free_memory", lambda: 2**30)
+    (finding,) = doctor.check_memory(workspace)
+    assert str(finding).startswith("note: 1,024 MiB of memory are free")
+
+
+@pytest.mark.parametrize(("limit", "free"), [(str(3 * 2**20), 2 * 2**20), ("max", None), (None, None)])
+def test_the_memory_of_a_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str | None, free: int | None
+) -> None:
+    if limit is not None:
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        (tmp_path / "memory.current").write_text(f"{2**20}\n")
+    monkeypatch.setattr(doctor, "_CGROUP", tmp_path)
+    assert doctor.free_memory() == free or (free is None and doctor.free_memory() > 64 * 2**20)
+
+
+def test_pixels_of_all_trainings() -> None:
+    params: dict[str, Any] = {
+        "resize-cache": {"size": [64, 96]},
+        "split": {"folds": 3},
+        "folds": [0, 2],
+        "train": {"epochs": 5, "augmentation": {"crop": None}, "sampling": {"crops_per_photo": 1}},
+        "models": {
+            "whole": {"network": "unet"},
+            "cropped": {
+                "network": "unet",
+                "train": {"epochs": 7, "augmentation": {"crop": 32}, "sampling": {"crops_per_photo": 4}},
+            },
+        },
+    }
+    # Two trainings each, on 12 of 18 photos: 5 epochs of whole photos, and 7 epochs of four crops.
+    assert doctor.training_pixels(params, 18) == pytest.approx(2 * 12 * (5 * 64 * 96 + 7 * 4 * 32 * 32))
+
+
+def test_what_will_be_slow(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(doctor, "_cores", lambda: 2)
+    assert doctor.check_speed(workspace, load(workspace / "params.yaml")) == []  # the demo's settings
+    for threads, expected in ((1, True), (2, False), (3, True)):
+        findings = doctor.check_speed(workspace, with_train(workspace, threads=threads))
+        assert [str(finding)[:24] for finding in findings] == [f"slow: train.threads = {threads} "[:24]] * expected
+    large = load(workspace / "params.yaml") | {"resize-cache": {"size": 1024}}
+    (finding,) = doctor.check_speed(workspace, large)
+    assert finding.slow
+    assert "go through 64 times as many pixels as the demo's" in finding.text  # 8 x 8 times the pixels of a photo
+    assert doctor.check_speed(workspace, large | {"data": {"source": "kaggle"}}) == []  # nobody knows how many photos
+    assert doctor.check_speed(workspace, large | {"models": None}) == []  # the stage `code` says what is wrong
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert doctor.check_speed(workspace, large) == []

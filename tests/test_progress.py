@@ -102,7 +102,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
     caplog.set_level(logging.INFO, logger="harveyseg.progress")
     clock = Clock()
     monkeypatch.setattr(progress, "time", clock)
-    monkeypatch.setattr(progress, "_is_terminal", lambda: False)
+    monkeypatch.setattr(progress, "is_terminal", lambda: False)
     monkeypatch.setattr(Progress, "_last_line", 0.0)
     yield clock
     assert Progress._shown is None

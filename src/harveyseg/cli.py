@@ -306,13 +306,14 @@ def summary(
 
 @_commands.command(rich_help_panel=_START)
 def doctor() -> None:
-    """Say what of this machine and workspace will hurt, and the remedy; exit with 1 if something will fail."""
-    from harveyseg.doctor import examine
+    """Programs, memory, disk and GPU; what of them and the workspace will fail or be slow; exit with 1 if it fails."""
+    from harveyseg.doctor import describe, examine
     from harveyseg.project import project_root
 
-    findings = examine(project_root())
-    for finding in findings:
-        print(finding)
+    root = project_root()
+    findings = examine(root)
+    for line in (*describe(root), *findings):
+        print(line)
     if any(finding.fails for finding in findings):
         raise typer.Exit(1)
     print("Nothing here will fail.")

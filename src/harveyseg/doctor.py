@@ -1,4 +1,4 @@
-"""What of this machine and this workspace will hurt, each in one line with its remedy: ``harveyseg doctor``.
+"""This machine and workspace in a few lines, and what of them will hurt, with its remedy: ``harveyseg doctor``.
 
 Every check is a function that only looks, and returns what it found. The pipeline's own stages stop with the same
 remedies; here they are known before hours have passed.
@@ -6,6 +6,7 @@ remedies; here they are known before hours have passed.
 
 import json
 import os
+import platform
 import shlex
 import shutil
 import subprocess
@@ -13,16 +14,23 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
+import psutil  # type: ignore[import-untyped]
+
+from harveyseg.config.preset import read_preset
 from harveyseg.config.settings import listed_models, load
+from harveyseg.data.demo import DemoParams
+from harveyseg.data.manifest import read_manifest
 from harveyseg.data.photo_files import PHOTO_KINDS
-from harveyseg.device import PrecisionName, resolve_device, resolve_precision
+from harveyseg.device import PrecisionName, compute_environment, resolve_device, resolve_precision
 from harveyseg.errors import HarveysegError
 from harveyseg.pipeline.inputs import copying_problem, missing_problem, spelling_problem
 from harveyseg.project import git_output, git_problem
-from harveyseg.tracking.client import inspect_tracker
+from harveyseg.tracking.client import inspect_tracker, tracking_uri
+from harveyseg.tracking.faults import public_address
 
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -37,6 +45,13 @@ _BYTES_PER_PIXEL = 3 + 1
 _BYTES_PER_UNLABELLED_PIXEL = 2 * 3
 """Two views of a sample for self-training, whose loader has workers of its own."""
 _OLD_LOCK_SECONDS = 60
+_GIB = 2**30
+_LITTLE_MEMORY = 2 * _GIB
+"""Below this it is a question of luck whether a training with large batches goes on."""
+_LONG = 20
+"""So many times the pixels of the demo's trainings, which take a few minutes on two cores, are long without a GPU."""
+_DEMO_PHOTOS = DemoParams().train
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -48,10 +63,11 @@ class Finding:
     remedy: str
     fails: bool = True
     """Whether something will fail; else it is slow, or misleading."""
+    slow: bool = False
 
     def __str__(self) -> str:
         """One line."""
-        return f"{'fails' if self.fails else 'note'}: {self.text}. {self.remedy}."
+        return f"{'fails' if self.fails else 'slow' if self.slow else 'note'}: {self.text}. {self.remedy}."
 
 
 def examine(root: Path) -> list[Finding]:
@@ -70,10 +86,34 @@ def examine(root: Path) -> list[Finding]:
         *check_data_path(root, params),
         *check_leftovers(root),
         *check_disk(root),
+        *check_memory(root),
         *check_shared_memory(params),
         *check_precision(params),
+        *check_speed(root, params),
         *check_locks(root),
         *check_mlflow(root),
+    ]
+
+
+def describe(root: Path) -> list[str]:
+    """Programs, machine and disk in one line each.
+
+    Args:
+        root: the project's root.
+    """
+    device = resolve_device("auto")
+    gpu = "no GPU"
+    if device.type == "cuda":
+        gpu = compute_environment(device)["device_name"]
+    precision = "computes in bf16" if resolve_precision("auto", device) == "bf16" else "no bf16"
+    memory = f"{psutil.virtual_memory().total / _GIB:.1f} GiB of memory ({free_memory() / _GIB:.1f} free)"
+    git = (git_output(root, "--version") or "no git").replace("git version", "git").strip()
+    libraries = f"DVC {version('dvc')}, MLflow {version('mlflow')}, torch {version('torch')}"
+    return [
+        f"programs:  Python {platform.python_version()}, {git}, {libraries}",
+        f"MLflow at: {public_address(tracking_uri(root))}",
+        f"machine:   {_cores()} cores, {memory}, {gpu}, {precision}",
+        f"disk:      {shutil.disk_usage(root).free / _GIB:.1f} GiB free at {root}",
     ]
 
 
@@ -184,6 +224,92 @@ def check_disk(root: Path) -> list[Finding]:
     return [Finding(f"{free / _MIB:,.0f} MiB are free on the disk of {root}", remedy, fails=free < _LITTLE_SPACE)]
 
 
+def check_memory(root: Path) -> list[Finding]:
+    """Whether there is memory for a training, and for the cached photos, which are read in every epoch."""
+    free = free_memory()
+    cached = sum(path.stat().st_size for path in (root / "data" / "cache").glob("*/*.npy"))
+    if free < _LITTLE_MEMORY:
+        what = f"{free / _MIB:,.0f} MiB of memory are free, and the system may end a training that needs more"
+        return [Finding(what, "End other programs, or lower train.batch_size", fails=False)]
+    if cached > free:
+        what = f"data/cache has {cached / _MIB:,.0f} MiB and {free / _MIB:,.0f} MiB of memory are free"
+        what += ", so each epoch reads the photos from the disk"
+        return [Finding(what, "Use a machine with more memory, or lower resize-cache.size", fails=False, slow=True)]
+    return []
+
+
+def free_memory() -> int:
+    """Bytes that this process and its children may still take, also in a container."""
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit, used = ((_CGROUP / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+        return min(free, int(limit) - int(used))
+    except (OSError, ValueError):  # no container, or "max": no limit
+        return free
+
+
+def check_speed(root: Path, params: Mapping[str, Any]) -> list[Finding]:
+    """Whether the trainings are long without a GPU, and use the cores that there are."""
+    train = params.get("train")
+    if not isinstance(train, dict):
+        return []
+    findings = []
+    threads, cores = train.get("threads"), _cores()
+    uses_gpu = train.get("device") != "cpu" and resolve_device("auto").type == "cuda"
+    if isinstance(threads, int) and not uses_gpu and (threads > cores or 2 * threads <= cores):
+        remedy = f"Set train.threads to {cores}; another number of threads gives other weights"
+        findings.append(Finding(f"train.threads = {threads} on {cores} cores", remedy, fails=False, slow=True))
+    photos = _training_photos(root, params)
+    if uses_gpu or photos is None:
+        return findings
+    demo = read_preset("demo")
+    try:
+        ratio = training_pixels(params, photos) / training_pixels(demo, _DEMO_PHOTOS)
+    except (AttributeError, KeyError, TypeError, ZeroDivisionError):
+        return findings  # the stage `code` says what is wrong with the settings
+    if ratio > _LONG:
+        what = f"without a GPU: the trainings in params.yaml go through {ratio:.0f} times as many pixels as the demo's"
+        remedy = "Use a machine with CUDA, or lower train.epochs, resize-cache.size, or the number of models and folds"
+        findings.append(Finding(what, remedy, fails=False, slow=True))
+    return findings
+
+
+def training_pixels(params: Mapping[str, Any], photos: int) -> float:
+    """How many pixels all trainings of these settings go through, in all epochs.
+
+    Args:
+        params: the content of params.yaml or of a preset.
+        photos: training photos, of which each training leaves out a fold.
+    """
+    size = params["resize-cache"]["size"]
+    height, width = size if isinstance(size, list) else (size, size)
+    samples = photos * (1 - 1 / params["split"]["folds"]) * len(params["folds"])
+    total = 0.0
+    for model in params["models"].values():
+        own = model.get("train") or {}
+        train = {**params["train"], **own}
+        crop = {**params["train"]["augmentation"], **(own.get("augmentation") or {})}["crop"]
+        crops = {**params["train"]["sampling"], **(own.get("sampling") or {})}["crops_per_photo"]
+        total += samples * train["epochs"] * crops * (crop**2 if crop else height * width)
+    return total
+
+
+def _training_photos(root: Path, params: Mapping[str, Any]) -> int | None:
+    """How many training photos there are; None where that is not known yet."""
+    try:
+        return int((read_manifest(root / "data" / "raw" / "manifest.csv")["part"] == "train").sum())
+    except HarveysegError:
+        data = params.get("data")
+        demo = isinstance(data, dict) and data.get("source") == "demo" and data.get("demo")
+        photos = demo.get("train") if isinstance(demo, dict) else None
+        return photos if isinstance(photos, int) else None
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def check_shared_memory(params: Mapping[str, Any]) -> list[Finding]:
     """Whether the batches that ``train.workers`` keep ready fit into shared memory."""
     train = params.get("train")
@@ -227,7 +353,8 @@ def check_precision(params: Mapping[str, Any]) -> list[Finding]:
     if device.type != "cpu" or name not in ("auto", "bf16") or resolve_precision("auto", device) == "bf16":
         return []
     if name == "bf16":
-        return [Finding("this CPU emulates bf16, which is slow", "Set train.precision to auto or fp32", fails=False)]
+        remedy = "Set train.precision to auto or fp32"
+        return [Finding("this CPU emulates bf16, which is slow", remedy, fails=False, slow=True)]
     return [
         Finding(
             "this CPU has no bf16, so weights differ from those of machines that have it",

@@ -70,7 +70,7 @@ class Progress:
         if Progress._shown is None and logger.isEnabledFor(logging.INFO):
             Progress._shown = self
             self._started = time.monotonic()
-            if _is_terminal():
+            if is_terminal():
                 self._bar = _draw_bar(self._title, self._total, self._unit, self._initial)
         return self
 
@@ -149,7 +149,7 @@ def format_duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def _is_terminal() -> bool:
+def is_terminal() -> bool:
     """Whether stderr is a screen whose present line can be written again."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 

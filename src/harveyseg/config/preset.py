@@ -20,6 +20,12 @@ def preset_names() -> list[str]:
     return sorted(Path(entry.name).stem for entry in _FOLDER.iterdir() if entry.name.endswith(".yaml"))
 
 
+def read_preset(name: str) -> dict[str, Any]:
+    """The settings of a preset: every section except ``data`` and ``tracking``."""
+    content: dict[str, Any] = YAML(typ="safe", pure=True).load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    return content
+
+
 def apply_preset(name: str, params: Path) -> None:
     """Write a preset into a params file: every section except ``data`` and ``tracking``.
 

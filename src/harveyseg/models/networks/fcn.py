@@ -16,6 +16,7 @@ from harveyseg.config.settings import Section
 from harveyseg.errors import HarveysegError
 from harveyseg.models import Network
 from harveyseg.models.weights_file import load_state, read_state
+from harveyseg.progress import is_terminal
 
 TAKES_ENCODER_WEIGHTS = True
 
@@ -70,7 +71,7 @@ def build(params: Params, classes: int, encoder_weights: str | None) -> Fcn:
     network = Fcn(classes)
     if encoder_weights == "imagenet":
         try:
-            state = _IMAGENET.get_state_dict(progress=False, check_hash=True)
+            state = _IMAGENET.get_state_dict(progress=is_terminal(), check_hash=True)
         except Exception as error:  # URLError, a wrong hash, a full disk
             raise HarveysegError(
                 f"encoder_weights = 'imagenet': {_IMAGENET.url} is not in torchvision's cache on this machine and "

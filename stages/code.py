@@ -12,7 +12,7 @@ from harveyseg.evaluation.submission import SubmitParams
 from harveyseg.files import replacing
 from harveyseg.inference.params import InferenceParams
 from harveyseg.models import available
-from harveyseg.pipeline.check import check_params, write_config
+from harveyseg.pipeline.check import check_params, write_config, write_config_digests
 from harveyseg.pipeline.code import PER_MODEL, code_digests, stage_files, write_digests
 from harveyseg.pipeline.inputs import prepare_inputs
 from harveyseg.pipeline.stage import CodeDir, Made, ModelsDir, ParamsFile, PredictionsDir, ScriptsDir, run
@@ -39,7 +39,7 @@ def main(
     models: ModelsDir = Path("data/models"),
     predictions: PredictionsDir = Path("data/predictions"),
 ) -> Made:
-    """Write OUT/<stage>.txt, and OUT/train/<model>.json and OUT/evaluate/<model>.txt; no data is read."""
+    """Write OUT/<stage>.txt, OUT/train.json, OUT/train/<model>.json and OUT/evaluate/<model>.txt; no data is read."""
     configs = check_params(params, scripts, LATER)
     prepare_inputs(section(params, "data", DataParams), project_root(), Path.cwd())
     # A run of another experiment, which the ensemble predicts with, may be of any network.
@@ -52,6 +52,7 @@ def main(
             evaluation = stage_files("evaluate", scripts, [config.spec["network"]])
             write_digests(folder / "evaluate" / f"{config.model}.txt", code_digests(evaluation))
             print(f"{config.model}: {config.spec}")
+        write_config_digests(folder, [config.model for config in configs])
         for script in sorted(scripts.glob("*.py")):
             stage = script.stem.replace("_", "-")
             if stage not in PER_MODEL | {"code"}:

@@ -25,6 +25,8 @@ STAGES: dict[str, dict[str, Any]] = DEFINITION["stages"]
 NETWORKS = [path.stem for path in sorted((PACKAGE / "models" / "networks").glob("[!_]*.py"))]
 DIGESTS = {"train": "data/code/train/${item.model}.json", "evaluate": "data/code/evaluate/${item.model}.txt"}
 """Of the stages with a file for each model; the others have `data/code/<stage>.txt`."""
+CONFIG_DIGESTS = "data/code/train.json"
+"""The digests of the trainings' files, one of which is a parameter of each training."""
 
 
 def script(stage: str) -> Path:
@@ -38,7 +40,10 @@ def test_there_is_one_script_for_each_stage() -> None:
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "code"])
 def test_a_stage_depends_on_its_own_digests(stage: str) -> None:
     digests = [dep for dep in STAGES[stage]["deps"] if dep.startswith("data/code")]
-    assert digests == [DIGESTS.get(stage, f"data/code/{stage}.txt")]
+    if stage == "train":
+        assert (digests, STAGES[stage]["params"]) == ([], [{CONFIG_DIGESTS: ["${item.model}"]}])
+    else:
+        assert digests == [DIGESTS.get(stage, f"data/code/{stage}.txt")]
 
 
 def test_no_stage_but_code_names_a_source_file() -> None:
@@ -61,8 +66,11 @@ def test_the_stage_code_writes_every_file_that_a_stage_depends_on(tmp_path: Path
     expected = {f"data/code/{stage}.txt" for stage in STAGES.keys() - {"code", *DIGESTS}}
     expected |= {file.replace("${item.model}", model) for file in DIGESTS.values() for model in models}
     written = {path.relative_to(tmp_path).as_posix() for path in (tmp_path / "data").rglob("*") if path.is_file()}
-    assert written == expected
-    for file in written - {DIGESTS["train"].replace("${item.model}", model) for model in models}:
+    assert written == expected | {CONFIG_DIGESTS}
+    configs = {model: tmp_path / DIGESTS["train"].replace("${item.model}", model) for model in models}
+    digests: dict[str, Any] = {model: {sha256(path.read_bytes()).hexdigest(): {}} for model, path in configs.items()}
+    assert json.loads((tmp_path / CONFIG_DIGESTS).read_text()) == digests
+    for file in written - {CONFIG_DIGESTS, *(path.relative_to(tmp_path).as_posix() for path in configs.values())}:
         for line in (tmp_path / file).read_text().splitlines():
             digest, name = line.split("  ")
             path = PACKAGE.parent / name if name.startswith("harveyseg/") else ROOT / name

@@ -101,6 +101,13 @@ def test_reasons_name_the_setting_and_scores_that_do_not_stand_are_marked(projec
     params.write_text(params.read_text().replace("lr: 0.02", "lr: 0.01").replace("method: auto", "method: argmax"))
     printed = project.run("harveyseg", "status")
     assert "postprocess.method is argmax in params.yaml and auto in the last run" in printed
+    # Code that was digested, but that the training has not run with.
+    network = project.folder / "src" / "harveyseg" / "models" / "networks" / "attention_unet.py"
+    network.write_text(network.read_text().replace('"""', '# Edited.\n"""', 1))
+    project.run("dvc", "repro", "code")
+    reasons, _ = stale(project)
+    assert reasons["train@attention_unet-0"] == ["data/code/train.json modified"]
+    assert "train@unet-0" not in reasons
 
 
 def test_each_experiment_with_what_it_changed_and_what_it_gained(project: Project) -> None:

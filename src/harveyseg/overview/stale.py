@@ -163,15 +163,19 @@ def differing_settings(root: Path, stage: str) -> list[str]:
 
 
 def _changes(
-    entry: Mapping[str, Mapping[str, Any]], stage: str, makers: Mapping[str, str], listed: "set[str] | Any"
+    entry: Mapping[str, Mapping[str, str | Mapping[str, str]]],
+    stage: str,
+    makers: Mapping[str, str],
+    listed: "set[str] | Any",
 ) -> Iterator[str]:
     for paths in entry.values():
         for path, change in paths.items():
-            if isinstance(change, Mapping):  # settings: see differing_settings
+            if path == "params.yaml":  # see differing_settings
                 continue
             made_by = {maker for out, maker in makers.items() if _overlap(path, out)} - {stage}
             if made_by.isdisjoint(listed):
-                yield f"{path} {change}"
+                # Of a parameter in another file, DVC says so by its name: the digest of a training's settings and code.
+                yield f"{path} {' '.join(change.values()) if isinstance(change, Mapping) else change}"
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -1,11 +1,11 @@
 """Checking ``params.yaml`` before any data is read, and one file of settings and code for each model.
 
-DVC's matrix cannot look up a model's entry by its name in ``deps``. So the stage ``code`` writes all that a training
-depends on, apart from data and folds, to ``data/code/train/<model>.json``: no training depends on another model's
-settings.
+DVC's matrix cannot look up a model's entry by its name. So the stage ``code`` writes all that a training depends on,
+apart from data and folds, to ``data/code/train/<model>.json``, and the digests of these files to
+``data/code/train.json``: each training depends on its model's digest, and on no other model's settings.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -284,6 +284,15 @@ def _files_read(train: TrainParams) -> dict[str, str]:
     if train.init is not None:
         files["init"] = sha256(locate_initial_weights(train.init))
     return files
+
+
+def write_config_digests(folder: Path, models: Iterable[str]) -> None:
+    """Write the SHA-256 of ``folder/train/<model>.json`` of each model to ``folder/train.json``.
+
+    A digest is a key without a value, as in ``{"unet": {"5a0f...": {}}}``: the training has it as a parameter of DVC,
+    and ``dvc exp show`` has a column for every value of a parameter, as for every dependency.
+    """
+    write_json(folder / "train.json", {model: {sha256(folder / "train" / f"{model}.json"): {}} for model in models})
 
 
 def write_config(folder: Path, config: ModelConfig) -> None:

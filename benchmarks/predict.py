@@ -26,7 +26,7 @@ from harveyseg.device import resolve_device, resolve_precision, use_threads
 from harveyseg.inference.network_file import TrainedNetwork
 from harveyseg.inference.params import InferenceParams
 from harveyseg.prediction.find_model import find_model
-from harveyseg.prediction.options import parse_inference
+from harveyseg.prediction.options import parse_tta
 from harveyseg.prediction.predict import PredictionOptions, predict_images
 from harveyseg.prediction.trained_ensemble import TrainedEnsemble
 from harveyseg.project import library_versions
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
     ensemble = find_model(Path("params.yaml"), Path("data"), arguments.model)
-    params = parse_inference(ensemble.inference, arguments.tta)
+    params = ensemble.inference.model_copy(update={"tta": parse_tta(arguments.tta)})
     photos = sorted(arguments.photos.iterdir())
     seconds: dict[str, list[float]] = {"plain loop": [], "harveyseg predict": []}
     with tempfile.TemporaryDirectory() as temporary:

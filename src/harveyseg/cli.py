@@ -381,13 +381,16 @@ def predict(
 ) -> None:
     """Class maps of photos and mosaics, areas of the classes, and polygons of georeferenced mosaics."""
     from harveyseg.prediction.find_model import find_model
-    from harveyseg.prediction.options import parse_inference, parse_options, parse_training_ground
+    from harveyseg.prediction.options import parse_options, parse_reading, parse_training_ground, parse_tta
     from harveyseg.prediction.predict import predict_images
 
+    # Before the networks are loaded, which takes a while.
     training_ground = None if ground is None else parse_training_ground(ground)
+    reading = parse_reading(bands, value_range, nodata, crs)
+    changes = {} if tta is None else {"tta": parse_tta(tta)}
     ensemble = find_model(PARAMS, DATA, model, argmax, training_ground)
-    settings = parse_inference(ensemble.inference, tta)
-    options = parse_options(ensemble.classes, bands, value_range, nodata, crs, probabilities, geojson, gsd, overwrite)
+    options = parse_options(ensemble.classes, reading, probabilities, geojson, gsd, overwrite)
+    settings = ensemble.inference.model_copy(update=changes)
     outcome = predict_images(images, ensemble, settings, out, options)
     for record in outcome.predicted:
         print(record.describe())

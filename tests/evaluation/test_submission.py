@@ -204,6 +204,20 @@ def test_sidecars_are_no_masks(tmp_path: Path, masks_dir: Path) -> None:
     assert score_submission(path, masks_dir, HARVEY25, SIZE)["score"] == 1
 
 
+def test_masks_may_follow_one_naming_rule(tmp_path: Path, masks_dir: Path) -> None:
+    path = tmp_path / "submission.csv"
+    write_submission(
+        path, ["20", "3", "x_7"], map(masks_of, (blobs(1), blobs(2), blobs(3))), HARVEY25, SIZE, SubmitParams()
+    )
+    for mask in list(masks_dir.iterdir()):
+        mask.rename(masks_dir / f"{mask.stem}_lab.png")
+    assert score_submission(path, masks_dir, HARVEY25, SIZE)["score"] == 1
+    (masks_dir / "3_lab.png").rename(masks_dir / "4_lab.png")
+    with pytest.raises(HarveysegError, match=r"unknown image") as caught:
+        score_submission(path, masks_dir, HARVEY25, SIZE)
+    assert any(problem.startswith("image '4_lab': no row for class") for problem in caught.value.problems)
+
+
 def test_masks_that_cannot_be_used_are_named(tmp_path: Path, masks_dir: Path) -> None:
     path = tmp_path / "submission.csv"
     write_submission(path, ["20", "3", "x_7"], [masks_of(blobs(1))] * 3, HARVEY25, SIZE, SubmitParams())

@@ -409,7 +409,7 @@ PARTS = [
                 settings({"data.classes": {0: "#000000", 23: "#ff0000"}}, "download"),
             ),
             Case("a list of classes that does not exist", CODE, settings({"data.classes": "harvey24"}, "code")),
-            Case("a list of classes that DVC does not watch", CODE, settings({"data.classes": "own.yaml"}, "code")),
+            Case("a file of classes that does not exist", CODE, settings({"data.classes": "own.yaml"}, "code")),
             Case("other classes than the demo draws", CODE, settings({"data.classes": "floodnet10"}, "code")),
             Case("a list of classes with mistakes", DOWNLOAD, own_classes(WRONG_CLASSES)),
             Case("a list of classes with colours without quotes", DOWNLOAD, own_classes(BARE_COLOURS)),

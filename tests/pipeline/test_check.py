@@ -379,12 +379,27 @@ def test_a_file_of_groups_must_be_watched_by_dvc(
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     data = {"inputs": inputs.replace("OUT", str(tmp_path))}
     path = write_params(tmp_path, split={"groups": "own/groups.csv:strict"}, data=data)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "groups.csv").touch()
     if watched:
         check_params(path)
         return
     (problem,) = problems(path)
     assert problem.startswith("split.groups = own/groups.csv:strict: DVC does not watch this file")
     assert "Set data.inputs to own/groups.csv" in problem
+
+
+@pytest.mark.parametrize("inputs", ["own", "data/README.md"])
+def test_an_absent_file_is_called_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inputs: str) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    split = {"groups": "own/groups.csv:strict", "held_out": "own/val.txt", "folds": 2}
+    path = write_params(tmp_path, split=split, folds=[0], data={"inputs": inputs, "classes": "own/classes.yaml"})
+    assert sorted(problems(path)) == [
+        f"{setting}: no such file. Correct the path, which starts at the project's folder"
+        for setting in (
+            "data.classes = own/classes.yaml", "split.groups = own/groups.csv:strict", "split.held_out = own/val.txt",
+        )
+    ]  # fmt: skip
 
 
 def test_merge() -> None:

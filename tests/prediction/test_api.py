@@ -1,6 +1,7 @@
 """Prediction from Python: the same as the command, and arrays as photos."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -183,6 +184,8 @@ def test_what_cannot_be_predicted(tmp_path: Path, workspace: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(HarveysegError, match=r"array: is .*uint8 \(height, width, 3 or 4\) is needed"):
             predictor.classify(array)  # type: ignore[arg-type]
+    with pytest.raises(HarveysegError, match=r"array: is a list, not a NumPy array"):
+        predictor.classify([[0, 0, 0]])  # type: ignore[arg-type]
     with pytest.raises(HarveysegError, match=r"array: shows .* more than 4 times is not predicted"):
         predictor.classify(half_red(), gsd=0.1)
     with pytest.raises(HarveysegError, match=r"workspace: no such file.*harveyseg predict"):
@@ -191,12 +194,34 @@ def test_what_cannot_be_predicted(tmp_path: Path, workspace: Path) -> None:
     photo.write_bytes(b"\x89PNG")
     with pytest.raises(HarveysegError, match=r"files to predict: 1 problem\n.*photo\.png"):
         predictor.predict(photo, tmp_path / "out")
-    with pytest.raises(HarveysegError, match=r"--model c: no model that was trained here"):
+    with pytest.raises(HarveysegError, match=r"^model c: no model that was trained here"):
         Predictor.load(workspace, "c")
     with pytest.raises(
         HarveysegError, match=r"nowhere: no model that was trained here, no packaged one, and no folder"
     ):
         Predictor.load(tmp_path / "nowhere")
+
+
+def test_messages_name_parameters_instead_of_options(tmp_path: Path, workspace: Path) -> None:
+    predictor = Predictor.load(workspace)
+    photo = tmp_path / "photo.png"
+    Image.fromarray(half_red()).save(photo)
+    out = tmp_path / "out"
+    predictor.predict(photo, out)
+    deep = write_tiff(tmp_path / "deep.tif", np.full((3, 64, 64), 300, np.uint16))
+    calls: list[tuple[Any, str]] = [
+        (lambda: Predictor.load(workspace, tta="d5"), "tta d5: must be none, flips, d4."),
+        (lambda: predictor.predict(photo, out, nodata="1"), "nodata 1: must be 0, 255 or none."),
+        (lambda: predictor.predict(photo, out, value_range="9,1"), "value_range 9,1: must be LOW,HIGH"),
+        (lambda: predictor.predict(photo, out, probabilities="lava"), "probabilities lava: no class 'lava'"),
+        (lambda: predictor.predict(photo, out, gsd=9), "Replace them with overwrite=True, or choose another out."),
+        (lambda: predictor.predict(deep, out), "value_range 0,4095, or value_range auto for the 2nd"),
+        (lambda: predictor.classify(half_red(), gsd=0.1), "If its scale is wrong, give it with gsd."),
+    ]
+    for call, expected in calls:
+        with pytest.raises(HarveysegError, match=re.escape(expected)) as caught:
+            call()
+        assert not any("--" in text for text in (str(caught.value), *caught.value.problems))
 
 
 def test_a_fault_while_predicting_is_raised(tmp_path: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from harveyseg.classes import HARVEY25
 from harveyseg.errors import HarveysegError
 from harveyseg.geo.ground import Georeference, parse_crs
 from harveyseg.prediction.inputs import Input
-from harveyseg.prediction.options import parse_options, parse_training_ground
+from harveyseg.prediction.options import parse_options, parse_reading, parse_training_ground, parse_tta
 from harveyseg.prediction.scale import Training, find_scale, warn_of_unknown_scales
 from helpers.rasters import EAST, NORTH, UTM
 
@@ -114,17 +114,20 @@ def test_options_that_make_no_sense() -> None:
     for text in ("60", "60x", "0x80", "-60x80", "60 x 80", "60X80", ""):
         with pytest.raises(HarveysegError, match=f"--ground {text}: must be HEIGHTxWIDTH in metres, e.g. 60x80"):
             parse_training_ground(text)
-    good = {"bands": "3,2,1", "value_range": "0,4095", "nodata": "none", "crs": UTM, "probabilities": "flooded,4"}
-    bad = {"bands": "0,1,2", "value_range": "5,5", "nodata": "black", "crs": "EPSG:0", "probabilities": "lava"}
-    plain = {"geojson": True, "gsd": 2.5, "overwrite": False}
-    options = parse_options(HARVEY25, **good, **plain)  # type: ignore[arg-type]
+    good = {"bands": "3,2,1", "value_range": "0,4095", "nodata": "none", "crs": UTM}
+    bad = {"bands": "0,1,2", "value_range": "5,5", "nodata": "black", "crs": "EPSG:0"}
+    options = parse_options(HARVEY25, parse_reading(**good), "flooded,4", geojson=True, gsd=2.5, overwrite=False)
     assert options.reading.bands == (3, 2, 1)
     assert options.reading.value_range == (0.0, 4095.0)
     assert options.products.probabilities == (23, 4)
     assert options.gsd == 0.025
     for name, text in bad.items():
         with pytest.raises(HarveysegError, match=f"--{'range' if name == 'value_range' else name} {text}: "):
-            parse_options(HARVEY25, **{**good, name: text}, **plain)  # type: ignore[arg-type]
+            parse_reading(**{**good, name: text})
+    with pytest.raises(HarveysegError, match="--probabilities lava: "):
+        parse_options(HARVEY25, parse_reading(**good), "lava", geojson=False, gsd=None, overwrite=False)
+    with pytest.raises(HarveysegError, match="--tta all: must be none, flips, d4"):
+        parse_tta("all")
 
 
 @pytest.mark.parametrize("gsd", [0.0, -0.05, float("nan"), float("inf")])

@@ -19,6 +19,7 @@ from harveyseg.arrays import BinaryMask, BinaryMasks, ClassMap
 from harveyseg.classes import ClassList, describe_ids
 from harveyseg.config.settings import Section
 from harveyseg.data.masks import read_mask_file
+from harveyseg.data.naming import matching_rules
 from harveyseg.data.sidecars import is_sidecar
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import atomic
@@ -154,6 +155,11 @@ def read_submission(path: Path, ids: Iterable[str], classes: ClassList, size: tu
         HarveysegError: when the file is not such a table; or listing every row that is unknown, missing, duplicate, or
             not the row of a mask of that size, with its line number.
     """
+    return _check_rows(path, _read_rows(path), ids, classes, size)
+
+
+def _read_rows(path: Path) -> pd.DataFrame:
+    """The rows of a submission as they are: two columns of text."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError:
@@ -165,6 +171,13 @@ def read_submission(path: Path, ids: Iterable[str], classes: ClassList, size: tu
             f"{path}: the header is {','.join(table.columns)!r}; "
             f"expected {','.join(HEADER)!r} or {','.join(_OTHER_HEADER)!r}."
         )
+    return table
+
+
+def _check_rows(
+    path: Path, table: pd.DataFrame, ids: Iterable[str], classes: ClassList, size: tuple[int, int]
+) -> dict[str, list[str]]:
+    """See :func:`read_submission`."""
     position_of = {class_id: position for position, class_id in enumerate(_scored_ids(classes))}
     allowed = describe_ids(_scored_ids(classes))
     expected_photos = set(ids)
@@ -208,8 +221,9 @@ def score_submission(
 
     Args:
         path: the submission, see :func:`read_submission`; its classes may overlap.
-        masks_dir: ``<id>.png``, as :func:`harveyseg.data.masks.read_mask_file` reads them, of any size: resized by
-            Pillow's nearest pixel, as in the competition's own script.
+        masks_dir: ``<id>.png``, or all named by one other rule, as ``<id>_lab.png`` (see
+            :func:`harveyseg.data.naming.matching_rules`). :func:`harveyseg.data.masks.read_mask_file` reads them, of
+            any size: they are resized by Pillow's nearest pixel, as in the competition's own script.
         classes: the list of classes.
         score_size: (height, width) of the submitted masks; None where it is the masks' own, which must be one.
 
@@ -219,12 +233,10 @@ def score_submission(
     Raises:
         HarveysegError: when the folder has no masks, a mask cannot be used, or the submission does not match them.
     """
-    files = sorted(file for file in masks_dir.glob("*") if file.suffix.lower() == ".png")
-    masks = {file.stem: file for file in files if not is_sidecar(file.name)}
-    if not masks:
-        raise HarveysegError(f"{masks_dir}: contains no masks (<id>.png). Name the folder with the true masks.")
+    table = _read_rows(path)
+    masks = _find_masks(masks_dir, table.iloc[:, 0].tolist())
     size = _own_size(masks.values()) if score_size is None else score_size
-    rows = read_submission(path, masks, classes, size)
+    rows = _check_rows(path, table, masks, classes, size)
     dice = np.empty((len(masks), classes.scored))
     present = np.empty((len(masks), classes.scored), np.bool_)
     for index, (photo, file) in enumerate(masks.items()):
@@ -233,6 +245,21 @@ def score_submission(
         dice[index] = pair_dice(truth, submitted, classes.unscored)
         present[index] = np.isin(np.arange(classes.unscored, len(classes)), truth)
     return pair_metrics(dice, present, classes.scored_slugs)
+
+
+def _find_masks(folder: Path, row_ids: Sequence[str]) -> dict[str, Path]:
+    """The masks in a folder by the ids of their photos; where no rule explains a name, that is the id."""
+    files = sorted(file for file in folder.glob("*") if file.suffix.lower() == ".png")
+    files = [file for file in files if not is_sidecar(file.name)]
+    if not files:
+        raise HarveysegError(f"{folder}: contains no masks (<id>.png). Name the folder with the true masks.")
+    photos = sorted({row_id.rpartition("_")[0].removesuffix(".png") for row_id in row_ids} - {""})
+    rules = matching_rules(photos, [file.stem for file in files])
+    if len(rules) > 1:
+        several = " or ".join(f"'{rule.describe()}'" for rule in rules)
+        raise HarveysegError(f"{folder}: the masks' names could follow {several}. Give each the name of its photo.")
+    photo_of = {rules[0].mask_stem(photo): photo for photo in photos}
+    return {photo_of.get(file.stem, file.stem): file for file in files}
 
 
 def _own_size(masks: Iterable[Path]) -> tuple[int, int]:

@@ -180,10 +180,12 @@ def _gather(problems: list[str], check: Callable[P, T], *args: P.args, **kwargs:
 
 
 def _watch_problems(values: Mapping[str, Any], file: str, where: str) -> list[str]:
-    """A file that decides a result, but that DVC does not watch: it would not notice another content."""
+    """A file that decides a result, but is absent, or that DVC does not watch: it would not notice other content."""
     data = values.get("data")
     inputs = data.get("inputs") if isinstance(data, dict) else None
     path = (project_root() / file).resolve()
+    if not path.exists():
+        return [f"{where}: no such file. Correct the path, which starts at the project's folder"]
     if inputs and path.is_relative_to((project_root() / str(inputs)).resolve()):
         return []
     return [

@@ -1,5 +1,8 @@
 """Prediction from Python: ``from harveyseg import Predictor`` does what ``harveyseg predict`` does."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +19,16 @@ from harveyseg.inference.params import InferenceParams
 from harveyseg.prediction.class_maps import EnsemblePredictor
 from harveyseg.prediction.find_model import find_model
 from harveyseg.prediction.inputs import Input
-from harveyseg.prediction.options import parse_inference, parse_options
+from harveyseg.prediction.options import parse_options, parse_reading, parse_tta
 from harveyseg.prediction.pictures import PictureInMemory
 from harveyseg.prediction.predict import predict_images
 from harveyseg.prediction.record import Areas, PredictionRecord, read_record
 from harveyseg.prediction.scale import find_scale, warn_of_unknown_scales
 from harveyseg.prediction.trained_ensemble import TrainedEnsemble
+
+_OPTION = re.compile(r"--([a-z]+)\b")
+_PARAMETERS = {"range": "value_range", "overwrite": "overwrite=True"}
+"""The parameters that are not called as the option."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +124,10 @@ class Predictor:
         folder = Path(source)
         if model is None and folder != Path() and not (folder / "params.yaml").exists():
             model = str(source)
-        ensemble = find_model(folder / "params.yaml", folder / "data", model, argmax, ground)
-        return cls(ensemble, parse_inference(ensemble.inference, tta))
+        with _parameters_named():
+            changes = {} if tta is None else {"tta": parse_tta(tta)}
+            ensemble = find_model(folder / "params.yaml", folder / "data", model, argmax, ground)
+        return cls(ensemble, ensemble.inference.model_copy(update=changes))
 
     @property
     def classes(self) -> ClassList:
@@ -159,14 +168,16 @@ class Predictor:
         Raises:
             HarveysegError: when the file cannot be read, its scale is impossible, or it was predicted in another way.
         """
-        options = parse_options(self.classes, bands, value_range, nodata, crs, probabilities, geojson, gsd, overwrite)
         if not Path(path).is_file():
             raise HarveysegError(
                 f"{path}: no such file. `harveyseg predict` takes folders and patterns; this, one file."
             )
-        outcome = predict_images([str(path)], self._ensemble, self._params, Path(out), options)
-        for error in outcome.errors:
-            raise error
+        with _parameters_named():
+            reading = parse_reading(bands, value_range, nodata, crs)
+            options = parse_options(self.classes, reading, probabilities, geojson, gsd, overwrite)
+            outcome = predict_images([str(path)], self._ensemble, self._params, Path(out), options)
+            for error in outcome.errors:
+                raise error
         record = read_record(Path(out) / f"{Path(path).stem}.json")
         assert record is not None  # an image that was predicted, now or before, has one
         return Prediction(Path(out), record)
@@ -185,6 +196,10 @@ class Predictor:
         Raises:
             HarveysegError: when the array is not of that form, or its scale is impossible.
         """
+        if not isinstance(photo, np.ndarray):
+            raise HarveysegError(
+                f"array: is a {type(photo).__name__}, not a NumPy array. Make one with `np.asarray(photo, np.uint8)`."
+            )
         if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] not in (3, 4) or not photo.size:
             raise HarveysegError(
                 f"array: is {photo.dtype} {photo.shape}; uint8 (height, width, 3 or 4) is needed: red, green, blue and "
@@ -192,11 +207,25 @@ class Predictor:
             )
         opaque = photo[..., 3] if photo.shape[2] == 4 else None
         item = Input(Path("array"), "array", (photo.shape[0], photo.shape[1]), is_tiff=False)
-        scale = find_scale(
-            item, self._ensemble.training, self._predictor.network_size, None if gsd is None else gsd / 100
-        )
+        metres = None if gsd is None else gsd / 100
+        with _parameters_named():
+            scale = find_scale(item, self._ensemble.training, self._predictor.network_size, metres)
         warn_of_unknown_scales([item], [scale], self._ensemble.training)
         picture = PictureInMemory(photo[..., 2::-1], opaque)
         with explain_out_of_memory("classifying an array", "Cut it into smaller ones."):
             stripes = [stripe.classes for stripe in self._predictor.stripes(picture, scale.photo_size)]
         return np.asarray(self.classes.ids[np.concatenate(stripes)], np.uint8)
+
+
+@contextmanager
+def _parameters_named() -> Iterator[None]:
+    """Name parameters in the messages that speak of the command's options."""
+    try:
+        yield
+    except HarveysegError as error:
+        message, *problems = (_OPTION.sub(_parameter, text) for text in (str(error), *error.problems))
+        raise HarveysegError(message, problems) from None
+
+
+def _parameter(option: re.Match[str]) -> str:
+    return _PARAMETERS.get(option[1], option[1])

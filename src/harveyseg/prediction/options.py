@@ -7,25 +7,18 @@ from harveyseg.classes import ClassList
 from harveyseg.errors import HarveysegError
 from harveyseg.geo.ground import parse_crs
 from harveyseg.geo.mosaic import FrameColour, MosaicOptions
-from harveyseg.inference.params import InferenceParams, TtaName
+from harveyseg.inference.params import TtaName
 from harveyseg.prediction.predict import PredictionOptions
 from harveyseg.prediction.products import ProductOptions
 
 _NUMBER = r"([+-]?\d+(?:\.\d+)?)"
 
 
-def parse_options(
-    classes: ClassList,
-    bands: str | None,
-    value_range: str | None,
-    nodata: str | None,
-    crs: str | None,
-    probabilities: str | None,
-    geojson: bool,
-    gsd: float | None,
-    overwrite: bool,
-) -> PredictionOptions:
-    """Check the options; ``classes`` are those of the networks, ``gsd`` is in centimetres.
+def parse_reading(bands: str | None, value_range: str | None, nodata: str | None, crs: str | None) -> MosaicOptions:
+    """Check the options that say how TIFF files are read.
+
+    >>> parse_reading("3,2,1", "0,4095", None, None).bands
+    (3, 2, 1)
 
     Raises:
         HarveysegError: when one is not of its form.
@@ -34,30 +27,43 @@ def parse_options(
         raise HarveysegError(f"--nodata {nodata}: must be 0, 255 or none.")
     if crs is not None:
         parse_crs(crs)
-    reading = MosaicOptions(
+    return MosaicOptions(
         bands=None if bands is None else _parse_bands(bands),
         value_range=None if value_range is None else _parse_range(value_range),
         frame=cast(FrameColour | None, nodata),
         crs=crs,
     )
+
+
+def parse_options(
+    classes: ClassList,
+    reading: MosaicOptions,
+    probabilities: str | None,
+    geojson: bool,
+    gsd: float | None,
+    overwrite: bool,
+) -> PredictionOptions:
+    """Check the other options; ``classes`` are those of the networks, ``gsd`` is in centimetres.
+
+    Raises:
+        HarveysegError: when ``probabilities`` names classes that the networks do not know.
+    """
     products = ProductOptions(() if probabilities is None else _parse_classes(probabilities, classes), geojson)
     return PredictionOptions(reading, products, None if gsd is None else gsd / 100, overwrite)
 
 
-def parse_inference(settings: InferenceParams, tta: str | None) -> InferenceParams:
-    """The model's settings, changed by the option ``--tta``.
+def parse_tta(text: str) -> TtaName:
+    """Check the option ``--tta``.
 
-    >>> parse_inference(InferenceParams(), "d4").tta
+    >>> parse_tta("d4")
     'd4'
 
     Raises:
         HarveysegError: when it names no kind of test-time augmentation.
     """
-    if tta is None:
-        return settings
-    if tta not in get_args(TtaName):
-        raise HarveysegError(f"--tta {tta}: must be {', '.join(get_args(TtaName))}.")
-    return settings.model_copy(update={"tta": tta})
+    if text not in get_args(TtaName):
+        raise HarveysegError(f"--tta {text}: must be {', '.join(get_args(TtaName))}.")
+    return cast(TtaName, text)
 
 
 def parse_training_ground(text: str) -> tuple[float, float]:

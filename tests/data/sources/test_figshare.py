@@ -257,6 +257,23 @@ def test_an_archive_keeps_only_a_usable_name(service: Figshare, tmp_path: Path, 
     assert [(path.name, path.read_bytes() == data) for path in archives] == [("archive", True)]
 
 
+def test_names_that_start_again_get_the_names_of_their_folders(service: Figshare, tmp_path: Path) -> None:
+    """Two folders of a drone's card, in one archive of photos and one of masks."""
+    half = len(IDS) // 2
+    photos: dict[str, bytes] = {}
+    masks: dict[str, bytes] = {}
+    for folder, ids in (("100MEDIA", IDS[:half]), ("101MEDIA", IDS[half : 2 * half])):
+        for photo_id, name in zip(ids, IDS[:half], strict=True):
+            photos[f"flight/{folder}/{name}.jpg"] = PHOTOS[f"{photo_id}.jpg"]
+            masks[f"labels/{folder}/{name}.png"] = MASKS[f"{photo_id}.png"]
+    service.publish(IMAGES_ARTICLE, {"flight.zip": zipped(photos)})
+    service.publish(MASKS_ARTICLE, {"labels.zip": zipped(masks)})
+    raw = download_files(tmp_path)
+    for kind, published in (("images", photos), ("masks", masks)):
+        stored = {Path(name).name: data for name, data in raw.items() if f"_{kind}/" in name}
+        assert stored == {"_".join(Path(name).parts[1:]): data for name, data in published.items()}
+
+
 def test_all_files_of_one_name_are_listed(service: Figshare, tmp_path: Path) -> None:
     first, second = list(MASKS)[:2]
     twice = {"a.zip": zipped(MASKS), "b.zip": zipped({first: MASKS[first], second: MASKS[second]})}

@@ -1,5 +1,6 @@
 """Photos and masks that come without the Kaggle layout: they are told apart."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,8 @@ def link_training_part(unpacked: Path, layout: Path, name: str) -> None:
     """Link photos and masks into ``layout/train_images`` and ``layout/train_masks``.
 
     Files in a folder of such a name belong there. Elsewhere a PNG is a mask, other images are photos, and all other
-    files are ignored.
+    files are ignored. Where names of photos and of masks start again in other folders, as those of drones do, the links
+    are in these folders, too, so that :func:`harveyseg.data.pairs.find_pairs` can tell them apart.
 
     Args:
         unpacked: the folder with the files, at any depth.
@@ -42,10 +44,12 @@ def link_training_part(unpacked: Path, layout: Path, name: str) -> None:
             "folders named train_images and train_masks."
         )
     problems = []
+    start_again = all(len({path.stem for path in paths}) < len(paths) for paths in (photos, masks))
     for kind, paths in (("train_images", photos), ("train_masks", masks)):
-        (layout / kind).mkdir(parents=True)
+        above = os.path.commonpath([path.parent for path in paths])
         for path in paths:
-            link = layout / kind / path.name
+            link = layout / kind / (path.relative_to(above) if start_again else path.name)
+            link.parent.mkdir(parents=True, exist_ok=True)
             if link.is_symlink():
                 both = " and ".join(str(file.relative_to(unpacked)) for file in (link.readlink(), path))
                 problems.append(f"two files are called {path.name}: {both}")

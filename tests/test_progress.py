@@ -139,6 +139,7 @@ def test_what_an_earlier_process_did_does_not_count_for_the_rate(
         (SECONDS, 10, 900, "x: 10/900 s, 14:50 left"),
         ("files", 5, None, "x: 5 files, 0.5 files/s, ? left"),
         ("files", 0, 5, "x: 0/5 files, 0 files/s, ? left"),
+        ("megapixels", 0.0512, 2.0, "x: 0.051/2 megapixels, 3 min 15 s each, 06:20 left"),
     ],
 )
 def test_units(unit: str, done: float, total: float | None, expected: str) -> None:

@@ -198,8 +198,13 @@ def _figures(done: float, total: float | None, unit: str, initial: float, second
     if unit == BYTES:
         amounts = [tqdm.format_sizeof(value, BYTES) for value in (done, total, rate) if value is not None]
         return f"{'/'.join(amounts[:-1])}, {amounts[-1]}/s, {left} left"
-    amount = f"{done:.0f} {unit}" if total is None else f"{done:.0f}/{total:.0f} {unit}"
+    amount = "/".join(_count(value) for value in (done, total) if value is not None) + f" {unit}"
     if unit == SECONDS:
         return f"{amount}, {left} left"
     speed = f"{format_duration(1 / rate)} each" if 0 < rate < 0.1 else f"{rate:.3g} {unit}/s"
     return f"{amount}, {speed}, {left} left"
+
+
+def _count(value: float) -> str:
+    """A number of units, with decimals where parts of few ones matter."""
+    return f"{value:.0f}" if value >= 10 or value == int(value) else f"{value:.2g}"

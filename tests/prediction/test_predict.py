@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -327,10 +328,15 @@ def test_contact_sheets(tmp_path: Path) -> None:
 def test_progress_is_said_with_rate_and_time_left(
     tmp_path: Path, mosaic: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harveyseg.prediction.progress._SECONDS", 0.0)
+    monkeypatch.setattr("harveyseg.progress.is_terminal", lambda: False)
+    monkeypatch.setenv("HARVEYSEG_PROGRESS_SECONDS", "0")
+    with rasterio.open(mosaic) as opened:
+        total = f"{opened.width * opened.height / 1e6:.2g}"
     with caplog.at_level(logging.INFO, "harveyseg"):
         run([mosaic], tmp_path / "out")
-    assert any(" megapixels/s, 0 s left" in message for message in caplog.messages)
+    said = [message for message in caplog.messages if message.startswith("predicting: ")]
+    done = re.escape(f"predicting: {total}/{total} megapixels, ")
+    assert re.fullmatch(rf"{done}(.+ megapixels/s|.+ s each), 00:00 left, 0 of 1 images done", said[-1])
 
 
 def test_assess(tmp_path: Path, mosaic: Path) -> None:

@@ -166,8 +166,8 @@ def short_table(frame: pd.DataFrame) -> str:
         frame: from :func:`comparison_table`.
 
     Returns:
-        The columns ``model`` and :data:`_SHORT`. A model's scores are over the photos of all folds; ``seconds`` are
-        those of all its trainings.
+        The columns ``model``, ``val_score``, ``gain_over_empty``, ``val_macro_dice``, ``test_score`` and ``seconds``.
+        A model's scores are over the photos of all folds; ``seconds`` are those of all its trainings.
     """
     rows = frame[frame["fold"].isin([ALL_FOLDS, ""])].copy()
     trained = frame[~frame["fold"].isin([ALL_FOLDS, _MEAN, _SPREAD, ""])]

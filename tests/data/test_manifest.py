@@ -1,6 +1,7 @@
 """Verification of folders in the Kaggle layout: good ones in all their shapes, and every bad input with its message."""
 
 import hashlib
+import io
 import logging
 import os
 import re
@@ -12,10 +13,10 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from harveyseg.classes import HARVEY25
-from harveyseg.data.manifest import read_manifest, verify_photos, write_manifest, write_skipped
+from harveyseg.data.manifest import read_manifest, read_mask_of, verify_photos, write_manifest, write_skipped
 from harveyseg.errors import HarveysegError
 from helpers.damage import Damage, copy, cut, damaged, empty, remove, write, zeroed
 from helpers.photos import encoded, huge, mask, palette, photo, png, see_through, turned, with_value
@@ -109,7 +110,11 @@ BAD: list[tuple[Damage, str]] = [
         write("train_images/9.jpg", encoded(photo(1).convert("CMYK"))),
         "train_images/9.jpg: is CMYK; a colour photo (RGB) is needed",
     ),
-    (write("train_images/9.jpg", turned()), "train_images/9.jpg: its EXIF orientation tag (6) turns it against"),
+    (write("train_images/9.jpg", turned()), "train_images/9.jpg: has the EXIF orientation 3, and its size does not"),
+    (
+        lambda folder: (write("test_images/20.jpg", turned(6))(folder), shutil.rmtree(folder / "test_masks")),
+        "test_images/20.jpg: has the EXIF orientation 6, and no mask says whether",
+    ),
     (
         write("train_images/9.JPEG", encoded(photo(8))),
         "train_images/9.jpg: has the same id '9' as train_images/9.JPEG; ids must be unique",
@@ -468,3 +473,21 @@ def test_files_that_cannot_be_read_or_named(folder: Path, tmp_path: Path) -> Non
     assert [pair.id for pair in left.pairs] == ["10", "20"]
     write_skipped(tmp_path / "skipped.csv", left.skipped)
     assert len(pd.read_csv(tmp_path / "skipped.csv")) == 6
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+@pytest.mark.parametrize("drawn_on", ["stored", "shown"])
+def test_a_mask_fits_the_stored_pixels_of_a_photo_on_its_side(folder: Path, orientation: int, drawn_on: str) -> None:
+    """The mask says where the photo is bright, as Pillow decodes or shows it."""
+    (folder / "train_images/9.jpg").write_bytes(turned(orientation))
+    with Image.open(folder / "train_images/9.jpg") as opened:
+        stored = np.asarray(opened)
+        seen = np.asarray(ImageOps.exif_transpose(opened)) if drawn_on == "shown" else stored
+    Image.fromarray((seen[..., 0] > 128).astype(np.uint8)).save(folder / "train_masks/9.png")
+    row = verify_photos(folder, HARVEY25).manifest.set_index("id").loc["9"]
+    found = read_mask_of(
+        folder / "train_images/9.jpg", folder / "train_masks/9.png", HARVEY25, (row["width"], row["height"])
+    )
+    assert row["mask_sha256"] == hashlib.sha256(found.stored).hexdigest()
+    with Image.open(io.BytesIO(found.stored)) as opened:
+        np.testing.assert_array_equal(np.asarray(opened), stored[..., 0] > 128)

@@ -49,9 +49,9 @@ def palette(indices: Image.Image) -> Image.Image:
     return image
 
 
-def turned() -> bytes:
+def turned(orientation: int = 3) -> bytes:
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = orientation
     return encoded(photo(0), exif=exif)
 
 

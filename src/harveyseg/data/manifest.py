@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 
 from harveyseg.classes import ClassList
-from harveyseg.data.masks import read_mask_file
+from harveyseg.data.masks import MaskFile, read_mask_file, turn_back
 from harveyseg.data.pairs import Pair, Problem, find_pairs
-from harveyseg.data.photo_files import PHOTO_KINDS, RAW_ENDINGS, check_photo_file
+from harveyseg.data.photo_files import EXCHANGE_SIDES, PHOTO_KINDS, RAW_ENDINGS, check_photo_file, read_orientation
 from harveyseg.errors import raise_problems
 from harveyseg.files import read_table, write_table
 from harveyseg.progress import track
@@ -155,11 +155,13 @@ def _check_pair(folder: Path, pair: Pair, classes: ClassList) -> _Checked:
         photo = check_photo_file(data, _kind(pair.image))
         size = photo.size
         causes += [(pair.image, cause) for cause in photo.problems]
+        if size and (cause := _turning_problem(size, photo.orientation, pair.mask is not None)):
+            causes.append((pair.image, cause))
     except OSError as error:
         causes.append((pair.image, f"cannot be read ({error.strerror})"))
     if pair.mask is not None:
         try:
-            mask = read_mask_file(pair.mask.read_bytes(), classes)
+            mask = read_mask_of(pair.image, pair.mask, classes, size)
             mask_sha256 = hashlib.sha256(mask.stored).hexdigest()
             causes += [(pair.mask, cause) for cause in mask.problems]
             if size and mask.size and mask.size != size:
@@ -169,6 +171,34 @@ def _check_pair(folder: Path, pair: Pair, classes: ClassList) -> _Checked:
     problems = [Problem(str(path.relative_to(folder)), cause, (pair.part, pair.id)) for path, cause in causes]
     width, height = size or (0, 0)
     return _Checked(width, height, image_sha256, mask_sha256, problems)
+
+
+def read_mask_of(photo: Path, path: Path, classes: ClassList, size: tuple[int, int] | None) -> MaskFile:
+    """Read a mask; where it was drawn on the photo as it is shown, it is turned to fit the pixels as they are stored.
+
+    Args:
+        photo: a file that was checked.
+        path: its mask.
+        classes: what it may hold.
+        size: (width, height) of the photo as it is stored; None where that is not known.
+    """
+    mask = read_mask_file(path.read_bytes(), classes)
+    if size is None or mask.problems or mask.size != size[::-1] or mask.size == size:
+        return mask
+    orientation = read_orientation(photo.read_bytes())
+    return turn_back(mask, orientation) if orientation >= EXCHANGE_SIDES else mask
+
+
+def _turning_problem(size: tuple[int, int], orientation: int, has_mask: bool) -> str:
+    """Why a photo with an EXIF orientation cannot be used; empty if its mask's size says which way the mask lies."""
+    if orientation == 1 or (has_mask and orientation >= EXCHANGE_SIDES and size[0] != size[1]):
+        return ""
+    unknown = "no mask says whether results" if not has_mask else "its size does not say whether the mask"
+    verb = "are" if not has_mask else "is"
+    return (
+        f"has the EXIF orientation {orientation}, and {unknown} {verb} of the photo as it is stored or as it is shown; "
+        "turn the pixels themselves and remove the tag"
+    )
 
 
 def _duplicates(folder: Path, pairs: list[Pair], checked: list[_Checked]) -> list[Problem]:

@@ -18,6 +18,13 @@ MASK_FORMS = "a mask must be 8-bit grey, its value the class id, or have a palet
 """What is said of a mask of another form."""
 NOT_PNG = "a mask must be a PNG, whose values are exact"
 """What is said of a mask in another format."""
+_TURNED_BACK = {
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+"""What undoes each of EXIF's orientations (Exif 2.32, 4.6.4) that exchange width and height."""
 _NEAR = 16
 """JPEG moves black and white by less than this many levels, but for a few pixels."""
 _LEAST_NOISE = 6
@@ -90,6 +97,18 @@ def read_mask_file(data: bytes, classes: ClassList) -> MaskFile:
     if (bits, kind) != (8, _ColourType.GREY):
         return MaskFile(size, data, (f"is {bits}-bit {kind}; {MASK_FORMS}",))
     return _finish(size, values, _value_problems(values, classes, "value"), classes, data)
+
+
+def turn_back(mask: MaskFile, orientation: int) -> MaskFile:
+    """The mask of a photo's pixels as they are stored, from one of the photo as it is shown.
+
+    Args:
+        mask: without problems.
+        orientation: EXIF's, 5 to 8: those that exchange width and height.
+    """
+    with Image.open(io.BytesIO(mask.stored)) as shown:
+        turned = np.asarray(shown.transpose(_TURNED_BACK[orientation]))
+    return MaskFile((turned.shape[1], turned.shape[0]), _encode(turned))
 
 
 def decoding_cause(error: Exception) -> str:

@@ -21,6 +21,8 @@ TOO_LARGE = "has too many pixels to be decoded as a whole"
 
 _TRANSPARENT = "is transparent in places; a photo without an alpha channel is needed"
 _EXIF_ORIENTATION = 0x0112
+EXCHANGE_SIDES = 5
+"""From this EXIF orientation on, what is shown is as wide as what is stored is high."""
 _ORIENTATIONS = range(1, 9)
 """The orientations that EXIF defines; 0, 9 and 65535 occur, and mean nothing."""
 
@@ -33,6 +35,8 @@ class PhotoFile:
     """(width, height) in pixels; None when it cannot be decoded."""
     problems: tuple[str, ...] = ()
     """Why the photo cannot be used."""
+    orientation: int = 1
+    """See :attr:`DecodedFile.orientation`."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,17 @@ def check_photo_file(data: bytes, kind: str) -> PhotoFile:
         problems.append(f"{cause}; {scaled if 'bits' in cause else 'save it as one'}")
     if decoded.transparent:
         problems.append(_TRANSPARENT)
-    return PhotoFile(decoded.size, (*problems, *_turned(decoded.orientation)))
+    return PhotoFile(decoded.size, tuple(problems), decoded.orientation)
+
+
+def read_orientation(data: bytes) -> int:
+    """How the pixels of a JPEG, PNG or TIFF file are to be turned for viewing, without decoding them: EXIF's 1 to 8."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "TIFF")) as image:
+            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except (OSError, ValueError, SyntaxError):  # kinds of pixels that Pillow lacks
+        return 1
+    return orientation if orientation in _ORIENTATIONS else 1
 
 
 def _check_tiff(data: bytes) -> PhotoFile:
@@ -141,29 +155,15 @@ def _check_tiff(data: bytes) -> PhotoFile:
         raise ValueError(f"cannot be decoded ({error})") from None
     if content is None:
         raise ValueError(TOO_LARGE)
-    try:
-        with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
-            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except (OSError, ValueError, SyntaxError):  # kinds of pixels that Pillow lacks
-        orientation = 1
     problems = [content.problem] if content.problem else []
     if content.transparent:
         problems.append(_TRANSPARENT)
-    return PhotoFile(content.size, (*problems, *_turned(orientation)))
+    return PhotoFile(content.size, tuple(problems), read_orientation(data))
 
 
 def _of_other_kind(kind: str) -> PhotoFile:
     remedy = f"rename it to {RAW_ENDINGS[kind]}" if kind in RAW_ENDINGS else "save it as PNG"
     return PhotoFile(None, (f"is {kind} data; {remedy}",))
-
-
-def _turned(orientation: int) -> tuple[str, ...]:
-    if orientation == 1 or orientation not in _ORIENTATIONS:
-        return ()
-    return (
-        f"its EXIF orientation tag ({orientation}) turns it against its mask; "
-        "turn the pixels themselves and remove the tag",
-    )
 
 
 def _truncation(data: bytes, kind: str) -> str:

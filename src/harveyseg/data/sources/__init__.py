@@ -17,8 +17,7 @@ from harveyseg.classes import HARVEY25
 from harveyseg.config.settings import Section
 from harveyseg.data.class_lists import CLASSES_FILE, load_classes, store_classes
 from harveyseg.data.demo import DemoParams
-from harveyseg.data.manifest import read_manifest, verify_photos, write_manifest, write_skipped
-from harveyseg.data.masks import read_mask_file
+from harveyseg.data.manifest import read_manifest, read_mask_of, verify_photos, write_manifest, write_skipped
 from harveyseg.data.pairs import Pair, Problem
 from harveyseg.data.sources.demo import provide_demo
 from harveyseg.data.sources.directory import DirectoryParams, provide_directory
@@ -161,8 +160,8 @@ def download_source(params: DataParams, root: Path, raw: Path) -> None:
                 _copy(pair.image, building / row["image"])
                 if pair.mask is not None:
                     _copy(pair.mask, building / row["mask"])
-                    if sha256(pair.mask) != row["mask_sha256"]:  # not a grey PNG of class ids
-                        mask = read_mask_file(pair.mask.read_bytes(), classes)
+                    if sha256(pair.mask) != row["mask_sha256"]:  # not a grey PNG of class ids, or turned
+                        mask = read_mask_of(pair.image, pair.mask, classes, (row["width"], row["height"]))
                         (building / row["mask"]).write_bytes(mask.stored)
             write_manifest(building / "manifest.csv", verified.manifest)
             store_classes(building, classes)

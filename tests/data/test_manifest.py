@@ -36,6 +36,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def without_test_masks(folder: Path) -> None:
+    """A test photo on its side, of which no mask says how it is meant."""
+    (folder / "test_images/20.jpg").write_bytes(turned(6))
+    shutil.rmtree(folder / "test_masks")
+
+
 BAD: list[tuple[Damage, str]] = [
     (lambda folder: shutil.rmtree(folder / "train_images"), "train_images: the folder is missing"),
     (lambda folder: shutil.rmtree(folder / "train_masks"), "train_masks: the folder is missing"),
@@ -112,7 +118,7 @@ BAD: list[tuple[Damage, str]] = [
     ),
     (write("train_images/9.jpg", turned()), "train_images/9.jpg: has the EXIF orientation 3, and its size does not"),
     (
-        lambda folder: (write("test_images/20.jpg", turned(6))(folder), shutil.rmtree(folder / "test_masks")),
+        without_test_masks,
         "test_images/20.jpg: has the EXIF orientation 6, and no mask says whether",
     ),
     (
@@ -485,9 +491,8 @@ def test_a_mask_fits_the_stored_pixels_of_a_photo_on_its_side(folder: Path, orie
         seen = np.asarray(ImageOps.exif_transpose(opened)) if drawn_on == "shown" else stored
     Image.fromarray((seen[..., 0] > 128).astype(np.uint8)).save(folder / "train_masks/9.png")
     row = verify_photos(folder, HARVEY25).manifest.set_index("id").loc["9"]
-    found = read_mask_of(
-        folder / "train_images/9.jpg", folder / "train_masks/9.png", HARVEY25, (row["width"], row["height"])
-    )
+    size = (stored.shape[1], stored.shape[0])
+    found = read_mask_of(folder / "train_images/9.jpg", folder / "train_masks/9.png", HARVEY25, size)
     assert row["mask_sha256"] == hashlib.sha256(found.stored).hexdigest()
     with Image.open(io.BytesIO(found.stored)) as opened:
         np.testing.assert_array_equal(np.asarray(opened), stored[..., 0] > 128)

@@ -233,8 +233,9 @@ def score_submission(
     Raises:
         HarveysegError: when the folder has no masks, a mask cannot be used, or the submission does not match them.
     """
+    files = _mask_files(masks_dir)
     table = _read_rows(path)
-    masks = _find_masks(masks_dir, table.iloc[:, 0].tolist())
+    masks = _by_photo(masks_dir, files, table.iloc[:, 0].tolist())
     size = _own_size(masks.values()) if score_size is None else score_size
     rows = _check_rows(path, table, masks, classes, size)
     dice = np.empty((len(masks), classes.scored))
@@ -247,12 +248,16 @@ def score_submission(
     return pair_metrics(dice, present, classes.scored_slugs)
 
 
-def _find_masks(folder: Path, row_ids: Sequence[str]) -> dict[str, Path]:
-    """The masks in a folder by the ids of their photos; where no rule explains a name, that is the id."""
+def _mask_files(folder: Path) -> list[Path]:
     files = sorted(file for file in folder.glob("*") if file.suffix.lower() == ".png")
     files = [file for file in files if not is_sidecar(file.name)]
     if not files:
         raise HarveysegError(f"{folder}: contains no masks (<id>.png). Name the folder with the true masks.")
+    return files
+
+
+def _by_photo(folder: Path, files: Sequence[Path], row_ids: Sequence[str]) -> dict[str, Path]:
+    """The masks by the ids of their photos; where no rule explains a name, that is the id."""
     photos = sorted({row_id.rpartition("_")[0].removesuffix(".png") for row_id in row_ids} - {""})
     rules = matching_rules(photos, [file.stem for file in files])
     if len(rules) > 1:

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from harveyseg.arrays import ClassMap, Float32Array, Photo, Photos, ProbabilityMap, ProbabilityMaps
 from harveyseg.classes import IGNORED
+from harveyseg.device import resolve_device
 from harveyseg.inference.params import InferenceParams
 from harveyseg.inference.predictor import Predictor, weighted_predictor
 from harveyseg.inference.probabilities import STRIPE, needed_rows, update_argmax, upsample_rows
@@ -27,6 +28,9 @@ from harveyseg.postprocess.files import FittedRule
 from harveyseg.postprocess.statistics import round_to_levels
 from harveyseg.prediction.pictures import Picture, ResizedRows
 from harveyseg.prediction.trained_ensemble import TrainedEnsemble
+
+_CPU_WINDOWS = 2
+"""Windows that go through a network together on a CPU: eight of 512 x 512 pixels would take 800 MB."""
 
 
 class Stripe(NamedTuple):
@@ -48,7 +52,7 @@ class EnsemblePredictor:
 
     def __init__(self, ensemble: TrainedEnsemble, params: InferenceParams) -> None:
         self._rule = ensemble.rule
-        self._params = params
+        self._params = _params_of_windows(params)
         means = np.array([network.mean for network in ensemble.networks]).mean(axis=0)
         red, green, blue = (int(level) for level in np.rint(np.clip(255 * means, 0, 255)))
         self._fill = (red, green, blue)
@@ -139,6 +143,13 @@ def class_map_in_columns(
     return class_map
 
 
+def _params_of_windows(params: InferenceParams) -> InferenceParams:
+    """The settings for windows of one image: on a CPU few at a time, whose memory is what a mosaic takes most of."""
+    if resolve_device(params.device).type != "cpu":
+        return params
+    return params.model_copy(update={"batch_size": min(params.batch_size, _CPU_WINDOWS)})
+
+
 @dataclass(frozen=True)
 class _Group:
     """Networks that were trained on photos of one size."""
@@ -168,18 +179,28 @@ class _ProbabilityRows:
 
     def __init__(self, stripes: Iterator[ProbabilityMaps], size: tuple[int, int]) -> None:
         self._stripes = stripes
-        self._held = next(stripes)
+        self._held = [next(stripes)]
         self._first = 0
-        self.width = self._held.shape[2]
+        self.width = self._held[0].shape[2]
         self.height = size[0] // (size[1] // self.width)
 
     def read(self, rows: slice) -> ProbabilityMaps:
         """uint8 (C, n, W); ``rows`` never start before those of the call before."""
-        while self._first + self._held.shape[1] < rows.stop:
-            kept = self._held[:, max(0, rows.start - self._first) :]
-            self._first = max(self._first, rows.start)
-            self._held = np.concatenate([kept, next(self._stripes)], axis=1)
-        return self._held[:, rows.start - self._first : rows.stop - self._first]
+        while self._first + sum(stripe.shape[1] for stripe in self._held) < rows.stop:
+            self._forget(rows.start)
+            self._held.append(next(self._stripes))
+        self._forget(rows.start)
+        parts = []
+        top = self._first
+        for stripe in self._held:
+            parts.append(stripe[:, max(0, rows.start - top) : max(0, rows.stop - top)])
+            top += stripe.shape[1]
+        return np.concatenate(parts, axis=1)
+
+    def _forget(self, start: int) -> None:
+        """Drop the stripes that end before a row; joining the others only when they are read halves the memory."""
+        while self._held and self._first + self._held[0].shape[1] <= start:
+            self._first += self._held.pop(0).shape[1]
 
 
 class _MeanRows:

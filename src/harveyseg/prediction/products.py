@@ -137,7 +137,9 @@ def write_assessment(
     with_classes: bool,
 ) -> None:
     """Write buildings, roads, what was seen and a summary; with the classes' polygons if wanted."""
-    seen = geopandas.GeoDataFrame(geometry=[shapely.union_all(polygons.geometry.to_numpy())], crs=polygons.crs)
+    # Polygons that were just made share their borders exactly; those of a file may have been edited.
+    union = shapely.coverage_union_all if with_classes else shapely.union_all
+    seen = geopandas.GeoDataFrame(geometry=[union(polygons.geometry.to_numpy())], crs=polygons.crs)
     summary = {
         **assessment.summary,
         "pixel_cm": None if pixel is None else 100 * max(pixel),

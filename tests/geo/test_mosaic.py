@@ -163,6 +163,13 @@ def test_other_values_need_a_range(tmp_path: Path, kind: Any) -> None:
     assert np.abs(automatic - expected).max() <= 1
 
 
+def test_a_range_beyond_8_bits_is_refused_for_8_bits(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "m.tif", colours())
+    with pytest.raises(HarveysegError, match=r"m\.tif: has 8 bits, of which --range 0,4095 would make a dark photo"):
+        all_colours(path, MosaicOptions(value_range=(0, 4095)))
+    assert all_colours(path, MosaicOptions(value_range=(40, 200))).max() == 255
+
+
 def test_values_that_are_no_number_were_not_seen(tmp_path: Path) -> None:
     values = np.where(SHOWN, colours(), np.nan).astype(np.float32)
     path = write_tiff(tmp_path / "mosaic.tif", values, nodata=np.nan)

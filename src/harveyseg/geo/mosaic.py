@@ -34,6 +34,8 @@ _FRAME_TOLERANCE = 4
 """Levels that a frame may differ from black or white, since JPEG blurs it."""
 _FRAME_PIXELS = 64
 """A smaller region that touches the border is a dark or bright object."""
+_BRIGHTEST = 255
+"""The highest value of 8 bits."""
 _SAMPLE_SIDE = 1024
 """Longest side in pixels of the sample from which ``--range auto`` is computed."""
 
@@ -284,6 +286,12 @@ class Mosaic:
 
     def _check_values(self) -> None:
         dtype = self._file.dtypes[self.bands[0] - 1]
+        chosen = self._options.value_range
+        if dtype == "uint8" and isinstance(chosen, tuple) and chosen[1] > _BRIGHTEST:
+            raise HarveysegError(
+                f"{self.path}: has 8 bits, of which --range {chosen[0]:g},{chosen[1]:g} would make a dark photo. "
+                "Predict it without --range."
+            )
         if dtype == "uint8" or self._options.value_range is not None:
             return
         if dtype == "uint16":

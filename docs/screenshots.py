@@ -57,6 +57,13 @@ def summary(site: Site) -> str:
     return (site.project / "summary.html").as_uri()
 
 
+def champion(site: Site) -> str:
+    """The address of the registered model's page, after `harveyseg champion`."""
+    command = [sys.executable, "-c", "from harveyseg.cli import app; app()", "champion"]
+    subprocess.run([*command, "--allow-dirty", "--allow-demo"], cwd=site.project, stdout=subprocess.DEVNULL, check=True)
+    return f"{site.views['Scores'].partition('#')[0]}#/models/harveyseg"
+
+
 @dataclass(frozen=True)
 class Shot:
     """A picture of a page."""
@@ -79,6 +86,7 @@ SHOTS = (
     Shot("mlflow-charts", lambda site: site.views["Charts"], f":nth-match({CHART}, 7)", 1900, 1900),
     Shot("mlflow-folds", lambda site: site.views["Folds"], "text=matching runs", 1900, 640),
     Shot("mlflow-run", best_run, "img[src*=get-artifact]", 1600, 1100, click="text=Show more"),
+    Shot("mlflow-champion", champion, "text=Data and licence", 1400, 1700),
     Shot("dvc-charts", dvc_charts, ":nth-match(svg.marks, 4)", 1500, 1250),
     Shot("summary", summary, "body[data-ready=yes]", 1280, 1010),
     Shot("summary-photos", summary, ".picture.found", 1280, 900, click="#worst-table button[data-picture]"),

@@ -29,10 +29,10 @@ UPLOADS = Path("uploads.json")
 _Model = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME|FOLDER",
+        metavar="NAME|FOLDER|models:/...",
         autocompletion=complete_model,
-        help="A model trained here, a model folder, or the packaged harvey25; the ensemble if not given, or "
-        "harvey25 where nothing was ever trained.",
+        help="A model trained here, a model folder, the packaged harvey25, or one of MLflow's registry, "
+        "models:/harveyseg@champion; the ensemble if not given, or harvey25 where nothing was ever trained.",
     ),
 ]
 _Ground = Annotated[
@@ -302,6 +302,33 @@ def summary(
     print(f"{written.path}: {written.size / 1e6:.1f} MB; the best model is {written.winner}")
     if show:
         webbrowser.open(written.path.resolve().as_uri())
+
+
+@_commands.command(rich_help_panel=_RESULTS)
+def champion(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=complete_submission,
+            help="A model, or ensemble; the one with the best score if not given.",
+        ),
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Licence and attribution of the training photos, for the card.")
+    ] = None,
+    allow_dirty: Annotated[
+        bool, typer.Option("--allow-dirty", help="Also from code or settings that are in no commit.")
+    ] = False,
+    allow_demo: Annotated[
+        bool, typer.Option("--allow-demo", help="Also of drawn photos or of the preset demo.")
+    ] = False,
+) -> None:
+    """Register the best model, with a model card, in MLflow as models:/harveyseg@champion."""
+    from harveyseg.champion.publish import publish
+
+    for line in publish(PARAMS, DATA, model, licence, allow_dirty, allow_demo):
+        print(line)
 
 
 @_commands.command(rich_help_panel=_START)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from harveyseg.config.preset import apply_preset, preset_names
+from harveyseg.config.preset import apply_preset, matches_preset, preset_names
 from harveyseg.errors import HarveysegError
 from harveyseg.pipeline.check import check_params
 from helpers.paths import ROOT
@@ -124,3 +124,11 @@ def test_one_learning_rate_is_every_models(params: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["demo", "report"])
 def test_both_have_all_seven_networks_of_the_report(params: Path, name: str) -> None:
     assert len(values(applied(params, name))["models"]) == 7
+
+
+def test_whether_a_file_has_the_settings_of_a_preset(params: Path) -> None:
+    apply_preset("demo", params)
+    assert matches_preset("demo", params)
+    assert not matches_preset("best", params)
+    params.write_text(params.read_text().replace("lr: 0.003", "lr: 0.004"))
+    assert not matches_preset("demo", params)

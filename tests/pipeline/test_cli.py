@@ -47,6 +47,7 @@ def test_help_lists_every_command(
         "sync",
         "check",
         "status",
+        "champion",
         "doctor",
         "score",
         "predict",

@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.tokens import CommentToken
 
+from harveyseg.config.settings import load
 from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic
 
@@ -55,6 +56,17 @@ def apply_preset(name: str, params: Path) -> None:
             _attach_comment(target, section, comment)
     with atomic(params) as temporary, temporary.open("w", encoding="utf-8") as opened:
         yaml.dump(target, opened)
+
+
+def matches_preset(name: str, params: Path) -> bool:
+    """Whether a params file has all settings of a preset, as after :func:`apply_preset`.
+
+    Raises:
+        HarveysegError: when the params file is absent or not a mapping.
+    """
+    preset = YAML(typ="safe", pure=True).load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    values = load(params)
+    return all(values.get(section) == settings for section, settings in preset.items())
 
 
 def _overwrite(target: MutableMapping[str, Any], values: Mapping[str, Any]) -> None:

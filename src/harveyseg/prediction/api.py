@@ -25,6 +25,7 @@ from harveyseg.prediction.predict import predict_images
 from harveyseg.prediction.record import Areas, PredictionRecord, read_record
 from harveyseg.prediction.scale import find_scale, warn_of_unknown_scales
 from harveyseg.prediction.trained_ensemble import TrainedEnsemble
+from harveyseg.tracking.registry import SCHEME
 
 _OPTION = re.compile(r"--([a-z]+)\b")
 _PARAMETERS = {"range": "value_range", "overwrite": "overwrite=True"}
@@ -111,7 +112,7 @@ class Predictor:
 
         Args:
             source: a workspace, which is a folder with ``params.yaml``; or a model folder; or a packaged model, such as
-                ``"harvey25"``.
+                ``"harvey25"``; or a registered model, such as ``"models:/harveyseg@champion"``.
             model: what ``--model`` takes in that workspace; None for its ensemble, and for harvey25 where nothing was
                 ever trained.
             tta: ``"none"``, ``"flips"`` or ``"d4"``, instead of the model's own test-time augmentation.
@@ -121,6 +122,8 @@ class Predictor:
         Raises:
             HarveysegError: when there is no such model, or a file of it is absent or damaged.
         """
+        if model is None and str(source).startswith(SCHEME):
+            source, model = ".", str(source)
         folder = Path(source)
         if model is None and folder != Path() and not (folder / "params.yaml").exists():
             model = str(source)

@@ -1,7 +1,8 @@
-"""Which trained model ``harveyseg predict`` uses: one of the workspace, one in a folder, or a packaged one."""
+"""Which trained model ``harveyseg predict`` uses: of the workspace, in a folder, a packaged or a registered one."""
 
 import logging
 import math
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from harveyseg.inference.params import InferenceParams
 from harveyseg.models.packaged import packaged_models
 from harveyseg.prediction.model_folder import MODEL_FILE, read_description, read_model_folder
 from harveyseg.prediction.trained_ensemble import TrainedEnsemble, load_trained_ensemble, trained_models
+from harveyseg.tracking.registry import CHAMPION, SCHEME, fetch_model_folder
 
 DEFAULT = "harvey25"
 """The packaged model that predicts where nothing was ever trained."""
@@ -31,8 +33,9 @@ def find_model(
     Args:
         params: params.yaml, which may be absent.
         data: the folder of the stages' outs, which may be absent.
-        model: a model of the workspace; or a model folder; or a packaged model; or None for the workspace's ensemble,
-            and :data:`DEFAULT` where nothing was ever trained.
+        model: a model of the workspace; or a model folder; or a packaged model; or a registered model,
+            ``models:/<name>@<alias>``; or None for the workspace's ensemble, and :data:`DEFAULT` where nothing was ever
+            trained.
         argmax: leave the rule of post-processing out.
         ground: (height, width) in metres of the ground that a training photo shows, instead of what the model says.
 
@@ -42,6 +45,8 @@ def find_model(
     """
     if ground is not None and not all(0 < side < math.inf for side in ground):
         raise HarveysegError(f"ground = {ground}: height and width must be metres above 0.")
+    if model is not None and model.startswith(SCHEME):
+        return _read_registered(model, params.absolute().parent, argmax, ground)
     # A packaged model needs no project: its name is none that a model of a project may have.
     own = [] if model in packaged_models() else _own_models(params, data)
     if own and (model is None or model in own):
@@ -50,8 +55,8 @@ def find_model(
     if folder is None:
         known = [*own, *packaged_models()]
         raise HarveysegError(
-            f"--model {model}: no model that was trained here, no packaged one, and no folder with a {MODEL_FILE}. "
-            f"Known are: {', '.join(known)}."
+            f"--model {model}: no model that was trained here, no packaged one, no folder with a {MODEL_FILE}, and no "
+            f"address like {CHAMPION}. Known are: {', '.join(known)}."
         )
     if model is None:
         _refuse_sub_folder(params)
@@ -62,6 +67,18 @@ def find_model(
     ours = params.exists() and "inference" in load(params)
     machine = section(params, "inference", InferenceParams) if ours else InferenceParams()
     return replace(found, inference=found.inference.on_machine(machine))
+
+
+def _read_registered(address: str, root: Path, argmax: bool, ground: tuple[float, float] | None) -> TrainedEnsemble:
+    """The model that MLflow's registry knows by this address; none of the code that is logged with it is run.
+
+    It predicts the same everywhere, so no params.yaml changes how.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = fetch_model_folder(address, root, Path(temporary))
+        logger.info("%s: %s", address, read_description(folder).notice)
+        found = read_model_folder(folder, argmax, ground)
+    return replace(found, inference=found.inference.on_machine(InferenceParams()), files=())
 
 
 def _own_models(params: Path, data: Path) -> list[str]:

@@ -13,14 +13,14 @@ from harveyseg.data.cache import CachedPart, load_part
 from harveyseg.data.split import read_folds
 from harveyseg.ensemble.members import FoldModels, load_fold_models
 from harveyseg.ensemble.weights import EnsembleWeights, read_weights
-from harveyseg.errors import HarveysegError, raise_problems
+from harveyseg.errors import raise_problems
 from harveyseg.evaluation.metrics import true_masks
 from harveyseg.inference.params import InferenceParams
 from harveyseg.pipeline.recorded import require_recorded
 from harveyseg.postprocess.files import FittedRule, read_rule
-from harveyseg.record import ALL_EMPTY, ENSEMBLE, RunRecord
+from harveyseg.record import ENSEMBLE, RunRecord
 from harveyseg.tracking.outputs import RunOutputs, list_workspace
-from harveyseg.tracking.table import ALL_FOLDS, read_comparison, verify_table
+from harveyseg.tracking.table import find_winner, read_comparison, score_of, verify_table
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,7 @@ class Workspace:
 
     def score(self, source: str, column: str = "val_score") -> float | None:
         """A number of the table: a model's over all folds, the ensemble's or the baseline's; None if empty."""
-        fold = "" if source in (ENSEMBLE, ALL_EMPTY) else ALL_FOLDS
-        cells = self.table.loc[(self.table["model"] == source) & (self.table["fold"] == fold), column]
-        return float(cells.iloc[0]) if len(cells) and cells.iloc[0] else None
+        return score_of(self.table, source, column)
 
     @property
     def winner(self) -> str:
@@ -93,10 +91,7 @@ class Workspace:
         Raises:
             HarveysegError: when no source has a score.
         """
-        scores = {source: score for source in self.sources if (score := self.score(source)) is not None}
-        if not scores:
-            raise HarveysegError("data/reports/comparison.csv: holds no score. `dvc repro` makes what is missing.")
-        return max(scores, key=scores.__getitem__)
+        return find_winner(self.table, self.sources)
 
 
 def read_workspace(params: Path, data: Path) -> Workspace:

@@ -110,7 +110,7 @@ def inspect_tracker(root: Path) -> tuple[str, str] | None:
     """
     uri = tracking_uri(root)
     try:
-        _require_address(uri)
+        require_address(uri)
         database = database_path(uri)
         if database is not None:
             check_database(database, uri)
@@ -127,7 +127,7 @@ class Tracker:
 
     def __init__(self, params: TrackingParams, root: Path, restore: bool = False) -> None:
         """Connect; see :func:`open_tracker`."""
-        _configure_mlflow()
+        configure_mlflow()
         self.params = params
         self.uri = tracking_uri(root)
         self.root = root
@@ -185,13 +185,13 @@ class Tracker:
             HarveysegError: when MLflow cannot be used.
         """
         if self._client is None:
-            raise HarveysegError(_unusable(self.uri, self._failure))
+            raise HarveysegError(unusable(self.uri, self._failure))
         try:
             return call(self._client)
         except HarveysegError:
             raise
         except Exception as error:
-            raise HarveysegError(_unusable(self.uri, explain(error, self.uri))) from error
+            raise HarveysegError(unusable(self.uri, explain(error, self.uri))) from error
 
     def lose_artifacts(self, store: str, error: Exception) -> None:
         """Warn that the store of artifacts cannot be used, and send it nothing more: scores do not need it."""
@@ -274,7 +274,7 @@ class Tracker:
         self._client = None
         self._failure = explain(error, self.uri)
         if self._required:
-            raise HarveysegError(_unusable(self.uri, self._failure)) from error
+            raise HarveysegError(unusable(self.uri, self._failure)) from error
         logger.warning(
             "MLflow at %s cannot be used: %s\n%s.\n"
             "Continuing WITHOUT tracking. Nothing is lost: `harveyseg sync` adds this run when MLflow is back.",
@@ -284,7 +284,7 @@ class Tracker:
         )
 
     def _connect(self, restore: bool) -> "MlflowClient":
-        _require_address(self.uri)
+        require_address(self.uri)
         database = database_path(self.uri)
 
         from mlflow.tracking import MlflowClient
@@ -329,13 +329,14 @@ def _locked(root: Path, seconds: float) -> AbstractContextManager[None]:
     return locked(root / ".locks" / "tracking.lock", timeout=seconds)
 
 
-def _configure_mlflow() -> None:
+def configure_mlflow() -> None:
     """Set what MLflow reads from the environment, before it is imported; what the user has set stays."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
 
-def _unusable(uri: str, fault: TrackingError) -> str:
+def unusable(uri: str, fault: TrackingError) -> str:
+    """The message of an error that says where MLflow cannot be used, why, and what to do."""
     remedy = fault.remedy
     if os.environ.get("MLFLOW_TRACKING_URI"):
         remedy += ", or unset MLFLOW_TRACKING_URI to use the project's own mlflow.db"
@@ -345,7 +346,7 @@ def _unusable(uri: str, fault: TrackingError) -> str:
     )
 
 
-def _require_address(uri: str) -> None:
+def require_address(uri: str) -> None:
     """Refuse a folder, in which MLflow no longer keeps runs.
 
     Raises:
@@ -365,7 +366,7 @@ def _ask_server(uri: str) -> None:
     Raises:
         Exception: whatever went wrong.
     """
-    _configure_mlflow()
+    configure_mlflow()
     from mlflow.tracking import MlflowClient
 
     MlflowClient(tracking_uri=uri).search_experiments(max_results=1)

@@ -18,7 +18,7 @@ import pandas as pd
 from harveyseg.config.lock import dvc_md5
 from harveyseg.errors import HarveysegError
 from harveyseg.files import read_table, write_table, write_text
-from harveyseg.record import ALL_EMPTY, POOLED, SKIPPED, RunRecord, format_value
+from harveyseg.record import ALL_EMPTY, ENSEMBLE, POOLED, SKIPPED, RunRecord, format_value
 from harveyseg.tracking.client import Tracker
 from harveyseg.tracking.outputs import SCORES, RunOutputs, gain_over_empty
 from harveyseg.tracking.query import EVALUATION_TAG, EXPERIMENT, TrackedRun, find_all_runs, find_runs
@@ -26,8 +26,8 @@ from harveyseg.tracking.query import EVALUATION_TAG, EXPERIMENT, TrackedRun, fin
 ALL_FOLDS = "all"
 """What the column ``fold`` holds in a model's row over the photos of all folds; the ensemble's only row has ""."""
 
-_MEAN = "mean"
-_SPREAD = "spread"
+MEAN = "mean"
+SPREAD = "spread"
 _NOT_POOLED = "no score over the photos of all folds: postprocess has not run, or `harveyseg sync` is due"
 _DUE = "`dvc repro` is due"
 _EPOCH_CHOSEN = "the epoch was chosen on the held-out photos (keep: best), so the val scores are optimistic"
@@ -155,7 +155,7 @@ def write_comparison(frame: pd.DataFrame, folder: Path) -> None:
     """
     write_table(folder / "comparison.csv", _rendered(frame[_COMPARISON]))
     write_text(folder / "comparison.md", table_markdown(frame[_COMPARISON]))
-    trained = frame[~frame["fold"].isin([ALL_FOLDS, _MEAN, _SPREAD]) & (frame["model"] != ALL_EMPTY)]
+    trained = frame[~frame["fold"].isin([ALL_FOLDS, MEAN, SPREAD]) & (frame["model"] != ALL_EMPTY)]
     write_table(folder / "costs.csv", _rendered(trained[_COST_TABLE]))
 
 
@@ -170,7 +170,7 @@ def short_table(frame: pd.DataFrame) -> str:
         A model's scores are over the photos of all folds; ``seconds`` are those of all its trainings.
     """
     rows = frame[frame["fold"].isin([ALL_FOLDS, ""])].copy()
-    trained = frame[~frame["fold"].isin([ALL_FOLDS, _MEAN, _SPREAD, ""])]
+    trained = frame[~frame["fold"].isin([ALL_FOLDS, MEAN, SPREAD, ""])]
     seconds = trained.groupby("model")["seconds"].sum(min_count=1)
     rows["seconds"] = rows["model"].map(seconds).fillna(rows["seconds"])
     rows = rows.sort_values("val_score", ascending=False, kind="stable", na_position="last")
@@ -239,6 +239,36 @@ def read_comparison(path: Path) -> pd.DataFrame:
     return cells
 
 
+def score_of(table: pd.DataFrame, source: str, column: str = "val_score", fold: str = ALL_FOLDS) -> float | None:
+    """A number of the table from :func:`read_comparison`; None if it is empty.
+
+    Args:
+        table: the table.
+        source: a model, ``"ensemble"`` or ``"all_empty"``.
+        column: of the table.
+        fold: which of a model's rows; that over all folds, or ``"mean"`` or ``"spread"``. The others have one row.
+    """
+    wanted = "" if source in (ENSEMBLE, ALL_EMPTY) else fold
+    cells = table.loc[(table["model"] == source) & (table["fold"] == wanted), column]
+    return float(cells.iloc[0]) if len(cells) and cells.iloc[0] else None
+
+
+def find_winner(table: pd.DataFrame, sources: Sequence[str]) -> str:
+    """The source with the highest score on held-out photos; the first of equal ones.
+
+    Args:
+        table: from :func:`read_comparison`.
+        sources: the models, then the ensemble.
+
+    Raises:
+        HarveysegError: when no source has a score.
+    """
+    scores = {source: score for source in sources if (score := score_of(table, source)) is not None}
+    if not scores:
+        raise HarveysegError("data/reports/comparison.csv: holds no score. `dvc repro` makes what is missing.")
+    return max(scores, key=scores.__getitem__)
+
+
 def verify_table(table: Path, outputs: Sequence[RunOutputs]) -> list[str]:
     """Compare ``comparison.csv`` with the files that the stages wrote.
 
@@ -305,7 +335,7 @@ def _frame(sources: Sequence[_Source]) -> pd.DataFrame:
         fold_rows = [_row(source, str(source.record.fold)) for source in folds]
         rows += [*fold_rows, _all_folds(fold_rows, [source.run for source in folds])]
         if len(fold_rows) > 1:
-            rows += [_over_folds(_MEAN, fold_rows, statistics.fmean), _over_folds(_SPREAD, fold_rows, statistics.stdev)]
+            rows += [_over_folds(MEAN, fold_rows, statistics.fmean), _over_folds(SPREAD, fold_rows, statistics.stdev)]
     rows += [_row(source, "") for source in sources if source.record.kind == "ensemble"]
     rows.append(_empty_row([source.run for source in trained]))
     return _typed(rows, ["model", "fold", "run_id", *_COLUMNS, "note"])

@@ -196,9 +196,7 @@ def test_what_cannot_be_predicted(tmp_path: Path, workspace: Path) -> None:
         predictor.predict(photo, tmp_path / "out")
     with pytest.raises(HarveysegError, match=r"^model c: no model that was trained here"):
         Predictor.load(workspace, "c")
-    with pytest.raises(
-        HarveysegError, match=r"nowhere: no model that was trained here, no packaged one, and no folder"
-    ):
+    with pytest.raises(HarveysegError, match=r"nowhere: no model that was trained here, no packaged one, no folder"):
         Predictor.load(tmp_path / "nowhere")
 
 

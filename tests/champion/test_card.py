@@ -65,6 +65,8 @@ def test_limits_licence_and_origin(facts: CardFacts) -> None:
     assert "Commit `c0ffee`." in card
     dirty = [make_record("unet", 0, git_dirty=True)]
     assert "with changes that are in no commit" in write_card(CardFacts(**{**vars(facts), "records": dirty}))
+    unknown = [make_record("unet", 0, git_dirty=None)]
+    assert "as far as git could tell" in write_card(CardFacts(**{**vars(facts), "records": unknown}))
 
 
 def test_the_first_of_equal_scores_wins() -> None:

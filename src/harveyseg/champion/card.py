@@ -170,7 +170,11 @@ def _limits(facts: CardFacts) -> str:
 def _origin(records: Sequence[RunRecord]) -> str:
     first = records[0]
     commits = ", ".join(dict.fromkeys(f"`{(record.git_commit or 'none')[:12]}`" for record in records))
-    dirty = " with changes that are in no commit" if any(record.git_dirty is not False for record in records) else ""
+    dirty = ""
+    if any(record.git_dirty is None for record in records):
+        dirty = " as far as git could tell"
+    if any(record.git_dirty for record in records):
+        dirty = " with changes that are in no commit"
     runs = ", ".join(f"{record.name} `{record.run_id or record.uid}`" for record in records)
     versions = ", ".join(f"{name} {version}" for name, version in first.environment.items() if name in _SHOWN_VERSIONS)
     return f"Commit {commits}{dirty}. Runs: {runs}. Device {first.device}. Versions: {versions}."

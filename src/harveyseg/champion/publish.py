@@ -71,7 +71,7 @@ def publish(
         raise HarveysegError(f"--model {model}: not in the table. It holds: {', '.join(sources)}.")
     own = [output for output in outputs if output.record.model == name]
     involved = outputs if name == ENSEMBLE else own
-    _refuse_unrepeatable(params, [output.record for output in involved], allow_dirty)
+    refuse_unrepeatable(params, [output.record for output in involved], allow_dirty)
     _refuse_demo(params, [output.record for output in own], allow_demo)
     tracker = open_tracker(section(params, "tracking", TrackingParams), required=True)
     ensemble = load_trained_ensemble(params, data, None if name == ENSEMBLE else name)
@@ -135,8 +135,13 @@ def _read_checked_table(params: Path, data: Path, outputs: Sequence[RunOutputs])
     return table
 
 
-def _refuse_unrepeatable(params: Path, records: Sequence[RunRecord], allow_dirty: bool) -> None:
-    """Refuse a model that no commit describes.
+def refuse_unrepeatable(params: Path, records: Sequence[RunRecord], allow_dirty: bool) -> None:
+    """Refuse a model that no commit describes, or of which git could not tell.
+
+    Args:
+        params: params.yaml.
+        records: of the model's trainings.
+        allow_dirty: refuse nothing.
 
     Raises:
         HarveysegError: listing what is in no commit.
@@ -144,13 +149,19 @@ def _refuse_unrepeatable(params: Path, records: Sequence[RunRecord], allow_dirty
     if allow_dirty:
         return
     problems = [*_uncommitted(params.absolute().parent)]
-    problems += [f"{record.name}: was trained from code that is in no commit" for record in records if record.git_dirty]
+    problems += [f"{record.name}: {_CODE_OF[record.git_dirty]}" for record in records if record.git_dirty is not False]
     raise_problems(
         problems,
         "a champion must be of a commit",
         "Commit first (`git add -A && git commit`), and let `dvc repro -f` train again what was trained before; or say "
         "--allow-dirty.",
     )
+
+
+_CODE_OF = {
+    True: "was trained from code that is in no commit",
+    None: "git could not tell whether the code that trained it is in a commit",
+}
 
 
 def _uncommitted(root: Path) -> Iterator[str]:

@@ -1,0 +1,30 @@
+"""What must not become the champion."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harveyseg.champion.publish import refuse_unrepeatable
+from harveyseg.errors import HarveysegError
+from helpers.records import make_record
+
+
+@pytest.fixture
+def committed(tmp_path: Path) -> Path:
+    """params.yaml, in a repository without changes."""
+    params = tmp_path / "params.yaml"
+    params.write_text("train: {}\n")
+    for command in ("init -q", "add -A", "-c user.name=t -c user.email=t@example.org commit -qm start"):
+        subprocess.run(["git", *command.split()], cwd=tmp_path, check=True)
+    return params
+
+
+def test_code_of_which_git_could_not_tell_is_not_taken_for_committed(committed: Path) -> None:
+    refuse_unrepeatable(committed, [make_record("unet", 0, git_dirty=False)], allow_dirty=False)
+    unknown = [make_record("unet", 0, git_dirty=None)]
+    with pytest.raises(HarveysegError, match="unet-f0: git could not tell whether"):
+        refuse_unrepeatable(committed, unknown, allow_dirty=False)
+    with pytest.raises(HarveysegError, match="unet-f1: was trained from code that is in no commit"):
+        refuse_unrepeatable(committed, [make_record("unet", 1, git_dirty=True)], allow_dirty=False)
+    refuse_unrepeatable(committed, unknown, allow_dirty=True)

@@ -426,4 +426,6 @@ def test_stage_compare(project: Path) -> None:
     # Post-processing has not run, so the models have no score yet.
     assert re.search(r"^\| all_empty +\| +0\.60400 ", first.stdout, re.MULTILINE)
     assert re.search(r"^\| unet +\| +\| +\| +\| +88\.0 \|$", first.stdout, re.MULTILINE)
+    written = (project / "data" / "reports" / "comparison.md").read_text()
+    assert re.search(r"^\| unet +\| all +\| +\| +0\.66000 ", written, re.MULTILINE)
     assert verify_table(project / "data" / "reports" / "comparison.csv", outputs) == []

@@ -14,7 +14,7 @@ export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 100000000000
 export MALLOC_TOP_PAD_ := 100000000
 
-.PHONY: demo test test-slow check docs screenshots lock oldest faults clean
+.PHONY: demo test test-slow check docs notebook screenshots lock oldest faults clean
 
 demo: $(VENV)  ## fresh clone -> finished pipeline on the embedded data
 	@# A ZIP download is no git repository; DVC has to be told to do without.
@@ -51,6 +51,9 @@ docs: $(VENV)  ## the site in docs/_build; fails on a broken link or an outdated
 	$(BIN)/python docs/settings_page.py --check
 	$(BIN)/sphinx-build -c docs --jobs auto --fail-on-warning --keep-going --nitpicky --quiet . docs/_build
 	@echo "docs/_build/docs/index.html"
+
+notebook: $(VENV)  ## runs docs/first_hour.ipynb and keeps its results: after a change of it, or of what it calls
+	$(BIN)/python docs/notebook.py
 
 screenshots: $(VENV)  ## the pictures of pages in docs/, from the finished project here; needs Chromium
 	PYTHONPATH=tests $(BIN)/python docs/screenshots.py

@@ -11,10 +11,11 @@ found = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(enco
 assert found is not None
 version = release = found[1]
 
-extensions = ["myst_parser", "sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "docs/index"
 include_patterns = ["*.md", "docs/**", "benchmarks/results/*.md", "src/harveyseg/models/packaged/*/README.md"]
-exclude_patterns = ["docs/_build"]
+exclude_patterns = ["docs/_build", "docs/trial"]
+nb_execution_mode = "off"  # notebooks hold their results; tests/docs/test_notebook.py runs them
 myst_heading_anchors = 3  # links to headings, as on GitHub, are checked too
 
 # The reference of the library; what is built on it (demo, studies, Kaggle, command line) is left out, and so is

@@ -1,6 +1,6 @@
 """Flood maps from drone photographs: a DVC pipeline whose every training is an MLflow run.
 
->>> from harveyseg import Predictor
+>>> from harveyseg import Predictor, Workspace
 
 Nothing is imported here before it is asked for, so ``import harveyseg`` takes no time. An ``import`` statement in this
 file would also make every stage depend on that module (see ``harveyseg.pipeline.code``), and rerun with its every edit.
@@ -10,7 +10,13 @@ Type checkers read ``__init__.pyi``.
 import importlib
 from typing import Any
 
-_PUBLIC = {"Prediction": "harveyseg.prediction.api", "Predictor": "harveyseg.prediction.api"}
+_PUBLIC = {
+    "Data": "harveyseg.workspace",
+    "Evaluation": "harveyseg.workspace",
+    "Prediction": "harveyseg.prediction.api",
+    "Predictor": "harveyseg.prediction.api",
+    "Workspace": "harveyseg.workspace",
+}
 """Where each public name is defined."""
 
 

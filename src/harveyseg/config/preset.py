@@ -1,4 +1,4 @@
-"""Presets: complete settings under a name, written into ``params.yaml`` with its comments kept."""
+"""Writing settings into ``params.yaml`` with its comments kept: single ones, or a preset, complete under a name."""
 
 from collections.abc import Mapping, MutableMapping
 from importlib.resources import files
@@ -39,14 +39,7 @@ def apply_preset(name: str, params: Path) -> None:
         raise HarveysegError(f"preset {name!r}: unknown. Known are: {', '.join(preset_names())}")
     if not params.is_file():
         raise HarveysegError(f"{params}: no such file. Run this in the project's root folder, which holds params.yaml.")
-    yaml = YAML()
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    yaml.preserve_quotes = True
-    yaml.width = 120
-    # Without this ruamel writes an empty value for null.
-    yaml.representer.add_representer(
-        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
-    )
+    yaml = _round_trip()
     target = yaml.load(params.read_text(encoding="utf-8"))
     preset = yaml.load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     for section, values in preset.items():
@@ -67,6 +60,47 @@ def matches_preset(name: str, params: Path) -> bool:
     preset = YAML(typ="safe", pure=True).load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     values = load(params)
     return all(values.get(section) == settings for section, settings in preset.items())
+
+
+def change_settings(params: Path, changes: Mapping[str, Any]) -> None:
+    """Write single settings into a params file, as ``dvc exp run -S`` does; comments stay.
+
+    Args:
+        params: the file.
+        changes: by full name, e.g. ``train.lr`` -> 0.001. A mapping replaces a whole section, such as ``models``.
+
+    Raises:
+        HarveysegError: when the file is absent, or has no section of that name.
+    """
+    if not params.is_file():
+        raise HarveysegError(f"{params}: no such file. `harveyseg init DIR` makes a project with one.")
+    yaml = _round_trip()
+    target = yaml.load(params.read_text(encoding="utf-8"))
+    for name, value in changes.items():
+        *sections, key = name.split(".")
+        holder = target
+        for section in sections:
+            holder = holder.get(section)
+            if not isinstance(holder, MutableMapping):
+                raise HarveysegError(
+                    f"{name}: {params} has no section {section!r} there. Its sections: {', '.join(target)}."
+                )
+        holder[key] = value
+    with atomic(params) as temporary, temporary.open("w", encoding="utf-8") as opened:
+        yaml.dump(target, opened)
+
+
+def _round_trip() -> YAML:
+    """A reader and writer that keeps comments, quotes and the form of lists."""
+    yaml = YAML()
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.preserve_quotes = True
+    yaml.width = 120
+    # Without this ruamel writes an empty value for null.
+    yaml.representer.add_representer(
+        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
+    return yaml
 
 
 def _overwrite(target: MutableMapping[str, Any], values: Mapping[str, Any]) -> None:

@@ -51,19 +51,20 @@ def create_repository(folder: Path) -> None:
         settings = {"core.analytics": "false", "core.check_update": "false", "plots.html_template": "plots/page.html"}
         for name, value in settings.items():
             _run(building, *dvc, "config", name, value)
-        shutil.copytree(_template() / PLOTS, building / PLOTS)
+        shutil.copytree(template_folder() / PLOTS, building / PLOTS)
         if folder.exists():
             folder.rmdir()
         building.rename(folder)
 
 
-def _template() -> Path:
+def template_folder() -> Path:
+    """The folder that holds :data:`TEMPLATE`: the checkout, or a folder of the installed package."""
     installed = Path(__file__).with_name("template")
     return installed if installed.is_dir() else PACKAGE.parents[1]
 
 
 def _copy_template(folder: Path) -> None:
-    source = _template()
+    source = template_folder()
     for name in TEMPLATE:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """Write the pictures of pages in the documentation, from a finished project: `make screenshots`.
 
-A picture is one entry of SHOTS. Look at each one before it is committed: a page may be drawn and still be wrong.
+A picture is one entry of SHOTS. Look at each one before it is committed: a page may be drawn and still be wrong. The
+view of a study is there after `harveyseg study NAME`.
 """
 
 import re
@@ -61,7 +62,12 @@ def champion(site: Site) -> str:
     """The address of the registered model's page, after `harveyseg champion`."""
     command = [sys.executable, "-c", "from harveyseg.cli import app; app()", "champion"]
     subprocess.run([*command, "--allow-dirty", "--allow-demo"], cwd=site.project, stdout=subprocess.DEVNULL, check=True)
-    return f"{site.views['Scores'].partition('#')[0]}#/models/harveyseg"
+    return f"{site.views['Scores'].partition('#')[0]}#/models/harveyseg?workflowType=machine_learning"
+
+
+def study(site: Site) -> str | None:
+    """The address of the view of the first study; None where there is none."""
+    return next((address for name, address in site.views.items() if name.startswith("Study ")), None)
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,8 @@ class Shot:
 
     name: str
     """The file, without its ending."""
-    address: Callable[[Site], str]
+    address: Callable[[Site], str | None]
+    """None where the project has no such page."""
     ready: str
     """A CSS selector of what must have been drawn."""
     width: int
@@ -82,9 +89,10 @@ class Shot:
 CHART = ".js-plotly-plot"
 
 SHOTS = (
-    Shot("mlflow-scores", lambda site: site.views["Scores"], "text=matching runs", 1900, 640),
+    Shot("mlflow-scores", lambda site: site.views["Scores"], "text=all_empty", 1900, 640),
     Shot("mlflow-charts", lambda site: site.views["Charts"], f":nth-match({CHART}, 7)", 1900, 1900),
-    Shot("mlflow-folds", lambda site: site.views["Folds"], "text=matching runs", 1900, 640),
+    Shot("mlflow-folds", lambda site: site.views["Folds"], "text=Group:", 1900, 640),
+    Shot("mlflow-study", study, "text=Group:", 1900, 640),
     Shot("mlflow-run", best_run, "img[src*=get-artifact]", 1600, 1100, click="text=Show more"),
     Shot("mlflow-champion", champion, "text=Data and licence", 1400, 1700),
     Shot("dvc-charts", dvc_charts, ":nth-match(svg.marks, 4)", 1500, 1250),
@@ -106,15 +114,19 @@ def main(
         for shot in SHOTS:
             if not names or shot.name in names:
                 path = out / f"{shot.name}.png"
-                _take(shot, site, path)
+                address = shot.address(site)
+                if address is None:
+                    print(f"{path}: not taken, the project has no such page", flush=True)
+                    continue
+                _take(shot, address, path)
                 print(path, flush=True)
 
 
-def _take(shot: Shot, site: Site, path: Path) -> None:
+def _take(shot: Shot, address: str, path: Path) -> None:
     with open_page(shot.width, shot.height) as page:
         # MLflow opens a panel at the first visit, which a user closes once.
         page.add_init_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
-        page.goto(shot.address(site))
+        page.goto(address)
         if shot.click is not None:
             page.locator(shot.click).first.click(timeout=_PATIENCE_MS)
         page.locator(shot.ready).first.wait_for(timeout=_PATIENCE_MS)

@@ -58,13 +58,18 @@ class Study:
             )
 
     def wait_for(self, started: subprocess.Popen[bytes], pattern: str, times: int, file: Path) -> None:
-        """Wait until what a process writes to a file has the pattern so many times."""
+        """Wait until what a process writes to a file has the pattern so many times, or a trial fails."""
+
+        def found() -> bool:
+            assert ": failed: " not in self.log.read_text(), "a trial failed"
+            return file.exists() and len(re.findall(pattern, file.read_text())) >= times
+
         try:
-            wait_until(
-                lambda: file.exists() and len(re.findall(pattern, file.read_text())) >= times, started, seconds=600
-            )
+            wait_until(found, started, seconds=600)
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.log.read_text()}") from None
+            logs = {self.log, file, *(self.project.folder / ".dvc" / "tmp").glob("study-*.log")}
+            written = "\n".join(f"{log}:\n{log.read_text()}" for log in sorted(logs) if log.exists())
+            raise AssertionError(f"{error}\n{written}") from None
 
 
 def processes_in(folder: Path) -> list[psutil.Process]:
@@ -191,3 +196,17 @@ def test_without_a_commit_it_says_what_is_missing(tmp_path: Path) -> None:
     assert f"error: {project.folder} is not a git repository, which DVC's experiments need. Run `git init" in refusal()
     project.run("git", "init", "-q")
     assert f"error: {project.folder}: nothing is committed, which DVC's experiments need." in refusal()
+
+
+def test_a_trial_that_fails_says_why_at_once_and_the_others_run(tmp_path: Path) -> None:
+    project = start_project(tmp_path / "harveyseg", {**CHANGES, "data": {"source": "directory", "path": "../photos"}})
+    (tmp_path / "photos").mkdir()
+    printed = Study(project, tmp_path / "log").run("study", "softmax", ok=False)
+    reasons = re.findall(r"^error: (.+, seed 0 \(study-\w+\)): failed: (.*)$", printed, re.MULTILINE)
+    assert len(reasons) == 2
+    assert printed.index(f"error: {reasons[0][0]}: failed") < printed.index(f"{reasons[1][0]}: runs (log: ")
+    for _, reason in reasons:
+        log = re.fullmatch(rf"the photos in {re.escape(str(project.folder))}/\.\./photos: 2 problems \((.+)\)", reason)
+        assert log is not None, reason
+        assert "photos" in Path(log[1]).read_text()
+    assert "2 trials failed:" in printed

@@ -101,7 +101,7 @@ def run_studies(names: Sequence[str], recipe: StudyRecipe, root: Path, tracker: 
                     try:
                         logger.info("%s: %s", task, _adopt(task, recipe, root, future.result(), tracker))
                     except HarveysegError as error:
-                        logger.error("%s: failed", task)
+                        logger.error("%s: failed: %s", task, error)
                         failures.append(f"  {task}: {error}")
                     progress.add()
             except BaseException:
@@ -357,4 +357,5 @@ def _first_error(log: Path) -> str:
     """The first error in a log, or its last line."""
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if line.lower().startswith("error")]
-    return f"{[*errors, *lines[-1:], 'no output'][0]} ({log})"
+    found = [*errors, *lines[-1:], "no output"][0].removeprefix("error: ").removeprefix("ERROR: ")
+    return f"{found} ({log})"

@@ -153,7 +153,9 @@ def test_sidecars_are_ignored_and_counted_once(tmp_path: Path, caplog: pytest.Lo
     shutil.copy(folder / "train_images/1.jpg", folder / "train_images/@eaDir/1.jpg")
     with caplog.at_level(logging.INFO, "harveyseg"):
         assert download(folder) == {"1": "train", "2": "test", "9": "test"}
-    assert [line for line in log_of(caplog) if "ignored" in line] == ["ignored: 7 sidecars"]
+    assert [line for line in log_of(caplog) if "ignored" in line] == [
+        "ignored: sidecars (7: .DS_Store, ._1.png, 1.xmp, ...)"
+    ]
 
 
 def test_a_long_list_shows_twenty_lines_and_its_length(tmp_path: Path) -> None:

@@ -49,7 +49,10 @@ def test_a_folder_is_searched_and_gives_the_names(flight: Path, caplog: pytest.L
     with caplog.at_level(logging.INFO, "harveyseg"):
         found = check(flight, out=flight / "maps")
     assert [item.name for item in found] == ["100MEDIA_DJI_0001", "100MEDIA_DJI_0002", "101MEDIA_DJI_0001"]
-    assert caplog.messages == ["ignored: 5 sidecars, 1 files of other kinds"]
+    assert caplog.messages == [
+        "ignored: sidecars (5: .DS_Store, ._DJI_0001.JPG, DJI_0001.JPG.aux.xml, ...), "
+        "files of other kinds (1: flight.MRK)"
+    ]
 
 
 def test_a_pattern_names_from_its_fixed_part(flight: Path) -> None:

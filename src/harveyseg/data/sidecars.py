@@ -7,6 +7,9 @@ _ENDINGS = (
 )  # fmt: skip
 """Statistics, positions, overviews and masks of GIS programs, edits of photo programs, and what Windows leaves."""
 
+_SHOWN = 3
+"""How many names a message shows."""
+
 
 def is_sidecar(name: str) -> bool:
     """Whether a file is one that belongs to other files, or is hidden.
@@ -30,12 +33,19 @@ def is_hidden_folder(name: str) -> bool:
 
 
 def count_ignored(names: Sequence[str]) -> str:
-    """Say how many files were left out; empty if none was.
+    """Say how many files were left out, and name the first ones; empty if none was.
 
     >>> count_ignored([".DS_Store", "a.tfw", "notes.txt"])
-    'ignored: 2 sidecars, 1 files of other kinds'
+    'ignored: sidecars (2: .DS_Store, a.tfw), files of other kinds (1: notes.txt)'
     """
-    sidecars = sum(map(is_sidecar, names))
-    kinds = ((sidecars, "sidecars"), (len(names) - sidecars, "files of other kinds"))
-    counts = ", ".join(f"{count} {kind}" for count, kind in kinds if count)
+    sidecars = [name for name in names if is_sidecar(name)]
+    others = [name for name in names if not is_sidecar(name)]
+    kinds = (("sidecars", sidecars), ("files of other kinds", others))
+    counts = ", ".join(f"{kind} ({len(found)}: {_first_names(found)})" for kind, found in kinds if found)
     return f"ignored: {counts}" if counts else ""
+
+
+def _first_names(names: Sequence[str]) -> str:
+    """Different names in alphabetical order, shortened."""
+    different = sorted(set(names))
+    return ", ".join([*different[:_SHOWN], *(["..."] if len(different) > _SHOWN else [])])

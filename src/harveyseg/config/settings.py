@@ -1,6 +1,8 @@
 """Reading ``params.yaml``: one section per component, each checked by the model defined next to it."""
 
 from collections.abc import Mapping
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -30,7 +32,7 @@ def load(path: Path) -> dict[str, Any]:
         HarveysegError: when the file is absent or not a mapping.
     """
     try:
-        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        values = deepcopy(_parse_yaml(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise HarveysegError(
             f"{path}: no such file. Run this in the project's root folder, which holds params.yaml."
@@ -40,6 +42,12 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise HarveysegError(f"{path}: expected a mapping of sections. `harveyseg preset demo` writes one.")
     return values
+
+
+@lru_cache(maxsize=16)
+def _parse_yaml(text: str) -> Any:
+    """Parsed once: a command reads ``params.yaml`` and ``dvc.lock`` many times, and the latter takes a second."""
+    return YAML(typ="safe", pure=True).load(text)
 
 
 def parse(model: type[SectionT], values: Mapping[str, Any], where: str) -> SectionT:

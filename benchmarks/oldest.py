@@ -59,7 +59,8 @@ def try_out(python: str, dependencies: str, tests: Sequence[str], work: Path) ->
 
 
 def _install(interpreter: Path, dependencies: str) -> "subprocess.CompletedProcess[str]":
-    install = [*UV, "pip", "install", "--python", str(interpreter)]
+    # Compiled at once: each process of a test would compile PyTorch, and some wait for processes with a limit.
+    install = [*UV, "pip", "install", "--compile-bytecode", "--python", str(interpreter)]
     if dependencies != "lock":
         return _run([*install, "--resolution", dependencies, "--editable", f"{ROOT}[dev]"])
     installed = _run([*install, "--require-hashes", "-r", str(ROOT / "requirements.lock")])

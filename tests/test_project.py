@@ -1,5 +1,7 @@
 """Git's state, read from real repositories."""
 
+import os
+import shutil
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harveyseg.project import GitState, experiment_name, git_state, library_versions
+from helpers.small_disk import small_disk
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -100,6 +103,66 @@ def test_an_index_that_git_cannot_read_is_unknown_and_not_clean(repository: Path
     commit = git(repository, "rev-parse", "HEAD")
     (repository / ".git" / "index").write_bytes(b"damaged")
     assert git_state(repository) == GitState(commit, None)
+
+
+def test_what_was_staged_and_undone_is_no_change(repository: Path) -> None:
+    script = repository / "src" / "train.py"
+    script.write_text("2\n")
+    git(repository, "add", ".")
+    script.write_text("1\n")
+    assert not git_state(repository).dirty
+    (repository / "new.txt").write_text("2\n")
+    git(repository, "add", "new.txt")
+    assert git_state(repository).dirty
+    (repository / "new.txt").unlink()
+    assert not git_state(repository).dirty
+    script.write_text("3\n")
+    assert git_state(repository).dirty
+
+
+def fill(disk: Path) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        (disk / "filling").write_bytes(bytes(4 << 20))
+    assert shutil.disk_usage(disk).free == 0
+
+
+def test_on_a_full_disk_git_tells_as_much_as_elsewhere(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "2m") as disk:
+        project = disk / "flood maps"
+        (project / "src").mkdir(parents=True)
+        for name in ("params.yaml", "dvc.lock", "src/train.py", "src/other.py"):
+            (project / name).write_text("1\n")
+        git(disk, "init", "-q")
+        git(disk, "add", ".")
+        git(disk, "commit", "-q", "-m", "Start")
+        (project / "params.yaml").write_text("2\n")
+        staged = project / "src" / "other.py"
+        commit = git(disk, "rev-parse", "HEAD")
+        for path in (project / "src").iterdir():
+            os.utime(path, (0, 0))  # touched and not changed, so that git would like to write its index
+        fill(disk)
+        # What `git diff HEAD` does here, so that this test does not pass on a disk with room.
+        diff = subprocess.run(["git", "diff", "HEAD"], cwd=disk, capture_output=True, text=True, check=False)
+        assert diff.returncode != 0
+        assert "index.lock" in diff.stderr
+        assert git_state(project) == GitState(commit, False)
+        os.truncate(project / "src" / "train.py", 1)  # "1", without the end of the line
+        assert git_state(project) == GitState(commit, True)
+        (disk / "filling").unlink()
+        git(disk, "checkout", "-q", "flood maps/src")
+        staged.write_text("3\n")
+        git(disk, "add", "flood maps/src/other.py")
+        fill(disk)
+        assert git_state(project) == GitState(commit, True)
+
+
+def test_nothing_is_written_into_the_repository(repository: Path) -> None:
+    os.utime(repository / "src" / "train.py", (0, 0))
+    index = (repository / ".git" / "index").read_bytes()
+    assert git_state(repository).dirty is False
+    assert (repository / ".git" / "index").read_bytes() == index
+    git(repository, "status")  # which writes it
+    assert (repository / ".git" / "index").read_bytes() != index
 
 
 def test_a_project_in_a_folder_of_a_larger_repository(repository: Path) -> None:

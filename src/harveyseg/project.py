@@ -9,8 +9,8 @@ from pathlib import Path
 
 LIBRARIES = ("albumentations", "dvc", "harveyseg", "mlflow", "numpy", "segmentation-models-pytorch", "torch")
 
-
 _CODE = tuple(f":(glob){folder}/**/*.{suffix}" for folder in ("src", "stages") for suffix in ("py", "yaml"))
+_TRACKED = (".", ":(exclude)params.yaml", ":(exclude)dvc.lock")
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,13 @@ class GitState:
 
 
 def git_output(folder: Path, *arguments: str) -> str | None:
-    """What a git command prints in a folder; None where it fails, e.g. outside a repository."""
+    """What a git command that only reads prints in a folder; None where it fails, e.g. outside a repository.
+
+    `git status` writes nothing then: on a full disk it would fail, and it would hold a lock that `git commit` needs.
+    """
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
     try:
-        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
 
@@ -54,12 +58,28 @@ def git_problem(folder: Path) -> tuple[str, str] | None:
 def git_state(folder: Path) -> GitState:
     """Read git's state. Without git or a repository there is no commit; that is not an error."""
     commit = git_output(folder, "rev-parse", "HEAD")
-    changed = git_output(folder, "diff", "--name-only", "--no-renames", "--relative", "-z", "HEAD")
+    if commit is None:
+        return GitState(None, None)
+    changed = _has_changes(folder)
     untracked = git_output(folder, "ls-files", "--others", "-z", "--", *_CODE)
-    if commit is None or changed is None or untracked is None:
-        return GitState(None if commit is None else commit.strip(), None)
-    names = {name for name in changed.split("\0") if name}
-    return GitState(commit.strip(), bool(untracked or names - {"params.yaml", "dvc.lock"}))
+    return GitState(commit.strip(), None if changed is None or untracked is None else bool(changed or untracked))
+
+
+def _has_changes(folder: Path) -> bool | None:
+    """Whether a tracked file of a folder differs from the commit; None where git cannot tell.
+
+    `git diff HEAD` alone would tell, but it writes the index where a file was only touched, which a full disk refuses.
+    """
+    options = ("--porcelain=v1", "-z", "--untracked-files=no", "--no-renames")
+    status = git_output(folder, "status", *options, "--", *_TRACKED)
+    if status is None:
+        return None
+    # Two letters a file: the index differs from the commit, the file from the index. Where both do, it may be undone.
+    states = [line[:2] for line in status.split("\0") if line]
+    if any(" " in state for state in states) or not states:
+        return bool(states)
+    different = git_output(folder, "diff", "--name-only", "-z", "HEAD", "--", *_TRACKED)
+    return None if different is None else bool(different)
 
 
 def experiment_name() -> str | None:

@@ -28,3 +28,9 @@ def test_code_of_which_git_could_not_tell_is_not_taken_for_committed(committed: 
     with pytest.raises(HarveysegError, match="unet-f1: was trained from code that is in no commit"):
         refuse_unrepeatable(committed, [make_record("unet", 1, git_dirty=True)], allow_dirty=False)
     refuse_unrepeatable(committed, unknown, allow_dirty=True)
+
+
+def test_a_checkout_of_which_git_cannot_tell_is_not_taken_for_committed(committed: Path) -> None:
+    (committed.parent / ".git" / "index").write_bytes(b"damaged")
+    with pytest.raises(HarveysegError, match=f"{committed.parent}: git could not tell whether its code is in a commit"):
+        refuse_unrepeatable(committed, [make_record("unet", 0, git_dirty=False)], allow_dirty=False)

@@ -292,7 +292,7 @@ def test_no_room(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.undo()
     # /dev/full answers each write as a full disk does.
     (tmp_path / "file.part").symlink_to("/dev/full")
-    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok: None)
+    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: None)
     with pytest.raises(HarveysegError, match=r"file\.part: cannot be written \(No space left .* Free some disk space"):
         fetch(f"{server.address}/file", tmp_path / "file")
 

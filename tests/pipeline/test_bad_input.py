@@ -659,7 +659,8 @@ def message(case: Case, folder: Path) -> str:
     """The error's message, with PROJECT for the project's folder."""
     with project(folder), pytest.raises(HarveysegError) as caught:
         case.act(folder)
-    return str(caught.value).replace(str(folder), "PROJECT")
+    text = str(caught.value).replace(str(folder), "PROJECT")
+    return text.replace("HeaderTooSmall", "header too small")  # as safetensors before 0.6 calls it
 
 
 def row(part: Part, case: Case, text: str) -> str:

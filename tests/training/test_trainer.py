@@ -115,13 +115,17 @@ def test_epochs_means_exactly_that_many_passes(tiny_part: CachedPart, tmp_path: 
     assert str(events[-1]).startswith(f"epoch {epochs}/{epochs}, train loss ")
 
 
-def test_the_best_epoch_is_kept_or_the_last(tiny_part: CachedPart, tmp_path: Path) -> None:
-    # The same training, so the only difference is which weights are handed over.
+def test_the_best_epoch_is_kept_or_the_last(
+    tiny_part: CachedPart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The same training, so the only difference is which weights are handed over. Real scores of so small a training
+    # depend on PyTorch's version; these are best in the third epoch, and as good again in the fourth.
+    kept, scores = 2, (0.1, 0.3, 0.7, 0.7, 0.2, 0.6)
+    validated = iter(scores * 2)
+    monkeypatch.setattr(Learner, "validate", lambda *_: dict(zip(VALIDATION, (1.0, next(validated), 1.0), strict=True)))
     best = train(tiny_part, tmp_path / "best", epochs=6, lr=0.05)
     last = train(tiny_part, tmp_path / "last", epochs=6, lr=0.05, validation=LAST)
-    scores = [row["val_argmax_score"] for row in best.history]
-    kept = scores.index(max(scores))
-    assert kept < 5
+    assert tuple(row["val_argmax_score"] for row in best.history) == scores
     for result, written in ((best, kept), (last, 5)):
         row = result.history[written]
         assert row["epoch"] == written + 1
@@ -131,8 +135,10 @@ def test_the_best_epoch_is_kept_or_the_last(tiny_part: CachedPart, tmp_path: Pat
         assert result.results["best/epoch"] == kept + 1
         assert str(result).startswith(f"weights of epoch {written + 1}, train loss ")
     assert not equal_weights(best, last)
-    shorter = train(tiny_part, tmp_path / "shorter", epochs=6, lr=0.05, validation={"early_stopping": 5 - kept})
-    assert equal_weights(best, shorter) == (shorter.results["written/epoch"] == kept + 1)
+    validated = iter(scores)
+    shorter = train(tiny_part, tmp_path / "shorter", epochs=6, lr=0.05, validation={"early_stopping": 2})
+    assert len(shorter.history) == 5
+    assert equal_weights(best, shorter)
 
 
 def test_early_stopping_stops_after_that_many_epochs_without_a_better_one(

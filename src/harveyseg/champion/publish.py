@@ -169,6 +169,8 @@ def _uncommitted(root: Path) -> Iterator[str]:
     if state.commit is None:
         yield f"{root}: no commit of git"
         return
+    if state.dirty is None:
+        yield f"{root}: git could not tell whether its code is in a commit"
     listed = git_output(root, "status", "--porcelain", "--untracked-files=no", "--", ".") or ""
     yield from (f"{line[3:]}: has changes that are in no commit" for line in listed.splitlines())
     if state.dirty and not listed:

@@ -12,7 +12,7 @@ from harveyseg.data.cache import class_counts
 from harveyseg.files import read_json, read_table
 from harveyseg.plots import precise_percent
 from harveyseg.postprocess.statistics import SpecialMask
-from harveyseg.record import ALL_EMPTY, ENSEMBLE, WEIGHTS_FILE
+from harveyseg.record import ALL_EMPTY, ENSEMBLE, WEIGHTS_FILE, RunRecord
 from harveyseg.summary.links import Links
 from harveyseg.summary.pairs import Pairs
 from harveyseg.summary.workspace import Workspace
@@ -306,11 +306,17 @@ def identity_rows(workspace: Workspace, links: Links) -> list[Row]:
             "uid": output.record.uid,
             "evaluation": output.evaluation,
             "stage_key": output.record.stage_key[:12],
-            "commit": (output.record.git_commit or "")[:7] + ("*" if output.record.git_dirty else ""),
+            "commit": _shown_commit(output.record),
             "started": datetime.fromtimestamp(output.record.started_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC"),
         }
         for output in workspace.outputs
     ]
+
+
+def _shown_commit(record: RunRecord) -> str:
+    if record.git_commit is None:
+        return ""
+    return record.git_commit[:7] + {True: "*", False: "", None: "?"}[record.git_dirty]
 
 
 def worst_class(workspace: Workspace, pairs: Pairs) -> Row | None:

@@ -5,8 +5,8 @@
 A mosaic is a square GeoTIFF (DEFLATE, tiled, alpha, 5 cm) of one photo side by side, transparent in a corner: a real
 photo of 60 x 80 m of ground, or a drawn one of the demo. The packaged model predicts it with its post-processing,
 without test-time augmentation, which takes time but no memory. CPU seconds are those of all threads; other programs on
-the machine hardly change them. The first row is a mosaic of 1 megapixel, whose memory
-is that of the libraries and the network.
+the machine hardly change them. The first row is a mosaic of 1 megapixel, whose memory is that of the libraries and the
+network.
 """
 
 import argparse

@@ -43,6 +43,8 @@ from harveyseg.tracking.views import study_view
 logger = logging.getLogger(__name__)
 
 _FOLDER = Path(".dvc", "tmp", "study")
+_DATA = "split"
+"""The last stage before training. Most trials share all that the stages up to here write."""
 _TARGET = "postprocess"
 """The last stage that a study needs: it has no use for the comparison table and the submission of one trial."""
 _SHOWN_STUDIES = 2
@@ -173,6 +175,7 @@ class _Copies:
         self._folder = folder
         self._inputs = inputs
         self._stopped = False
+        self._adding_data = threading.Lock()
         self._fetching = threading.Lock()
         self._snapshot = folder / "snapshot"  # of the git repository, which may begin above the project
         if problem := git_problem(root):
@@ -212,7 +215,11 @@ class _Copies:
         logger.info("%s: runs (log: %s)", task, log.relative_to(self._root))
         try:
             options = [argument for option in task.trial.options for argument in ("-S", option)]
-            self._run_dvc(project, log, "exp", "run", "--name", name, *options, _TARGET)
+            # Where two commands add the same object to the cache at once, DVC tries a reflink onto the object that is
+            # there already, and deletes it when the file system has no reflinks.
+            with self._adding_data:
+                self._run_dvc(project, log, "exp", "run", "--name", f"{name}-data", *options, _DATA)
+            self._run_dvc(project, log, "exp", "run", "--name", name, _TARGET)  # the copy has the trial's settings now
             reference = _git(project, "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{name}")
             if not reference:  # the settings are those of the commit, and so are all results
                 return _git(project, "rev-parse", "HEAD")

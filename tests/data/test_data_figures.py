@@ -214,7 +214,7 @@ def test_the_stage_draws_them_beside_the_folds(tiny_part: CachedPart, tmp_path: 
     (tmp_path / "data" / "raw").mkdir()
     write_overlaps(tmp_path / "data" / "raw" / OVERLAPS_FILE, [])
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text().replace("groups: ids", "groups: none"))
-    subprocess.run([sys.executable, str(ROOT / "stages" / "split.py")], cwd=tmp_path, check=True, timeout=120)
+    subprocess.run([sys.executable, str(ROOT / "stages" / "split.py")], cwd=tmp_path, check=True, timeout=600)
     assert len(pd.read_csv(tmp_path / "data" / "splits" / "folds.csv")) == 12
     sizes = pd.read_csv(tmp_path / "data" / "figures" / "photo_sizes.csv")
     assert sizes.to_dict("list") == {"width": [32], "height": [32], "train": [12], "test": [12]}

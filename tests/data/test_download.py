@@ -96,7 +96,7 @@ def test_killed_and_resumed_by_another_process(server: FileServer, tmp_path: Pat
     server.stall = None
     assert not (tmp_path / "file").exists()
     had = part.stat().st_size
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=600)
     assert (tmp_path / "file").read_bytes() == DATA
     assert ranges(server) == ["whole", f"bytes={had}-"]
     assert names(tmp_path) == ["file"]

@@ -26,7 +26,7 @@ class Server:
         environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         with (self.folder / "log").open("a") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        wait_until(lambda: answers(f"{self.uri}/health"), self._process, seconds=90)
+        wait_until(lambda: answers(f"{self.uri}/health"), self._process)
 
     def kill(self) -> None:
         os.killpg(self._process.pid, signal.SIGKILL)

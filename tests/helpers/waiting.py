@@ -8,7 +8,7 @@ from typing import Any
 
 
 def wait_until(
-    condition: Callable[[], object], process: "subprocess.Popen[Any] | None" = None, seconds: float = 60
+    condition: Callable[[], object], process: "subprocess.Popen[Any] | None" = None, seconds: float = 300
 ) -> None:
     """Ask again and again, at most so long, and no longer than the process runs that is to fulfil the condition."""
     deadline = time.monotonic() + seconds

@@ -202,9 +202,9 @@ def test_an_active_environment_without_the_project_is_passed_over(tmp_path: Path
     environment = {key: value for key, value in os.environ.items() if key not in {"VIRTUAL_ENV", "CONDA_PREFIX"}}
     environment |= {variable: str(tmp_path), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     command = ["stages/run", "split", "--help"]
-    subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True, timeout=120)
+    subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True, timeout=600)
     (tmp_path / "bin" / "harveyseg").symlink_to(foreign)
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False, timeout=600)
     assert done.returncode == 9
 
 
@@ -232,7 +232,7 @@ def test_dvc_called_by_its_path_runs_stages_in_its_own_environment(tmp_path: Pat
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=600,
         )
         assert done.stdout.strip() == str(own / "python"), done.stderr
 
@@ -247,7 +247,7 @@ def test_a_full_disk_leaves_no_half_compiled_file(tmp_path: Path) -> None:
         environment["VIRTUAL_ENV"] = str(Path(sys.executable).parents[1])
         for _ in range(2):  # the second time Python reads what the first one left
             done = subprocess.run(
-                command, cwd=disk, env=environment, capture_output=True, text=True, check=False, timeout=120
+                command, cwd=disk, env=environment, capture_output=True, text=True, check=False, timeout=600
             )
             assert done.returncode == 0, done.stderr
 
@@ -263,6 +263,6 @@ def test_a_stage_uses_the_code_of_its_own_checkout(tmp_path: Path) -> None:
     environment = os.environ | {"VIRTUAL_ENV": sys.prefix}
     command = [str(tmp_path / "stages" / "run"), "code"]
     done = subprocess.run(
-        command, cwd=tmp_path.parent, env=environment, capture_output=True, text=True, check=False, timeout=60
+        command, cwd=tmp_path.parent, env=environment, capture_output=True, text=True, check=False, timeout=600
     )
     assert done.stderr == "the copy was used\n"

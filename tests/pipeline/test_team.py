@@ -76,7 +76,7 @@ class Team:
 
     def wait(self, address: str) -> None:
         try:
-            wait_until(lambda: answers(address), seconds=120)
+            wait_until(lambda: answers(address))
         except AssertionError:
             raise AssertionError("\n".join(log.read_text() for log in self.folder.glob("*.log"))) from None
 

@@ -174,12 +174,12 @@ def test_a_second_process_waits_for_the_same_training_and_says_so_once(tmp_path:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     with checkpoint.owned():
-        assert start("another").communicate(timeout=120)[0] == "None\n"
+        assert start("another").communicate(timeout=600)[0] == "None\n"
         second = start("key")
         assert second.stderr is not None
         assert second.stderr.readline().startswith("Another process runs this very training.")
         checkpoint.finish({"uid": "1f", "ended_ms": 5})
-    printed, warnings = second.communicate(timeout=120)
+    printed, warnings = second.communicate(timeout=600)
     assert printed == "{'ended_ms': 5, 'uid': '1f'}\n"  # the result of the first, not of the time before it
     assert warnings == ""
 

@@ -79,7 +79,7 @@ def test_two_clones_by_the_real_stage(service: Figshare, tmp_path: Path) -> None
             server.cuts = [40, 10**9, 10**9, 1, 100_000, 3, 50_000, 20_000]
         for _ in range(2):
             done = subprocess.run(
-                command, cwd=project, env=environment, capture_output=True, text=True, timeout=120, check=False
+                command, cwd=project, env=environment, capture_output=True, text=True, timeout=600, check=False
             )
             assert done.returncode == 0, done.stderr
             assert "secret" not in done.stderr

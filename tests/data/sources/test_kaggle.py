@@ -162,7 +162,7 @@ def test_the_stage(service: Kaggle, tmp_path: Path) -> None:
     def run(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(STAGE)]
         return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=600
         )
 
     first = run(environment)

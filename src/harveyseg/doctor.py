@@ -230,7 +230,7 @@ def check_memory(root: Path) -> list[Finding]:
     cached = sum(path.stat().st_size for path in (root / "data" / "cache").glob("*/*.npy"))
     if free < _LITTLE_MEMORY:
         what = f"{free / _MIB:,.0f} MiB of memory are free, and the system may end a training that needs more"
-        return [Finding(what, "End other programs, or lower train.batch_size", fails=False)]
+        return [Finding(what, "End other programs, raise train.accumulate, or lower train.batch_size", fails=False)]
     if cached > free:
         what = f"data/cache has {cached / _MIB:,.0f} MiB and {free / _MIB:,.0f} MiB of memory are free"
         what += ", so each epoch reads the photos from the disk"

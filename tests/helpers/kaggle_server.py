@@ -196,6 +196,8 @@ class _Handler(QuietHandler):
             self.send_error(403)
             return
         data, start = self.state.archive, 0
+        # Before the head is sent: the client may ask again at once, and another thread answers.
+        end = self.state.broken_after.pop(0) if self.state.broken_after else len(data)
         tag = f'"{hash(data)}"'
         if wanted and self.headers["If-Range"] in (None, tag):
             start = int(wanted.removeprefix("bytes=").rstrip("-"))
@@ -209,7 +211,6 @@ class _Handler(QuietHandler):
         self.send_header("ETag", tag)
         self.end_headers()
         # The client follows the redirection itself and leaves that body unread.
-        end = self.state.broken_after.pop(0) if self.state.broken_after else len(data)
         with suppress(OSError):
             self.wfile.write(data[start:end])
 

@@ -11,13 +11,13 @@ from harveyseg.inference.probabilities import argmax_map
 from harveyseg.postprocess.select import PostprocessParams
 from harveyseg.postprocess.statistics import SpecialMask, collect_statistics, upsample_levels
 from harveyseg.score import pair_dice
+from harveyseg.summary.finished import FinishedPipeline
 from harveyseg.summary.pairs import Pairs, compute_pairs, name_error, worst_pairs
-from harveyseg.summary.workspace import Workspace
 from helpers.small_ensemble import GROUPS, IDS, SIZE, load_written, random_truth, training_part, write_predictions
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
+def workspace(tmp_path: Path) -> FinishedPipeline:
     truth = random_truth(0)
     write_predictions(tmp_path, truth)
     part = training_part(truth)
@@ -25,7 +25,7 @@ def workspace(tmp_path: Path) -> Workspace:
     fold_models = load_written(tmp_path)
     folds = {photo: fold for fold, photos in {0: ("p0", "p3"), 2: ("p1", "p2", "p4")}.items() for photo in photos}
     split = pd.DataFrame({"id": IDS, "group": [GROUPS[photo] for photo in IDS], "fold": [folds[p] for p in IDS]})
-    return Workspace(
+    return FinishedPipeline(
         data=tmp_path,
         outputs=[],
         table=pd.DataFrame(),
@@ -40,7 +40,9 @@ def workspace(tmp_path: Path) -> Workspace:
     )
 
 
-def masks_of(workspace: Workspace, pairs: Pairs, position: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.bool_]]":
+def masks_of(
+    workspace: FinishedPipeline, pairs: Pairs, position: int
+) -> "np.ndarray[tuple[int, ...], np.dtype[np.bool_]]":
     """The submitted masks of a photo, one class after another."""
     probabilities = workspace.predictor(pairs.source)(position)
     masks = np.zeros((24, *SIZE), np.bool_)
@@ -53,7 +55,7 @@ def masks_of(workspace: Workspace, pairs: Pairs, position: int) -> "np.ndarray[t
 
 
 @pytest.fixture
-def pairs(workspace: Workspace) -> Pairs:
+def pairs(workspace: FinishedPipeline) -> Pairs:
     """Thresholds of all kinds, at random."""
     rows = workspace.fold_models.rows(IDS)
     statistics = collect_statistics(
@@ -63,7 +65,7 @@ def pairs(workspace: Workspace) -> Pairs:
     return Pairs("a", statistics, thresholds)
 
 
-def test_numbers_are_those_of_the_masks(workspace: Workspace, pairs: Pairs) -> None:
+def test_numbers_are_those_of_the_masks(workspace: FinishedPipeline, pairs: Pairs) -> None:
     rows = workspace.fold_models.rows(IDS)
     missing, extra = pairs.wrong_pixels()
     for position, row in enumerate(rows):
@@ -76,7 +78,7 @@ def test_numbers_are_those_of_the_masks(workspace: Workspace, pairs: Pairs) -> N
         assert pairs.submitted[position].tolist() == masks.any((1, 2)).tolist()
 
 
-def test_the_worst_come_first_and_right_pairs_never(workspace: Workspace, pairs: Pairs) -> None:
+def test_the_worst_come_first_and_right_pairs_never(workspace: FinishedPipeline, pairs: Pairs) -> None:
     worst = worst_pairs(workspace, pairs, 1000)
     assert len(worst) == np.count_nonzero(pairs.dice < 1)
     assert [(pair.dice, -pair.missing - pair.extra) for pair in worst] == sorted(
@@ -104,10 +106,10 @@ def test_errors_have_names() -> None:
     assert name_error(true, np.ones_like(true)) == "false in part"
 
 
-def test_another_score_than_the_files_is_an_error(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_score_than_the_files_is_an_error(workspace: FinishedPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     class Fitted:
         nested_score = 0.25
 
-    monkeypatch.setattr(Workspace, "rule", lambda self, source: Fitted())
+    monkeypatch.setattr(FinishedPipeline, "rule", lambda self, source: Fitted())
     with pytest.raises(HarveysegError, match=r"a scores 0\.250000 there and 0\.\d+ .* `dvc repro -f postprocess`"):
         compute_pairs(workspace, "a", PostprocessParams(method="argmax"))

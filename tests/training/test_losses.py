@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harveyseg.arrays import FloatArray
-from harveyseg.classes import HARVEY25
+from harveyseg.classes import HARVEY25, ClassList
 from harveyseg.training.class_weights import class_weights
 from harveyseg.training.losses import LossParams, SegmentationLoss, at_output_stride
 from harveyseg.training.self_training import pseudo_label_loss
@@ -361,6 +361,36 @@ def test_a_photo_without_any_label_changes_nothing() -> None:
     (gradient,) = torch.autograd.grad(nothing, logits)
     assert float(nothing) == 0
     assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"softmax_before_loss": True},
+        {"dice": 0.5, "presence": 0.2, "label_smoothing": 0.1, "background_weight": 0.2},
+    ],
+)
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+@pytest.mark.parametrize("classes", [PLAIN, IGNORING])
+def test_the_shares_of_the_parts_of_a_batch_add_up(
+    params: dict[str, float], weights: FloatArray | None, classes: ClassList
+) -> None:
+    """Photos of different mixtures, of which one has no label at all, with logits of half the size."""
+    torch.manual_seed(2)
+    logits = (4 * torch.randn(5, 5, 4, 4)).requires_grad_()
+    target = torch.randint(0, 5, (5, 8, 8))
+    target[1] = 4
+    if classes is IGNORING:
+        target[0, :3] = target[2] = 255
+    loss = SegmentationLoss(LossParams.model_validate(params), classes, weights)
+    whole = loss(logits, target)
+    batch = target.to(torch.uint8)  # as the loader has it
+    shares = [loss(logits[part], target[part], batch) for part in (slice(0, 2), slice(2, 3), slice(3, 5))]
+    assert float(torch.stack(shares).sum()) == pytest.approx(float(whole), rel=1e-6)
+    (expected,) = torch.autograd.grad(whole, logits)
+    (gradient,) = torch.autograd.grad(torch.stack(shares).sum(), logits)
+    torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-8)
 
 
 def test_without_a_pixel_to_ignore_both_lists_give_the_same_loss() -> None:

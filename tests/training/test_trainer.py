@@ -192,16 +192,16 @@ def test_the_last_line_says_that_no_class_is_predicted(tiny_part: CachedPart, tm
 POOLING = {"network": "smp", "architecture": "DeepLabV3Plus", "encoder": "resnet18"}
 
 
-@pytest.mark.parametrize(("photos", "batch_size"), [(1, 4), (3, 1)])
+@pytest.mark.parametrize(("photos", "batch_size", "accumulate"), [(1, 4, 1), (3, 1, 1), (3, 3, 2)])
 def test_a_single_sample_is_refused_before_training_where_the_network_pools_to_one_pixel(
-    tiny_part: CachedPart, tmp_path: Path, photos: int, batch_size: int
+    tiny_part: CachedPart, tmp_path: Path, photos: int, batch_size: int, accumulate: int
 ) -> None:
     def training(**changes: Any) -> Training:
         params = train_params(epochs=1, **changes)
         return Training(POOLING, params, tiny_part, np.arange(photos), np.arange(8, 12), Checkpoint(tmp_path, "key"))
 
     with pytest.raises(HarveysegError, match=r"cannot be trained on one sample of 32x32 pixels at a time"):
-        next(training(batch_size=batch_size).run())
+        next(training(batch_size=batch_size, accumulate=accumulate).run())
     crops = {"sampling": {"crops_per_photo": 2}}
     assert len(list(training(batch_size=4, **crops).run())) == 1  # two samples of one photo do
 
@@ -268,8 +268,9 @@ def test_out_of_memory_names_batch_size_crop_and_precision(
     finally:
         hook.remove()
     assert str(caught.value) == (
-        f"out of memory: training on cpu with train.batch_size = 4, {samples} and precision fp32. "
-        "Lower train.batch_size, train.augmentation.crop or resize-cache.size."
+        f"out of memory: training on cpu with train.batch_size = 4, train.accumulate = 1, {samples} and "
+        "precision fp32. "
+        "Raise train.accumulate, or lower train.batch_size, train.augmentation.crop or resize-cache.size."
     )
 
 

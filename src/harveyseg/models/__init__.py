@@ -184,6 +184,7 @@ def _check_single_sample(network: Network, where: str, size: tuple[int, int]) ->
     except ValueError as error:
         raise HarveysegError(
             f"{where}: cannot be trained on one sample of {size[0]}x{size[1]} pixels at a time: it pools them to a "
-            "single pixel, and batch norm needs two values per channel. Set train.batch_size to 2 or more, and have at "
-            "least two training photos, or two crops of one (train.sampling.crops_per_photo)."
+            "single pixel, and batch norm needs two values per channel. Set train.batch_size to 2 or more and at "
+            "least to twice train.accumulate, and have at least two training photos, or two crops of one "
+            "(train.sampling.crops_per_photo)."
         ) from error

@@ -250,7 +250,8 @@ def _check_model(
     weights = locate_encoder_weights(merged.encoder_weights)
     if size is not None and (problems := _sample_problems(merged, size, f"{where}.train")):
         raise HarveysegError("\n".join(problems), problems)
-    validate(spec, len(classes), weights, where, size, merged.augmentation.crop, merged.batch_size)
+    samples = merged.batch_size // merged.accumulate
+    validate(spec, len(classes), weights, where, size, merged.augmentation.crop, samples)
     if merged.init is not None:
         _check_initial_weights(spec, classes, merged.init, where)
     code = code_digests(stage_files("train", scripts, [spec["network"]]))

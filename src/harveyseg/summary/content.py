@@ -13,9 +13,9 @@ from harveyseg.files import read_json, read_table
 from harveyseg.plots import precise_percent
 from harveyseg.postprocess.statistics import SpecialMask
 from harveyseg.record import ALL_EMPTY, ENSEMBLE, WEIGHTS_FILE, RunRecord
+from harveyseg.summary.finished import FinishedPipeline
 from harveyseg.summary.links import Links
 from harveyseg.summary.pairs import Pairs
-from harveyseg.summary.workspace import Workspace
 from harveyseg.tracking.outputs import read_epochs
 from harveyseg.tracking.table import ALL_FOLDS
 
@@ -75,7 +75,7 @@ def score_table(table: pd.DataFrame) -> ScoreTable:
     )
 
 
-def score_rows(workspace: Workspace) -> list[Row]:
+def score_rows(workspace: FinishedPipeline) -> list[Row]:
     """The scores of each source and the baseline, for :func:`harveyseg.summary.charts.scores_chart`."""
     columns = {"held out": "val_score", "held out, argmax maps": "val_argmax_score", "test": "test_score"}
     order = sorted(workspace.sources, key=lambda source: -(workspace.score(source) or 0))
@@ -87,7 +87,7 @@ def score_rows(workspace: Workspace) -> list[Row]:
     ]
 
 
-def curve_rows(workspace: Workspace) -> list[Row]:
+def curve_rows(workspace: FinishedPipeline) -> list[Row]:
     """Every epoch of every training: model, fold, epoch, and the losses and the argmax score, None where absent."""
     return [
         {"model": output.record.model, "fold": str(output.record.fold), "epoch": int(epoch["epoch"])}
@@ -98,7 +98,7 @@ def curve_rows(workspace: Workspace) -> list[Row]:
     ]
 
 
-def dice_rows(workspace: Workspace) -> list[Row]:
+def dice_rows(workspace: FinishedPipeline) -> list[Row]:
     """Mean Dice of each source and class over the held-out photos that hold the class.
 
     Returns:
@@ -122,7 +122,7 @@ def dice_rows(workspace: Workspace) -> list[Row]:
     return rows
 
 
-def _photos_with_class(workspace: Workspace) -> dict[str, int]:
+def _photos_with_class(workspace: FinishedPipeline) -> dict[str, int]:
     """By name, the held-out photos whose mask at the score's size holds each class."""
     tables = [
         _per_class(workspace, output.predictions) for output in workspace.outputs if output.record.model == ENSEMBLE
@@ -130,7 +130,7 @@ def _photos_with_class(workspace: Workspace) -> dict[str, int]:
     return dict(zip(tables[0]["name"], tables[0]["photos"].tolist(), strict=True))
 
 
-def _argmax_dice(workspace: Workspace, source: str) -> dict[str, float]:
+def _argmax_dice(workspace: FinishedPipeline, source: str) -> dict[str, float]:
     """By name, the mean over the photos of all folds, from each fold's mean and number of photos."""
     tables = [
         _per_class(workspace, output.predictions) for output in workspace.outputs if output.record.model == source
@@ -142,25 +142,25 @@ def _argmax_dice(workspace: Workspace, source: str) -> dict[str, float]:
     return {str(name): float(value) for name, value in (sums / photos).items()}
 
 
-def _per_class(workspace: Workspace, folder: Any) -> pd.DataFrame:
+def _per_class(workspace: FinishedPipeline, folder: Any) -> pd.DataFrame:
     table = read_table(folder / "per_class.csv", _PER_CLASS, "Run `dvc repro` to evaluate again.")
     return table[table["part"] == "val"]
 
 
-def class_order(workspace: Workspace) -> list[str]:
+def class_order(workspace: FinishedPipeline) -> list[str]:
     """Names of the classes that occur, the commonest by pixels first."""
     shares = read_class_shares(workspace)
     occurring = shares[shares["pixel_share"] > 0]
     return list(occurring.sort_values("pixel_share", ascending=False, kind="stable")["name"])
 
 
-def read_class_shares(workspace: Workspace) -> pd.DataFrame:
+def read_class_shares(workspace: FinishedPipeline) -> pd.DataFrame:
     """class_shares.csv: a row for each class, by index."""
     columns = {"class_id": int, "name": str, "pixel_share": float, "photos": int}
     return read_table(workspace.data / "figures" / "class_shares.csv", columns, "Run `dvc repro split`.")
 
 
-def split_rows(workspace: Workspace) -> list[Row]:
+def split_rows(workspace: FinishedPipeline) -> list[Row]:
     """The number of photos of each fold that hold each class, for :func:`harveyseg.summary.charts.split_chart`."""
     present = class_counts(workspace.train.photos) > 0
     fold_of = workspace.split.set_index("id")["fold"].loc[list(workspace.train.ids)].to_numpy()
@@ -172,7 +172,7 @@ def split_rows(workspace: Workspace) -> list[Row]:
     ]
 
 
-def fold_table(workspace: Workspace) -> list[Row]:
+def fold_table(workspace: FinishedPipeline) -> list[Row]:
     """fold, photos, groups and whether the fold is held out in turn."""
     groups = workspace.split.groupby("fold")
     return [
@@ -186,7 +186,7 @@ def fold_table(workspace: Workspace) -> list[Row]:
     ]
 
 
-def threshold_rows(workspace: Workspace, pairs: Pairs) -> tuple[list[Row], list[Row]]:
+def threshold_rows(workspace: FinishedPipeline, pairs: Pairs) -> tuple[list[Row], list[Row]]:
     """The winner's thresholds.
 
     Returns:
@@ -222,7 +222,7 @@ def threshold_rows(workspace: Workspace, pairs: Pairs) -> tuple[list[Row], list[
     return points, table
 
 
-def rule_rows(workspace: Workspace) -> list[Row]:
+def rule_rows(workspace: FinishedPipeline) -> list[Row]:
     """For each source the rule that was fitted, and its scores."""
     rows = []
     for source in workspace.sources:
@@ -241,7 +241,7 @@ def rule_rows(workspace: Workspace) -> list[Row]:
     return rows
 
 
-def diversity_rows(workspace: Workspace) -> list[Row]:
+def diversity_rows(workspace: FinishedPipeline) -> list[Row]:
     """first, second, measure, value of each pair of models, in both orders; the measures are those of diversity.csv."""
     columns: dict[str, type] = {"what": str, "argmax_score": float, "disagreement": float, "error_correlation": float}
     table = read_table(workspace.data / ENSEMBLE / "diversity.csv", columns, "Run `dvc repro ensemble`.")
@@ -255,7 +255,7 @@ def diversity_rows(workspace: Workspace) -> list[Row]:
     return rows
 
 
-def mixture_rows(workspace: Workspace) -> list[Row]:
+def mixture_rows(workspace: FinishedPipeline) -> list[Row]:
     """Argmax scores of each model and of mixtures of them, out of fold: what, score."""
     columns: dict[str, type] = {"what": str, "argmax_score": float}
     table = read_table(workspace.data / ENSEMBLE / "diversity.csv", columns, "Run `dvc repro ensemble`.")
@@ -269,7 +269,7 @@ def mixture_rows(workspace: Workspace) -> list[Row]:
     return [{"what": what, "score": tabled.get(what, score)} for what, score in scores.items()]
 
 
-def cost_rows(workspace: Workspace) -> list[Row]:
+def cost_rows(workspace: FinishedPipeline) -> list[Row]:
     """Time, speed, memory and device of each training."""
     rows = []
     for output in workspace.outputs:
@@ -296,7 +296,7 @@ def cost_rows(workspace: Workspace) -> list[Row]:
     return rows
 
 
-def identity_rows(workspace: Workspace, links: Links) -> list[Row]:
+def identity_rows(workspace: FinishedPipeline, links: Links) -> list[Row]:
     """What identifies each run, and where MLflow shows it."""
     return [
         {
@@ -319,7 +319,7 @@ def _shown_commit(record: RunRecord) -> str:
     return record.git_commit[:7] + {True: "*", False: "", None: "?"}[record.git_dirty]
 
 
-def worst_class(workspace: Workspace, pairs: Pairs) -> Row | None:
+def worst_class(workspace: FinishedPipeline, pairs: Pairs) -> Row | None:
     """The scored class with the lowest Dice over the photos that hold it; of equal ones the commonest by pixels.
 
     Returns:
@@ -344,7 +344,7 @@ def worst_class(workspace: Workspace, pairs: Pairs) -> Row | None:
     }
 
 
-def glance(workspace: Workspace, winner: str) -> Row:
+def glance(workspace: FinishedPipeline, winner: str) -> Row:
     """The best model, and what the ensemble adds to it."""
     singles = {model: score for model in workspace.models if (score := workspace.score(model)) is not None}
     best_single = max(singles, key=singles.__getitem__) if singles else None

@@ -17,8 +17,8 @@ from harveyseg.data.resize import nearest_classes
 from harveyseg.files import read_table
 from harveyseg.postprocess.files import class_map_of
 from harveyseg.score import pair_dice
+from harveyseg.summary.finished import FinishedPipeline
 from harveyseg.summary.pairs import Pairs
-from harveyseg.summary.workspace import Workspace
 
 MAX_PHOTOS = 50
 """Photos of each part that are shown, evenly spaced, besides those that the page points to."""
@@ -80,7 +80,7 @@ class _Job:
     """From (height, width) to the map of what is submitted."""
 
 
-def make_gallery(workspace: Workspace, pairs: Pairs, wanted: Collection[int]) -> Gallery:
+def make_gallery(workspace: FinishedPipeline, pairs: Pairs, wanted: Collection[int]) -> Gallery:
     """Encode the photos, true masks and submitted masks of the winner.
 
     Args:
@@ -128,7 +128,7 @@ def make_gallery(workspace: Workspace, pairs: Pairs, wanted: Collection[int]) ->
     return Gallery(pictures, held_out, len(workspace.test.ids))
 
 
-def _held_out_jobs(workspace: Workspace, pairs: Pairs, wanted: Collection[int]) -> Iterator[_Job]:
+def _held_out_jobs(workspace: FinishedPipeline, pairs: Pairs, wanted: Collection[int]) -> Iterator[_Job]:
     predictor = workspace.predictor(pairs.source)
     rows = workspace.fold_models.rows(workspace.train.ids)
     folds = [fold for fold, _ in workspace.fold_models.positions]
@@ -143,7 +143,7 @@ def _held_out_jobs(workspace: Workspace, pairs: Pairs, wanted: Collection[int]) 
         yield _Job(f"val-{name}", "held out", rows[position], folds[position], float(scores[position]), predict)
 
 
-def _test_jobs(workspace: Workspace, source: str) -> Iterator[_Job]:
+def _test_jobs(workspace: FinishedPipeline, source: str) -> Iterator[_Job]:
     rule = workspace.rule(source)
     shown = set(_spaced(len(workspace.test.ids)))
     for row, probabilities in enumerate(workspace.fold_models.test(workspace.weights_of(source).chosen)):

@@ -19,11 +19,11 @@ from harveyseg.postprocess.select import PostprocessParams
 from harveyseg.project import git_state
 from harveyseg.record import ENSEMBLE
 from harveyseg.summary import charts, content
+from harveyseg.summary.finished import FinishedPipeline, read_finished_pipeline
 from harveyseg.summary.gallery import Gallery, make_gallery
 from harveyseg.summary.links import find_links
 from harveyseg.summary.pairs import Pairs, WorstPair, compute_pairs, worst_pairs
 from harveyseg.summary.versions import Version, changes, last_committed, moved, present_version, read_version
-from harveyseg.summary.workspace import Workspace, read_workspace
 
 _TEMPLATES = Path(__file__).with_name("template")
 _WORST = 10
@@ -59,7 +59,7 @@ def write_summary(
     """
     root = params.parent
     versions = [read_version(name, name) for name in compared]  # first, since a wrong name is found at once
-    workspace = read_workspace(params, data)
+    workspace = read_finished_pipeline(params, data)
     winner = workspace.winner
     pairs = compute_pairs(workspace, winner, section(params, "postprocess", PostprocessParams))
     worst = worst_pairs(workspace, pairs, _WORST)
@@ -96,7 +96,7 @@ def write_summary(
     return Summary(path, path.stat().st_size, winner)
 
 
-def _facts(workspace: Workspace) -> Mapping[str, Any]:
+def _facts(workspace: FinishedPipeline) -> Mapping[str, Any]:
     record = workspace.outputs[0].record
     classes = workspace.classes
     return {
@@ -119,7 +119,7 @@ def _facts(workspace: Workspace) -> Mapping[str, Any]:
 
 
 def _charts(
-    workspace: Workspace, pairs: Pairs, thresholds: Sequence[content.Row], versions: Sequence[Version]
+    workspace: FinishedPipeline, pairs: Pairs, thresholds: Sequence[content.Row], versions: Sequence[Version]
 ) -> dict[str, charts.Spec]:
     """By the id of the element that it is drawn in; a chart that would be empty is left out."""
     order = content.class_order(workspace)
@@ -153,7 +153,7 @@ def _charts(
     return drawn
 
 
-def _worst_row(workspace: Workspace, pair: WorstPair) -> content.Row:
+def _worst_row(workspace: FinishedPipeline, pair: WorstPair) -> content.Row:
     rows = workspace.held_out
     photo = rows.iloc[pair.position]
     return {
@@ -166,7 +166,7 @@ def _worst_row(workspace: Workspace, pair: WorstPair) -> content.Row:
     }
 
 
-def _legend(workspace: Workspace) -> list[content.Row]:
+def _legend(workspace: FinishedPipeline) -> list[content.Row]:
     """The classes of the list, by index."""
     shares = content.read_class_shares(workspace)
     return [
@@ -199,7 +199,7 @@ def _committed(root: Path, here: Version) -> content.Row | None:
     return {"name": before.name, "unread": committed.unread, "changes": changes(before, here), "scores": scores}
 
 
-def _gallery_data(workspace: Workspace, gallery: Gallery) -> dict[str, Any]:
+def _gallery_data(workspace: FinishedPipeline, gallery: Gallery) -> dict[str, Any]:
     classes = workspace.classes
     return {
         "colours": [entry.color for entry in classes.classes],

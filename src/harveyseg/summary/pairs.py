@@ -20,7 +20,7 @@ from harveyseg.postprocess.statistics import (
     tail_sums,
     upsample_levels,
 )
-from harveyseg.summary.workspace import Workspace
+from harveyseg.summary.finished import FinishedPipeline
 
 Reason = Literal["missed", "false", "border", "missed in part", "false in part"]
 
@@ -84,7 +84,7 @@ class WorstPair:
     reason: Reason
 
 
-def compute_pairs(workspace: Workspace, source: str, postprocess: PostprocessParams) -> Pairs:
+def compute_pairs(workspace: FinishedPipeline, source: str, postprocess: PostprocessParams) -> Pairs:
     """Post-process a source's out-of-fold photos as the stage ``postprocess`` does.
 
     Args:
@@ -110,7 +110,7 @@ def compute_pairs(workspace: Workspace, source: str, postprocess: PostprocessPar
     return pairs
 
 
-def worst_pairs(workspace: Workspace, pairs: Pairs, count: int) -> list[WorstPair]:
+def worst_pairs(workspace: FinishedPipeline, pairs: Pairs, count: int) -> list[WorstPair]:
     """The pairs with the lowest Dice; of equal ones first that with the most wrong pixels.
 
     Args:
@@ -134,7 +134,7 @@ def worst_pairs(workspace: Workspace, pairs: Pairs, count: int) -> list[WorstPai
     return worst
 
 
-def _reason(workspace: Workspace, pairs: Pairs, position: int, place: int) -> Reason:
+def _reason(workspace: FinishedPipeline, pairs: Pairs, position: int, place: int) -> Reason:
     truth = np.asarray(workspace.truth["val"][workspace.fold_models.rows(workspace.train.ids)[position]])
     index = place + workspace.classes.unscored
     probabilities = workspace.predictor(pairs.source)(position)

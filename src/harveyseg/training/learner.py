@@ -81,6 +81,7 @@ class Learner:
             self._average = make_moving_average(self.network, params.optimiser.ema)
             self.averaged = self._average.module
         self._self_training = params.self_training
+        self._accumulate = params.accumulate
 
     def train_epoch(self, batches: Iterable[tuple[Batch, Batch | None]]) -> float:
         """Learn from each batch of photos and masks, and from the two views of unlabelled photos that come with it.
@@ -92,19 +93,25 @@ class Learner:
         total = torch.zeros((), device=self.device)
         samples = 0
         for (images, masks), unlabelled in batches:
-            logits = self._predict(self.network, images)
-            target = masks.to(self.device, non_blocking=True).long()
-            loss = self.loss(logits, target)
-            total += loss.detach() * len(images)
+            self.optimiser.zero_grad(set_to_none=True)
+            batch = masks.to(self.device, non_blocking=True)
+            start = 0
+            for size in part_sizes(len(images), self._accumulate):
+                part = slice(start, start + size)
+                start += size
+                logits = self._predict(self.network, images[part])
+                loss: torch.Tensor = self.loss(logits, batch[part].long(), None if size == len(images) else batch)
+                total += loss.detach() * len(images)
+                if unlabelled is not None and self._self_training is not None:
+                    plain, recoloured = unlabelled
+                    taught = self._self_training_loss(plain[part], recoloured[part], self._self_training)
+                    loss = loss + size / len(images) * taught
+                loss.backward()  # type: ignore[no-untyped-call]
+            self._step()
             samples += len(images)
-            if unlabelled is not None and self._self_training is not None:
-                loss = loss + self._self_training_loss(*unlabelled, self._self_training)
-            self._step(loss)
         return float(total) / samples
 
-    def _step(self, loss: torch.Tensor) -> None:
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+    def _step(self) -> None:
         self.optimiser.step()
         if not isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step()
@@ -197,6 +204,18 @@ class Learner:
         self.schedule.load_state_dict(state["schedule"])
         self.averaged.load_state_dict(state["averaged"])
         self._steps = state["steps"]
+
+
+def part_sizes(samples: int, parts: int) -> list[int]:
+    """Sizes of the parts of a batch, as equal as can be; of a batch of fewer samples each is a part.
+
+    >>> part_sizes(7, 3)
+    [3, 2, 2]
+    >>> part_sizes(2, 3)
+    [1, 1]
+    """
+    parts = min(samples, parts)
+    return [samples // parts + (number < samples % parts) for number in range(parts)]
 
 
 def _class_weights(params: TrainParams, classes: ClassList, photos: pd.DataFrame) -> FloatArray | None:

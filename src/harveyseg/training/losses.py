@@ -76,9 +76,17 @@ class SegmentationLoss(nn.Module):
         self.pixel_weights: torch.Tensor | None
         self.register_buffer("pixel_weights", pixel_weights)
 
-    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Compute the loss in float32, whatever the network computed in."""
+    def forward(self, logits: torch.Tensor, target: torch.Tensor, batch: torch.Tensor | None = None) -> torch.Tensor:
+        """Compute the loss in float32, whatever the network computed in.
+
+        Args:
+            logits: (B, C, H, W).
+            target: (B, k H, k W).
+            batch: the target of the whole batch, uint8 or int64, if ``target`` is only some photos of it. The loss is
+                then these photos' share: the shares of all photos of the batch add up to its loss.
+        """
         params = self.params
+        photo_share, label_share, pixel_share = self._shares(logits, target, batch)
         # Classes last: a view of what a channels_last network returns, and twice as fast to run a softmax over.
         pixel_logits = logits.float().permute(0, 2, 3, 1).flatten(1, 2)  # (B, P, C)
         full_target = target.flatten(1)  # (B, k * k * P)
@@ -90,7 +98,8 @@ class SegmentationLoss(nn.Module):
         plain = self.pixel_weights is None and labelled is None
         if plain and not (params.dice or params.label_smoothing or params.presence):
             pixels = pixel_logits.flatten(0, 1)
-            return F.cross_entropy(pixels.softmax(dim=1) if params.softmax_before_loss else pixels, target.flatten())
+            loss = F.cross_entropy(pixels.softmax(dim=1) if params.softmax_before_loss else pixels, target.flatten())
+            return photo_share * loss
         log_probabilities = pixel_logits.log_softmax(dim=2)
         true = _of_true_class(log_probabilities, target)
         loss = logits.new_zeros(())
@@ -98,18 +107,44 @@ class SegmentationLoss(nn.Module):
             if params.softmax_before_loss:
                 doubled = pixel_logits.softmax(dim=2).log_softmax(dim=2)
                 true_doubled = _of_true_class(doubled, target)
-                loss = (1 - params.dice) * self._cross_entropy(doubled, true_doubled, target, labelled)
+                cross_entropy = self._cross_entropy(doubled, true_doubled, target, labelled)
             else:
-                loss = (1 - params.dice) * self._cross_entropy(log_probabilities, true, target, labelled)
+                cross_entropy = self._cross_entropy(log_probabilities, true, target, labelled)
+            loss = (1 - params.dice) * (pixel_share * cross_entropy)
         if params.dice or params.presence:
             probabilities = log_probabilities.exp()
             if params.dice:
                 dice = _dice_loss(probabilities, true.exp(), target, self._unscored, params.background_weight, labelled)
-                loss = loss + params.dice * dice
+                loss = loss + params.dice * (photo_share * dice)
             if params.presence:
                 present = self._present(full_target)
-                loss = loss + params.presence * _presence_loss(probabilities, present, self._unscored, labelled)
+                presence = _presence_loss(probabilities, present, self._unscored, labelled)
+                loss = loss + params.presence * (label_share * presence)
         return loss
+
+    def _shares(
+        self, logits: torch.Tensor, target: torch.Tensor, batch: torch.Tensor | None
+    ) -> tuple[float, float | torch.Tensor, float | torch.Tensor]:
+        """Some photos' shares of what the terms are means over: photos, photos with a label, weights of pixels."""
+        if batch is None:
+            return 1.0, 1.0, 1.0
+        photos = len(target) / len(batch)
+        labels: float | torch.Tensor = photos
+        if self._ignores:
+            shown, all_shown = ((masks != IGNORED).flatten(1).any(dim=1).sum() for masks in (target, batch))
+            labels = shown / all_shown.clamp_min(1)
+        if self.pixel_weights is None and not self._ignores:
+            return photos, labels, photos
+        part, whole = (self._weight(at_output_stride(masks, logits)) for masks in (target, batch))
+        return photos, labels, part / whole.clamp_min(torch.finfo(torch.float32).tiny)
+
+    def _weight(self, target: torch.Tensor) -> torch.Tensor:
+        """The sum of the pixels' weights by which the cross-entropy is divided."""
+        labelled = target != IGNORED
+        if self.pixel_weights is None:
+            return labelled.sum().float()
+        weights = self.pixel_weights[target.long().masked_fill(~labelled, 0)] * labelled
+        return weights.abs().sum()
 
     def _present(self, photo: torch.Tensor) -> torch.Tensor:
         """Whether each photo holds each class: (B, P) -> bool (B, C)."""

@@ -36,6 +36,9 @@ class TrainParams(Section):
     """Passes over the photos that are trained on, those of the other folds."""
     batch_size: int = Field(ge=1)
     """Samples per optimiser step."""
+    accumulate: int = Field(default=1, ge=1)
+    """Parts of a batch that go through the network one after the other, which takes less memory. Their gradients are
+    summed: those of the whole batch, but for batch norm, whose statistics are then of a part."""
     lr: float = Field(gt=0, le=10)
     """Learning rate of the deepest parameters."""
     seed: int = Field(ge=0)
@@ -64,6 +67,14 @@ class TrainParams(Section):
     sampling: SamplingParams = SamplingParams()
     self_training: SelfTrainingParams | None = None
     """Null is off."""
+
+    @field_validator("accumulate")
+    @classmethod
+    def _parts_of_a_batch(cls, value: int, info: ValidationInfo) -> int:
+        batch_size = info.data.get("batch_size")
+        if batch_size is not None and value > batch_size:
+            raise ValueError(f"must be at most `batch_size`, which is {batch_size}")
+        return value
 
     @field_validator("encoder_weights", "init")
     @classmethod

@@ -40,7 +40,7 @@ from harveyseg.training.dataset import (
     unlabelled_batches,
 )
 from harveyseg.training.history import VALIDATION
-from harveyseg.training.learner import Learner
+from harveyseg.training.learner import Learner, part_sizes
 from harveyseg.training.params import TrainParams
 
 logger = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ class Training:
                 batch norm needs two), or when the loss is not finite.
         """
         params = self._params
-        if min(map(len, self._batches(epoch=0))) == 1:
+        if min(size for batch in self._batches(epoch=0) for size in part_sizes(len(batch), params.accumulate)) == 1:
             classes, size = len(self._part.classes), self._part.size
             models.validate(self._spec, classes, None, "the network", size, params.augmentation.crop, samples=1)
         # Prepare: seed before building the network, since its initial weights are random.
@@ -323,17 +323,18 @@ class Training:
         height, width = self._part.size
         samples = f"photos of {height}x{width} pixels" if crop is None else f"crops of {crop}x{crop} pixels"
         return (
-            f"training on {learner.device.type} with train.batch_size = {params.batch_size}, {samples} and precision "
-            f"{learner.precision}"
+            f"training on {learner.device.type} with train.batch_size = {params.batch_size}, train.accumulate = "
+            f"{params.accumulate}, {samples} and precision {learner.precision}"
         )
 
     def _val_batch_size(self) -> int:
-        """Whole photos are validated: at most as many of their pixels at a time as a batch of crops has."""
+        """Whole photos are validated: at most as many of their pixels at a time as a part of a batch has."""
         crop = self._params.augmentation.crop
+        size = max(part_sizes(self._params.batch_size, self._params.accumulate))
         if crop is None:
-            return self._params.batch_size
+            return size
         height, width = self._part.size
-        return max(1, self._params.batch_size * crop**2 // (height * width))
+        return max(1, size * crop**2 // (height * width))
 
     def _stops_early(self, history: Sequence[Row]) -> bool:
         patience = self._params.validation.early_stopping
@@ -360,7 +361,7 @@ def best_epoch(history: Sequence[Row], monitor: Literal["argmax_score", "loss"])
     return min(validated, key=lambda row: row["val_loss"] if monitor == "loss" else -row["val_argmax_score"])
 
 
-_LESS_MEMORY = "Lower train.batch_size, train.augmentation.crop or resize-cache.size."
+_LESS_MEMORY = "Raise train.accumulate, or lower train.batch_size, train.augmentation.crop or resize-cache.size."
 
 
 def _require_finite(name: str, value: float, epoch: int) -> None:

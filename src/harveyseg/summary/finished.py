@@ -24,7 +24,7 @@ from harveyseg.tracking.table import find_winner, read_comparison, score_of, ver
 
 
 @dataclass(frozen=True)
-class Workspace:
+class FinishedPipeline:
     """The finished pipeline in a project's folder."""
 
     data: Path
@@ -94,7 +94,7 @@ class Workspace:
         return find_winner(self.table, self.sources)
 
 
-def read_workspace(params: Path, data: Path) -> Workspace:
+def read_finished_pipeline(params: Path, data: Path) -> FinishedPipeline:
     """Read a finished pipeline.
 
     Args:
@@ -113,7 +113,7 @@ def read_workspace(params: Path, data: Path) -> Workspace:
     raise_problems(verify_table(table_file, outputs), "the table and the stages' files differ", remedy)
     models, folds = listed_models(params)
     ensemble = data / ENSEMBLE
-    return Workspace(
+    return FinishedPipeline(
         data=data,
         outputs=outputs,
         table=table,

@@ -127,7 +127,7 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def set_hub(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    """Ask another hub. The constant has a copy in the second module before 0.28."""
+    """Ask another hub. Before 1.0 the module that downloads has a copy of the constant."""
     template = address + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
     for module in (huggingface_hub.constants, huggingface_hub.file_download):

@@ -209,6 +209,24 @@ def results(
 
 
 @_commands.command(rich_help_panel=_RESULTS)
+def work(
+    items: Annotated[list[str], typer.Argument(help="Stages, e.g. train@unet-0 evaluate@unet-0.", metavar="ITEM...")],
+    pull: Annotated[
+        bool, typer.Option("--pull", help="Take what they read from DVC's remote, and push their results there.")
+    ] = False,
+) -> None:
+    """Run stages in a copy of the project; `dvc repro` then takes their results over. See docs/cluster.md."""
+    from harveyseg.project import project_root
+    from harveyseg.scaling.work import work as work_on
+
+    try:
+        status = work_on(items, project_root(), pull)
+    except KeyboardInterrupt:
+        status = 130
+    raise typer.Exit(status)
+
+
+@_commands.command(rich_help_panel=_RESULTS)
 def sync() -> None:
     """Send MLflow what it lacks of the workspace's runs and of the scores in uploads.json."""
     from harveyseg.config.settings import section

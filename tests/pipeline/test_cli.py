@@ -54,6 +54,7 @@ def test_help_lists_every_command(
         "assess",
         "upload",
         "ui",
+        "work",
     ):
         assert f" {name} " in out
 

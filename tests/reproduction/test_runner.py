@@ -8,11 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
 import pytest
 from mlflow.tracking import MlflowClient
 
 from harveyseg.tracking.values import unpack_values
+from helpers.processes import processes_in
 from helpers.project import FEW_PHOTOS, Project, start_project
 from helpers.waiting import wait_until
 
@@ -70,18 +70,6 @@ class Study:
             logs = {self.log, file, *(self.project.folder / ".dvc" / "tmp").glob("study-*.log")}
             written = "\n".join(f"{log}:\n{log.read_text()}" for log in sorted(logs) if log.exists())
             raise AssertionError(f"{error}\n{written}") from None
-
-
-def processes_in(folder: Path) -> list[psutil.Process]:
-    """Every process that works in a folder: the command, DVC, its stages."""
-    inside = []
-    for process in psutil.process_iter():
-        try:
-            if Path(process.cwd()).is_relative_to(folder) and process.status() != psutil.STATUS_ZOMBIE:
-                inside.append(process)
-        except (psutil.Error, OSError):
-            continue
-    return inside
 
 
 def test_a_study_that_is_killed_continues_with_what_is_missing(tmp_path: Path) -> None:

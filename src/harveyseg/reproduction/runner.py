@@ -8,9 +8,7 @@ Importing DVC takes a second, so it is imported only in functions.
 """
 
 import logging
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -22,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
 from filelock import Timeout
 from ruamel.yaml import YAML
 
@@ -30,10 +27,17 @@ from harveyseg.data.sources.experiment_links import link_into_copy
 from harveyseg.errors import HarveysegError
 from harveyseg.files import locked
 from harveyseg.progress import Progress
-from harveyseg.project import git_output, git_problem
 from harveyseg.record import read_run
 from harveyseg.reproduction.studies import StudyRecipe, Trial, find_study, read_studies, study_tags, study_trials
 from harveyseg.reproduction.tables import ARGMAX_SCORE, SCORE
+from harveyseg.scaling.copies import (
+    clone_project,
+    end_processes_in,
+    git,
+    interrupted_by_signals,
+    remove_copies,
+    stage_environment,
+)
 from harveyseg.tracking.client import Tracker
 from harveyseg.tracking.mirror import mirror
 from harveyseg.tracking.outputs import RunOutputs, locate_outputs
@@ -49,7 +53,6 @@ _TARGET = "postprocess"
 """The last stage that a study needs: it has no use for the comparison table and the submission of one trial."""
 _SHOWN_STUDIES = 2
 """How many of the studies that share a trial its messages name."""
-_SECONDS_TO_STOP = 30
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def run_studies(names: Sequence[str], recipe: StudyRecipe, root: Path, tracker: 
     tasks = _collect_tasks(names, recipe, seeds)
     tracker.prepare_views(map(study_view, names))
     failures = []
-    with _interrupted_by_signals(), _copies(root, recipe) as copies:
+    with interrupted_by_signals(), _copies(root, recipe) as copies:
         finished = copies.find_finished(tasks)
         logger.info("%s: %d trials, %d done before", ", ".join(names), len(tasks), len(finished))
         for name, commit in finished.items():
@@ -132,18 +135,6 @@ def _collect_tasks(names: Sequence[str], recipe: StudyRecipe, seeds: int) -> dic
 
 
 @contextmanager
-def _interrupted_by_signals() -> Iterator[None]:
-    """SIGTERM and a closed terminal end the ``with`` block as Ctrl-C does."""
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-
-@contextmanager
 def _copies(root: Path, recipe: StudyRecipe) -> Iterator["_Copies"]:
     """The copies of the project for one study; a second study has to wait for the first one."""
     folder = root / _FOLDER
@@ -153,18 +144,12 @@ def _copies(root: Path, recipe: StudyRecipe) -> Iterator["_Copies"]:
         except Timeout:
             raise HarveysegError("Another study runs in this project. Wait until it ends, or stop it.") from None
         try:
-            _remove(folder)  # of a study that was killed
+            remove_copies(folder)  # of a study that was killed
             data = recipe.params["data"]
             inputs = {f"data.{key}": str(data[key]) for key in ("path", "inputs") if data.get(key)}
             yield _Copies(root, folder, inputs)
         finally:
-            _remove(folder)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder, and first end what works in it."""
-    _end_processes_in(folder)
-    shutil.rmtree(folder, ignore_errors=True)
+            remove_copies(folder)
 
 
 class _Copies:
@@ -178,19 +163,12 @@ class _Copies:
         self._adding_data = threading.Lock()
         self._fetching = threading.Lock()
         self._snapshot = folder / "snapshot"  # of the git repository, which may begin above the project
-        if problem := git_problem(root):
-            raise HarveysegError("{}. {}.".format(*problem))
-        if git_output(root, "rev-parse", "HEAD") is None:
-            raise HarveysegError(
-                f"{root}: nothing is committed, which DVC's experiments need. Run `git add -A && git commit -m start`."
-            )
-        self._repository = Path(_git(root, "rev-parse", "--show-toplevel"))
-        self._inside = root.relative_to(self._repository.resolve())
-        self._take_snapshot()
+        project = clone_project(root, self._snapshot)
+        self._inside = project.relative_to(self._snapshot)
 
     def find_finished(self, tasks: Mapping[str, _Task]) -> dict[str, str]:
         """Name -> commit of the trials that were made by the project's code from its photos, both as they are now."""
-        listed = _git(self._root, "for-each-ref", "--format=%(objectname) %(refname:lstrip=-1)", "refs/exps")
+        listed = git(self._root, "for-each-ref", "--format=%(objectname) %(refname:lstrip=-1)", "refs/exps")
         experiments = [line.split() for line in listed.splitlines()]
         if not any(name in tasks for _, name in experiments):
             return {}
@@ -200,7 +178,7 @@ class _Copies:
         return {
             name: commit
             for commit, name in experiments
-            if name in tasks and _read_inputs(_git(self._root, "show", f"{commit}:./dvc.lock")) == inputs
+            if name in tasks and _read_inputs(git(self._root, "show", f"{commit}:./dvc.lock")) == inputs
         }
 
     def run(self, task: _Task) -> str:
@@ -220,41 +198,20 @@ class _Copies:
             with self._adding_data:
                 self._run_dvc(project, log, "exp", "run", "--name", f"{name}-data", *options, _DATA)
             self._run_dvc(project, log, "exp", "run", "--name", name, _TARGET)  # the copy has the trial's settings now
-            reference = _git(project, "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{name}")
+            reference = git(project, "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{name}")
             if not reference:  # the settings are those of the commit, and so are all results
-                return _git(project, "rev-parse", "HEAD")
+                return git(project, "rev-parse", "HEAD")
             with self._fetching:
-                copy = _git(project, "rev-parse", "--show-toplevel")
-                _git(self._root, "fetch", "--quiet", "--no-tags", copy, f"+{reference}:{reference}")
-            return _git(project, "rev-parse", reference)
+                copy = git(project, "rev-parse", "--show-toplevel")
+                git(self._root, "fetch", "--quiet", "--no-tags", copy, f"+{reference}:{reference}")
+            return git(project, "rev-parse", reference)
         finally:
             shutil.rmtree(self._trial(name), ignore_errors=True)
 
     def stop(self) -> None:
         """End the trials that run; no other one starts."""
         self._stopped = True
-        _end_processes_in(self._folder)
-
-    def _take_snapshot(self) -> None:
-        """Clone the repository, with uncommitted changes of tracked files; the clone uses the project's cache."""
-        _git(self._root, "clone", "--quiet", "--shared", str(self._repository), str(self._snapshot))
-        changes = subprocess.run(
-            ["git", "-C", str(self._repository), "diff", "--binary", "HEAD"], capture_output=True, check=True
-        ).stdout
-        if changes:
-            command = ["git", "-C", str(self._snapshot), "apply", "--whitespace=nowarn"]
-            subprocess.run(command, input=changes, capture_output=True, check=True)
-        for key in ("user.name", "user.email"):
-            with suppress(HarveysegError):  # not set
-                _git(self._snapshot, "config", key, _git(self._root, "config", key))
-        project = self._snapshot / self._inside
-        local_settings = Path(".dvc", "config.local")
-        if (self._root / local_settings).exists():
-            shutil.copy(self._root / local_settings, project / local_settings)
-        log = self._folder / "cache.log"
-        self._run_dvc(self._root, log, "cache", "dir")
-        cache = log.read_text(encoding="utf-8").splitlines()[-1]
-        self._run_dvc(project, log, "cache", "dir", "--local", cache)
+        end_processes_in(self._folder)
 
     def _trial(self, name: str) -> Path:
         return self._folder / "trials" / name
@@ -275,14 +232,17 @@ class _Copies:
         """Run DVC in a copy whose stages store checkpoints and the database in the project."""
         if self._stopped:
             raise HarveysegError("stopped")
-        # Stages look for `python` on the path, which need not be that of an active environment.
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-        environment = {**os.environ, "PATH": path, "HARVEYSEG_ROOT": str(self._root)}
         command = [sys.executable, "-m", "dvc", *arguments]
         with log.open("w", encoding="utf-8") as opened:
             # A session of its own: Ctrl-C is for this process, which then ends the others in order.
             done = subprocess.run(
-                command, cwd=project, env=environment, stdout=opened, stderr=opened, check=False, start_new_session=True
+                command,
+                cwd=project,
+                env=stage_environment(self._root),
+                stdout=opened,
+                stderr=opened,
+                check=False,
+                start_new_session=True,
             )
         if done.returncode:
             raise HarveysegError(_first_error(log))
@@ -321,7 +281,7 @@ def _fetch_outputs(root: Path, commit: str, model: str, folds: Sequence[int], fo
         paths += [f"models/{model}-{fold}/{name}" for name in ("run.json", "history.csv")]
         paths.append(f"predictions/{model}-{fold}/metrics.json")
     stored = DVCFileSystem(url=str(root), rev=commit, subrepos=True)  # the project may be in a larger repository
-    inside = _git(root, "rev-parse", "--show-prefix")
+    inside = git(root, "rev-parse", "--show-prefix")
     for path in paths:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -334,30 +294,6 @@ def _fetch_outputs(root: Path, commit: str, model: str, folds: Sequence[int], fo
     records = [read_run(folder / "ensemble" / "run.json")]
     records += [read_run(folder / "models" / f"{model}-{fold}" / "run.json") for fold in folds]
     return [locate_outputs(record, folder) for record in records]
-
-
-def _end_processes_in(folder: Path) -> None:
-    """End all processes that work in a folder: DVC, its stages and their workers."""
-
-    def works_inside(process: psutil.Process) -> bool:
-        try:
-            return Path(process.cwd()).is_relative_to(folder)
-        except (psutil.Error, OSError):  # of another user, or just ended
-            return False
-
-    for end in (psutil.Process.terminate, psutil.Process.kill):
-        processes = [process for process in psutil.process_iter() if works_inside(process)]
-        for process in processes:
-            with suppress(psutil.Error):
-                end(process)
-        psutil.wait_procs(processes, timeout=_SECONDS_TO_STOP)
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise HarveysegError(f"git {arguments[0]} failed in {folder}: {done.stderr.strip()}")
-    return done.stdout.strip()
 
 
 def _first_error(log: Path) -> str:

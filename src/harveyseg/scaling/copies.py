@@ -1,0 +1,132 @@
+"""Copies of the project in which DVC can work as it likes: clones that share the project's cache and its remotes.
+
+Importing DVC takes a second, so it is imported only in functions.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+
+from harveyseg.errors import HarveysegError
+from harveyseg.project import git_output, git_problem
+
+_SECONDS_TO_STOP = 30
+
+
+def clone_project(root: Path, folder: Path) -> Path:
+    """Clone the project's repository, which may begin above the project, with uncommitted changes of tracked files.
+
+    Args:
+        root: the project.
+        folder: of the clone; it must not exist.
+
+    Returns:
+        The project in the clone. DVC uses the original's cache and remotes there.
+
+    Raises:
+        HarveysegError: when the project is no git repository, or nothing is committed.
+    """
+    if problem := git_problem(root):
+        raise HarveysegError("{}. {}.".format(*problem))
+    if git_output(root, "rev-parse", "HEAD") is None:
+        raise HarveysegError(
+            f"{root}: nothing is committed, which DVC's experiments need. Run `git add -A && git commit -m start`."
+        )
+    repository = Path(git(root, "rev-parse", "--show-toplevel"))
+    git(root, "clone", "--quiet", "--shared", str(repository), str(folder))
+    changes = subprocess.run(
+        ["git", "-C", str(repository), "diff", "--binary", "HEAD"], capture_output=True, check=True
+    ).stdout
+    if changes:
+        command = ["git", "-C", str(folder), "apply", "--whitespace=nowarn"]
+        subprocess.run(command, input=changes, capture_output=True, check=True)
+    for key in ("user.name", "user.email"):
+        with suppress(HarveysegError):  # not set
+            git(folder, "config", key, git(root, "config", key))
+    project = folder / root.relative_to(repository.resolve())
+    _share_storage(root, project)
+    return project
+
+
+def _share_storage(root: Path, project: Path) -> None:
+    """Let DVC use the cache and the remotes of the project, whose settings may hold relative paths."""
+    from dvc.config import Config
+    from dvc.repo import Repo
+
+    local_settings = Path(".dvc", "config.local")
+    if (root / local_settings).exists():
+        shutil.copy(root / local_settings, project / local_settings)
+    with Repo(str(root)) as repo:
+        cache = repo.cache.legacy.path
+        remotes = {name: str(remote["url"]) for name, remote in repo.config["remote"].items()}
+    with Config(str(project / ".dvc")).edit("local") as settings:
+        settings["cache"]["dir"] = cache
+        for name, url in remotes.items():
+            settings["remote"].setdefault(name, {})["url"] = url
+
+
+def copies_of_worker(root: Path, pid: int) -> tuple[Path, str]:
+    """The folder of all workers' copies, and how the names of those of one process of this machine begin."""
+    return root / ".dvc" / "tmp" / "work", f"{socket.gethostname()}-{pid}-"
+
+
+def stage_environment(root: Path) -> dict[str, str]:
+    """The environment of DVC in a copy whose stages store checkpoints and the database in the project."""
+    # Stages look for `python` on the path, which need not be that of an active environment.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**os.environ, "PATH": path, "HARVEYSEG_ROOT": str(root)}
+
+
+@contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """SIGTERM and a closed terminal end the ``with`` block as Ctrl-C does."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def remove_copies(folder: Path) -> None:
+    """Remove a folder of copies, and first end what works in it."""
+    end_processes_in(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def end_processes_in(folder: Path) -> None:
+    """End all processes that work in a folder: DVC, its stages and their workers."""
+
+    def works_inside(process: psutil.Process) -> bool:
+        try:
+            return Path(process.cwd()).is_relative_to(folder)
+        except (psutil.Error, OSError):  # of another user, or just ended
+            return False
+
+    for end in (psutil.Process.terminate, psutil.Process.kill):
+        processes = [process for process in psutil.process_iter() if works_inside(process)]
+        for process in processes:
+            with suppress(psutil.Error):
+                end(process)
+        psutil.wait_procs(processes, timeout=_SECONDS_TO_STOP)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """What a git command prints in a folder.
+
+    Raises:
+        HarveysegError: when it fails.
+    """
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise HarveysegError(f"git {arguments[0]} failed in {folder}: {done.stderr.strip()}")
+    return done.stdout.strip()

@@ -1,0 +1,129 @@
+"""The items of the pipeline's matrix as stages of DVC, and what has to run before them.
+
+Importing DVC takes a second, so it is imported only in functions.
+"""
+
+import difflib
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harveyseg.config.lock import recorded_stages
+from harveyseg.errors import HarveysegError, shortened
+from harveyseg.scaling.copies import stage_environment
+
+_NOT_STORED = "not in cache"
+_NOT_HERE = "deleted"
+"""What ``dvc status`` says of a file that is not in the cache, and of one that is not in the project either."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Items in the order in which they run, and the stages before them, which are no items."""
+
+    items: tuple[str, ...]
+    inputs: tuple[str, ...]
+    """Stages whose results the items read."""
+    upstream: tuple[str, ...]
+    """All stages before the items, in the order of ``dvc.yaml``."""
+
+
+def plan_items(root: Path, items: Sequence[str]) -> Plan:
+    """Look items up in ``dvc.yaml``.
+
+    Args:
+        root: the project.
+        items: names of stages, e.g. ``train@unet-0``, in any order.
+
+    Raises:
+        HarveysegError: when a name is no stage, or the stage's results cannot be taken over through DVC's cache.
+    """
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+
+    try:
+        repo = Repo(str(root))
+    except NotDvcRepoError:
+        raise HarveysegError(f"{root}: no DVC project. Run the command in the folder of dvc.yaml.") from None
+    with repo:
+        stages = {stage.addressing: stage for stage in repo.index.stages}
+        needed: dict[str, set[str]] = {name: set() for name in stages}
+        for stage, before in repo.index.graph.edges():
+            needed[stage.addressing].add(before.addressing)
+    if unknown := [item for item in items if item not in stages]:
+        near = [name for item in unknown for name in difflib.get_close_matches(item, stages)]
+        hint = f" Was {' or '.join(near)} meant?" if near else ""
+        raise HarveysegError(
+            f"{', '.join(unknown)}: no stage of {root / 'dvc.yaml'}.{hint} `dvc stage list --name-only` prints all."
+        )
+    for item in items:
+        if stages[item].always_changed or any(out.persist for out in stages[item].outs):
+            raise HarveysegError(
+                f"{item}: DVC keeps no results of this stage for others to take over. Run it in the project: "
+                f"`dvc repro {item}`."
+            )
+    upstream = {item: _all_needed(needed, item) for item in items}
+    inputs = set().union(*(needed[item] for item in items)) - set(items)
+    before_any = set().union(*upstream.values()) - set(items)
+    return Plan(
+        tuple(sorted(dict.fromkeys(items), key=lambda item: len(upstream[item]))),
+        tuple(name for name in stages if name in inputs),
+        tuple(name for name in stages if name in before_any),
+    )
+
+
+def _all_needed(needed: Mapping[str, set[str]], stage: str) -> set[str]:
+    """The stages before a stage, however far."""
+    return set().union(needed[stage], *(_all_needed(needed, before) for before in needed[stage]))
+
+
+def require_upstream(root: Path, plan: Plan, absent: bool = False) -> None:
+    """Refuse to work on results of stages that have not run, or not with the settings, code and photos of now.
+
+    Args:
+        root: the project.
+        plan: what is going to run.
+        absent: whether the stages' files may be absent here, since a remote has them.
+
+    Raises:
+        HarveysegError: when one of the stages before the items has to run first.
+    """
+    if not plan.upstream:
+        return
+    recorded = set(recorded_stages(root / "dvc.lock"))
+    outdated = [name for name in plan.upstream if name not in recorded]
+    if not outdated:
+        status = _status(root, plan.upstream)
+        outdated = [name for name in plan.upstream if _is_changed(status.get(name, ()), absent)]
+    if outdated:
+        raise HarveysegError(
+            f"{root}: {', '.join(shortened(outdated))} must run before {plan.items[0]}, with the settings and the code "
+            f"of now. Run `dvc repro {' '.join(plan.inputs)}` there, then the same command again."
+        )
+
+
+def _status(root: Path, stages: Sequence[str]) -> Mapping[str, Sequence[Any]]:
+    """What ``dvc status`` says of stages; it waits while another command of DVC has the project's lock."""
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "status", "--json", *stages]
+    done = subprocess.run(command, cwd=root, env=stage_environment(root), capture_output=True, text=True, check=False)
+    try:
+        status: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        raise HarveysegError(f"{root}: `dvc status` failed: {done.stderr.strip()}") from None
+    return status
+
+
+def _is_changed(entries: Sequence[Any], absent: bool) -> bool:
+    """Whether a stage would run again, by its entries in ``dvc status``."""
+    accepted = {_NOT_STORED, _NOT_HERE} if absent else {_NOT_STORED}
+    changes = [
+        change
+        for entry in entries
+        for paths in (entry.values() if isinstance(entry, dict) else [{"": entry}])
+        for change in paths.values()
+    ]
+    return any(not isinstance(change, str) or change not in accepted for change in changes)

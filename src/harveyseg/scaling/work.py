@@ -1,0 +1,72 @@
+"""Working on items of the matrix in a copy of the project, which shares the project's cache.
+
+The command starts a process of its own (:mod:`harveyseg.scaling.worker`), the leader of a group to which DVC and the
+stages belong: a signal to DVC alone would leave a training running.
+"""
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from harveyseg.scaling.copies import copies_of_worker, interrupted_by_signals, stage_environment
+
+logger = logging.getLogger(__name__)
+
+_SECONDS_TO_STOP = 30
+"""For a training to record that it was stopped."""
+
+
+def work(items: Sequence[str], root: Path, pull: bool = False) -> int:
+    """Run stages in a copy of the project; afterwards ``dvc repro`` in the project restores their results.
+
+    One item is worked on by one process at a time, on all machines that share the project's folder; a second one waits
+    and finds the results. Ctrl-C, SIGTERM and a closed terminal end the training; it continues after its last finished
+    epoch when the command is given again.
+
+    Args:
+        items: names of stages, e.g. ``train@unet-0`` and ``evaluate@unet-0``, in any order.
+        root: the project: checkpoints, locks and the tracker's database are there.
+        pull: take what the items read from DVC's default remote, and push their results there.
+
+    Returns:
+        An exit status: 0, or another one when an item is no stage, stages before it have not run, or it fails; the
+        reason has been printed.
+
+    Raises:
+        KeyboardInterrupt: after a signal, when nothing is running any more.
+    """
+    command = [sys.executable, "-m", "harveyseg.scaling.worker", str(root), "pull" if pull else "share", *items]
+    with interrupted_by_signals():
+        worker = subprocess.Popen(command, cwd=root, env=stage_environment(root), start_new_session=True)
+        try:
+            code = worker.wait()
+        finally:
+            _end_group(worker)
+            copies, prefix = copies_of_worker(root, worker.pid)
+            for copy in copies.glob(f"*/{prefix}*"):  # the worker has not removed it when it was stopped
+                shutil.rmtree(copy, ignore_errors=True)
+    if code < 0:
+        logger.error("%s: %s ended the process that worked on it.", ", ".join(items), signal.Signals(-code).name)
+        return 128 - code
+    return code
+
+
+def _end_group(worker: "subprocess.Popen[bytes]") -> None:
+    """End what is left of a worker: DVC, its stage and the processes of that."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + _SECONDS_TO_STOP
+        with suppress(ProcessLookupError):  # none is left
+            os.killpg(worker.pid, number)
+            while time.monotonic() < deadline:
+                worker.poll()  # until then its number is taken, and so is the group's
+                os.killpg(worker.pid, 0)
+                time.sleep(0.05)
+            continue
+        return

@@ -70,7 +70,7 @@ $(VENV)/.made: requirements.lock pyproject.toml
 	touch $@
 
 lock: $(VENV)  ## write requirements.lock again, for every platform and Python
-	$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --extra dev --extra onnx \
+	$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --extra dev --extra onnx --extra ray \
 	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 	    pyproject.toml --output-file requirements.lock
 

@@ -48,6 +48,10 @@ _COMPETITION = "The competition and the report"
 _commands = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 
+_cluster = typer.Typer(no_args_is_help=True, help="All items of the matrix at once, on Ray (extra `ray`).")
+_commands.add_typer(_cluster, name="cluster", rich_help_panel=_RESULTS)
+
+
 @_commands.callback()
 def _main(
     debug: Annotated[
@@ -224,6 +228,31 @@ def work(
     except KeyboardInterrupt:
         status = 130
     raise typer.Exit(status)
+
+
+@_cluster.command("run")
+def cluster_run(
+    gpus: Annotated[
+        float | None,
+        typer.Option(min=0, help="GPUs of an item, e.g. 0.5 for two on one; by train.device if not given."),
+    ] = None,
+    retries: Annotated[int, typer.Option(min=0, help="How often an item begins again whose machine was lost.")] = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and start nothing.")] = False,
+) -> None:
+    """Train and evaluate what is not up to date, on all GPUs and cores, then run `dvc repro`; see docs/cluster.md."""
+    from harveyseg.project import project_root
+    from harveyseg.scaling.cluster import describe_plan, item_needs, pending_items, run_matrix
+
+    root = project_root()
+    items = pending_items(root)
+    if dry_run:
+        print("\n".join(describe_plan(items, item_needs(PARAMS, gpus, has_gpus=False))))
+        return
+    try:
+        run_matrix(root, items, gpus, retries)
+    except KeyboardInterrupt:
+        print("Stopped. The same command continues with what is missing.", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 @_commands.command(rich_help_panel=_RESULTS)

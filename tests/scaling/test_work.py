@@ -1,12 +1,8 @@
 """`harveyseg work` with real DVC and git, on a pipeline whose trainings last until the test says so."""
 
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -15,140 +11,12 @@ import pytest
 from helpers.paths import ROOT
 from helpers.processes import processes_in
 from helpers.project import stages_run
+from helpers.toy_pipeline import TRAINING, Toy
 from helpers.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
 DOCUMENT = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
-PIPELINE = """\
-stages:
-  code:
-    cmd: mkdir -p data && cp settings.txt data/code.txt
-    deps: [settings.txt]
-    outs:
-      - data/code.txt:
-          persist: true
-  prepare:
-    cmd: cat data/code.txt params.yaml > data/prepared.txt
-    params: [size]
-    deps: [data/code.txt]
-    outs: [data/prepared.txt]
-  train:
-    matrix:
-      model: [a, b]
-    cmd: sh train.sh ${item.model}
-    deps: [data/prepared.txt]
-    outs: ["data/model-${item.model}.txt", "data/photos-${item.model}.txt"]
-  evaluate:
-    matrix:
-      model: [a, b]
-    cmd: cp data/model-${item.model}.txt data/score-${item.model}.txt
-    deps: ["data/model-${item.model}.txt"]
-    outs: ["data/score-${item.model}.txt"]
-  table:
-    cmd: cat data/score-a.txt data/score-b.txt > data/table.txt
-    deps: [data/score-a.txt, data/score-b.txt]
-    outs: [data/table.txt]
-"""
-# One line for each training that begins, where all copies find it, then waiting for the test.
-TRAINING = """\
-echo "$1" >> "$HARVEYSEG_ROOT/begun.txt"
-echo "$HARVEYSEG_PIPELINE" >> "$HARVEYSEG_ROOT/pipelines.txt"
-until [ -e "$HARVEYSEG_ROOT/go.txt" ]; do sleep 0.05; done
-[ "$1" = "$(cat "$HARVEYSEG_ROOT/fails.txt" 2>/dev/null)" ] && exit 3
-sed "s/^/$1 /" data/prepared.txt > "data/model-$1.txt"
-echo photos > "data/photos-$1.txt"
-"""
-
-
-class Toy:
-    """A project whose stages before the training have run."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("DVC", "GIT", "HARVEYSEG"))},
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-            "DVC_NO_ANALYTICS": "true",
-            "GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@example.org",
-            "GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@example.org",
-        }  # fmt: skip
-        self._started: list[subprocess.Popen[bytes]] = []
-
-    def run(self, *command: str, code: int = 0) -> str:
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.environment | {"HARVEYSEG_ROOT": str(self.folder)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            timeout=600,
-        )
-        assert done.returncode == code, done.stdout
-        return done.stdout
-
-    def work(self, *arguments: str, code: int = 0) -> str:
-        return self.run(sys.executable, "-c", "from harveyseg.cli import app; app()", "work", *arguments, code=code)
-
-    def start(self, log: Path, *items: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", "from harveyseg.cli import app; app()", "work", *items]
-        with log.open("w") as opened:
-            started = subprocess.Popen(
-                command, cwd=self.folder, env=self.environment, stdout=opened, stderr=opened, start_new_session=True
-            )
-        self._started.append(started)
-        return started
-
-    def stop(self) -> None:
-        """End what a failed test left."""
-        for process in processes_in(self.folder):
-            process.kill()
-        for started in self._started:
-            started.wait()
-
-    def commit(self) -> None:
-        self.run("git", "add", "-A")
-        self.run("git", "commit", "-qm", "all")
-
-    def let_trainings_end(self) -> None:
-        (self.folder / "go.txt").touch()
-
-    @property
-    def begun(self) -> list[str]:
-        """The trainings that have begun so far."""
-        path = self.folder / "begun.txt"
-        return sorted(path.read_text().split()) if path.exists() else []
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("toy") / "project"
-    folder.mkdir()
-    files = {
-        "dvc.yaml": PIPELINE,
-        "train.sh": TRAINING,
-        "params.yaml": "size: 1\n",
-        "settings.txt": "settings\n",
-        ".gitignore": "/data/\n/*.txt\n!/settings.txt\n/.locks/\n",
-    }
-    for name, text in files.items():
-        (folder / name).write_text(text)
-    toy = Toy(folder)
-    toy.run("git", "init", "-q")
-    toy.run("dvc", "init", "-q")
-    toy.run("dvc", "repro", "prepare")
-    toy.commit()
-    return folder
-
-
-@pytest.fixture
-def toy(made: Path, tmp_path: Path) -> Iterator[Toy]:
-    toy = Toy(tmp_path / "project")
-    shutil.copytree(made, toy.folder, symlinks=True)
-    yield toy
-    toy.stop()
 
 
 def test_the_project_takes_over_what_workers_made_and_trains_nothing(toy: Toy) -> None:
@@ -181,7 +49,7 @@ def test_all_items_at_once_as_the_documentation_says(toy: Toy) -> None:
 
 def test_two_workers_that_want_one_item_train_it_once(toy: Toy, tmp_path: Path) -> None:
     logs = [tmp_path / "1.log", tmp_path / "2.log"]
-    workers = [toy.start(log, "train@a", "evaluate@a") for log in logs]
+    workers = [toy.start(log, "work", "train@a", "evaluate@a") for log in logs]
     wait_until(lambda: toy.begun)
     wait_until(lambda: any("Another process works on evaluate@a." in log.read_text() for log in logs))
     toy.let_trainings_end()
@@ -192,12 +60,12 @@ def test_two_workers_that_want_one_item_train_it_once(toy: Toy, tmp_path: Path) 
 
 
 def test_after_a_command_was_killed_the_next_one_waits_for_its_training(toy: Toy, tmp_path: Path) -> None:
-    killed = toy.start(tmp_path / "1.log", "train@a")
+    killed = toy.start(tmp_path / "1.log", "work", "train@a")
     wait_until(lambda: toy.begun, killed)
     killed.kill()
     killed.wait()
     log = tmp_path / "2.log"
-    second = toy.start(log, "train@a")
+    second = toy.start(log, "work", "train@a")
     wait_until(lambda: "Another process works on train@a. Waiting for it" in log.read_text(), second)
     toy.let_trainings_end()
     assert second.wait(600) == 0, log.read_text()
@@ -207,7 +75,7 @@ def test_after_a_command_was_killed_the_next_one_waits_for_its_training(toy: Toy
 
 
 def test_after_a_machine_was_lost_the_next_command_begins_again(toy: Toy, tmp_path: Path) -> None:
-    lost = toy.start(tmp_path / "1.log", "train@a")
+    lost = toy.start(tmp_path / "1.log", "work", "train@a")
     wait_until(lambda: toy.begun, lost)
     for process in processes_in(toy.folder):
         process.kill()
@@ -221,7 +89,7 @@ def test_after_a_machine_was_lost_the_next_command_begins_again(toy: Toy, tmp_pa
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_training(toy: Toy, tmp_path: Path, number: signal.Signals) -> None:
-    stopped = toy.start(tmp_path / "log", "train@a")
+    stopped = toy.start(tmp_path / "log", "work", "train@a")
     wait_until(lambda: toy.begun, stopped)
     training = [process for process in psutil.Process(stopped.pid).children(recursive=True) if process.name() == "sh"]
     assert training

@@ -16,6 +16,8 @@ from harveyseg.config.lock import recorded_stages
 from harveyseg.errors import HarveysegError, shortened
 from harveyseg.scaling.copies import stage_environment
 
+MATRIX = ("train", "evaluate")
+"""The stages that have a matrix; one item of it runs all."""
 _NOT_STORED = "not in cache"
 _NOT_HERE = "deleted"
 """What ``dvc status`` says of a file that is not in the cache, and of one that is not in the project either."""
@@ -42,18 +44,7 @@ def plan_items(root: Path, items: Sequence[str]) -> Plan:
     Raises:
         HarveysegError: when a name is no stage, or the stage's results cannot be taken over through DVC's cache.
     """
-    from dvc.exceptions import NotDvcRepoError
-    from dvc.repo import Repo
-
-    try:
-        repo = Repo(str(root))
-    except NotDvcRepoError:
-        raise HarveysegError(f"{root}: no DVC project. Run the command in the folder of dvc.yaml.") from None
-    with repo:
-        stages = {stage.addressing: stage for stage in repo.index.stages}
-        needed: dict[str, set[str]] = {name: set() for name in stages}
-        for stage, before in repo.index.graph.edges():
-            needed[stage.addressing].add(before.addressing)
+    stages, needed = _open_repo(root)
     if unknown := [item for item in items if item not in stages]:
         near = [name for item in unknown for name in difflib.get_close_matches(item, stages)]
         hint = f" Was {' or '.join(near)} meant?" if near else ""
@@ -74,6 +65,41 @@ def plan_items(root: Path, items: Sequence[str]) -> Plan:
         tuple(name for name in stages if name in inputs),
         tuple(name for name in stages if name in before_any),
     )
+
+
+def _open_repo(root: Path) -> tuple[dict[str, Any], dict[str, set[str]]]:
+    """DVC's stages by name, and the names of the stages that each one needs."""
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+
+    try:
+        repo = Repo(str(root))
+    except NotDvcRepoError:
+        raise HarveysegError(f"{root}: no DVC project. Run the command in the folder of dvc.yaml.") from None
+    with repo:
+        stages = {stage.addressing: stage for stage in repo.index.stages}
+        needed: dict[str, set[str]] = {name: set() for name in stages}
+        for stage, before in repo.index.graph.edges():  # edges lead to what a stage needs
+            needed[stage.addressing].add(before.addressing)
+    return stages, needed
+
+
+def matrix_items(root: Path) -> dict[str, list[str]]:
+    """The items of the matrix, e.g. ``unet-0``, in the order of ``dvc.yaml``, and their stages.
+
+    Raises:
+        HarveysegError: when the pipeline has none.
+    """
+    items: dict[str, list[str]] = {}
+    for name in _open_repo(root)[0]:
+        stage, _, item = name.partition("@")
+        if stage in MATRIX and item:
+            items.setdefault(item, []).append(name)
+    if not items:
+        raise HarveysegError(
+            f"{root / 'dvc.yaml'}: neither {' nor '.join(MATRIX)} has a matrix, so there are no items."
+        )
+    return items
 
 
 def _all_needed(needed: Mapping[str, set[str]], stage: str) -> set[str]:
@@ -115,6 +141,13 @@ def _status(root: Path, stages: Sequence[str]) -> Mapping[str, Sequence[Any]]:
     except (IndexError, ValueError):
         raise HarveysegError(f"{root}: `dvc status` failed: {done.stderr.strip()}") from None
     return status
+
+
+def unfinished_stages(root: Path, stages: Sequence[str]) -> set[str]:
+    """Those of the stages whose results the project lacks, or has of other settings, code or data."""
+    recorded = set(recorded_stages(root / "dvc.lock"))
+    status = _status(root, [stage for stage in stages if stage in recorded]) if recorded else {}
+    return {stage for stage in stages if stage not in recorded or status.get(stage)}
 
 
 def _is_changed(entries: Sequence[Any], absent: bool) -> bool:

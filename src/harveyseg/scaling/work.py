@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from harveyseg.scaling.copies import copies_of_worker, interrupted_by_signals, stage_environment
 
@@ -21,9 +22,10 @@ logger = logging.getLogger(__name__)
 
 _SECONDS_TO_STOP = 30
 """For a training to record that it was stopped."""
+_SECONDS_BETWEEN_LOOKS = 0.2
 
 
-def work(items: Sequence[str], root: Path, pull: bool = False) -> int:
+def work(items: Sequence[str], root: Path, pull: bool = False, output: IO[str] | None = None) -> int:
     """Run stages in a copy of the project; afterwards ``dvc repro`` in the project restores their results.
 
     One item is worked on by one process at a time, on all machines that share the project's folder; a second one waits
@@ -34,6 +36,7 @@ def work(items: Sequence[str], root: Path, pull: bool = False) -> int:
         items: names of stages, e.g. ``train@unet-0`` and ``evaluate@unet-0``, in any order.
         root: the project: checkpoints, locks and the tracker's database are there.
         pull: take what the items read from DVC's default remote, and push their results there.
+        output: where DVC and the stages print; where this process does if None.
 
     Returns:
         An exit status: 0, or another one when an item is no stage, stages before it have not run, or it fails; the
@@ -44,9 +47,12 @@ def work(items: Sequence[str], root: Path, pull: bool = False) -> int:
     """
     command = [sys.executable, "-m", "harveyseg.scaling.worker", str(root), "pull" if pull else "share", *items]
     with interrupted_by_signals():
-        worker = subprocess.Popen(command, cwd=root, env=stage_environment(root), start_new_session=True)
+        worker = subprocess.Popen(
+            command, cwd=root, env=stage_environment(root), start_new_session=True, stdout=output, stderr=output
+        )
         try:
-            code = worker.wait()
+            while (code := worker.poll()) is None:
+                time.sleep(_SECONDS_BETWEEN_LOOKS)  # Ray interrupts this thread between two calls, not in a long one
         finally:
             _end_group(worker)
             copies, prefix = copies_of_worker(root, worker.pid)

@@ -1,0 +1,119 @@
+"""`harveyseg cluster run` with a real Ray on this machine, and what it does without one."""
+
+import importlib.util
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from harveyseg.scaling.cluster import Needs, item_needs
+from helpers.processes import processes_in
+from helpers.project import stages_run
+from helpers.toy_pipeline import Toy
+from helpers.waiting import wait_until
+
+with_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None or (os.cpu_count() or 1) < 2, reason="needs the extra ray and two cores"
+)
+
+
+@pytest.fixture
+def clustered(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    """The toy project, with a home of its own for Ray's token. It takes as many items at a time as there are cores."""
+    toy.environment["HOME"] = str(tmp_path_factory.mktemp("home"))
+    toy.environment.pop("RAY_ADDRESS", None)
+    return toy
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "has_gpus", "expected"),
+    [
+        ("cpu", None, True, Needs(4, 0)),
+        ("auto", None, False, Needs(4, 0)),
+        ("auto", None, True, Needs(4, 1)),
+        ("cuda", None, False, Needs(4, 1)),  # which no machine has, instead of training on some CPUs
+        ("auto", 0.5, True, Needs(4, 0.5)),
+    ],
+)
+def test_an_item_needs_the_threads_and_the_device_of_the_settings(
+    tmp_path: Path, device: str, gpus: float | None, has_gpus: bool, expected: Needs
+) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text(f"train: {{threads: 2, device: {device}}}\ninference: {{threads: 4, device: cpu}}\n")
+    assert item_needs(params, gpus, has_gpus) == expected
+
+
+@pytest.mark.slow
+def test_a_dry_run_says_what_would_run_and_starts_nothing(toy: Toy) -> None:
+    printed = toy.cluster("--dry-run")
+    assert printed == "a: train@a, evaluate@a\nb: train@b, evaluate@b\n2 items of 1 core each\n"
+    assert toy.begun == []
+    (toy.folder / "params.yaml").write_text("size: 2\n")
+    assert "prepare must run before train@" in toy.cluster("--dry-run", code=1)
+
+
+@pytest.mark.slow
+def test_without_the_extra_it_says_how_to_install_it(toy: Toy, tmp_path: Path) -> None:
+    (tmp_path / "ray.py").write_text("raise ImportError('not installed')\n")
+    toy.environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    assert "Run `pip install 'harveyseg[ray]'`." in toy.cluster(code=1)
+    assert toy.begun == []
+
+
+@with_ray
+@pytest.mark.slow
+def test_the_matrix_is_trained_at_once_and_the_project_takes_it_over(clustered: Toy) -> None:
+    clustered.let_trainings_end()
+    printed = clustered.cluster()
+    assert clustered.begun == ["a", "b"]
+    assert "a: done in" in printed
+    assert "b: done in" in printed
+    assert stages_run(printed) == {"table"}  # what workers print goes to their logs
+    assert clustered.cluster("--dry-run") == "0 items of 1 core each\n"
+
+
+@with_ray
+@pytest.mark.slow
+def test_after_a_failed_item_the_others_are_done_and_nothing_trains_in_the_project(clustered: Toy) -> None:
+    clustered.let_trainings_end()
+    (clustered.folder / "fails.txt").write_text("b")
+    printed = clustered.cluster(code=1)
+    assert "error: 1 of 2 items failed:" in printed
+    log = clustered.folder / ".dvc" / "tmp" / "cluster" / "b.log"
+    assert f"  b: exit status 1 ({log})" in printed
+    assert "train@b: failed to run: sh train.sh b, exited with 3" in log.read_text()
+    assert clustered.begun == ["a", "b"]  # a wrong setting is not tried again
+    (clustered.folder / "fails.txt").unlink()
+    clustered.cluster()
+    assert clustered.begun == ["a", "b", "b"]
+
+
+@with_ray
+@pytest.mark.slow
+def test_an_item_whose_process_was_killed_begins_again(clustered: Toy, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    started = clustered.start(log, "cluster", "run")
+    wait_until(lambda: clustered.begun == ["a", "b"], started)
+    workers = [process for process in processes_in(clustered.folder) if "harveyseg.scaling.worker" in process.cmdline()]
+    assert len(workers) >= 2
+    os.kill(workers[0].pid, signal.SIGKILL)
+    wait_until(lambda: len(clustered.begun) == 3, started)
+    clustered.let_trainings_end()
+    assert started.wait(600) == 0, log.read_text()
+    assert stages_run(clustered.run("dvc", "repro")) == set()
+
+
+@with_ray
+@pytest.mark.slow
+def test_ctrl_c_leaves_nothing_running(clustered: Toy, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    started = clustered.start(log, "cluster", "run")
+    wait_until(lambda: clustered.begun == ["a", "b"], started)
+    started.send_signal(signal.SIGINT)
+    assert started.wait(300) == 130, log.read_text()
+    assert "The same command continues with what is missing." in log.read_text()
+    assert processes_in(clustered.folder) == []
+    clustered.let_trainings_end()
+    clustered.cluster()
+    assert stages_run(clustered.run("dvc", "repro")) == set()

@@ -26,7 +26,7 @@ demo: $(VENV)  ## fresh clone -> finished pipeline on the embedded data
 	@$(BIN)/harveyseg table
 	@echo
 	@echo "summary:      file://$(CURDIR)/summary.html"
-	@echo "MLflow:       $(BIN)/harveyseg ui, then http://127.0.0.1:5000"
+	@echo "MLflow:       $(BIN)/harveyseg ui, which prints and opens the address"
 	@echo "pictures:     data/ensemble/sheet.png, data/predictions/<model>-<fold>/"
 	@echo "all columns:  data/reports/comparison.md"
 	@echo "submission:   data/submission/submission.csv"

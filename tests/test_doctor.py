@@ -55,11 +55,14 @@ def test_a_sound_workspace_will_not_fail(workspace: Path, monkeypatch: pytest.Mo
     assert not (workspace / "mlflow.db").exists()  # it only looks
 
 
-def test_programs_of_another_environment(workspace: Path, tmp_path: Path) -> None:
+def test_programs_of_another_environment(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = Path(sys.executable).parent
     assert doctor.check_programs(workspace, {"PATH": str(here)}) == []
     (no_dvc,) = doctor.check_programs(workspace, {"PATH": ""})  # by its path, it runs the stages with its own Python
-    assert str(no_dvc) == f"fails: `dvc` is not on the PATH. Activate the environment, or call {here / 'dvc'}."
+    assert str(no_dvc) == f"note: `dvc` is not on the PATH. Activate the environment, or call {here / 'dvc'}."
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", str(tmp_path / "python"))
+        assert doctor.check_programs(workspace, {"PATH": ""})[0].fails  # nor is it there
     other = tmp_path / "bin"
     other.mkdir()
     for name in ("dvc", "python"):

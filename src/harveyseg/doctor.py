@@ -123,7 +123,8 @@ def check_programs(root: Path, environment: Mapping[str, str]) -> list[Finding]:
     findings = []
     dvc = shutil.which("dvc", path=environment.get("PATH", ""))
     if dvc is None:
-        findings.append(Finding("`dvc` is not on the PATH", f"Activate the environment, or call {here / 'dvc'}"))
+        remedy = f"Activate the environment, or call {here / 'dvc'}"
+        findings.append(Finding("`dvc` is not on the PATH", remedy, fails=not (here / "dvc").exists()))
     elif Path(dvc).parent.resolve() != here.resolve():
         findings.append(
             Finding(f"`dvc` is {dvc}, of another environment than this one", f"Activate {here.parent}", fails=False)

@@ -43,11 +43,27 @@ def test_the_best_is_on_top_and_changes_are_of_settings_alone() -> None:
     assert experiments.best is wide
     assert list(experiments.lines()) == [
         "  main      0.7000           as committed",
-        "  wide      0.7200  +0.0200  train.epochs 20 -> 10, models.wide.network null -> unet",
+        "  wide      0.7200  +0.0200  train.epochs 20 -> 10, models.wide.network null -> unet; unet -0.1000",
         "  slow      0.6500  -0.0500  train.lr 0.003 -> 1e-05",
         "  waiting   queued           train.epochs 20 -> 40",
         "  broken    failed           folds [0] -> [0, 1]",
     ]
+
+
+def test_models_whose_own_score_moved_are_named_the_furthest_first() -> None:
+    """Also where the ensemble does not use them: its score stays, and the experiment did something nevertheless."""
+    committed = COMMITTED | {f"models.{name}.network": "unet" for name in "abcd"} | dict.fromkeys("abcd", 0.5)
+    moved = {"a": 0.51, "b": 0.48, "c": 0.50004, "d": 0.505, "unet": 0.6001, "all_empty": 0.1}
+    rows = [committed | {"rev": "workspace"}, committed, row("some", **(committed | moved | {"typ": "branch_commit"}))]
+    (experiment,) = compare_rows(rows, SETTINGS).experiments
+    assert experiment.gain == 0
+    assert experiment.describe() == "no setting; b -0.0200, a +0.0100, d +0.0050 and 1 more models"
+
+
+def test_what_a_model_does_not_override_is_the_value_of_all_models() -> None:
+    rows = [COMMITTED | {"rev": "workspace"}, COMMITTED, row("one", **{"models.unet.train.epochs": 4.0})]
+    (experiment,) = compare_rows(rows, SETTINGS).experiments
+    assert experiment.changes == {"models.unet.train.epochs": ("20", "4")}
 
 
 def test_without_a_committed_result_nothing_is_better() -> None:

@@ -71,8 +71,7 @@ def publish(
         raise HarveysegError(f"--model {model}: not in the table. It holds: {', '.join(sources)}.")
     own = [output for output in outputs if output.record.model == name]
     involved = outputs if name == ENSEMBLE else own
-    refuse_unrepeatable(params, [output.record for output in involved], allow_dirty)
-    _refuse_demo(params, [output.record for output in own], allow_demo)
+    refuse_unfit(params, [output.record for output in involved], allow_dirty, allow_demo)
     tracker = open_tracker(section(params, "tracking", TrackingParams), required=True)
     ensemble = load_trained_ensemble(params, data, None if name == ENSEMBLE else name)
     notice = licence or _known_licence(section(params, "data", DataParams))
@@ -135,27 +134,34 @@ def _read_checked_table(params: Path, data: Path, outputs: Sequence[RunOutputs])
     return table
 
 
-def refuse_unrepeatable(params: Path, records: Sequence[RunRecord], allow_dirty: bool) -> None:
-    """Refuse a model that no commit describes, or of which git could not tell.
+def refuse_unfit(params: Path, records: Sequence[RunRecord], allow_dirty: bool, allow_demo: bool) -> None:
+    """Refuse a model that no commit describes, of drawn photos, or of a preset that trains for minutes.
 
     Args:
         params: params.yaml.
         records: of the model's trainings.
-        allow_dirty: refuse nothing.
+        allow_dirty: take what is in no commit, or of which git could not tell.
+        allow_demo: take what is of the demo.
 
     Raises:
-        HarveysegError: listing what is in no commit.
+        HarveysegError: listing everything that speaks against the model.
     """
-    if allow_dirty:
-        return
-    problems = [*_uncommitted(params.absolute().parent)]
-    problems += [f"{record.name}: {_CODE_OF[record.git_dirty]}" for record in records if record.git_dirty is not False]
-    raise_problems(
-        problems,
-        "a champion must be of a commit",
-        "Commit first (`git add -A && git commit`), and let `dvc repro -f` train again what was trained before; or say "
-        "--allow-dirty.",
-    )
+    uncommitted, demo = [], []
+    remedies = []
+    if not allow_dirty:
+        uncommitted = [*_uncommitted(params.absolute().parent)]
+        codes = [(record.name, record.git_dirty) for record in records if record.git_dirty is not False]
+        uncommitted += [f"{name}: {_CODE_OF[dirty]}" for name, dirty in codes]
+    if uncommitted:
+        remedies.append(
+            "Commit first (`git add -A && git commit`), and let `dvc repro -f` train again what was trained before; or "
+            "say --allow-dirty."
+        )
+    if not allow_demo:
+        demo = [*_of_demo(params, records)]
+    if demo:
+        remedies.append("Train on real photos with another preset, or say --allow-demo.")
+    raise_problems([*uncommitted, *demo], "the model is not fit to be the champion", " ".join(remedies))
 
 
 _CODE_OF = {
@@ -179,21 +185,11 @@ def _uncommitted(root: Path) -> Iterator[str]:
         yield "dvc.lock: is in no commit, so no clone can fetch these results"
 
 
-def _refuse_demo(params: Path, records: Sequence[RunRecord], allow_demo: bool) -> None:
-    """Refuse a model of drawn photos, or of a preset that trains for minutes.
-
-    Raises:
-        HarveysegError: for these.
-    """
-    if allow_demo:
-        return
-    cause = ""
+def _of_demo(params: Path, records: Sequence[RunRecord]) -> Iterator[str]:
     if any(record.data_source == _DEMO for record in records):
-        cause = "data.source is demo: the model was trained on drawn photos, and says nothing about real ones"
+        yield "data.source is demo: the model was trained on drawn photos, and says nothing about real ones"
     elif matches_preset(_DEMO, params):
-        cause = "params.yaml is the preset demo, whose networks are barely trained"
-    if cause:
-        raise HarveysegError(f"{cause}. Train on real photos with another preset, or say --allow-demo.")
+        yield "params.yaml is the preset demo, whose networks are barely trained"
 
 
 def _known_licence(params: DataParams) -> str:

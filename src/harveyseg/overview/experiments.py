@@ -11,6 +11,10 @@ from harveyseg.record import ENSEMBLE, format_value
 
 _SHOWN = 4
 """Changed settings that an experiment's line names."""
+_MODELS_SHOWN = 3
+"""Models whose own score moved that an experiment's line names."""
+_VISIBLE = 0.00005
+"""The smallest change of a score that four decimals show."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,22 @@ class Experiment:
     """The ensemble's on the held-out photos; None before the stage ``metrics`` has run."""
     gain: float | None
     """The score minus that of the commit; None where either is missing."""
+    model_gains: dict[str, float]
+    """How far each model's own score moved; models that only one side has are left out."""
 
     def describe(self) -> str:
-        """The changes in one line, e.g. ``train.lr 0.003 -> 0.001``."""
+        """The changes in one line, e.g. ``train.lr 0.003 -> 0.001; unet +0.0120``."""
         changes = [f"{name} {old} -> {new}" for name, (old, new) in self.changes.items()]
         more = f" and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
-        return ", ".join(changes[:_SHOWN]) + more or "no setting"
+        return (", ".join(changes[:_SHOWN]) + more or "no setting") + self._moved()
+
+    def _moved(self) -> str:
+        """The models whose own score moved, which the ensemble may not use; those that moved furthest first."""
+        moved = [(model, gain) for model, gain in self.model_gains.items() if abs(gain) >= _VISIBLE]
+        moved.sort(key=lambda item: -abs(item[1]))
+        texts = [f"{model} {gain:+.4f}" for model, gain in moved[:_MODELS_SHOWN]]
+        more = f" and {len(moved) - _MODELS_SHOWN} more models" if len(moved) > _MODELS_SHOWN else ""
+        return f"; {', '.join(texts)}{more}" if texts else ""
 
 
 @dataclass(frozen=True)
@@ -85,13 +99,14 @@ def compare_rows(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any])
     """
     commit = next(row for row in rows if row["typ"] == "baseline" and row["rev"] != "workspace")
     names = dict.fromkeys([*settings, *(name for row in rows for name in row if _is_setting(name, settings))])
+    models = dict.fromkeys(name.split(".")[1] for name in names if name.startswith("models."))
     base = _score(commit)
     experiments = []
     for row in rows:
         if row["typ"] == "baseline":
             continue
         changes = {
-            name: (_text(commit.get(name)), _text(row.get(name)))
+            name: (_setting(commit, name), _setting(row, name))
             for name in names
             if _text(commit.get(name)) != _text(row.get(name))
         }
@@ -99,7 +114,12 @@ def compare_rows(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any])
         gain = None if score is None or base is None else score - base
         state = str(row.get("State") or "").lower()
         name = str(row.get("Experiment") or row["rev"])
-        experiments.append(Experiment(name, "" if state == "success" else state, changes, score, gain))
+        moved = {
+            model: row[model] - commit[model]
+            for model in models
+            if isinstance(row.get(model), float) and isinstance(commit.get(model), float)
+        }
+        experiments.append(Experiment(name, "" if state == "success" else state, changes, score, gain, moved))
     experiments.sort(key=lambda experiment: -math.inf if experiment.score is None else experiment.score, reverse=True)
     return Experiments(str(commit["rev"]), base, experiments)
 
@@ -108,6 +128,14 @@ def _is_setting(column: str, settings: Mapping[str, Any]) -> bool:
     """Whether a column is a setting that only other experiments have, e.g. of a model of theirs."""
     section, _, name = column.partition(".")
     return bool(name) and "/" not in section and any(known.startswith(f"{section}.") for known in settings)
+
+
+def _setting(row: Mapping[str, Any], name: str) -> str:
+    """A setting's value; one that a model does not override is that of the section ``train``."""
+    section, _, rest = name.partition(".train.")
+    if row.get(name) is None and section.startswith("models.") and rest:
+        return _text(row.get(f"train.{rest}"))
+    return _text(row.get(name))
 
 
 def _text(value: object) -> str:

@@ -159,7 +159,7 @@ def _experiment_lines(experiments: Experiments) -> Iterator[str]:
     if not experiments.experiments:
         yield "experiments: none from this commit"
         return
-    yield "experiments (the ensemble's score on the held-out photos):"
+    yield "experiments (the ensemble's score on the held-out photos, its gain, settings, models whose own score moved):"
     yield from experiments.lines()
 
 

@@ -71,7 +71,7 @@ def _announce(tracker: Tracker, server: str, open_browser: bool) -> None:
     installed = version("mlflow")
     views = experiment_views(tracker.experiment_tags)
     addresses = [view.address(server, tracker.experiment_id, installed) for view in views]
-    print(f"MLflow: {server}")
+    print(f"MLflow: {addresses[0]}")  # not the server's own address, which opens a page without a run
     for view, address in zip(views, addresses, strict=True):
         print(f"  {view.name}: {address}")
     sys.stdout.flush()

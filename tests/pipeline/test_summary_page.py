@@ -83,6 +83,13 @@ def test_every_cell_of_the_table_is_there(both_folds: Project, page: Page) -> No
                 assert cell in ("", shared.get(str(name))), name
 
 
+def test_the_best_model_is_the_first_row_and_the_baseline_in_its_place(page: Page) -> None:
+    header, *rows = page.tables["score-table"]
+    scores = [float(row[header.index("val_score")]) for row in rows if row[1] in ("all", "")]
+    assert len(scores) == len({row[0] for row in rows})
+    assert scores == sorted(scores, reverse=True)
+
+
 def test_the_best_model_is_named_first(both_folds: Project, page: Page) -> None:
     winner, score = winner_of(table_of(both_folds))
     first = page.text[page.text.index("Best model") :].split()

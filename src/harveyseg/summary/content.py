@@ -54,6 +54,7 @@ def score_table(table: pd.DataFrame) -> ScoreTable:
     Args:
         table: comparison.csv as text.
     """
+    table = _best_first(table)
     cells = table.drop(columns="note")
     names = list(cells.columns)
     filled = {name: sorted({cell for cell in cells[name] if cell}) for name in names}
@@ -73,6 +74,14 @@ def score_table(table: pd.DataFrame) -> ScoreTable:
         shared=shared,
         notes=[f"{', '.join(rows)}: {note}" for note, rows in notes.items()],
     )
+
+
+def _best_first(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the model with the highest score on top; a model's rows stay together, in their order."""
+    pooled = table["fold"].isin(["", ALL_FOLDS])
+    scores = pd.to_numeric(table["val_score"].where(pooled), errors="coerce").groupby(table["model"]).max()
+    order = table["model"].map(scores).sort_values(ascending=False, kind="stable", na_position="last")
+    return table.loc[order.index]
 
 
 def score_rows(workspace: FinishedPipeline) -> list[Row]:

@@ -35,7 +35,7 @@ demo: $(VENV)  ## fresh clone -> finished pipeline on the embedded data
 # A module on each core, at most four at a time.
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-test: $(VENV)  ## the tests and the examples in docstrings, but for those marked slow: 12 minutes on two cores
+test: $(VENV)  ## the tests and the examples in docstrings, but for those marked slow: ten minutes on two cores
 	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)  ## the tests marked slow: whole pipelines, real servers, killed processes; longer still

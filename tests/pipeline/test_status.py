@@ -111,20 +111,24 @@ def test_reasons_name_the_setting_and_scores_that_do_not_stand_are_marked(projec
 
 
 def test_each_experiment_with_what_it_changed_and_what_it_gained(project: Project) -> None:
-    committed = scores(project)["ensemble"]
+    committed = scores(project)
+
+    def expected(setting: str) -> list[str]:
+        """Score, gain and changes of the experiment that has just run."""
+        found = scores(project)
+        gain, own_gain = (found[name] - committed[name] for name in ("ensemble", "unet"))
+        moved = f"; unet {own_gain:+.4f}" if abs(own_gain) >= 0.00005 else ""
+        return [f"{found['ensemble']:.4f}", f"{gain:+.4f}", f"{setting}{moved}"]
+
     project.run("dvc", "exp", "run", "--name", "plain", "-S", "postprocess.method=argmax")
-    gains = {"plain": scores(project)["ensemble"] - committed}
+    plain = expected("postprocess.method auto -> argmax")
     project.run("dvc", "exp", "run", "--name", "fast", "-S", "postprocess.method=auto", "-S", "train.lr=0.02")
-    gains["fast"] = scores(project)["ensemble"] - committed
+    fast = expected("train.lr 0.01 -> 0.02")
     project.run("dvc", "exp", "run", "--queue", "--name", "long", "-S", "train.lr=0.01", "-S", "train.epochs=3")
     printed = project.run("harveyseg", "status")
     lines = {line.split()[0]: line.split(maxsplit=3) for line in printed.partition("experiments")[2].splitlines()[1:]}
-    assert lines["plain"][1:] == [
-        f"{committed + gains['plain']:.4f}", f"{gains['plain']:+.4f}", "postprocess.method auto -> argmax"
-    ]  # fmt: skip
-    assert lines["fast"][1:] == [
-        f"{committed + gains['fast']:.4f}", f"{gains['fast']:+.4f}", "train.lr 0.01 -> 0.02"
-    ]  # fmt: skip
+    assert lines["plain"][1:] == plain
+    assert lines["fast"][1:] == fast
     assert " ".join(lines["long"][1:]) == "queued train.epochs 2 -> 3"
     assert value_of(printed, "next") == "`dvc queue start` runs long"
 

@@ -1,6 +1,8 @@
 """The pipeline's steps from Python: the same files as the stages write, without DVC."""
 
+import re
 import runpy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from PIL import Image
 
 from harveyseg import Data, Evaluation, Predictor, Workspace
 from harveyseg.arrays import ClassMap
-from harveyseg.data.split import fold_rows
+from harveyseg.data.split import fold_rows, split_hash
 from harveyseg.errors import HarveysegError
 from harveyseg.inference.network_file import load_network
 from harveyseg.inference.probabilities import argmax_map
@@ -171,3 +173,83 @@ def test_a_project_of_dvc_is_left_to_dvc(tmp_path: Path) -> None:
         with pytest.raises(HarveysegError, match=r"only DVC may write\. Run `dvc repro"):
             step()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dvc.yaml", "params.yaml"]
+
+
+@pytest.fixture
+def trained(workspace: Workspace, evaluation: Evaluation, tmp_path: Path) -> Workspace:
+    """A copy whose settings can be changed."""
+    return Workspace(shutil.copytree(workspace.folder, tmp_path / "copy"))
+
+
+def edit(workspace: Workspace, before: str, after: str) -> None:
+    path = workspace.folder / "params.yaml"
+    text = path.read_text()
+    assert text.count(before) == 1
+    path.write_text(text.replace(before, after))
+
+
+def test_photos_that_a_network_was_trained_on_are_not_scored_as_held_out(trained: Workspace) -> None:
+    edit(trained, "  seed: 0\n  # null | a text file", "  seed: 1\n  # null | a text file")
+    with pytest.raises(HarveysegError, match=r"split\.seed changed after the data were prepared\. Call prepare_data"):
+        trained.evaluate("tiny", fold=0)
+    before = read_run(trained.folder / "data" / "models" / "tiny-0" / "run.json").split_hash
+    trained.prepare_data()
+    assert split_hash(trained.folder / "data" / "splits" / "folds.csv") != before  # or this would show nothing
+    with pytest.raises(HarveysegError, match=r"tiny-f0: this run was made with other folds than folds\.csv holds"):
+        trained.evaluate("tiny", fold=0)
+
+
+def test_a_network_of_other_settings_is_not_evaluated_and_is_trained_again(
+    trained: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(trained, "epochs: 2", "epochs: 1")
+    expected = r"tiny-f0: train\.epochs is 1 in params\.yaml and 2 in this run\. Call train\('tiny', 0\) again"
+    with pytest.raises(HarveysegError, match=expected):
+        trained.evaluate("tiny", fold=0)
+    assert len(trained.train("tiny", fold=0).history) == 1
+    edit(trained, "epochs: 1", "epochs: 3")  # with the same object
+    assert len(trained.train("tiny", fold=0).history) == 3
+    assert capsys.readouterr().out.count("epoch ") == 4
+    assert trained.evaluate("tiny", fold=0).metrics["val/argmax_score"] > 0
+
+
+def test_nothing_is_trained_on_data_of_other_settings(trained: Workspace) -> None:
+    edit(trained, "[height, width]\n  size: 64", "[height, width]\n  size: 96")
+    for step in (trained.load_data, lambda: trained.train("tiny"), lambda: trained.evaluate("tiny")):
+        with pytest.raises(HarveysegError, match=r"resize-cache\.size changed after the data were prepared"):
+            step()
+    assert trained.prepare_data().train.images.shape[1:3] == (96, 96)
+    with pytest.raises(HarveysegError, match=r"tiny-f0: resize-cache\.size is 96x96 in params\.yaml and 64x64"):
+        trained.evaluate("tiny")
+
+
+def test_settings_that_a_user_has_edited_are_not_replaced(tmp_path: Path) -> None:
+    workspace = Workspace.create(tmp_path, CHANGES)
+    assert Workspace.create(tmp_path, CHANGES).folder == workspace.folder  # a notebook that runs once more
+    edit(workspace, "epochs: 2", "epochs: 5  # mine")
+    before = (tmp_path / "params.yaml").read_bytes()
+    for changes in (CHANGES, {**CHANGES, "train.lr": -1}):
+        with pytest.raises(HarveysegError, match=r"params\.yaml: has other settings than these"):
+            Workspace.create(tmp_path, changes)
+    assert (tmp_path / "params.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("changes", [{"train.lr": -1}, {"train.lr": np.float64(0.1)}, {"data.path": Path("/photos")}])
+def test_a_refused_setting_leaves_nothing(tmp_path: Path, changes: dict[str, Any]) -> None:
+    name, value = next(iter(changes.items()))
+    with pytest.raises(HarveysegError, match=rf"{re.escape(name)} = {re.escape(repr(value))}: "):
+        Workspace.create(tmp_path, {**CHANGES, **changes})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(HarveysegError, match=r"file: is a file\. Name a folder"):
+        Workspace.create(tmp_path / "file")
+
+
+def test_data_that_were_not_prepared(tmp_path: Path) -> None:
+    workspace = Workspace.create(tmp_path, CHANGES)
+    for step in (workspace.load_data, lambda: workspace.train("tiny")):
+        with pytest.raises(HarveysegError, match=r"the data are not prepared\. Call prepare_data\(\) first"):
+            step()

@@ -5,17 +5,15 @@ the same places, so :class:`harveyseg.prediction.api.Predictor` reads them, too.
 that are to be compared belong into a project of ``harveyseg init``, where DVC and MLflow record them.
 """
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from harveyseg.config.preset import change_settings
-from harveyseg.config.settings import section
+from harveyseg.config.settings import flat_values, load, section
 from harveyseg.data.cache import CachedPart, ResizeParams, build_cache, load_part, read_part_classes, read_photos
 from harveyseg.data.overlap import overlaps_of_data
 from harveyseg.data.sources import DataParams, download_source
@@ -23,12 +21,14 @@ from harveyseg.data.split import SplitParams, fold_rows, make_folds, read_folds
 from harveyseg.errors import HarveysegError
 from harveyseg.evaluation.metrics import true_masks
 from harveyseg.evaluation.network import evaluate_network
-from harveyseg.files import write_table
+from harveyseg.files import read_json, write_json, write_table, write_text
 from harveyseg.inference.params import InferenceParams
 from harveyseg.pipeline.check import ModelConfig, check_params
+from harveyseg.pipeline.contradictions import find_contradictions
 from harveyseg.pipeline.fold_training import FoldTraining
 from harveyseg.pipeline.identity import kept_record
 from harveyseg.pipeline.new_repository import template_folder
+from harveyseg.record import RunRecord, Value, read_run
 from harveyseg.training.trainer import Result
 
 
@@ -84,6 +84,7 @@ class Workspace:
         self._params = self.folder / "params.yaml"
         self._raw, self._cache = self.folder / "data" / "raw", self.folder / "data" / "cache"
         self._folds = self.folder / "data" / "splits" / "folds.csv"
+        self._prepared = self.folder / "data" / "prepared.json"
         if not self._params.is_file():
             raise HarveysegError(f"{self._params}: no such file. Workspace.create({str(folder)!r}) makes one.")
 
@@ -91,7 +92,8 @@ class Workspace:
     def create(cls, folder: str | Path, changes: Mapping[str, Any] | None = None) -> "Workspace":
         """Write ``params.yaml``: the settings of the demo, which draws its photos itself, with changes.
 
-        Data and models of an earlier call stay where they are.
+        Nothing is replaced: data and models of an earlier call stay where they are, and so does a ``params.yaml`` with
+        other settings, which is refused.
 
         Args:
             folder: made when absent.
@@ -100,19 +102,33 @@ class Workspace:
                 absolute paths.
 
         Raises:
-            HarveysegError: for each impossible setting a line that says what is allowed; or when the folder is a
-                project of DVC.
+            HarveysegError: for each impossible setting a line that says what is allowed; or when the folder is a file,
+                a project of DVC, or has other settings. Nothing has been written then.
         """
         path = Path(folder)
+        if path.exists() and not path.is_dir():
+            raise HarveysegError(f"{path}: is a file. Name a folder.")
         if (path / "dvc.yaml").exists():
             raise HarveysegError(
                 f"{path}: is a project of DVC. Name another folder, or edit its params.yaml and run `dvc repro`."
             )
+        params = path / "params.yaml"
+        text = change_settings((template_folder() / "params.yaml").read_text(encoding="utf-8"), changes or {})
+        is_new = not params.exists()
+        if not is_new and params.read_text(encoding="utf-8") != text:
+            raise HarveysegError(
+                f"{params}: has other settings than these. Open it as it is with Workspace({str(folder)!r}), delete "
+                "it, or name another folder."
+            )
         path.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(template_folder() / "params.yaml", path / "params.yaml")
-        change_settings(path / "params.yaml", changes or {})
+        write_text(params, text)
         workspace = cls(path)
-        _ = workspace._configs
+        try:
+            workspace._read_configs()
+        except HarveysegError:
+            if is_new:
+                params.unlink()
+            raise
         return workspace
 
     def prepare_data(self) -> Data:
@@ -128,20 +144,24 @@ class Workspace:
         self._refuse_project("dvc repro split")
         resize = section(self._params, "resize-cache", ResizeParams)
         split = section(self._params, "split", SplitParams)
+        self._prepared.unlink(missing_ok=True)
         download_source(section(self._params, "data", DataParams), self.folder, self._raw)
         build_cache(self._raw, self._cache, resize)
         overlaps = overlaps_of_data(self._raw, resize.threads, True) if split.groups == "overlap" else None
         unscored = read_part_classes(self._cache / "train").unscored
         folds = make_folds(read_photos(self._cache / "train"), unscored, split, self.folder, overlaps)
         write_table(self._folds, folds)
+        write_json(self._prepared, self._data_settings())
         return self.load_data()
 
     def load_data(self) -> Data:
         """Open the data that were prepared here, or by the pipeline; pixels are read when they are used.
 
         Raises:
-            HarveysegError: when a file is absent, damaged, or does not fit the others.
+            HarveysegError: when a file is absent, damaged, or does not fit the others; or when the data were prepared
+                with other settings than ``params.yaml`` has now.
         """
+        self._require_prepared()
         return Data(load_part(self._cache / "train"), load_part(self._cache / "test"), read_folds(self._folds))
 
     def train(self, model: str, fold: int = 0) -> Result:
@@ -158,14 +178,13 @@ class Workspace:
             ``history``, a row for each epoch, and ``results``; :meth:`evaluate` reads the weights from the folder.
 
         Raises:
-            HarveysegError: when there is no such model or fold, the data are not prepared, or the loss is not finite.
+            HarveysegError: when there is no such model or fold, the data are not prepared with the settings of now, or
+                the loss is not finite.
         """
         self._refuse_project(f"dvc repro train@{model}-{fold}")
-        if model not in self._configs:
-            raise HarveysegError(f"{model}: no such model in {self._params}. Known are: {', '.join(self._configs)}.")
-        prepared = FoldTraining.prepare(
-            self._configs[model], fold, self._cache, self._folds, self.folder / ".checkpoints"
-        )
+        config = self._read_config(model)
+        self._require_prepared()
+        prepared = FoldTraining.prepare(config, fold, self._cache, self._folds, self.folder / ".checkpoints")
         checkpoint = prepared.checkpoint
         with checkpoint.owned():
             record = kept_record(checkpoint) or prepared.new_record(self.folder)
@@ -184,26 +203,62 @@ class Workspace:
             fold: the fold that was held out.
 
         Raises:
-            HarveysegError: when the model was not trained with this fold held out.
+            HarveysegError: when the model was not trained with this fold held out, or not with the settings, photos
+                and folds of now: photos that it was trained on would then count as held out.
         """
         self._refuse_project(f"dvc repro evaluate@{model}-{fold}")
         folder = self.folder / "data" / "predictions" / f"{model}-{fold}"
-        data, truth = self.load_data(), true_masks(self._cache / "score")
-        _, held_out = fold_rows(data.folds, data.train.ids, fold)
-        inference = section(self._params, "inference", InferenceParams)
+        self._read_config(model)
         trained = self._model_folder(model, fold)
         if not trained.is_dir():
             raise HarveysegError(f"{trained}: no such folder. Call train({model!r}, {fold}) first.")
+        data, truth = self.load_data(), true_masks(self._cache / "score")
+        self._require_trained_now(read_run(trained / "run.json"), data)
+        _, held_out = fold_rows(data.folds, data.train.ids, fold)
+        inference = section(self._params, "inference", InferenceParams)
         metrics = evaluate_network(folder, trained, data.train, data.test, truth, held_out, inference)
         return Evaluation(folder, metrics, pd.read_csv(folder / "per_class.csv"))
 
-    @cached_property
-    def _configs(self) -> dict[str, ModelConfig]:
-        """The checked settings of each model."""
+    def _read_configs(self) -> dict[str, ModelConfig]:
+        """The checked settings of each model, as they are now."""
         configs = check_params(
             self._params, template_folder() / "stages", {"data": DataParams, "inference": InferenceParams}
         )
         return {config.model: config for config in configs}
+
+    def _read_config(self, model: str) -> ModelConfig:
+        configs = self._read_configs()
+        if model not in configs:
+            raise HarveysegError(f"{model}: no such model in {self._params}. Known are: {', '.join(configs)}.")
+        return configs[model]
+
+    def _data_settings(self) -> dict[str, Value]:
+        """What decides the prepared data."""
+        values = load(self._params)
+        return flat_values({name: values.get(name) for name in ("data", "resize-cache", "split")})
+
+    def _require_prepared(self) -> None:
+        """Refuse data that were prepared with other settings. In a project of DVC, DVC knows."""
+        if (self.folder / "dvc.yaml").exists():
+            return
+        if not self._prepared.exists():
+            raise HarveysegError(f"{self.folder}: the data are not prepared. Call prepare_data() first.")
+        now, then = self._data_settings(), read_json(self._prepared, "Call prepare_data().")
+        changed = [name for name in sorted(now.keys() | then.keys()) if now.get(name) != then.get(name)]
+        if changed:
+            raise HarveysegError(
+                f"{self._params}: {', '.join(changed)} changed after the data were prepared. Call prepare_data() again."
+            )
+
+    def _require_trained_now(self, record: RunRecord, data: Data) -> None:
+        """Refuse a training of other settings, folds or photos than those of now."""
+        found = find_contradictions(self._params, [(record, record.parameters)], self._folds)
+        if record.data_hash != data.train.data_hash:
+            found.setdefault(record.uid, "this run was trained on other photos than data/cache holds")
+        if record.uid in found:
+            raise HarveysegError(
+                f"{record.name}: {found[record.uid]}. Call train({record.model!r}, {record.fold}) again."
+            )
 
     def _model_folder(self, model: str, fold: int) -> Path:
         return self.folder / "data" / "models" / f"{model}-{fold}"

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, MutableMapping
 from importlib.resources import files
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.representer import RepresenterError
 from ruamel.yaml.tokens import CommentToken
 
 from harveyseg.config.settings import load
@@ -62,20 +64,18 @@ def matches_preset(name: str, params: Path) -> bool:
     return all(values.get(section) == settings for section, settings in preset.items())
 
 
-def change_settings(params: Path, changes: Mapping[str, Any]) -> None:
-    """Write single settings into a params file, as ``dvc exp run -S`` does; comments stay.
+def change_settings(text: str, changes: Mapping[str, Any]) -> str:
+    """Change single settings in the text of a ``params.yaml``, as ``dvc exp run -S`` does; comments stay.
 
     Args:
-        params: the file.
+        text: the file's content.
         changes: by full name, e.g. ``train.lr`` -> 0.001. A mapping replaces a whole section, such as ``models``.
 
     Raises:
-        HarveysegError: when the file is absent, or has no section of that name.
+        HarveysegError: when there is no section of that name, or YAML cannot hold a value, e.g. one of NumPy.
     """
-    if not params.is_file():
-        raise HarveysegError(f"{params}: no such file. `harveyseg init DIR` makes a project with one.")
     yaml = _round_trip()
-    target = yaml.load(params.read_text(encoding="utf-8"))
+    target = yaml.load(text)
     for name, value in changes.items():
         *sections, key = name.split(".")
         holder = target
@@ -83,11 +83,19 @@ def change_settings(params: Path, changes: Mapping[str, Any]) -> None:
             holder = holder.get(section)
             if not isinstance(holder, MutableMapping):
                 raise HarveysegError(
-                    f"{name}: {params} has no section {section!r} there. Its sections: {', '.join(target)}."
+                    f"{name}: params.yaml has no section {section!r} there. Its sections: {', '.join(target)}."
                 )
+        try:
+            yaml.dump(value, StringIO())
+        except RepresenterError:
+            raise HarveysegError(
+                f"{name} = {value!r}: params.yaml cannot hold a {type(value).__name__}. Give a plain number, text, "
+                "list or mapping, e.g. float(value) or str(value)."
+            ) from None
         holder[key] = value
-    with atomic(params) as temporary, temporary.open("w", encoding="utf-8") as opened:
-        yaml.dump(target, opened)
+    changed = StringIO()
+    yaml.dump(target, changed)
+    return changed.getvalue()
 
 
 def _round_trip() -> YAML:

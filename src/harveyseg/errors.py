@@ -52,6 +52,15 @@ def raise_problems(problems: Sequence[str], heading: str, remedy: str) -> None:
         raise HarveysegError(f"{heading}: {count}\n{lines}\n{remedy}", problems)
 
 
+def first_names(names: Sequence[str], shown: int = 3) -> str:
+    """The first names of a list in one line.
+
+    >>> first_names(["a", "b", "c", "d"])
+    'a, b, c, ...'
+    """
+    return ", ".join([*names[:shown], *(["..."] if len(names) > shown else [])])
+
+
 def shortened(lines: Sequence[str]) -> list[str]:
     """The first ``SHOWN`` lines and how many more there are.
 

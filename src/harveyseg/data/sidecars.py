@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 
+from harveyseg.errors import first_names
+
 _ENDINGS = (
     ".aux.xml", ".tfw", ".jgw", ".pgw", ".wld", ".prj", ".ovr", ".msk", ".xmp", "thumbs.db", "desktop.ini",
 )  # fmt: skip
 """Statistics, positions, overviews and masks of GIS programs, edits of photo programs, and what Windows leaves."""
-
-_SHOWN = 3
-"""How many names a message shows."""
 
 
 def is_sidecar(name: str) -> bool:
@@ -41,11 +40,5 @@ def count_ignored(names: Sequence[str]) -> str:
     sidecars = [name for name in names if is_sidecar(name)]
     others = [name for name in names if not is_sidecar(name)]
     kinds = (("sidecars", sidecars), ("files of other kinds", others))
-    counts = ", ".join(f"{kind} ({len(found)}: {_first_names(found)})" for kind, found in kinds if found)
+    counts = ", ".join(f"{kind} ({len(found)}: {first_names(sorted(set(found)))})" for kind, found in kinds if found)
     return f"ignored: {counts}" if counts else ""
-
-
-def _first_names(names: Sequence[str]) -> str:
-    """Different names in alphabetical order, shortened."""
-    different = sorted(set(names))
-    return ", ".join([*different[:_SHOWN], *(["..."] if len(different) > _SHOWN else [])])

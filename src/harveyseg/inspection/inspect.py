@@ -16,7 +16,7 @@ from harveyseg.data.class_lists import write_classes
 from harveyseg.data.naming import NamingRule, find_rule, matching_rules
 from harveyseg.data.overlap import find_overlaps
 from harveyseg.data.photo_files import PHOTO_KINDS
-from harveyseg.errors import shortened
+from harveyseg.errors import first_names, shortened
 from harveyseg.files import atomic
 from harveyseg.geo.flight import photo_ground
 from harveyseg.inspection.folder import ImageFiles, find_images
@@ -171,7 +171,7 @@ def _describe_names(files: ImageFiles, rule: NamingRule, explained: int) -> list
     repeated = [stem for stem, count in Counter(path.stem for path in files.photos).items() if count > 1]
     if repeated:
         lines.append(
-            f"{len(repeated)} names occur in several folders ({_some(repeated)}): their ids get the folder's "
+            f"{len(repeated)} names occur in several folders ({first_names(repeated)}): their ids get the folder's "
             "name, which needs masks in folders of the same names"
         )
     return lines
@@ -259,7 +259,7 @@ def _describe_overlaps(photos: Sequence[Path], number: int) -> list[str]:
         return [f"overlaps among {compared} photos: none"]
     names = [f"{photos[int(first)].stem} and {photos[int(second)].stem}" for first, second in pairs]
     return [
-        f"overlaps among {compared} photos: {len(pairs)} pairs show the same ground ({_some(names)}); "
+        f"overlaps among {compared} photos: {len(pairs)} pairs show the same ground ({first_names(names)}); "
         "`split.groups: overlap` keeps them in one fold"
     ]
 
@@ -301,7 +301,3 @@ def _common_ground(headers: Sequence[_PhotoHeader]) -> list[float] | None:
 def _counts(counter: Counter[str]) -> str:
     shown = ", ".join(f"{count} {key}" for key, count in counter.most_common(_SHOWN))
     return shown + (f" and {len(counter) - _SHOWN} more" if len(counter) > _SHOWN else "")
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

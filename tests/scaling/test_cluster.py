@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -89,12 +90,18 @@ def test_after_a_failed_item_the_others_are_done_and_nothing_trains_in_the_proje
     assert clustered.begun == ["a", "b", "b"]
 
 
+def begin(clustered: Toy, log: Path) -> "subprocess.Popen[bytes]":
+    """The command, when both trainings run; they wait until the test lets them end."""
+    started = clustered.start(log, "cluster", "run")
+    wait_until(lambda: clustered.begun == ["a", "b"], started)
+    return started
+
+
 @with_ray
 @pytest.mark.slow
 def test_an_item_whose_process_was_killed_begins_again(clustered: Toy, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    started = clustered.start(log, "cluster", "run")
-    wait_until(lambda: clustered.begun == ["a", "b"], started)
+    started = begin(clustered, log)
     workers = [process for process in processes_in(clustered.folder) if "harveyseg.scaling.worker" in process.cmdline()]
     assert len(workers) >= 2
     os.kill(workers[0].pid, signal.SIGKILL)
@@ -108,8 +115,7 @@ def test_an_item_whose_process_was_killed_begins_again(clustered: Toy, tmp_path:
 @pytest.mark.slow
 def test_ctrl_c_leaves_nothing_running(clustered: Toy, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    started = clustered.start(log, "cluster", "run")
-    wait_until(lambda: clustered.begun == ["a", "b"], started)
+    started = begin(clustered, log)
     started.send_signal(signal.SIGINT)
     assert started.wait(300) == 130, log.read_text()
     assert "The same command continues with what is missing." in log.read_text()

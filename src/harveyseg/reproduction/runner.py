@@ -31,6 +31,7 @@ from harveyseg.record import read_run
 from harveyseg.reproduction.studies import StudyRecipe, Trial, find_study, read_studies, study_tags, study_trials
 from harveyseg.reproduction.tables import ARGMAX_SCORE, SCORE
 from harveyseg.scaling.copies import (
+    adding_to_cache,
     clone_project,
     end_processes_in,
     git,
@@ -160,7 +161,6 @@ class _Copies:
         self._folder = folder
         self._inputs = inputs
         self._stopped = False
-        self._adding_data = threading.Lock()
         self._fetching = threading.Lock()
         self._snapshot = folder / "snapshot"  # of the git repository, which may begin above the project
         project = clone_project(root, self._snapshot)
@@ -193,9 +193,7 @@ class _Copies:
         logger.info("%s: runs (log: %s)", task, log.relative_to(self._root))
         try:
             options = [argument for option in task.trial.options for argument in ("-S", option)]
-            # Where two commands add the same object to the cache at once, DVC tries a reflink onto the object that is
-            # there already, and deletes it when the file system has no reflinks.
-            with self._adding_data:
+            with adding_to_cache(self._root):
                 self._run_dvc(project, log, "exp", "run", "--name", f"{name}-data", *options, _DATA)
             self._run_dvc(project, log, "exp", "run", "--name", name, _TARGET)  # the copy has the trial's settings now
             reference = git(project, "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{name}")

@@ -10,12 +10,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
 from harveyseg.errors import HarveysegError
+from harveyseg.files import locked
 from harveyseg.project import git_output, git_problem
 
 _SECONDS_TO_STOP = 30
@@ -71,6 +72,15 @@ def _share_storage(root: Path, project: Path) -> None:
         settings["cache"]["dir"] = cache
         for name, url in remotes.items():
             settings["remote"].setdefault(name, {})["url"] = url
+
+
+def adding_to_cache(root: Path) -> AbstractContextManager[None]:
+    """Keep others in the project from adding to DVC's cache in this ``with`` block.
+
+    Where two commands add the same object at once, DVC tries a reflink onto the object that is there already, and
+    deletes it when the file system has no reflinks.
+    """
+    return locked(root / ".locks" / "cache.lock")
 
 
 def copies_of_worker(root: Path, pid: int) -> tuple[Path, str]:

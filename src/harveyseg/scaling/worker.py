@@ -23,7 +23,7 @@ from harveyseg.errors import HarveysegError, report_errors
 from harveyseg.files import locked
 from harveyseg.logs import configure_logging
 from harveyseg.project import git_output
-from harveyseg.scaling.copies import clone_project, copies_of_worker
+from harveyseg.scaling.copies import adding_to_cache, clone_project, copies_of_worker
 from harveyseg.scaling.items import Plan, plan_items, require_upstream
 
 if TYPE_CHECKING:
@@ -85,10 +85,7 @@ def _run_in_copy(root: Path, plan: Plan, pull: bool) -> None:
         for item in plan.items:
             try:
                 repo.reproduce([item], single_item=True, no_commit=True, pull=pull)
-                # Where two commands add the same object to the cache at once, DVC tries a reflink onto the object that
-                # is there already, and deletes it when the file system has no reflinks. Items share files: the lists
-                # of their photos.
-                with locked(root / ".locks" / "cache.lock"):
+                with adding_to_cache(root):  # items share files: the lists of their photos
                     repo.commit(item, force=True)
             except DvcException as error:
                 raise HarveysegError(f"{item}: {error.__cause__ or error}") from None

@@ -240,13 +240,14 @@ def cluster_run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and start nothing.")] = False,
 ) -> None:
     """Train and evaluate what is not up to date, on all GPUs and cores, then run `dvc repro`; see docs/cluster.md."""
+    from harveyseg.device import resolve_device
     from harveyseg.project import project_root
     from harveyseg.scaling.cluster import describe_plan, item_needs, pending_items, run_matrix
 
     root = project_root()
     items = pending_items(root)
     if dry_run:
-        print("\n".join(describe_plan(items, item_needs(PARAMS, gpus, has_gpus=False))))
+        print("\n".join(describe_plan(items, item_needs(PARAMS, gpus, resolve_device("auto").type == "cuda"))))
         return
     try:
         run_matrix(root, items, gpus, retries)

@@ -104,8 +104,8 @@ The rest of what was tried stopped with an unhelpful message. A short form of th
 _VERSIONS = """\
 ## Python versions and the oldest dependencies
 
-`lowest-direct` is the oldest version of each dependency that `pyproject.toml` allows, `lock` is `requirements.lock`
-(`make oldest`). A row that counts test files is of a part of the fast tests.
+`lowest-direct` is the oldest version of each dependency that `pyproject.toml` allowed that day, `lock` is
+`requirements.lock` (`make oldest`). A row that counts test files is of a part of the fast tests.
 """
 
 if __name__ == "__main__":

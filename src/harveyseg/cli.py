@@ -232,25 +232,37 @@ def work(
 
 @_cluster.command("run")
 def cluster_run(
+    address: Annotated[
+        str,
+        typer.Option(
+            envvar="RAY_ADDRESS",
+            metavar="HOST:PORT|auto|local",
+            help="Ray's cluster; `local` starts Ray on this machine, for the time of the command.",
+        ),
+    ] = "local",
     gpus: Annotated[
         float | None,
         typer.Option(min=0, help="GPUs of an item, e.g. 0.5 for two on one; by train.device if not given."),
     ] = None,
     retries: Annotated[int, typer.Option(min=0, help="How often an item begins again whose machine was lost.")] = 2,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and start nothing.")] = False,
+    mixed_devices: Annotated[
+        bool,
+        typer.Option("--mixed-devices", help="Accept machines that compute on other devices or in other precision."),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run where, and run nothing.")] = False,
 ) -> None:
     """Train and evaluate what is not up to date, on all GPUs and cores, then run `dvc repro`; see docs/cluster.md."""
-    from harveyseg.device import resolve_device
     from harveyseg.project import project_root
-    from harveyseg.scaling.cluster import describe_plan, item_needs, pending_items, run_matrix
+    from harveyseg.scaling.cluster import ClusterOptions, describe_matrix, pending_items, run_matrix
 
     root = project_root()
+    options = ClusterOptions(address, gpus, retries, mixed_devices)
     items = pending_items(root)
     if dry_run:
-        print("\n".join(describe_plan(items, item_needs(PARAMS, gpus, resolve_device("auto").type == "cuda"))))
+        print("\n".join(describe_matrix(root, items, options)))
         return
     try:
-        run_matrix(root, items, gpus, retries)
+        run_matrix(root, items, options)
     except KeyboardInterrupt:
         print("Stopped. The same command continues with what is missing.", file=sys.stderr)
         raise typer.Exit(130) from None

@@ -1,4 +1,4 @@
-"""The processes that work in a folder."""
+"""The processes that work in a folder, and where processes listen."""
 
 from pathlib import Path
 
@@ -15,3 +15,13 @@ def processes_in(folder: Path) -> list[psutil.Process]:
         except (psutil.Error, OSError):
             continue
     return inside
+
+
+def listening(process: psutil.Process) -> set[str]:
+    """The addresses on which a process accepts connections."""
+    connections = process.net_connections("tcp")
+    return {
+        connection.laddr.ip.removeprefix("::ffff:")
+        for connection in connections
+        if connection.status == psutil.CONN_LISTEN
+    }

@@ -4,19 +4,40 @@ import importlib.util
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
-from harveyseg.scaling.cluster import Needs, item_needs
-from helpers.processes import processes_in
+from helpers.processes import listening, processes_in
 from helpers.project import stages_run
+from helpers.ray_cluster import RayCluster
 from helpers.toy_pipeline import Toy
 from helpers.waiting import wait_until
 
 with_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None or (os.cpu_count() or 1) < 2, reason="needs the extra ray and two cores"
 )
+
+
+# Another machine's processor, which computes with bfloat16 by itself.
+OTHER_PROCESSOR = """\
+import builtins, io
+opened = builtins.open
+def other(path, *arguments, **options):
+    if path == "/proc/cpuinfo":
+        return io.StringIO("model name : Other\\nflags : avx512_bf16\\n")
+    return opened(path, *arguments, **options)
+builtins.open = other
+"""
+
+
+@pytest.fixture
+def nodes(clustered: Toy) -> Iterator[RayCluster]:
+    cluster = RayCluster(clustered.environment)
+    yield cluster
+    cluster.stop()
 
 
 @pytest.fixture
@@ -27,28 +48,13 @@ def clustered(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Toy:
     return toy
 
 
-@pytest.mark.parametrize(
-    ("device", "gpus", "has_gpus", "expected"),
-    [
-        ("cpu", None, True, Needs(4, 0)),
-        ("auto", None, False, Needs(4, 0)),
-        ("auto", None, True, Needs(4, 1)),
-        ("cuda", None, False, Needs(4, 1)),  # which no machine has, instead of training on some CPUs
-        ("auto", 0.5, True, Needs(4, 0.5)),
-    ],
-)
-def test_an_item_needs_the_threads_and_the_device_of_the_settings(
-    tmp_path: Path, device: str, gpus: float | None, has_gpus: bool, expected: Needs
-) -> None:
-    params = tmp_path / "params.yaml"
-    params.write_text(f"train: {{threads: 2, device: {device}}}\ninference: {{threads: 4, device: cpu}}\n")
-    assert item_needs(params, gpus, has_gpus) == expected
-
-
 @pytest.mark.slow
 def test_a_dry_run_says_what_would_run_and_starts_nothing(toy: Toy) -> None:
-    printed = toy.cluster("--dry-run")
-    assert printed == "a: train@a, evaluate@a\nb: train@b, evaluate@b\n2 items of 1 core each\n"
+    a, b, machine, count = toy.cluster("--dry-run").splitlines()
+    assert (a, b) == ("a: train@a, evaluate@a (1 core)", "b: train@b, evaluate@b (1 core)")
+    assert machine.startswith("this machine: ")
+    assert machine.endswith(f"; {len(os.sched_getaffinity(0))} at a time of 1 core")
+    assert count.startswith("2 items.")
     assert toy.begun == []
     (toy.folder / "params.yaml").write_text("size: 2\n")
     assert "prepare must run before train@" in toy.cluster("--dry-run", code=1)
@@ -71,7 +77,7 @@ def test_the_matrix_is_trained_at_once_and_the_project_takes_it_over(clustered: 
     assert "a: done in" in printed
     assert "b: done in" in printed
     assert stages_run(printed) == {"table"}  # what workers print goes to their logs
-    assert clustered.cluster("--dry-run") == "0 items of 1 core each\n"
+    assert clustered.cluster("--dry-run").splitlines()[-1].startswith("0 items.")
 
 
 @with_ray
@@ -90,6 +96,14 @@ def test_after_a_failed_item_the_others_are_done_and_nothing_trains_in_the_proje
     assert clustered.begun == ["a", "b", "b"]
 
 
+def ray_processes(started: "subprocess.Popen[bytes]") -> list[psutil.Process]:
+    return [
+        process
+        for process in psutil.Process(started.pid).children(recursive=True)
+        if any("ray" in part for part in process.cmdline())
+    ]
+
+
 def begin(clustered: Toy, log: Path) -> "subprocess.Popen[bytes]":
     """The command, when both trainings run; they wait until the test lets them end."""
     started = clustered.start(log, "cluster", "run")
@@ -102,6 +116,7 @@ def begin(clustered: Toy, log: Path) -> "subprocess.Popen[bytes]":
 def test_an_item_whose_process_was_killed_begins_again(clustered: Toy, tmp_path: Path) -> None:
     log = tmp_path / "log"
     started = begin(clustered, log)
+    assert {address for process in ray_processes(started) for address in listening(process)} == {"127.0.0.1"}
     workers = [process for process in processes_in(clustered.folder) if "harveyseg.scaling.worker" in process.cmdline()]
     assert len(workers) >= 2
     os.kill(workers[0].pid, signal.SIGKILL)
@@ -123,3 +138,25 @@ def test_ctrl_c_leaves_nothing_running(clustered: Toy, tmp_path: Path) -> None:
     clustered.let_trainings_end()
     clustered.cluster()
     assert stages_run(clustered.run("dvc", "repro")) == set()
+
+
+@with_ray
+@pytest.mark.slow
+def test_machines_that_would_compute_differently_are_refused_unless_told(
+    clustered: Toy, nodes: RayCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(OTHER_PROCESSOR)
+    nodes.add()
+    nodes.add(python_path=tmp_path)
+    settings = "size: 1\ntrain: {device: cpu, precision: auto, threads: 1}\n"
+    (clustered.folder / "params.yaml").write_text(settings)
+    at = ("--address", nodes.address)
+    refused = clustered.cluster(*at, code=1)
+    assert "train: device cpu, precision auto: " in refused
+    assert "has cpu bf16" in refused
+    assert clustered.begun == []
+    printed = clustered.cluster(*at, "--dry-run", "--mixed-devices")
+    assert "(Other); 1 at a time of 1 core (train on cpu in bf16)" in printed
+    assert "different processors" in printed
+    (clustered.folder / "params.yaml").write_text(settings.replace("auto", "fp32"))
+    assert printed.count("at a time of 1 core") == clustered.cluster(*at, "--dry-run").count("(train on cpu in fp32)")

@@ -1,50 +1,52 @@
-"""All items of the matrix as tasks of Ray, which counts and pins the GPUs and cores of one machine or of several.
+"""All items of the matrix as tasks of Ray, on one machine or on several."""
 
-Ray is an extra (``pip install 'harveyseg[ray]'``), imported only in functions.
-"""
-
-import os
+import logging
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harveyseg.config.settings import load
 from harveyseg.errors import HarveysegError
 from harveyseg.scaling.copies import interrupted_by_signals, stage_environment
+from harveyseg.scaling.engine import LOCAL, Task, connected, list_machines, resolve_on, run_tasks
 from harveyseg.scaling.items import matrix_items, plan_items, require_upstream, unfinished_stages
+from harveyseg.scaling.machines import (
+    Item,
+    Machine,
+    describe_plan,
+    local_machine,
+    plan_resources,
+    require_equal_devices,
+    require_room,
+    resolve_settings,
+)
 from harveyseg.scaling.view import ItemsView
 from harveyseg.scaling.work import work
+
+logger = logging.getLogger(__name__)
 
 LOGS = Path(".dvc", "tmp", "cluster")
 """What each item prints, ``<item>.log``."""
 
 _KILLED = 128
 """Exit statuses from here on are those of killed processes."""
-_SECONDS_TO_STOP = 90
-_SECONDS_BETWEEN_LOOKS = 1.0
-_SWITCHES = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # Ray would report home
-    "RAY_worker_niceness": "0",  # it is 15 by default: everything else on the machine would come first
-    "RAY_AUTH_MODE": "token",  # whoever reaches Ray's ports can run code
-}
 
 
 @dataclass(frozen=True)
-class Needs:
-    """What one item occupies while it runs."""
+class ClusterOptions:
+    """Where items run, and how."""
 
-    cpus: int
-    gpus: float
-
-    def __str__(self) -> str:
-        """E.g. ``2 cores, 1 GPU``."""
-        cores = "1 core" if self.cpus == 1 else f"{self.cpus} cores"
-        return f"{cores}, {self.gpus:g} GPU" if self.gpus else cores
+    address: str = LOCAL
+    """See :func:`harveyseg.scaling.engine.connected`."""
+    gpus: float | None = None
+    """See :func:`harveyseg.scaling.machines.plan_resources`."""
+    retries: int = 2
+    """How often an item begins again whose process or machine was lost."""
+    mixed_devices: bool = False
+    """Whether machines may compute on different devices or in different precision."""
 
 
 def pending_items(root: Path) -> dict[str, tuple[str, ...]]:
@@ -64,46 +66,41 @@ def pending_items(root: Path) -> dict[str, tuple[str, ...]]:
     }
 
 
-def item_needs(params: Path, gpus: float | None, has_gpus: bool) -> Needs:
-    """What an item occupies: the threads of the settings, and a GPU where the settings mean one.
+def describe_matrix(root: Path, items: Mapping[str, Sequence[str]], options: ClusterOptions) -> list[str]:
+    """What :func:`run_matrix` would run where; without a cluster, nothing is started for that.
 
-    Args:
-        params: ``params.yaml``.
-        gpus: of one item, e.g. 0.5 for two items on a GPU; by ``train.device`` if None.
-        has_gpus: whether any machine has a GPU, which ``train.device: auto`` then means on all of them.
+    Raises:
+        HarveysegError: when the machines lack what an item needs, or would compute differently.
     """
-    values = load(params)
-    sections = [values.get(name) or {} for name in ("train", "inference")]
-    threads = max(int(settings.get("threads") or 1) for settings in sections)
-    devices = {str(settings.get("device", "cpu")) for settings in sections}
-    wanted = "cuda" in devices or ("auto" in devices and has_gpus)
-    return Needs(threads, float(wanted) if gpus is None else gpus)
+    if options.address == LOCAL:
+        here = local_machine()
+        planned = plan_resources(root / "params.yaml", items, options.gpus, here.gpus > 0)
+        processors, resolved = resolve_settings(_settings(planned))
+        machines = [replace(here, processors=processors, resolved=resolved)]
+        _check(planned, machines, options)
+    else:
+        with connected(options.address) as ray:
+            planned, machines = _plan(ray, root, items, options)
+    return describe_plan(planned, machines)
 
 
-def describe_plan(items: Mapping[str, Sequence[str]], needs: Needs) -> list[str]:
-    """What would run: a line for each item, and what each occupies."""
-    lines = [f"{item}: {', '.join(stages)}" for item, stages in items.items()]
-    return [*lines, f"{len(items)} items of {needs} each"]
-
-
-def run_matrix(root: Path, items: Mapping[str, Sequence[str]], gpus: float | None, retries: int) -> None:
+def run_matrix(root: Path, items: Mapping[str, Sequence[str]], options: ClusterOptions) -> None:
     """Run items on Ray's cluster, or on this machine where there is none, then ``dvc repro`` in the project.
 
     Args:
         root: the project, on a disk that all machines share.
         items: as :func:`pending_items` returns them.
-        gpus: see :func:`item_needs`.
-        retries: how often an item begins again whose process or machine was lost.
+        options: where and how.
 
     Raises:
-        HarveysegError: when Ray is missing, no machine has what an item needs, or items failed; DVC then runs nothing.
+        HarveysegError: when Ray is missing, no machine has what an item needs, machines would compute differently, or
+            items failed; DVC then runs nothing.
         KeyboardInterrupt: after a signal, when nothing is running any more.
     """
     if items:
-        with interrupted_by_signals(), _cluster() as ray:
-            needs = item_needs(root / "params.yaml", gpus, "GPU" in ray.cluster_resources())
-            _require_room(ray.nodes(), needs)
-            failed = _run_tasks(ray, root, items, needs, retries)
+        with interrupted_by_signals(), connected(options.address) as ray:
+            planned, machines = _plan(ray, root, items, options)
+            failed = _run_items(ray, root, planned, machines, options)
         if failed:
             logs = "\n".join(f"  {item}: {reason} ({root / LOGS / item}.log)" for item, reason in failed.items())
             raise HarveysegError(
@@ -114,42 +111,53 @@ def run_matrix(root: Path, items: Mapping[str, Sequence[str]], gpus: float | Non
         raise HarveysegError("`dvc repro` failed after all items were done; the reason is above.")
 
 
-@contextmanager
-def _cluster() -> Iterator[Any]:
-    """Ray, connected to the cluster that ``RAY_ADDRESS`` or a ``ray start`` on this machine names, or started here."""
-    for name, value in _SWITCHES.items():
-        os.environ.setdefault(name, value)
-    try:
-        import ray
-    except ImportError:
-        raise HarveysegError("`harveyseg cluster` needs Ray. Run `pip install 'harveyseg[ray]'`.") from None
-    try:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    except ValueError:  # these options are for a cluster that is started, not for one that is there
-        ray.init(log_to_driver=False, logging_level="ERROR")
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+def _settings(items: Mapping[str, Item]) -> set[tuple[str, str]]:
+    return {pair for item in items.values() for pair in item.devices.values()}
 
 
-def _require_room(nodes: Sequence[Mapping[str, Any]], needs: Needs) -> None:
-    """Refuse an item that no machine can take: Ray would wait for ever."""
-    machines = [node["Resources"] for node in nodes if node["Alive"]]
-    if not any(has.get("CPU", 0) >= needs.cpus and has.get("GPU", 0) >= min(needs.gpus, 1) for has in machines):
-        has = "; ".join(f"{int(machine.get('CPU', 0))} cores, {machine.get('GPU', 0):g} GPUs" for machine in machines)
-        raise HarveysegError(
-            f"An item needs {needs}, and no machine has that ({has}). Lower train.threads and inference.threads, set "
-            "train.device to cpu, or add a machine."
-        )
+def _plan(
+    ray: Any, root: Path, items: Mapping[str, Sequence[str]], options: ClusterOptions
+) -> tuple[dict[str, Item], list[Machine]]:
+    """What runs, and the machines that can take it, which have been asked what the settings become there."""
+    machines = list_machines(ray)
+    planned = plan_resources(root / "params.yaml", items, options.gpus, any(machine.gpus for machine in machines))
+    machines = resolve_on(ray, machines, _settings(planned))
+    _check(planned, machines, options)
+    return planned, machines
 
 
-def run_item(item: str, stages: Sequence[str], root: str) -> int:
-    """Run one item's stages where Ray puts it; returns the exit status.
+def _check(items: Mapping[str, Item], machines: Sequence[Machine], options: ClusterOptions) -> None:
+    require_room(items, machines)
+    if not options.mixed_devices:
+        require_equal_devices(items, machines)
+    used = [machine for machine in machines if any(machine.takes(item.needs) for item in items.values())]
+    if len({machine.processors for machine in used}) > 1:
+        found = "; ".join(f"{machine.name}: {', '.join(machine.processors)}" for machine in used)
+        logger.warning("The machines have different processors, so results can differ in the last digits (%s).", found)
+
+
+def run_item(
+    item: str, stages: Sequence[str], root: str, known: Sequence[str], resolved: Mapping[tuple[str, str], str]
+) -> int | str:
+    """Run one item's stages where Ray puts it.
+
+    Args:
+        item: its name.
+        stages: in the order in which they run.
+        root: the project.
+        known: the machines that were asked what the settings become there.
+        resolved: what that is; empty if it may differ.
+
+    Returns:
+        The exit status, or why it was not begun.
 
     Raises:
         RuntimeError: when the process was killed, e.g. for lack of memory, so that Ray tries again.
     """
+    import ray
+
+    if ray.get_runtime_context().get_node_id() not in known and (found := resolve_settings(resolved)[1]) != resolved:
+        return f"{socket.gethostname()} joined later, and has {found}, not {resolved}"
     log = Path(root) / LOGS / f"{item}.log"
     with log.open("a", encoding="utf-8") as opened:
         print(f"{socket.gethostname()}: begins", file=opened, flush=True)
@@ -160,46 +168,19 @@ def run_item(item: str, stages: Sequence[str], root: str) -> int:
     return status
 
 
-def _run_tasks(ray: Any, root: Path, items: Mapping[str, Sequence[str]], needs: Needs, retries: int) -> dict[str, str]:
+def _run_items(
+    ray: Any, root: Path, items: Mapping[str, Item], machines: Sequence[Machine], options: ClusterOptions
+) -> dict[str, str]:
     """Run all items and show them; returns those that failed, and why."""
     logs = {item: root / LOGS / f"{item}.log" for item in items}
     (root / LOGS).mkdir(parents=True, exist_ok=True)
     for log in logs.values():
         log.unlink(missing_ok=True)
-    task = ray.remote(run_item).options(
-        num_cpus=needs.cpus,
-        num_gpus=needs.gpus,
-        max_retries=retries,
-        retry_exceptions=[RuntimeError],
-        scheduling_strategy="SPREAD",
-    )
-    tasks = {task.remote(item, tuple(stages), str(root)): item for item, stages in items.items()}
-    failed: dict[str, str] = {}
-    try:
-        with ItemsView(logs) as view:
-            while tasks:
-                done, _ = ray.wait(list(tasks), timeout=_SECONDS_BETWEEN_LOOKS)
-                for reference in done:
-                    item = tasks.pop(reference)
-                    reason = _outcome(ray, reference)
-                    if reason:
-                        failed[item] = reason
-                    view.finish(item, reason)
-                view.refresh()
-    except BaseException:
-        for reference in tasks:
-            with suppress(Exception):  # it has just ended
-                ray.cancel(reference)  # raises KeyboardInterrupt in `work`, which ends the training
-        if tasks:
-            ray.wait(list(tasks), num_returns=len(tasks), timeout=_SECONDS_TO_STOP)
-        raise
-    return failed
-
-
-def _outcome(ray: Any, reference: Any) -> str:
-    """Why a task failed; empty if it did not."""
-    try:
-        status = ray.get(reference)
-    except ray.exceptions.RayError as error:
-        return str(error).strip().splitlines()[-1]
-    return "" if status == 0 else f"exit status {status}"
+    known = tuple(machine.node for machine in machines)
+    tasks = {}
+    for name, item in items.items():
+        able = [machine for machine in machines if machine.takes(item.needs)]
+        resolved = {} if options.mixed_devices else {pair: able[0].resolved[pair] for pair in item.devices.values()}
+        tasks[name] = Task(run_item, (name, item.stages, str(root), known, resolved), item.needs)
+    with ItemsView(logs) as view:
+        return run_tasks(ray, tasks, options.retries, view.finish, view.refresh)

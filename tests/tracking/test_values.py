@@ -40,6 +40,9 @@ def test_mlflow_shows_few_metrics_and_holds_every_value(tracker: Tracker, tmp_pa
     assert len(run.data.metrics) - len(of_classes) <= 25
     commonest = range(classes)[-30:]
     assert of_classes == {f"{DICE}{number:03}_kind_{number}" for number in commonest}
+    shown = [value for name, value in run.data.metrics.items() if not name.startswith("epoch/")]
+    assert max(len(str(value).partition(".")[2]) for value in shown) <= 5
+    assert run.data.metrics["val/argmax_score"] == 0.66667
     assert max(map(len, run.data.tags.values())) <= 5000
     (found,) = find_runs(tracker, [output])
     assert found is not None

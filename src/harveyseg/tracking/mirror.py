@@ -41,7 +41,7 @@ from harveyseg.tracking.query import (
     runs_of_training,
     select_run,
 )
-from harveyseg.tracking.values import pack_values, split_values, unpack_values
+from harveyseg.tracking.values import pack_values, shown_metrics, unpack_values
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -107,7 +107,7 @@ def mirror(tracker: Tracker, state: RunState) -> str | None:
     record = state.record
     _check_lengths(state)
     values = check_metrics({**record.results, **state.metrics}, f"the results of {record.name}")
-    metrics, others = split_values(values, state.hidden)
+    metrics = shown_metrics(values, state.hidden)
     epochs = _epoch_values(state.history)
     digests = {artifact: sha256(artifact.path)[:_DIGEST_LENGTH] for artifact in state.artifacts}
 
@@ -119,13 +119,14 @@ def mirror(tracker: Tracker, state: RunState) -> str | None:
         missing = {step: values for step, values in epochs.items() if step not in copy.epochs}
         changed = _changed_metrics(client, copy.run, metrics, record.ended_ms or record.started_ms)
         kept = unpack_values(copy.run.data.tags)
-        differing = {name: value for name, value in others.items() if kept.get(name) != value}
+        differing = {name: value for name, value in values.items() if kept.get(name) != value}
+        renewed = differing.keys() | {metric.key for metric in changed}
         tags = {**copy.tags, **description_tags(copy.run, state)}
         tags |= pack_values({**kept, **differing}, copy.run.data.tags) if differing else {}
         curves = [value for epoch in missing.values() for value in epoch]
         _send_batch(client, copy.run, state, [*changed, *curves], tags)
         changes += [f"{len(missing)} epochs"] if missing else []
-        changes += [f"{len(changed) + len(differing)} values"] if changed or differing else []
+        changes += [f"{len(renewed)} values"] if renewed else []
         _send_dataset(client, copy.run, record)
         changes += _send_artifacts(tracker, client, copy, digests)
         changes += _send_status(client, copy, state)

@@ -1,7 +1,8 @@
-"""Which values of a run MLflow shows as metrics, and how it keeps the others.
+"""Which values of a run MLflow shows as metrics, and how it keeps all of them.
 
-MLflow's tables and charts are of use with few metrics, and the comparison table needs many values. So MLflow gets at
-most 25 metrics and one for each class; all other values are JSON in tags, from which they are read back exactly.
+MLflow's tables and charts are of use with few metrics, and they show all digits; the comparison table needs many values,
+and exact ones. So MLflow gets at most 25 metrics and one for each class, rounded to look at, and all values as JSON in
+tags, from which they are read back exactly.
 """
 
 import json
@@ -33,24 +34,27 @@ _MAX_LENGTH = 5000
 """Characters of a tag's value that every supported MLflow keeps."""
 
 
-def split_values(
-    values: Mapping[str, float], hidden: Collection[str] = ()
-) -> tuple[dict[str, float], dict[str, float]]:
-    """The values that are metrics, and the others.
+_DECIMALS = 5
+"""Of metrics, as in comparison.csv."""
+_LARGE = 10
+"""Metrics from here on, such as seconds, have one decimal."""
+
+
+def shown_metrics(values: Mapping[str, float], hidden: Collection[str] = ()) -> dict[str, float]:
+    """The values that are metrics, rounded to what a table shows.
 
     Args:
         values: of a run, by name.
         hidden: metrics of classes that are not shown.
 
-    >>> split_values({"val/score": 0.7, "val/dice/04_vehicle": 0.1, "pooled/val/score": 0.7})
-    ({'val/score': 0.7, 'val/dice/04_vehicle': 0.1}, {'pooled/val/score': 0.7})
+    >>> shown_metrics({"val/score": 0.7123456, "val/dice/04_vehicle": 0.1, "seconds": 41.1647, "pooled/val/score": 0.7})
+    {'val/score': 0.71235, 'val/dice/04_vehicle': 0.1, 'seconds': 41.2}
     """
-    shown = {
-        name: value
+    return {
+        name: round(value, _DECIMALS if abs(value) < _LARGE else 1)
         for name, value in values.items()
         if (name in _METRICS or name.startswith(DICE)) and name not in hidden
     }
-    return shown, {name: value for name, value in values.items() if name not in shown}
 
 
 def pack_values(values: Mapping[str, float], present: Iterable[str] = ()) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import math
@@ -10,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from harveyseg.files import (
     atomic,
     create_array,
     digest,
+    finished_by_last,
     locked,
     read_json,
     read_table,
@@ -232,3 +235,69 @@ def test_a_share_without_locks_and_modes_is_written_to(
         write_text(tmp_path / "b.txt", "inside")
     assert "cannot be locked here" in caplog.text
     assert (tmp_path / "b.txt").read_text() == "inside"
+
+
+def test_a_lock_that_the_last_one_removed_is_made_again(tmp_path: Path) -> None:
+    """One comes while another finishes: it waits, finds the removed file locked, and makes its own."""
+    finished: list[str] = []
+    waiting = threading.Event()
+
+    def come() -> None:
+        waiting.set()
+        with finished_by_last(tmp_path / "lock", lambda: finished.append("second")):
+            assert finished == ["first"]
+            assert (tmp_path / "lock").exists()
+
+    second = threading.Thread(target=come)
+
+    def finish() -> None:
+        second.start()
+        waiting.wait()
+        finished.append("first")
+
+    with finished_by_last(tmp_path / "lock", finish):
+        pass
+    second.join()
+    assert finished == ["first", "second"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_process_is_not_waited_for(tmp_path: Path) -> None:
+    killed = (
+        "import os, signal, sys; from pathlib import Path; from harveyseg.files import finished_by_last\n"
+        "with finished_by_last(Path(sys.argv[1]), print): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    command = [sys.executable, "-c", killed, str(tmp_path / "lock")]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert (tmp_path / "lock").exists()
+    finished: list[int] = []
+    with finished_by_last(tmp_path / "lock", lambda: finished.append(1)):
+        pass
+    assert finished == [1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_locks_everyone_finishes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", refuse(errno.ENOLCK))
+    finished: list[int] = []
+    for number in (1, 2):
+        with finished_by_last(tmp_path / "lock", functools.partial(finished.append, number)):
+            pass
+    assert finished == [1, 2]
+    assert "cannot be locked here" in caplog.text
+
+
+def test_the_folder_is_listed_once_and_not_for_each_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[object] = []
+    listdir = os.listdir
+
+    def count(path: str) -> list[str]:
+        listed.append(path)
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", count)
+    for number in range(20):
+        write_text(tmp_path / f"{number}.txt", "x")
+    assert len(listed) == 1

@@ -465,18 +465,24 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace predictions that were made in another way.")
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="K/N", help="Predict only part K of N, for N processes with the same --out."),
+    ] = None,
 ) -> None:
     """Class maps of photos and mosaics, areas of the classes, and polygons of georeferenced mosaics."""
     from harveyseg.prediction.find_model import find_model
     from harveyseg.prediction.options import parse_options, parse_reading, parse_training_ground, parse_tta
     from harveyseg.prediction.predict import predict_images
+    from harveyseg.prediction.shard import parse_shard
 
     # Before the networks are loaded, which takes a while.
     training_ground = None if ground is None else parse_training_ground(ground)
     reading = parse_reading(bands, value_range, nodata, crs)
+    part = None if shard is None else parse_shard(shard)
     changes = {} if tta is None else {"tta": parse_tta(tta)}
     ensemble = find_model(PARAMS, DATA, model, argmax, training_ground)
-    options = parse_options(ensemble.classes, reading, probabilities, geojson, gsd, overwrite)
+    options = parse_options(ensemble.classes, reading, probabilities, geojson, gsd, overwrite, part)
     settings = ensemble.inference.model_copy(update=changes)
     outcome = predict_images(images, ensemble, settings, out, options)
     for record in outcome.predicted:

@@ -9,8 +9,9 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
     A reader sees the old file or the whole new one, even if the process is killed. The temporary name has the suffix of
     ``path``, because several writers choose the format by it, and starts with a dot, which keeps it out of DVC's sight.
-    What killed writers of ``path`` left is deleted.
+    What writers of ``path`` left is deleted, if they were killed before this process first wrote to the folder.
 
     Raises:
         HarveysegError: when the disk is full.
@@ -119,6 +120,41 @@ def locked(path: Path, timeout: float = -1, waiting: str = "") -> Iterator[None]
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def finished_by_last(path: Path, finish: Callable[[], None]) -> Iterator[None]:
+    """Run ``finish`` after the ``with`` block in the last one of the processes that are in such a block at a time.
+
+    So what concerns the work of all is done when all of it is there, and once. Another process that comes meanwhile
+    waits at the beginning of its block. Where the file system has no locks, each process runs ``finish``, after a
+    warning.
+
+    Args:
+        path: a lock file, the same for all; it is there only while a process is in the block or was killed in it.
+        finish: also called after an exception.
+
+    Example:
+        >>> import tempfile
+        >>> lock = Path(tempfile.mkdtemp()) / "lock"
+        >>> def finish():
+        ...     print("all done")
+        >>> with finished_by_last(lock, finish):
+        ...     with finished_by_last(lock, finish):  # as in another process
+        ...         print("working")
+        working
+        all done
+        >>> lock.exists()
+        False
+    """
+    handle = _enter_shared(path)
+    try:
+        yield
+    finally:
+        if handle is None:
+            finish()
+        else:
+            _finish_if_last(path, handle, finish)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -251,13 +287,65 @@ def _open_temporary(path: Path) -> tuple[int, str]:
 
 def _delete_leftovers(path: Path) -> None:
     """Delete the temporary files of ``path`` that no process has locked."""
-    temporary = re.compile(rf"\.{re.escape(path.stem)}-[a-z0-9_]{{8}}{re.escape(path.suffix)}")
-    for name in filter(temporary.fullmatch, os.listdir(path.parent)):
-        leftover = path.with_name(name)
+    for leftover in _found_temporaries(path.parent.absolute()).pop(path.name, ()):
         with suppress(OSError), leftover.open("rb") as opened:  # locked, or gone
             if sys.platform != "win32":  # there, a file that is open cannot be deleted anyway
                 fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
             leftover.unlink()
+
+
+@cache  # to list a folder of many files for each one that is written takes longer than to write it
+def _found_temporaries(folder: Path) -> dict[str, list[Path]]:
+    """The temporary files in a folder when this process first writes there, by the name of what they are for."""
+    found: dict[str, list[Path]] = {}
+    for name in os.listdir(folder):
+        if match := re.fullmatch(r"\.(.+)-[a-z0-9_]{8}(\.[^.]*)?", name):
+            found.setdefault(match[1] + (match[2] or ""), []).append(folder / name)
+    return found
+
+
+def _enter_shared(path: Path) -> int | None:
+    """Open a lock file and lock it together with others; None where there are no locks."""
+    if sys.platform == "win32":
+        return None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        except OSError as error:
+            os.close(handle)
+            if error.errno not in _NO_LOCKS:
+                raise
+            logger.warning("%s: cannot be locked here (%s). Run one command at a time in this folder.", path, error)
+            return None
+        if _is_open_at(handle, path):
+            return handle
+        os.close(handle)  # the last process removed it meanwhile
+
+
+def _finish_if_last(path: Path, handle: int, finish: Callable[[], None]) -> None:
+    """Run ``finish`` unless others have the lock, or had it after this process and have run it."""
+    try:
+        # Only after its own lock is gone can another one, which leaves at the same moment, find itself to be the last.
+        fcntl.flock(handle, fcntl.LOCK_UN)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        if _is_open_at(handle, path):
+            finish()
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(handle)
+
+
+def _is_open_at(handle: int, path: Path) -> bool:
+    """Whether the open file still is the one at ``path``."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

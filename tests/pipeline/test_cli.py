@@ -79,6 +79,7 @@ def test_an_error_of_the_user_comes_without_a_traceback(project: Path) -> None:
         (["score", "absent.csv", "--masks", "masks"], "masks: contains no masks"),
         (["predict", "absent.jpg", "--out", "maps", "--model", "unet"], "--model unet: no model that was trained here"),
         (["predict", "absent.jpg", "--out", "maps", "--ground", "3000"], "--ground 3000: must be HEIGHTxWIDTH"),
+        (["predict", "absent.jpg", "--out", "maps", "--shard", "5/4"], "--shard 5/4: must be K/N, part K of N"),
     ],
 )
 def test_errors(

@@ -1,6 +1,7 @@
 """Polygons as files: GeoPackage for QGIS and the like, GeoJSON for the web."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import geopandas
@@ -11,15 +12,18 @@ from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic
 from harveyseg.geo.full_disk import noticing_full_disk
 
+_LAST_CHANGE = "2000-01-01T00:00:00.000Z"
+"""What a GeoPackage says of each layer, instead of the time of writing: the same layers are the same bytes."""
+
 
 def write_geopackage(path: Path, layers: Mapping[str, pd.DataFrame]) -> None:
-    """Write layers, with or without geometry, to one file, atomically.
+    """Write layers, with or without geometry, to one file, atomically; the same layers as the same bytes.
 
     Args:
         path: ends in ``.gpkg``.
         layers: by name; those without rows are written as well, so that their columns are known.
     """
-    with atomic(path) as temporary, noticing_full_disk(path.parent):
+    with atomic(path) as temporary, noticing_full_disk(path.parent), _without_times():
         for name, layer in layers.items():
             if isinstance(layer, geopandas.GeoDataFrame):
                 kind = None if len(layer) else "Unknown"
@@ -49,3 +53,12 @@ def read_geopackage_layer(path: Path, layer: str) -> geopandas.GeoDataFrame:
         raise HarveysegError(
             f"{path}: no layer {layer!r} can be read ({error}). Write it with `harveyseg predict`."
         ) from None
+
+
+@contextmanager
+def _without_times() -> Iterator[None]:
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _LAST_CHANGE})
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})

@@ -10,6 +10,7 @@ from harveyseg.geo.mosaic import FrameColour, MosaicOptions
 from harveyseg.inference.params import TtaName
 from harveyseg.prediction.predict import PredictionOptions
 from harveyseg.prediction.products import ProductOptions
+from harveyseg.prediction.shard import Shard
 
 _NUMBER = r"([+-]?\d+(?:\.\d+)?)"
 
@@ -42,6 +43,7 @@ def parse_options(
     geojson: bool,
     gsd: float | None,
     overwrite: bool,
+    shard: Shard | None = None,
 ) -> PredictionOptions:
     """Check the other options; ``classes`` are those of the networks, ``gsd`` is in centimetres.
 
@@ -49,7 +51,7 @@ def parse_options(
         HarveysegError: when ``probabilities`` names classes that the networks do not know.
     """
     products = ProductOptions(() if probabilities is None else _parse_classes(probabilities, classes), geojson)
-    return PredictionOptions(reading, products, None if gsd is None else gsd / 100, overwrite)
+    return PredictionOptions(reading, products, None if gsd is None else gsd / 100, overwrite, shard)
 
 
 def parse_tta(text: str) -> TtaName:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from harveyseg.classes import ClassList
 from harveyseg.device import explain_out_of_memory
 from harveyseg.errors import HarveysegError, raise_problems
-from harveyseg.files import sha256
+from harveyseg.files import finished_by_last, sha256
 from harveyseg.geo.mosaic import MosaicOptions
 from harveyseg.inference.params import InferenceParams
 from harveyseg.prediction.class_maps import EnsemblePredictor
@@ -26,12 +26,16 @@ from harveyseg.prediction.record import (
     write_record,
 )
 from harveyseg.prediction.scale import Scale, find_scale, warn_of_unknown_scales
+from harveyseg.prediction.shard import Shard
 from harveyseg.prediction.trained_ensemble import TrainedEnsemble
 from harveyseg.progress import Progress
 from harveyseg.project import library_versions
 
 _IN_LEGEND = 0.05
 """Percent of an image from which a class is in the contact sheet's legend."""
+
+_LOCK = ".predicting.lock"
+"""In the folder of the products, while a process predicts into it."""
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +50,8 @@ class PredictionOptions:
     """Metres of a pixel; what the files say if None."""
     overwrite: bool = False
     """Predict images again that were predicted in another way, or whose products have changed."""
+    shard: Shard | None = None
+    """The images that this process predicts; all if None."""
 
 
 class Outcome(NamedTuple):
@@ -64,7 +70,8 @@ def predict_images(
     """Predict what has not been predicted yet, and write ``areas.csv`` and a contact sheet of all that ``out`` holds.
 
     Everything that can be checked is checked before the first prediction. An image that fails later is reported, and
-    the others go on.
+    the others go on. Where several processes predict into ``out`` at the same time, the last one writes the table and
+    the sheet.
 
     Args:
         arguments: files, folders and patterns.
@@ -76,7 +83,10 @@ def predict_images(
     Raises:
         HarveysegError: when images cannot be read, have an impossible scale, or were predicted in another way.
     """
-    inputs = check_inputs(find_inputs(arguments, out), options.reading)
+    candidates = find_inputs(arguments, out)
+    if options.shard is not None:
+        candidates = [candidate for candidate in candidates if options.shard.has(candidate.name)]
+    inputs = check_inputs(candidates, options.reading)
     predictor = EnsemblePredictor(ensemble, params)
     scales = _find_scales(inputs, ensemble, predictor.network_size, options.gsd)
     warn_of_unknown_scales(inputs, scales, ensemble.training)
@@ -88,21 +98,21 @@ def predict_images(
     megapixels = sum(job.item.size[0] * job.item.size[1] for job in todo) / 1e6
     predicted: list[PredictionRecord] = []
     errors: list[Exception] = []
-    try:
-        with Progress("predicting", megapixels, "megapixels") as progress:
-            for number, job in enumerate(todo):
-                progress.add(0, f"{number} of {len(todo)} images done")
-                try:
-                    with explain_out_of_memory(f"predicting {job.item.path}", "Cut it into smaller images."):
-                        predicted.append(_predict(job, predictor, ensemble, out, options, progress))
-                except HarveysegError as error:
-                    logger.error("%s", error)
-                    errors.append(error)
-                except Exception as error:  # a fault of this program must not spoil the other images
-                    logger.exception("%s: failed", job.item.path)
-                    errors.append(error)
-    finally:
-        _summarise(out, ensemble.classes)
+    with (
+        finished_by_last(out / _LOCK, lambda: _summarise(out, ensemble.classes)),
+        Progress("predicting", megapixels, "megapixels") as progress,
+    ):
+        for number, job in enumerate(todo):
+            progress.add(0, f"{number} of {len(todo)} images done")
+            try:
+                with explain_out_of_memory(f"predicting {job.item.path}", "Cut it into smaller images."):
+                    predicted.append(_predict(job, predictor, ensemble, out, options, progress))
+            except HarveysegError as error:
+                logger.error("%s", error)
+                errors.append(error)
+            except Exception as error:  # a fault of this program must not spoil the other images
+                logger.exception("%s: failed", job.item.path)
+                errors.append(error)
     return Outcome(predicted, len(jobs) - len(todo), errors)
 
 

@@ -517,11 +517,12 @@ def assess(
         Path | None, typer.Option(help="Footprints in a vector file; the roofs on the map if not given.")
     ] = None,
     roads: Annotated[Path | None, typer.Option(help="Road lines in a vector file.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace assessments that exist already.")] = False,
 ) -> None:
     """Which buildings stand in water and where roads are cut, with the networks' error rates."""
     from harveyseg.prediction.assess_maps import assess_maps
 
-    for assessed in assess_maps(maps, buildings, roads):
+    for assessed in assess_maps(maps, buildings, roads, overwrite):
         print(f"{assessed.text}\n  {assessed.file}")
 
 

@@ -163,6 +163,16 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def refuse_foreign(path: Path, mark: str) -> None:
+    """Refuse to replace a file that holds no ``mark``, which is in every file that this program writes there.
+
+    Raises:
+        HarveysegError: when such a file exists.
+    """
+    if os.path.lexists(path) and not (path.is_file() and mark.encode() in path.read_bytes()):
+        raise HarveysegError(f"{path}: exists already, and harveyseg did not write it. Move it, or name another file.")
+
+
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
     """Yield a new folder that replaces ``folder`` on success and is deleted on failure."""

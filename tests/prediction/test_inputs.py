@@ -1,6 +1,7 @@
 """Which files are predicted, under which names, and what is said about the others before anything is predicted."""
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from PIL import Image
 from harveyseg.errors import HarveysegError
 from harveyseg.geo.mosaic import MosaicOptions
 from harveyseg.prediction.inputs import Input, check_inputs, find_inputs
+from harveyseg.prediction.predict import PredictionOptions, predict_images
+from helpers.predicting import FLOODED, PARAMS, single, sure
 from helpers.rasters import red_half, write_dji, write_tiff
 
 PIXELS = np.ascontiguousarray(red_half().transpose(1, 2, 0))
@@ -80,6 +83,21 @@ def test_a_photo_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(HarveysegError, match=r"a\.png: would be overwritten"):
         check(photo, out=tmp_path / "." / "")
     assert check(save(tmp_path / "b.jpg"), out=tmp_path)  # b.png is another file
+
+
+def test_what_was_predicted_is_no_photo(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Also where the folder of the photos is that of the products, and in a folder that is copied elsewhere."""
+    photos = tmp_path / "photos"
+    for name in ("a.jpg", "b.jpg"):
+        save(photos / name)
+    run = partial(predict_images, ensemble=single(sure(FLOODED)), params=PARAMS, options=PredictionOptions())
+    assert len(run([str(photos)], out=photos).predicted) == 2
+    assert (run([str(photos)], out=photos).skipped, run([f"{photos}/*.jpg"], out=photos).skipped) == (2, 2)
+    with caplog.at_level(logging.INFO, "harveyseg"):
+        assert [item.name for item in check(photos, out=tmp_path / "maps")] == ["a", "b"]
+    assert "ignored: what was predicted before (7: a.json, a.png, a_overlay.jpg, ...)" in caplog.messages
+    with pytest.raises(HarveysegError, match=r"a_overlay\.jpg: is not a photo but what was predicted from one"):
+        check(photos / "a_overlay.jpg")
 
 
 def test_all_bad_files_are_named_at_once(tmp_path: Path) -> None:

@@ -168,6 +168,7 @@ def red_is_flooded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file whose network answers Flooded where it is red, at 10 cm a pixel."""
     ensemble = TrainedEnsemble((sure(FLOODED, 0.5),), (1.0,), training=Training((6.4, 6.4)))
     path = tmp_path_factory.mktemp("red") / "red.onnx"
+    write_onnx(ensemble, path)  # its own file is replaced
     assert write_onnx(ensemble, path).layout.pixel == pytest.approx(0.1)
     return path
 
@@ -257,6 +258,11 @@ def test_what_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     failing(path, TrainedEnsemble((network,), (1.0,)), r"not known here.*--ground.*data\.ground")
     with pytest.raises(HarveysegError, match=r"--onnx .*flood: name a file that ends in \.onnx"):
         write_onnx(ensemble, tmp_path / "flood")
+    own = tmp_path / "own.onnx"
+    own.write_bytes(b"a network of mine")
+    with pytest.raises(HarveysegError, match=r"own\.onnx: exists already, and harveyseg did not write it"):
+        write_onnx(ensemble, own)
+    assert own.read_bytes() == b"a network of mine"
     with monkeypatch.context() as patch:
         patch.setattr(onnx_file, "_MOST_BYTES", 100)
         failing(path, ensemble, r"an ONNX file holds at most 2 GB\. Choose one model with --model")

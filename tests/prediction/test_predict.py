@@ -179,7 +179,7 @@ def test_a_second_call_predicts_what_is_new(tmp_path: Path, mosaic: Path) -> Non
     assert ([record.name for record in outcome.predicted], outcome.skipped) == (["a"], 1)
     assert {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in out.glob("mosaic*")} == before
     assert list(pd.read_csv(out / "areas.csv")["image"]) == ["a.png", "mosaic.tif"]  # those of both calls
-    (out / "mosaic.tif").write_bytes(b"damaged")
+    (out / "mosaic.tif").unlink()
     assert run([mosaic, photo], out).skipped == 1
     assert cog_validate(out / "mosaic.tif")[0]
 
@@ -189,13 +189,13 @@ def test_another_way_needs_overwrite(tmp_path: Path) -> None:
     photo = save(tmp_path / "a.png", half_red())
     run([photo], out, PredictionOptions(products=ProductOptions((FLOODED,))))
     assert (out / "a_probability_23.png").exists()
-    (out / "b.json").write_text('{"someone": "else"}')
+    (out / "b.json").write_text('{"kind": "harveyseg prediction", "outputs": ["b.png"], "of": "another version"}')
     other = save(tmp_path / "b.png", half_red())
     with pytest.raises(HarveysegError, match="Replace them with --overwrite") as caught:
         run([photo, other], out)
     assert caught.value.problems == (
         f"{out / 'a.json'}: was predicted in another way (probabilities)",
-        f"{out / 'b.json'}: is in the way, and not a record of this version",
+        f"{out / 'b.json'}: is not a record of this version",
     )
     assert not (out / "b.png").exists()
     assert len(run([photo], out, PredictionOptions(overwrite=True)).predicted) == 1
@@ -203,6 +203,111 @@ def test_another_way_needs_overwrite(tmp_path: Path) -> None:
     save(tmp_path / "a.png", half_red(96, 168))
     with pytest.raises(HarveysegError, match=r"a\.json: was predicted in another way \(photo_size, another file\)"):
         run([photo], out)
+
+
+def own_files(folder: Path, *names: str) -> dict[Path, bytes]:
+    """Write files of a user, and return what they hold."""
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).write_text(f"{name} of mine")
+    return {folder / name: f"{name} of mine".encode() for name in names}
+
+
+def refused_files(out: Path, arguments: Sequence[Path], options: PredictionOptions) -> dict[Path, str]:
+    """The files that a prediction refuses to replace, and why."""
+    with pytest.raises(HarveysegError, match=r"Nothing was predicted yet\. Move these files") as caught:
+        run(arguments, out, options)
+    parts = [problem.partition(": ") for problem in caught.value.problems]
+    return {Path(path): cause for path, _, cause in parts}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_files_of_a_user_are_never_replaced(tmp_path: Path, mosaic: Path, overwrite: bool) -> None:
+    """Each file that a prediction writes may exist before: all are named, and none is touched."""
+    products = ProductOptions((FLOODED,), geojson=True)
+    photo = save(tmp_path / "a.png", half_red())
+    run([mosaic, photo], tmp_path / "elsewhere", PredictionOptions(products=products))
+    names = sorted(path.name for path in (tmp_path / "elsewhere").iterdir())
+    assert len(names) == 13  # seven of the mosaic, four of the photo, two of both
+    out = tmp_path / "out"
+    mine = own_files(out, *names)
+    options = PredictionOptions(products=products, overwrite=overwrite)
+    assert set(refused_files(out, [mosaic, photo], options)) == set(mine)
+    assert {path: path.read_bytes() for path in out.iterdir()} == mine
+
+
+def test_products_that_are_asked_for_later_replace_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    photo = save(tmp_path / "7.png", half_red())
+    run([photo], out)
+    mine = own_files(out, "7_probability_23.png", "contact_sheet_2.jpg", "8.png")
+    options = PredictionOptions(products=ProductOptions((FLOODED,)), overwrite=True)
+    assert refused_files(out, [photo], options) == {
+        out / "7_probability_23.png": "exists already, and `harveyseg predict` did not write it",
+        out / "contact_sheet_2.jpg": "exists already, and `harveyseg predict` did not write it",
+    }
+    (out / "contact_sheet_2.jpg").unlink()
+    assert run([photo], out).skipped == 1  # 8.png is nobody's concern
+    assert (out / "8.png").read_bytes() == mine[out / "8.png"]
+
+
+def test_a_table_of_the_same_name(tmp_path: Path) -> None:
+    """Rows of areas.csv come from the records; columns that someone added would be lost."""
+    out = tmp_path / "out"
+    photo = save(tmp_path / "a.png", half_red())
+    run([photo], out)
+    table = (out / "areas.csv").read_text().splitlines()
+    (out / "areas.csv").write_text(f"{table[0]},remark\n{table[1]},look again\n")
+    assert set(refused_files(out, [photo], PredictionOptions(overwrite=True))) == {out / "areas.csv"}
+    (out / "areas.csv").write_text(f"{table[0]}\n")
+    assert run([photo], out).skipped == 1
+    assert (out / "areas.csv").read_text().splitlines() == table
+
+
+def test_two_images_may_not_share_a_file(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first, second = save(tmp_path / "a.png", half_red()), save(tmp_path / "a_probability_23.png", half_red())
+    options = PredictionOptions(products=ProductOptions((FLOODED,)))
+    shared = out / "a_probability_23.png"
+    assert refused_files(out, [first, second], options) == {
+        shared: "would be a file of a as well as of a_probability_23; rename one of these images"
+    }
+    run([first], out, options)
+    assert refused_files(out, [second], PredictionOptions(overwrite=True)) == {
+        shared: "is a file of a, and would be one of a_probability_23; rename this image"
+    }
+
+
+def test_what_someone_edited_stays(tmp_path: Path, mosaic: Path, caplog: pytest.LogCaptureFixture) -> None:
+    out = tmp_path / "out"
+    run([mosaic], out)
+    classes = geopandas.read_file(out / "mosaic.gpkg", layer="classes").assign(seen_by="me")
+    classes.to_file(out / "mosaic.gpkg", layer="classes")
+    (out / "mosaic_overlay.jpg").unlink()
+    assert run([mosaic], out).skipped == 1
+    assert f"{mosaic}: changed since it was predicted, and left as it is: mosaic.gpkg. --overwrite" in caplog.text
+    assert (geopandas.read_file(out / "mosaic.gpkg", layer="classes")["seen_by"] == "me").all()
+    assert len(run([mosaic], out, PredictionOptions(overwrite=True)).predicted) == 1
+    assert "seen_by" not in geopandas.read_file(out / "mosaic.gpkg", layer="classes")
+
+
+def test_a_killed_prediction_is_finished_by_the_next_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it left is its own, although it had no time for a record."""
+    out = tmp_path / "out"
+    photo = save(tmp_path / "a.png", half_red())
+    with monkeypatch.context() as patched:
+        patched.setattr("harveyseg.prediction.predict.write_record", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run([photo], out, PredictionOptions(products=ProductOptions((FLOODED,))))
+    assert {path.name for path in out.iterdir()} == {
+        ".a.unfinished", "a.png", "a_overlay.jpg", "a_probability_23.png"
+    }  # fmt: skip
+    assert len(run([photo], out).predicted) == 1
+    assert {path.name for path in out.iterdir()} == {"a.json", "a.png", "a_overlay.jpg", "areas.csv"}
+
+
+def stop(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_one_that_fails_later_spoils_nothing(
@@ -355,13 +460,26 @@ def test_assess(tmp_path: Path, mosaic: Path) -> None:
     for name, geometry in (("roads", line), ("buildings", house)):
         frame = geopandas.GeoDataFrame.from_features([{"geometry": geometry, "properties": {"id": 7}}], crs=UTM)
         frame.to_file(tmp_path / f"{name}.gpkg")
-    (both,) = assess_maps([out / "mosaic.gpkg"], tmp_path / "buildings.gpkg", tmp_path / "roads.gpkg")
+    (both,) = assess_maps([out / "mosaic.gpkg"], tmp_path / "buildings.gpkg", tmp_path / "roads.gpkg", overwrite=True)
     assert both.text.splitlines()[:2] == [
         "mosaic: buildings: 1 in water, 0 touched, 0 dry, 0 unknown",
         "  roads: cut 1 times on 15.0 m; 15.0 m in water, 15.0 m dry, 0.0 m not seen",
     ]
     assert set(dict(pyogrio.list_layers(both.file))) == {"buildings", "roads", "seen", "summary"}
     assert run([mosaic], out).skipped == 1  # the prediction is as it was
+
+
+def test_no_assessment_is_replaced_unasked(tmp_path: Path, mosaic: Path) -> None:
+    other = write_tiff(tmp_path / "other.tif", red_half(400, 600))
+    out = tmp_path / "out"
+    run([mosaic, other], out)
+    mine = own_files(out, "other_assessment.gpkg")
+    with pytest.raises(HarveysegError, match="rename these files to keep them") as caught:
+        assess_maps([out], None, None)
+    assert caught.value.problems == (f"{out / 'other_assessment.gpkg'}: exists already",)
+    assert (out / "other_assessment.gpkg").read_bytes() == mine[out / "other_assessment.gpkg"]
+    assert not (out / "mosaic_assessment.gpkg").exists()
+    assert len(assess_maps([out], None, None, overwrite=True)) == 2
 
 
 def test_nothing_to_assess(tmp_path: Path) -> None:

@@ -36,6 +36,15 @@ def test_the_file_from_mlflow_and_from_an_export(tracker: Tracker, project: Path
     assert "![Losses of each epoch](docs/curves.png)" in text
     assert figure.exists()
 
+    for path in (figure, project / "studies.jsonl", out):
+        before = path.read_bytes() if path.exists() else None
+        path.write_text("of mine")
+        with pytest.raises(HarveysegError, match=f"{path.name}: exists already, and harveyseg did not write it"):
+            (export_study_runs(runs, path) if path.suffix == ".jsonl" else write_results(runs, out, figure))
+        assert path.read_text() == "of mine"
+        path.unlink() if before is None else path.write_bytes(before)
+    assert write_results(runs, out, figure) == text  # its own files are replaced
+    export_study_runs(runs, project / "studies.jsonl")
     export_study_runs(runs, project / "studies.jsonl")
     again = project / "again" / "RESULTS.md"
     write_results(import_study_runs(project / "studies.jsonl"), again, again.parent / "docs" / "curves.png")
@@ -44,7 +53,7 @@ def test_the_file_from_mlflow_and_from_an_export(tracker: Tracker, project: Path
 
 
 def test_nothing_is_overwritten_when_nothing_has_run(tracker: Tracker, project: Path, recipe: StudyRecipe) -> None:
-    (project / "RESULTS.md").write_text("what was published")
+    (project / "RESULTS.md").write_text("Made by `harveyseg results`: what was published")
     with pytest.raises(HarveysegError, match=r"no finished run of any study .*`harveyseg study softmax`"):
         write_results(load_study_runs(recipe, tracker), project / "RESULTS.md", project / "docs" / "curves.png")
-    assert (project / "RESULTS.md").read_text() == "what was published"
+    assert (project / "RESULTS.md").read_text() == "Made by `harveyseg results`: what was published"

@@ -1,10 +1,11 @@
 """``harveyseg assess``: what stands in water on maps that ``harveyseg predict`` wrote."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from harveyseg.errors import HarveysegError
+from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.geo.assessment import FLOODED, ROOF, assess, can_assess, first_known, read_layer
 from harveyseg.geo.vector_files import read_geopackage_layer
 from harveyseg.prediction.products import write_assessment
@@ -22,18 +23,28 @@ class AssessedMap(NamedTuple):
     """The counts, and how far to trust them."""
 
 
-def assess_maps(paths: Sequence[Path], buildings: Path | None, roads: Path | None) -> list[AssessedMap]:
+def assess_maps(
+    paths: Sequence[Path], buildings: Path | None, roads: Path | None, overwrite: bool = False
+) -> list[AssessedMap]:
     """Assess maps, with someone's buildings and roads where there are any.
 
     Args:
         paths: GeoPackages of predictions, or folders of them.
         buildings: footprints in any vector format; the map's own roofs if None.
         roads: lines in any vector format.
+        overwrite: replace files of this name that exist, whoever wrote them.
 
     Raises:
-        HarveysegError: when there is no map, or a file cannot be read.
+        HarveysegError: when there is no map, a file cannot be read, or an assessment exists already.
     """
     files = [file for path in paths for file in _maps(path)]
+    if not overwrite:
+        existing = [target for file in files if os.path.lexists(target := _target(file))]
+        raise_problems(
+            [f"{target}: exists already" for target in existing],
+            "assessments",
+            "Nothing was assessed yet. Move or rename these files to keep them, or replace them with --overwrite.",
+        )
     return [_assess_map(file, buildings, roads) for file in files]
 
 
@@ -48,6 +59,10 @@ def _maps(path: Path) -> list[Path]:
     if not path.is_file():
         raise HarveysegError(f"{path}: no such file. Name a .gpkg that `harveyseg predict` wrote, or its folder.")
     return [path]
+
+
+def _target(file: Path) -> Path:
+    return file.with_name(f"{file.stem}{ENDING}")
 
 
 def _assess_map(file: Path, buildings: Path | None, roads: Path | None) -> AssessedMap:
@@ -65,7 +80,7 @@ def _assess_map(file: Path, buildings: Path | None, roads: Path | None) -> Asses
     footprints = None if buildings is None else read_layer(buildings, "buildings", polygons)
     lines = None if roads is None else read_layer(roads, "roads", polygons)
     assessment = assess(polygons, footprints, lines)
-    target = file.with_name(f"{file.stem}{ENDING}")
+    target = _target(file)
     model = str(record.settings.get("model"))
     write_assessment(target, polygons, assessment, record.measured, record.pixel_m, model, with_classes=False)
     return AssessedMap(target, describe(record, assessment.summary))

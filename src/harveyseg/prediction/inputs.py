@@ -3,7 +3,7 @@
 import glob
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,11 @@ from pathlib import Path
 from harveyseg.data.photo_files import IMAGE_ENDINGS, TOO_LARGE, decode_photo_file
 from harveyseg.data.sidecars import count_ignored, is_hidden_folder, is_sidecar
 from harveyseg.data.tiff_files import TIFF_STARTS
-from harveyseg.errors import HarveysegError, raise_problems
+from harveyseg.errors import HarveysegError, first_names, raise_problems
 from harveyseg.geo.flight import photo_ground
 from harveyseg.geo.ground import Georeference, foreign_projection_data
 from harveyseg.geo.mosaic import MosaicOptions, open_mosaic
+from harveyseg.prediction.claims import is_product, read_claims
 
 _THREADS = 4
 
@@ -65,15 +66,20 @@ def find_inputs(arguments: Sequence[str], out: Path) -> list[Candidate]:
     problems: list[str] = []
     found: dict[Path, Candidate] = {}
     ignored: list[str] = []
+    products = _Products()
     for argument in arguments:
         path = Path(argument)
         if path.is_file():
+            if products.holds(path):
+                problems.append(f"{path}: is not a photo but what was predicted from one")
+                continue
             candidates = [Candidate(path, path.stem)]
         elif path.is_dir():
-            candidates = list(_in_folder(path, sorted(_files_below(path, out)), ignored))
+            candidates = list(_in_folder(path, products.left_out(sorted(_files_below(path, out))), ignored))
         elif glob.has_magic(argument):
             matches = sorted(Path(match) for match in glob.glob(argument, recursive=True))
-            candidates = list(_in_folder(_fixed_part(argument), filter(Path.is_file, matches), ignored))
+            found_files = products.left_out(filter(Path.is_file, matches))
+            candidates = list(_in_folder(_fixed_part(argument), found_files, ignored))
         else:
             problems.append(f"{path}: no such file")
             continue
@@ -83,6 +89,10 @@ def find_inputs(arguments: Sequence[str], out: Path) -> list[Candidate]:
             found.setdefault(candidate.path.resolve(), candidate)
     if said := count_ignored(ignored):
         logger.info("%s", said)
+    if products.left:
+        logger.info(
+            "ignored: what was predicted before (%d: %s)", len(products.left), first_names(sorted(products.left))
+        )
     candidates = list(found.values())
     problems += _clashes(candidates, out)
     raise_problems(
@@ -127,7 +137,32 @@ def _files_below(folder: Path, out: Path) -> Iterator[Path]:
         yield from (Path(directory, name) for name in names)
 
 
-def _in_folder(base: Path, paths: Sequence[Path] | Iterator[Path], ignored: list[str]) -> Iterator[Candidate]:
+class _Products:
+    """What earlier predictions wrote: overlays are photos as well, but none to predict.
+
+    Attributes:
+        left: the names of those that were left out.
+    """
+
+    def __init__(self) -> None:
+        self.left: list[str] = []
+        self._claims: dict[Path, dict[str, str]] = {}
+
+    def holds(self, path: Path) -> bool:
+        if path.parent not in self._claims:
+            self._claims[path.parent] = read_claims(path.parent)
+        return is_product(path, self._claims[path.parent])
+
+    def left_out(self, paths: Iterable[Path]) -> Iterator[Path]:
+        """The other files."""
+        for path in paths:
+            if self.holds(path):
+                self.left.append(path.name)
+            else:
+                yield path
+
+
+def _in_folder(base: Path, paths: Iterable[Path], ignored: list[str]) -> Iterator[Candidate]:
     """The photos among files, named by their path from ``base``; the others' names are added to ``ignored``."""
     for path in paths:
         if is_sidecar(path.name) or path.suffix.lower() not in IMAGE_ENDINGS:

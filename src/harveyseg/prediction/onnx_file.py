@@ -23,13 +23,15 @@ from torch.nn import functional
 
 from harveyseg.arrays import SIDE_MULTIPLE
 from harveyseg.errors import HarveysegError
-from harveyseg.files import atomic
+from harveyseg.files import atomic, refuse_foreign
 from harveyseg.inference.network_file import TrainedNetwork
 from harveyseg.inference.sizes import round_side
 from harveyseg.prediction.trained_ensemble import TrainedEnsemble
 from harveyseg.project import library_versions
 
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+_SIGNATURE = "harveyseg"
+"""In the metadata of each file."""
 _OPSET = 18
 _IR_VERSION = 9
 """Deepness pins onnxruntime 1.17.0, which reads no later version; torch writes 10."""
@@ -114,11 +116,12 @@ def write_onnx(ensemble: TrainedEnsemble, path: Path) -> OnnxFile:
 
     Raises:
         HarveysegError: when a package is missing, the ground of the training photos is not known, a network cannot take
-            the tiles, or the file would be too large or wrong.
+            the tiles, the file would be too large or wrong, or ``path`` is a file of someone else.
     """
     _require_packages()
     if path.suffix != ".onnx":
         raise HarveysegError(f"--onnx {path}: name a file that ends in .onnx.")
+    refuse_foreign(path, _SIGNATURE)
     if ensemble.training.ground is None:
         raise HarveysegError(
             "harveyseg export: the ground that a training photo shows is not known here, so the file could not say at "
@@ -240,7 +243,7 @@ def _metadata(ensemble: TrainedEnsemble, layout: TileLayout) -> dict[str, Any]:
         "seg_small_segment": 0,
         "model": ensemble.name,
         "networks": ensemble.identity,
-        "software": f"harveyseg {library_versions()['harveyseg']}",
+        "software": f"{_SIGNATURE} {library_versions()['harveyseg']}",
     }
 
 

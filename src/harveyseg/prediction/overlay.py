@@ -25,6 +25,10 @@ _SHEET_IMAGES = 40
 _LINE = 22
 """Pixels of a line of text."""
 
+CONTACT_SHEET = re.compile(r"contact_sheet(_\d+)?\.jpg")
+_SIGNATURE = b"harveyseg contact sheet"
+_START_OF_JPEG, _COMMENT = b"\xff\xd8", b"\xff\xfe"
+
 
 def overlay_size(size: tuple[int, int]) -> tuple[int, int]:
     """(height, width) of the overlay of a mosaic.
@@ -49,8 +53,10 @@ def draw_overlay(photo: Photo, class_map: ClassMap, classes: ClassList) -> None:
         stripe[own == IGNORED] = 255
 
 
-def write_image(path: Path, pixels: ByteArray) -> None:
+def write_image(path: Path, pixels: ByteArray, comment: bytes = b"") -> None:
     """Write a grey (H, W) or RGB (H, W, 3) image in the format of the path's ending, atomically.
+
+    A comment is for JPEG only.
 
     Raises:
         HarveysegError: when the format cannot hold so many pixels.
@@ -59,8 +65,11 @@ def write_image(path: Path, pixels: ByteArray) -> None:
     encoded, content = cv2.imencode(path.suffix, stored)
     if not encoded:
         raise HarveysegError(f"{path}: {pixels.shape[0]}x{pixels.shape[1]} pixels are more than this format holds.")
+    stored_bytes = content.tobytes()
+    if comment:
+        stored_bytes = _commented(comment) + stored_bytes.removeprefix(_START_OF_JPEG)
     with atomic(path) as temporary:
-        temporary.write_bytes(content.tobytes())  # OpenCV would not tell a full disk from a format that is too small
+        temporary.write_bytes(stored_bytes)  # OpenCV would not tell a full disk from a format that is too small
 
 
 def write_contact_sheets(folder: Path, names: Sequence[str], classes: ClassList, shown: Sequence[int]) -> list[Path]:
@@ -76,15 +85,31 @@ def write_contact_sheets(folder: Path, names: Sequence[str], classes: ClassList,
         The files ``contact_sheet.jpg``, or ``contact_sheet_1.jpg``, ... where one is too small; old ones are deleted.
     """
     for path in folder.glob("contact_sheet*.jpg"):
-        if re.fullmatch(r"contact_sheet(_\d+)?\.jpg", path.name):
+        if CONTACT_SHEET.fullmatch(path.name):
             path.unlink()
     chunks = [names[start : start + _SHEET_IMAGES] for start in range(0, len(names), _SHEET_IMAGES)]
     written = []
     for number, chunk in enumerate(chunks, 1):
         path = folder / ("contact_sheet.jpg" if len(chunks) == 1 else f"contact_sheet_{number}.jpg")
-        write_image(path, _sheet(folder, chunk, classes, shown))
+        write_image(path, _sheet(folder, chunk, classes, shown), _SIGNATURE)
         written.append(path)
     return written
+
+
+def is_contact_sheet(path: Path) -> bool:
+    """Whether :func:`write_contact_sheets` wrote a file: other programs make sheets of this name as well."""
+    try:
+        with path.open("rb") as opened:
+            return opened.read(len(_commented(_SIGNATURE))) == _commented(_SIGNATURE)
+    except FileNotFoundError:  # another process at work in the folder replaces its sheets
+        return True
+    except OSError:
+        return False
+
+
+def _commented(comment: bytes) -> bytes:
+    """The first bytes of a JPEG with a comment, which readers skip."""
+    return _START_OF_JPEG + _COMMENT + (len(comment) + 2).to_bytes(2, "big") + comment
 
 
 def _sheet(folder: Path, names: Sequence[str], classes: ClassList, shown: Sequence[int]) -> Photo:

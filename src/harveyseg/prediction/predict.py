@@ -8,15 +8,16 @@ from typing import Any, NamedTuple
 
 from harveyseg.classes import ClassList
 from harveyseg.device import explain_out_of_memory
-from harveyseg.errors import HarveysegError, raise_problems
+from harveyseg.errors import HarveysegError, first_names, raise_problems
 from harveyseg.files import finished_by_last, sha256
 from harveyseg.geo.mosaic import MosaicOptions
 from harveyseg.inference.params import InferenceParams
+from harveyseg.prediction.claims import claiming, delete_products, refuse_foreign
 from harveyseg.prediction.class_maps import EnsemblePredictor
 from harveyseg.prediction.inputs import Input, check_inputs, find_inputs
 from harveyseg.prediction.overlay import write_contact_sheets
 from harveyseg.prediction.pictures import open_picture
-from harveyseg.prediction.products import ProductOptions, write_maps, write_vectors
+from harveyseg.prediction.products import ProductOptions, product_names, write_maps, write_vectors
 from harveyseg.prediction.record import (
     PredictionRecord,
     changed_settings,
@@ -49,7 +50,7 @@ class PredictionOptions:
     gsd: float | None = None
     """Metres of a pixel; what the files say if None."""
     overwrite: bool = False
-    """Predict images again that were predicted in another way, or whose products have changed."""
+    """Predict images again that were predicted in another way, or whose products were changed."""
     shard: Shard | None = None
     """The images that this process predicts; all if None."""
 
@@ -81,7 +82,8 @@ def predict_images(
         options: see :class:`PredictionOptions`.
 
     Raises:
-        HarveysegError: when images cannot be read, have an impossible scale, or were predicted in another way.
+        HarveysegError: when images cannot be read, have an impossible scale, were predicted in another way, or would
+            replace a file of someone else.
     """
     candidates = find_inputs(arguments, out)
     if options.shard is not None:
@@ -91,9 +93,17 @@ def predict_images(
     scales = _find_scales(inputs, ensemble, predictor.network_size, options.gsd)
     warn_of_unknown_scales(inputs, scales, ensemble.training)
     jobs = [
-        _Job(item, scale, sha256(item.path), _settings(item, scale, ensemble, params, options))
+        _Job(
+            item,
+            scale,
+            sha256(item.path),
+            _settings(item, scale, ensemble, params, options),
+            product_names(item, ensemble.classes, options.products),
+        )
         for item, scale in zip(inputs, scales, strict=True)
     ]
+    planned = {job.item.name: [f"{job.item.name}.json", *job.products] for job in jobs}
+    refuse_foreign(out, planned, ensemble.classes.names)
     todo = _not_done(jobs, out, options.overwrite)
     megapixels = sum(job.item.size[0] * job.item.size[1] for job in todo) / 1e6
     predicted: list[PredictionRecord] = []
@@ -106,7 +116,9 @@ def predict_images(
             progress.add(0, f"{number} of {len(todo)} images done")
             try:
                 with explain_out_of_memory(f"predicting {job.item.path}", "Cut it into smaller images."):
-                    predicted.append(_predict(job, predictor, ensemble, out, options, progress))
+                    delete_products(out, job.item.name)
+                    with claiming(out, job.item.name, job.products):
+                        predicted.append(_predict(job, predictor, ensemble, out, options, progress))
             except HarveysegError as error:
                 logger.error("%s", error)
                 errors.append(error)
@@ -123,6 +135,8 @@ class _Job(NamedTuple):
     """SHA-256 of the image's file."""
     settings: dict[str, Any]
     """All else that decides the result."""
+    products: list[str]
+    """The names of the files that it will have."""
 
 
 def _find_scales(
@@ -161,7 +175,7 @@ def _settings(
 
 
 def _not_done(jobs: Sequence[_Job], out: Path, overwrite: bool) -> list[_Job]:
-    """The images to predict.
+    """The images to predict. One whose products were changed, by someone's edits say, is left as it is.
 
     Raises:
         HarveysegError: when some were predicted in another way, and may not be overwritten.
@@ -173,7 +187,7 @@ def _not_done(jobs: Sequence[_Job], out: Path, overwrite: bool) -> list[_Job]:
         record = read_record(path)
         if record is None:
             if path.exists():
-                problems.append(f"{path}: is in the way, and not a record of this version")
+                problems.append(f"{path}: is not a record of this version")
             todo.append(job)
             continue
         changes = changed_settings(record, job.settings)
@@ -181,7 +195,13 @@ def _not_done(jobs: Sequence[_Job], out: Path, overwrite: bool) -> list[_Job]:
             changes.append("another file")
         if changes:
             problems.append(f"{path}: was predicted in another way ({', '.join(changes)})")
-        if changes or not record.is_done(out):
+            todo.append(job)
+        elif (edited := record.changed(out)) and not overwrite:
+            logger.warning(
+                "%s: changed since it was predicted, and left as it is: %s. --overwrite predicts it again.",
+                job.item.path, first_names(edited),
+            )  # fmt: skip
+        elif edited or record.missing(out):
             todo.append(job)
     if not overwrite:
         raise_problems(problems, f"predictions in {out}", "Replace them with --overwrite, or choose another --out.")
@@ -196,7 +216,6 @@ def _predict(
     options: PredictionOptions,
     progress: Progress,
 ) -> PredictionRecord:
-    _delete_products(out, job.item.name)
     item, scale = job.item, job.scale
     tags = {
         "SOURCE": item.path.name,
@@ -226,16 +245,6 @@ def _predict(
     )
     write_record(out, record)
     return record
-
-
-def _delete_products(out: Path, name: str) -> None:
-    """Delete an earlier prediction, its record first: files without a record are unfinished."""
-    path = out / f"{name}.json"
-    record = read_record(path)
-    path.unlink(missing_ok=True)
-    if record is not None:
-        for product in record.outputs:
-            (out / Path(product).name).unlink(missing_ok=True)
 
 
 def _summarise(out: Path, classes: ClassList) -> None:

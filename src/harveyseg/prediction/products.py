@@ -42,6 +42,20 @@ class ProductOptions:
     geojson: bool = False
 
 
+def product_names(item: Input, classes: ClassList, options: ProductOptions) -> list[str]:
+    """The names of the files that a prediction of an image writes."""
+    overlay = f"{item.name}_overlay.jpg"
+    if not item.is_tiff:
+        ids = [classes.classes[index].id for index in options.probabilities]
+        return [f"{item.name}.png", *(f"{item.name}_probability_{number:02d}.png" for number in ids), overlay]
+    names = [f"{item.name}.tif", f"{item.name}.tif.aux.xml", overlay]
+    if options.probabilities:
+        names.append(f"{item.name}_probabilities.tif")
+    if item.georeference is not None:
+        names += [f"{item.name}.gpkg", *([f"{item.name}.geojson"] if options.geojson else [])]
+    return names
+
+
 def write_maps(
     item: Input,
     picture: Picture,

@@ -4,6 +4,7 @@ An image whose record says that the same file was predicted in the same way, and
 written, is not predicted again.
 """
 
+import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harveyseg.errors import HarveysegError
 from harveyseg.files import read_json, sha256, write_json, write_table
+
+_IMAGE_COLUMNS = ("image", "scale", "seen_percent", "seen_m2")
+
+AREAS = "areas.csv"
+KIND: Literal["harveyseg prediction"] = "harveyseg prediction"
+"""What a record says of itself: other programs write JSON files as well."""
 
 
 class Areas(BaseModel):
@@ -36,8 +43,8 @@ class PredictionRecord(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["harveyseg prediction"] = "harveyseg prediction"
-    """Other programs write JSON files as well."""
+    kind: Literal["harveyseg prediction"] = KIND
+
     name: str
     path: str
     sha256: str
@@ -61,11 +68,17 @@ class PredictionRecord(BaseModel):
         note = f" (of what was seen; {unseen:.1f}% was not)" if unseen >= 0.05 else ""
         return f"{Path(self.path).name}: {', '.join(shown) or 'nothing was seen'}{note}"
 
-    def is_done(self, folder: Path) -> bool:
-        """Whether all products in ``folder`` are as they were written."""
-        return all(
-            (folder / name).is_file() and sha256(folder / name) == digest for name, digest in self.outputs.items()
-        )
+    def missing(self, folder: Path) -> list[str]:
+        """The products that are not in ``folder``."""
+        return [name for name in self.outputs if not (folder / name).exists()]
+
+    def changed(self, folder: Path) -> list[str]:
+        """The products in ``folder`` that are not as they were written."""
+        return [
+            name
+            for name, digest in self.outputs.items()
+            if (folder / name).exists() and not ((folder / name).is_file() and sha256(folder / name) == digest)
+        ]
 
 
 def write_record(folder: Path, record: PredictionRecord) -> None:
@@ -116,7 +129,7 @@ def write_areas(folder: Path, records: Sequence[PredictionRecord], classes: Sequ
         The columns image, scale (what it was taken from), seen_percent, seen_m2, then for each class its percentage of
         what was seen, and ``<class> m2``; these are empty where the scale is not known.
     """
-    names = list(dict.fromkeys([*classes, *(name for record in records for name in record.areas.percent)]))
+    names = _class_names(records, classes)
     rows = []
     for record in records:
         areas = record.areas
@@ -131,5 +144,21 @@ def write_areas(folder: Path, records: Sequence[PredictionRecord], classes: Sequ
             }
         )
     table = pd.DataFrame(rows)
-    write_table(folder / "areas.csv", table, float_format="%.3f")
+    write_table(folder / AREAS, table, float_format="%.3f")
     return table
+
+
+def is_areas_table(path: Path, classes: Sequence[str]) -> bool:
+    """Whether a file has the columns of :func:`write_areas`, for the records of its folder and these classes."""
+    names = _class_names(list(read_records(path.parent)), classes)
+    try:
+        with path.open(encoding="utf-8", newline="") as opened:
+            columns = next(csv.reader(opened), [])
+    except (OSError, UnicodeDecodeError):
+        return False
+    own = {*_IMAGE_COLUMNS, *names, *(f"{name} m2" for name in names)}
+    return tuple(columns[: len(_IMAGE_COLUMNS)]) == _IMAGE_COLUMNS and own.issuperset(columns)
+
+
+def _class_names(records: Sequence[PredictionRecord], classes: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys([*classes, *(name for record in records for name in record.areas.percent)]))

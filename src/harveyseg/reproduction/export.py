@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harveyseg.errors import HarveysegError
-from harveyseg.files import write_text
+from harveyseg.files import refuse_foreign, write_text
 from harveyseg.reproduction.studies import StudyRecipe, read_studies, study_tag
 from harveyseg.tracking.client import Tracker
 from harveyseg.tracking.query import KIND, UID, TrackedRun, find_all_runs, find_tagged_runs, read_curves
@@ -91,7 +91,12 @@ def load_study_runs(recipe: StudyRecipe, tracker: Tracker, names: Sequence[str] 
 
 
 def export_study_runs(studies: StudyRuns, path: Path) -> None:
-    """Write the training runs to a file. The photos' location is omitted: only the last part of that path is kept."""
+    """Write the training runs to a file. The photos' location is omitted: only the last part of that path is kept.
+
+    Raises:
+        HarveysegError: when ``path`` is a file of someone else.
+    """
+    refuse_foreign(path, '"recipe": {"')  # the first line
     header = _Header(recipe=_without_locations(studies.recipe.params), data=dict(studies.data))
     lines = [json.dumps(item.model_dump(), sort_keys=True, allow_nan=False) for item in (header, *studies.runs)]
     write_text(path, "".join(f"{line}\n" for line in lines))

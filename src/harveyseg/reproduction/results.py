@@ -10,16 +10,18 @@ from pathlib import Path, PurePath
 import pandas as pd
 
 from harveyseg.errors import HarveysegError
-from harveyseg.files import write_text
+from harveyseg.files import refuse_foreign, write_text
 from harveyseg.reproduction.claims import Noise, StudyResults, read_claims
 from harveyseg.reproduction.export import StudyRuns
 from harveyseg.reproduction.studies import read_studies
 from harveyseg.reproduction.tables import describe_variants, draw_curves, study_markdown, study_table
 
-_HEADING = """\
+_SIGNATURE = "Made by `harveyseg results`"
+_FIGURE_SIGNATURE = "Matplotlib"
+_HEADING = f"""\
 # The report's claims, measured
 
-Made by `harveyseg results`; do not edit. [docs/reproduction.md](docs/reproduction.md) says what follows from it.
+{_SIGNATURE}; do not edit. [docs/reproduction.md](docs/reproduction.md) says what follows from it.
 
 """
 _RULE = """\
@@ -39,8 +41,11 @@ def write_results(runs: StudyRuns, path: Path, figure: Path) -> str:
         figure: of the PNG, in or below the folder of ``path``.
 
     Raises:
-        HarveysegError: when no study has a finished run; no file is touched then.
+        HarveysegError: when no study has a finished run, or someone else wrote a file of these names; no file is
+            touched then.
     """
+    refuse_foreign(path, _SIGNATURE)
+    refuse_foreign(figure, _FIGURE_SIGNATURE)
     results = StudyResults.of(runs)
     if not results.runs:
         raise HarveysegError(

@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from harveyseg.config.settings import section
-from harveyseg.files import write_text
+from harveyseg.files import refuse_foreign, write_text
 from harveyseg.plots import precise_percent
 from harveyseg.postprocess.select import PostprocessParams
 from harveyseg.project import git_state
@@ -26,6 +26,8 @@ from harveyseg.summary.pairs import Pairs, WorstPair, compute_pairs, worst_pairs
 from harveyseg.summary.versions import Version, changes, last_committed, moved, present_version, read_version
 
 _TEMPLATES = Path(__file__).with_name("template")
+_SIGNATURE = '<meta name="generator" content="harveyseg">'
+"""Stands in the template."""
 _WORST = 10
 _ABSENT = "\u2013"
 """A dash."""
@@ -55,8 +57,9 @@ def write_summary(
 
     Raises:
         HarveysegError: when the pipeline has not run to its end, a file is damaged, the table and the stages' files
-            differ, or an experiment to compare has no table.
+            differ, an experiment to compare has no table, or ``path`` is a file of someone else.
     """
+    refuse_foreign(path, _SIGNATURE)
     root = params.parent
     versions = [read_version(name, name) for name in compared]  # first, since a wrong name is found at once
     workspace = read_finished_pipeline(params, data)

@@ -49,6 +49,7 @@ PARTS: dict[str, _Part] = {
     "server-disk": (trackers.FULL_PART, trackers.fill_servers_disk),
     "database": (trackers.DATABASE_PART, trackers.lock_database),
     "disk": (disks.FULL_PART, disks.fill),
+    "disk-stages": (disks.FULL_STAGE_PART, disks.fill_each_stage),
     "read-only": (disks.READ_ONLY_PART, disks.forbid),
     "tampering": (tampering.PART, tampering.tamper),
     "inputs": (inputs.PART, _inputs),

@@ -109,8 +109,15 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "mlflow.db"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def patient() -> Iterator[None]:
+    """No tracker is given up since the machine is busy, but in the tests of that."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("harveyseg.tracking.client._PATIENCE_SECONDS", 600.0)
+        yield
+
+
 @pytest.fixture
-def tracker(project: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) -> Tracker:
-    monkeypatch.setattr("harveyseg.tracking.client._PATIENCE_SECONDS", 600.0)  # a busy machine is not what is tested
+def tracker(project: Path, migrated: Path) -> Tracker:
     shutil.copy(migrated, project)
     return open_tracker(TrackingParams(), project)

@@ -15,9 +15,12 @@ from harveyseg.doctor import check_leftovers
 from helpers.small_disk import small_disk
 
 FULL_PART = "Full disk"
+FULL_STAGE_PART = "Disk that is full when a stage begins"
 READ_ONLY_PART = "Folder that cannot be written"
 MAX_STEP = 5_000_000
 """Bytes by which a full disk grows at most."""
+_FREE = {"no byte": 0, "one page": os.sysconf("SC_PAGE_SIZE")}
+"""What is free when a stage begins: nothing, or room for the first bytes of one small file."""
 _WRITABLE = 99
 _NOBODY = 65534
 
@@ -42,7 +45,7 @@ def fill(reference: Reference, work: Path) -> Iterator[Trial]:
             stages = [match[1] for line in done.stdout.splitlines() if (match := RUNNING.match(line))]
             problems = untidy(done.stdout) + reference.differences(project.folder, partial=True)
             problems += repair_dvc(project)
-            if not any(words in done.stdout for words in ("there is no room for it", "No space left", "disk is full")):
+            if not _says_full(done.stdout):
                 problems.append(f"nobody says that the disk is full: {done.stdout[-300:]}")
             failures.append((stages[-1].partition("@")[0] if stages else "", problems))
             for finding in check_leftovers(project.folder):  # as a user is told: what DVC leaves would fill the disk
@@ -57,6 +60,36 @@ def fill(reference: Reference, work: Path) -> Iterator[Trial]:
                 yield Trial(FULL_PART, fault, *judge(end))
             else:
                 yield Trial(FULL_PART, fault, *judge(problems, Outcome.UNCLEAR))
+    _remove(disk)
+
+
+def fill_each_stage(reference: Reference, work: Path) -> Iterator[Trial]:
+    """Run each stage of the finished project on a disk that is full, those that write little as well."""
+    disk = work / "disk"
+    _remove(disk)
+    with small_disk(disk, "128m"):
+        project = reference.copy(disk / "harveyseg")
+        failures: list[tuple[str, list[str]]] = []
+        for stage, description in load(project.folder / "dvc.yaml")["stages"].items():
+            command = description["cmd"].replace("${item.model}", "unet").replace("${item.fold}", "0")
+            for name, free in _FREE.items():
+                _resize(disk, 128 * 2**20)
+                project.run("dvc", "checkout")  # what a stage before this one removed when it began
+                _resize(disk, shutil.disk_usage(disk).used + free)
+                done = subprocess.run(
+                    shlex.split(command), cwd=project.folder, env=project.environment, stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT, text=True, check=False, timeout=300,
+                )  # fmt: skip
+                failed = bool(done.returncode)  # a page is room enough for a stage that writes little
+                problems = untidy(done.stdout) + reference.differences(project.folder, partial=failed)
+                if failed and not _says_full(done.stdout):
+                    problems.append(f"nobody says that the disk is full: {done.stdout[-300:]}")
+                failures.append((f"{name} is free, stage `{stage}`", problems))
+        _resize(disk, 128 * 2**20)
+        project.run("dvc", "repro")
+        end = reference.differences(project.folder) + leftovers(project.folder) + tracking_problems(project)
+        for fault, problems in failures:
+            yield Trial(FULL_STAGE_PART, fault, *(judge(end) if end else judge(problems, Outcome.UNCLEAR)))
     _remove(disk)
 
 
@@ -89,6 +122,10 @@ def forbid(reference: Reference, work: Path) -> Iterator[Trial]:
                 outcome = judge(changed) if changed else judge(problems, Outcome.UNCLEAR)
                 where = "`data`" if what == "data" else "the whole project"
                 yield Trial(READ_ONLY_PART, f"{where}, {way}, stage `{stage}`", *outcome)
+
+
+def _says_full(printed: str) -> bool:
+    return any(words in printed for words in ("there is no room for it", "No space left", "disk is full"))
 
 
 def _mount(project: Path, what: str) -> str:

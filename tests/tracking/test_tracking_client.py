@@ -22,6 +22,7 @@ from harveyseg.tracking.query import find_all_runs
 from helpers.http_server import QuietHandler, serve
 from helpers.ports import free_port
 from helpers.records import SCORES, make_history, make_record
+from helpers.small_disk import small_disk
 from helpers.tracking import connect
 
 
@@ -294,6 +295,22 @@ def test_damaged_database_does_not_stop_a_training(project: Path, caplog: pytest
 def set_revision(database: Path, revision: str) -> None:
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+
+
+def test_a_full_disk_is_said_in_one_sentence(
+    project: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with small_disk(tmp_path / "disk", "8m") as disk:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{disk}/team.db")
+        open_tracker(TrackingParams(), project)
+        subprocess.run(["mount", "-o", f"remount,size={shutil.disk_usage(disk).used}", str(disk)], check=True)
+        assert mirror(open_tracker(TrackingParams(), project), RunState(make_record())) is None
+    assert "cannot be used: database or disk is full\nMake room on that disk" in caplog.text
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_a_database_of_another_version_is_said_and_left_alone(

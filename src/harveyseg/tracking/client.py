@@ -333,6 +333,8 @@ def configure_mlflow() -> None:
     """Set what MLflow reads from the environment, before it is imported; what the user has set stays."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    # It prints the traceback of each error of a database that it also raises, and we say in one sentence.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def unusable(uri: str, fault: TrackingError) -> str:

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sqlite3
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,8 +57,8 @@ def explain(error: Exception, uri: str) -> TrackingError:
     text = "\n".join(str(link) for link in chain)
     if schema := re.search(r"schema \(found version (\w+)", text):
         return other_version(schema[1], uri)
-    # For a broken connection or a file, the system's message says more than the libraries' around it.
-    innermost = next((link for link in reversed(chain) if isinstance(link, OSError)), error)
+    # For a broken connection, a file or a database, the first message says more than the libraries' around it.
+    innermost = next((link for link in reversed(chain) if isinstance(link, OSError | sqlite3.Error)), error)
     line = (str(innermost).strip().splitlines() or [type(innermost).__name__])[0]
     cause = re.sub(r"[\w+.-]+://\S+", lambda address: public_address(address[0]), line)
     for pattern, remedy in _REMEDIES:

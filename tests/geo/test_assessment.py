@@ -12,7 +12,7 @@ from harveyseg.errors import HarveysegError
 from harveyseg.geo.assessment import assess, read_layer
 from harveyseg.geo.ground import parse_crs
 from harveyseg.geo.polygons import class_polygons
-from helpers.rasters import UTM, grid
+from helpers.rasters import EAST, NORTH, UTM, grid
 from helpers.town import HOUSES, PIXEL, draw_town, footprints, road_lines
 
 
@@ -78,6 +78,26 @@ def test_where_nothing_was_seen_nothing_is_dry() -> None:
     assert by_name["dry 3"] == "dry"
     assert {by_name.get(name, "unknown") for name in ("dry 1", "dry 2", "under trees", "in the flood")} == {"unknown"}
     assert found.buildings.loc[found.buildings["state"] == "unknown", "flood_share"].isna().all()
+
+
+def at_the_pole(geometry: shapely.Geometry) -> shapely.Geometry:
+    """From the town's place to the south pole in EPSG:3031, whose units there are 0.97277 m."""
+    return shapely.transform(geometry, lambda points: (points - (EAST, NORTH)) * 0.9727690)
+
+
+def test_the_town_at_a_pole(polygons: geopandas.GeoDataFrame) -> None:
+    """No zone of UTM reaches it."""
+    polar, houses, roads = (
+        layer.set_geometry([at_the_pole(shape) for shape in layer.geometry], crs="EPSG:3031")
+        for layer in (polygons, footprints(), road_lines())
+    )
+    found = assess(polar, houses, roads)
+    assert dict(zip(found.buildings["name"], found.buildings["state"], strict=True)) == {
+        name: state for name, (_, _, state) in HOUSES.items()
+    }
+    assert found.buildings["area_m2"].to_numpy() == pytest.approx(80, rel=1e-4)
+    assert found.summary["road_cut_m"] == pytest.approx(24.0, abs=1.0)
+    assert found.buildings.crs == "EPSG:3031"
 
 
 def test_metres_are_metres_in_any_system(polygons: geopandas.GeoDataFrame) -> None:

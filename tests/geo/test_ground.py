@@ -43,6 +43,25 @@ def test_the_size_of_a_pixel(crs: str, pixel: float, height: float, width: float
         assert found[1] == pytest.approx(math.radians(pixel) * normal * math.cos(math.radians(LATITUDE)), rel=1e-6)
 
 
+@pytest.mark.parametrize("crs", ["EPSG:5703", "EPSG:4978", 'LOCAL_CS["site",UNIT["metre",1]]'])
+def test_systems_of_no_maps(crs: str) -> None:
+    """Heights, three axes from the centre of the earth, and a building site."""
+    with pytest.raises(HarveysegError, match=r"is no system of maps; write e\.g\. EPSG:32615"):
+        parse_crs(crs)
+
+
+def test_places_that_cannot_be_measured() -> None:
+    here = at_houston("EPSG:32615", 0.05)
+    assert here.problem((100, 100)) is None
+    assert Georeference(parse_crs("EPSG:32615+5703"), here.transform).problem((100, 100)) is None  # with heights
+    moon = Georeference(parse_crs("IAU_2015:30100"), Affine(1e-6, 0, 10, 0, -1e-6, 20))
+    assert moon.problem((100, 100)) == "its coordinate reference system cannot be converted to longitude and latitude"
+    flat = Georeference(here.crs, here.transform @ Affine.scale(1, 0))
+    assert flat.problem((100, 100)) == "its pixels have no size"
+    across = Georeference(parse_crs("EPSG:4326"), Affine(1e-6, 0, 179.99999, 0, -1e-6, 0))
+    assert across.problem((100, 100)) is None
+
+
 def test_a_turned_grid_has_the_same_pixels() -> None:
     straight = at_houston("EPSG:32615", 0.05)
     turned = Georeference(straight.crs, straight.transform @ Affine.rotation(30))

@@ -1,6 +1,7 @@
 """TIFF files as the programs that make mosaics write them, against the arrays that they were made of."""
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,45 @@ def test_files_without_a_usable_place(tmp_path: Path) -> None:
         assert mosaic.georeference is not None
         assert mosaic.georeference.transform == Affine(0.05, 0, 269999.975, 0, -0.05, 3290000.025)
         assert mosaic.place_warning() is None
+
+
+BUILDING_SITE = 'LOCAL_CS["site",UNIT["metre",1]]'
+
+
+def test_systems_that_are_no_place_on_the_earth(tmp_path: Path) -> None:
+    """A building site's own coordinates, and metres that are said to be degrees: the other options still work."""
+    site = write_tiff(tmp_path / "site.tif", colours(), BUILDING_SITE)
+    degrees = write_tiff(tmp_path / "degrees.tif", colours(), "EPSG:4326", grid())
+    for path, cause in (
+        (site, "'site' is no system of places on the earth"),
+        (degrees, r"its coordinates \(270002.5, 3289997.5\) are no place on the earth in WGS 84"),
+    ):
+        with open_mosaic(path, MosaicOptions()) as mosaic:
+            assert mosaic.georeference is None
+            warning = mosaic.place_warning() or ""
+            assert re.fullmatch(rf"{path}: {cause}, so .* not known; name its right system with --crs", warning)
+        with open_mosaic(path, MosaicOptions(crs=UTM)) as mosaic:
+            assert mosaic.georeference is not None
+            assert mosaic.georeference.pixel_size(mosaic.size) == pytest.approx((0.05, 0.05), rel=1e-3)
+
+
+def test_a_wrong_system_by_option(tmp_path: Path) -> None:
+    nowhere = write_tiff(tmp_path / "a.tif", colours(), None, grid())
+    with open_mosaic(nowhere, MosaicOptions(crs="EPSG:4326")) as mosaic, pytest.raises(
+        HarveysegError, match=r"a\.tif: --crs EPSG:4326: its coordinates .* Name the system of these"
+    ):
+        assert mosaic.georeference
+    with open_mosaic(nowhere, MosaicOptions(crs="EPSG:27700")) as mosaic:  # Great Britain
+        assert "far outside the area that --crs EPSG:27700" in (mosaic.place_warning() or "")
+    with open_mosaic(nowhere, MosaicOptions(crs="EPSG:32614")) as mosaic:  # the neighbouring zone
+        assert mosaic.place_warning() is None
+    for path, crs, warning in (
+        (write_tiff(tmp_path / "b.tif", colours()), "EPSG:3857", "names its coordinate reference system itself"),
+        (write_tiff(tmp_path / "c.tif", colours(), None), UTM, "has no grid, so --crs says nothing"),
+    ):
+        with open_mosaic(path, MosaicOptions(crs=crs)) as mosaic:
+            assert warning in (mosaic.place_warning() or "")
+            assert (mosaic.georeference is None) == (path.name == "c.tif")
 
 
 def test_ground_control_points_alone_make_no_grid(tmp_path: Path) -> None:

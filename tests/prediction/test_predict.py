@@ -17,6 +17,7 @@ import pandas as pd
 import pyogrio
 import pytest
 import rasterio
+from affine import Affine
 from PIL import Image
 from rio_cogeo.cogeo import cog_validate
 
@@ -168,6 +169,22 @@ def test_a_tiff_without_a_place(tmp_path: Path) -> None:
     with rasterio.open(tmp_path / "out" / "m.tif") as file:
         assert (file.read(1)[:, 90:] == FLOODED).all()
         assert file.crs is None
+
+
+def test_odd_places_spoil_nothing(tmp_path: Path, mosaic: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """At the pole in EPSG:3031, 5 cm of the grid are 5 / 0.97277 cm of ground. A site's own system has no place."""
+    write_tiff(tmp_path / "pole.tif", red_half(400, 600), "EPSG:3031", Affine(0.05, 0, -15, 0, -0.05, 10))
+    write_tiff(tmp_path / "site.tif", red_half(), 'LOCAL_CS["site",UNIT["metre",1]]')
+    out = tmp_path / "out"
+    outcome = run([tmp_path / "pole.tif", tmp_path / "site.tif", mosaic], out)
+    assert (len(outcome.predicted), outcome.errors) == (3, [])
+    pole, site, _ = outcome.predicted
+    assert pole.areas.seen_m2 == pytest.approx(20 * 30 / 0.9727690**2, rel=1e-4)
+    assert geopandas.read_file(out / "pole.gpkg", layer="classes")["area_m2"].sum() == pytest.approx(
+        pole.areas.seen_m2, rel=1e-4
+    )
+    assert (site.scale_origin, site.areas.seen_m2) == ("none", None)
+    assert "site.tif: 'site' is no system of places on the earth" in caplog.text
 
 
 def test_a_second_call_predicts_what_is_new(tmp_path: Path, mosaic: Path) -> None:

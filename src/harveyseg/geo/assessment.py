@@ -18,6 +18,7 @@ import shapely
 
 from harveyseg.arrays import FloatArray
 from harveyseg.errors import HarveysegError
+from harveyseg.geo.ground import local_crs
 
 ROOF = (
     "Property Roof", "Solar Panels", "Chimney", "Window", "Satellite Antenna",
@@ -93,7 +94,7 @@ def assess(
     Returns:
         Geometries are in the coordinate reference system of ``polygons``.
     """
-    metric = polygons.to_crs(polygons.estimate_utm_crs())
+    metric = polygons.to_crs(_metric_crs(polygons))
     footprints = _roofs(metric) if buildings is None else _near_map(buildings.to_crs(metric.crs), metric)
     assessed = _assess_buildings(footprints, metric)
     if roads is None:
@@ -116,6 +117,15 @@ def assess(
         summary["road_cut_m"] = float(walked.loc[walked["cut"], "length_m"].sum())
         summary["road_cuts"] = float(walked["cut"].sum())
     return Assessment(assessed.to_crs(polygons.crs), walked.to_crs(polygons.crs), summary)
+
+
+def _metric_crs(polygons: geopandas.GeoDataFrame) -> str:
+    """The zone of UTM, as WKT; where there is none, near the poles, a system around the map."""
+    try:
+        return str(polygons.estimate_utm_crs().to_wkt())
+    except RuntimeError:
+        west, south, east, north = polygons.total_bounds
+        return local_crs(polygons.crs.to_wkt(), (west + east) / 2, (south + north) / 2)
 
 
 def read_layer(path: Path, kind: LayerKind, around: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:

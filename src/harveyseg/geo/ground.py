@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from affine import Affine
 from pyproj import CRS, Geod, Transformer
-from pyproj.exceptions import CRSError
+from pyproj.exceptions import CRSError, ProjError
 
 from harveyseg.arrays import FloatArray
 from harveyseg.errors import HarveysegError
@@ -20,6 +20,10 @@ _REACH = 100.0
 """Pixels on each side of the centre between which distances are measured."""
 _POINTS_PER_SIDE = 20
 _INVENTED_ZONE = 32630
+_MOST_LONGITUDE, _MOST_LATITUDE = 540.0, 90.0 + 1e-6
+"""Degrees; mosaics across the date line count on beyond 180."""
+_MARGIN = 5.0
+"""Degrees; zones are used somewhat beyond their borders."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,41 @@ class Georeference:
         at_zero = (self.transform.c, self.transform.f) == (0.0, 0.0)
         return at_zero and CRS.from_wkt(self.crs).to_epsg() == _INVENTED_ZONE
 
+    def problem(self, size: tuple[int, int]) -> str | None:
+        """Why nothing can be measured on the ground of a raster of ``size`` pixels; None where everything can.
+
+        Examples are a system of a building site, of heights or of the moon, and coordinates in metres that are said to
+        be degrees.
+        """
+        try:
+            system = CRS.from_wkt(self.crs)
+            if not _is_of_maps(system):
+                return f"{system.name!r} is no system of places on the earth"
+            height, width = size
+            corners = np.array([(0, 0), (width, 0), (width / 2, height / 2), (0, height), (width, height)], np.float64)
+            longitudes, latitudes = self._to_degrees(corners)
+            pixel = self.pixel_size(size)
+        except (CRSError, ProjError):
+            return "its coordinate reference system cannot be converted to longitude and latitude"
+        on_earth = (np.abs(longitudes) <= _MOST_LONGITUDE) & (np.abs(latitudes) <= _MOST_LATITUDE)
+        if not on_earth.all():  # also where they are no numbers
+            x, y = self.transform @ (width / 2, height / 2)
+            return f"its coordinates ({x:.9g}, {y:.9g}) are no place on the earth in {system.name}"
+        if not (np.isfinite(pixel).all() and min(pixel) > 0):
+            return "its pixels have no size"
+        return None
+
+    def is_far_from_area_of_use(self, size: tuple[int, int]) -> bool:
+        """Whether the centre is more than 5 degrees outside the area that its system is meant for."""
+        area = CRS.from_wkt(self.crs).area_of_use
+        if area is None:
+            return False
+        (longitude,), (latitude,) = self._to_degrees(np.array([(size[1] / 2, size[0] / 2)]))
+        width = (area.east - area.west) % 360 or 360.0
+        from_west = (longitude - area.west + _MARGIN) % 360
+        inside = area.south - _MARGIN <= latitude <= area.north + _MARGIN and from_west <= width + 2 * _MARGIN
+        return not inside
+
     def _to_degrees(self, pixels: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Longitudes and latitudes of points (column, row), float64 (n, 2)."""
         x, y = self.transform @ tuple(pixels.T)
@@ -67,12 +106,38 @@ def parse_crs(text: str) -> str:
     """The WKT of a coordinate reference system given as a user writes it, such as EPSG:32615.
 
     Raises:
-        HarveysegError: when there is no such system.
+        HarveysegError: when there is no such system, or it is none of maps: of heights, say.
     """
     try:
-        return CRS.from_user_input(text).to_wkt()
+        system = CRS.from_user_input(text)
     except CRSError:
         raise HarveysegError(f"--crs {text}: not a known coordinate reference system; write e.g. EPSG:32615.") from None
+    if not _is_of_maps(system):
+        raise HarveysegError(f"--crs {text}: {system.name} is no system of maps; write e.g. EPSG:32615.")
+    return system.to_wkt()
+
+
+def is_same_crs(first: str, second: str) -> bool:
+    """Whether two coordinate reference systems, as WKT, are the same."""
+    return CRS.from_wkt(first).equals(CRS.from_wkt(second), ignore_axis_order=True)
+
+
+def local_crs(crs: str, x: float, y: float) -> str:
+    """The WKT of a metric system around a point, for places that no zone of UTM covers, such as the poles.
+
+    Distances from the point are true; 100 km away, others are wrong by less than 0.01%.
+
+    Args:
+        crs: the system of the coordinates, as WKT.
+        x: longitude or easting.
+        y: latitude or northing.
+    """
+    longitude, latitude = Transformer.from_crs(CRS.from_wkt(crs), CRS.from_epsg(4326), always_xy=True).transform(x, y)
+    return CRS.from_dict({"proj": "aeqd", "lat_0": latitude, "lon_0": longitude, "datum": "WGS84"}).to_wkt()
+
+
+def _is_of_maps(system: CRS) -> bool:
+    return system.is_projected or system.is_geographic
 
 
 def foreign_projection_data() -> str | None:

@@ -24,7 +24,7 @@ from rasterio.windows import Window
 
 from harveyseg.arrays import BoolArray, ByteArray, Photo
 from harveyseg.errors import HarveysegError
-from harveyseg.geo.ground import Georeference, parse_crs
+from harveyseg.geo.ground import Georeference, is_same_crs, parse_crs
 
 _CACHE_MEGABYTES = 256
 """Of GDAL's decoded blocks; by default it takes 5% of the machine's memory."""
@@ -97,38 +97,53 @@ class Mosaic:
         """(height, width) in pixels."""
         return self._file.height, self._file.width
 
-    @cached_property
+    @property
     def georeference(self) -> Georeference | None:
         """Where the mosaic is; None when the file does not say so, see :meth:`place_warning`.
 
         Raises:
-            HarveysegError: when the file has ground control points only.
+            HarveysegError: when the file has ground control points only, or ``crs`` of the options cannot be its own.
         """
+        return self._place[0]
+
+    def place_warning(self) -> str | None:
+        """What the user should know about the place: why the file's grid is not used, or why ``--crs`` is not."""
+        return self._place[1] and f"{self.path}: {self._place[1]}"
+
+    @cached_property
+    def _place(self) -> tuple[Georeference | None, str | None]:
         if self._has_control_points and self._crs is None:
             raise HarveysegError(
                 f"{self.path}: has ground control points but no grid. Make one with `gdalwarp -t_srs EPSG:<number>`."
             )
+        chosen = self._options.crs
         if self.transform.is_identity:
-            return None
-        crs = None if self._crs is None else self._crs.to_wkt()
-        if crs is None and self._options.crs is not None:
-            crs = parse_crs(self._options.crs)
-        georeference = None if crs is None else Georeference(crs, self.transform)
-        return None if georeference is None or georeference.is_invented() else georeference
-
-    def place_warning(self) -> str | None:
-        """Why the file's grid is not used as a georeference, for the user; None where it is, or where there is none."""
-        if self.georeference is not None or self.transform.is_identity:
-            return None
-        if self._crs is None:
-            return (
-                f"{self.path}: has a grid but no coordinate reference system (a .prj file is not read), so its place "
-                "and scale are not known; name the system with --crs, e.g. --crs EPSG:32615"
+            return None, None if chosen is None else "has no grid, so --crs says nothing about its place"
+        if self._crs is not None:
+            own = Georeference(self._crs.to_wkt(), self.transform)
+            if own.is_invented():
+                return None, (
+                    "its place and scale are invented (UTM zone 30N from 0, 0: OpenDroneMap had photos without "
+                    "positions), so they are not used"
+                )
+            if (problem := own.problem(self.size)) is None:
+                same = chosen is None or is_same_crs(own.crs, parse_crs(chosen))
+                return own, None if same else "names its coordinate reference system itself, so --crs is not used"
+            if chosen is None:
+                return None, f"{problem}, so its place and scale are not known; name its right system with --crs"
+        if chosen is None:
+            return None, (
+                "has a grid but no coordinate reference system (a .prj file is not read), so its place and scale are "
+                "not known; name the system with --crs, e.g. --crs EPSG:32615"
             )
-        return (
-            f"{self.path}: its place and scale are invented (UTM zone 30N from 0, 0: OpenDroneMap had photos without "
-            "positions), so they are not used"
-        )
+        return self._place_by_option(chosen)
+
+    def _place_by_option(self, chosen: str) -> tuple[Georeference, str | None]:
+        given = Georeference(parse_crs(chosen), self.transform)
+        if problem := given.problem(self.size):
+            raise HarveysegError(f"{self.path}: --crs {chosen}: {problem}. Name the system of these coordinates.")
+        far = given.is_far_from_area_of_use(self.size)
+        return given, f"lies far outside the area that --crs {chosen} is meant for" if far else None
 
     def colours(self, rows: slice, size: tuple[int, int]) -> Photo:
         """Some rows, resized by area average; pixels that were not seen do not count.

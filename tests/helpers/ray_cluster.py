@@ -56,11 +56,16 @@ class RayCluster:
             line = next(line for line in log.read_text().splitlines() if "Local node IP:" in line)
             self.address = f"{line.split()[-1]}:{self._port}"
 
-    def kill(self, node: int) -> None:
-        """End all of Ray's processes of a node at once; what these started stays."""
+    def kill(self, node: int, trainings: bool) -> None:
+        """End a node at once.
+
+        Args:
+            node: its number, from 0.
+            trainings: whether what its tasks have started ends as well, as it does where the machine is lost.
+        """
         started = psutil.Process(self._nodes[node].pid)
         for process in [started, *started.children(recursive=True)]:
-            if "ray" in " ".join(process.cmdline()) and "harveyseg" not in " ".join(process.cmdline()):
+            if trainings or any("ray" in part for part in process.cmdline()[:2]):
                 process.send_signal(signal.SIGKILL)
         self._nodes[node].wait()
 

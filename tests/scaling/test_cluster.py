@@ -104,9 +104,9 @@ def ray_processes(started: "subprocess.Popen[bytes]") -> list[psutil.Process]:
     ]
 
 
-def begin(clustered: Toy, log: Path) -> "subprocess.Popen[bytes]":
+def begin(clustered: Toy, log: Path, *options: str) -> "subprocess.Popen[bytes]":
     """The command, when both trainings run; they wait until the test lets them end."""
-    started = clustered.start(log, "cluster", "run")
+    started = clustered.start(log, "cluster", "run", *options)
     wait_until(lambda: clustered.begun == ["a", "b"], started)
     return started
 
@@ -160,3 +160,25 @@ def test_machines_that_would_compute_differently_are_refused_unless_told(
     assert "different processors" in printed
     (clustered.folder / "params.yaml").write_text(settings.replace("auto", "fp32"))
     assert printed.count("at a time of 1 core") == clustered.cluster(*at, "--dry-run").count("(train on cpu in fp32)")
+
+
+@with_ray
+@pytest.mark.slow
+@pytest.mark.parametrize("with_its_trainings", [True, False])
+def test_the_item_of_a_killed_node_is_done_by_another_one(
+    clustered: Toy, nodes: RayCluster, tmp_path: Path, with_its_trainings: bool
+) -> None:
+    nodes.add()
+    nodes.add()
+    log = tmp_path / "log"
+    started = begin(clustered, log, "--address", nodes.address)
+    nodes.kill(1, with_its_trainings)
+    clustered.let_trainings_end()
+    assert started.wait(600) == 0, log.read_text()
+    # A training that outlived its node is waited for.
+    assert len(clustered.begun) == (3 if with_its_trainings else 2)
+    expected = "".join(f"{model} {line}\n" for model in "ab" for line in ("settings", "size: 1"))
+    assert (clustered.folder / "data" / "table.txt").read_text() == expected
+    assert stages_run(clustered.run("dvc", "repro")) == set()
+    assert len(set((clustered.folder / "pipelines.txt").read_text().splitlines())) == 1
+    assert processes_in(clustered.folder) == []

@@ -20,9 +20,9 @@ from harveyseg.scaling.machines import (
 )
 
 AUTO = ("auto", "auto")
-BOX = Machine("1", "box", 8, 2, ("A100",), {AUTO: "cuda bf16"})
-OLD = Machine("2", "old", 8, 1, ("T4",), {AUTO: "cuda fp32"})
-PLAIN = Machine("3", "plain", 4, 0, ("Xeon",), {AUTO: "cpu fp32"})
+BOX = Machine("1", "box", "box", 8, 2, ("A100",), {AUTO: "cuda bf16"})
+OLD = Machine("2", "old", "old", 8, 1, ("T4",), {AUTO: "cuda fp32"})
+PLAIN = Machine("3", "plain", "plain", 4, 0, ("Xeon",), {AUTO: "cpu fp32"})
 ON_A_GPU = {"unet-0": Item(("train@unet-0",), Needs(2, 1), {"train": AUTO})}
 ON_CORES = {"unet-0": Item(("train@unet-0",), Needs(2, 0), {"train": AUTO})}
 

@@ -244,6 +244,19 @@ def leave_running(tracker: Tracker, record: RunRecord, host: str, epoch_ms: Sequ
     return run_id
 
 
+def test_runs_of_lost_machines_are_closed_with_their_pipeline(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARVEYSEG_PIPELINE", "work 1234567")
+    now = round(time.time() * 1000)
+    lost = leave_running(tracker, make_record("lost", stage_key="a", started_ms=now), "node-2")
+    monkeypatch.setenv("HARVEYSEG_PIPELINE", "another")
+    leave_running(tracker, make_record("other", stage_key="b", started_ms=now), "node-2")
+    assert close_abandoned(tracker) == []  # neither has been silent for long
+    assert close_abandoned(tracker, ended_pipeline="work 1234567") == ["lost-f0: RUNNING -> KILLED"]
+    assert connect(tracker.uri).get_run(lost).info.status == "KILLED"
+
+
 def test_runs_of_another_host_name_are_closed_by_silence_or_by_the_same_stage_key(
     tracker: Tracker, project: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """All items of the matrix as tasks of Ray, on one machine or on several."""
 
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -9,10 +10,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harveyseg.config.settings import load, section
 from harveyseg.errors import HarveysegError
 from harveyseg.scaling.copies import interrupted_by_signals, stage_environment
 from harveyseg.scaling.engine import LOCAL, Task, connected, list_machines, resolve_on, run_tasks
-from harveyseg.scaling.items import matrix_items, plan_items, require_upstream, unfinished_stages
+from harveyseg.scaling.items import (
+    PIPELINE,
+    matrix_items,
+    pipeline_name,
+    plan_items,
+    require_upstream,
+    unfinished_stages,
+)
 from harveyseg.scaling.machines import (
     Item,
     Machine,
@@ -25,6 +34,8 @@ from harveyseg.scaling.machines import (
 )
 from harveyseg.scaling.view import ItemsView
 from harveyseg.scaling.work import work
+from harveyseg.tracking.client import TrackingParams, open_tracker
+from harveyseg.tracking.mirror import close_abandoned
 
 logger = logging.getLogger(__name__)
 
@@ -97,10 +108,15 @@ def run_matrix(root: Path, items: Mapping[str, Sequence[str]], options: ClusterO
             items failed; DVC then runs nothing.
         KeyboardInterrupt: after a signal, when nothing is running any more.
     """
+    os.environ.setdefault(PIPELINE, pipeline_name(root))  # for the items on all machines, and for `dvc repro`
     if items:
-        with interrupted_by_signals(), connected(options.address) as ray:
+        with connected(options.address) as ray, interrupted_by_signals():
             planned, machines = _plan(ray, root, items, options)
-            failed = _run_items(ray, root, planned, machines, options)
+            _warn_of_database(machines)
+            try:
+                failed = _run_items(ray, root, planned, machines, options)
+            finally:
+                _close_lost_runs(root / "params.yaml", os.environ[PIPELINE])
         if failed:
             logs = "\n".join(f"  {item}: {reason} ({root / LOGS / item}.log)" for item, reason in failed.items())
             raise HarveysegError(
@@ -134,6 +150,22 @@ def _check(items: Mapping[str, Item], machines: Sequence[Machine], options: Clus
     if len({machine.processors for machine in used}) > 1:
         found = "; ".join(f"{machine.name}: {', '.join(machine.processors)}" for machine in used)
         logger.warning("The machines have different processors, so results can differ in the last digits (%s).", found)
+
+
+def _warn_of_database(machines: Sequence[Machine]) -> None:
+    """Say that a file on a network disk is no database for several machines."""
+    if len({machine.host for machine in machines}) > 1 and not os.environ.get("MLFLOW_TRACKING_URI"):
+        logger.warning(
+            "Several machines would write to one SQLite file, which network disks damage. Start MLflow's server and "
+            "name it in MLFLOW_TRACKING_URI (docs/team.md)."
+        )
+
+
+def _close_lost_runs(params: Path, pipeline: str) -> None:
+    """Close the runs of trainings that were lost with their machine, now that none is running."""
+    if "tracking" in load(params):
+        for line in close_abandoned(open_tracker(section(params, "tracking", TrackingParams)), (), pipeline):
+            logger.info("%s", line)
 
 
 def run_item(

@@ -117,9 +117,10 @@ def list_machines(ray: Any) -> list[Machine]:
     machines = []
     for node in nodes:
         has = node["Resources"]
-        name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}:{node['NodeManagerPort']})"
+        host = str(node["NodeManagerHostname"])
+        name = f"{host} ({node['NodeManagerAddress']}:{node['NodeManagerPort']})"
         if has.get("CPU"):
-            machines.append(Machine(node["NodeID"], name, has["CPU"], has.get("GPU", 0)))
+            machines.append(Machine(node["NodeID"], host, name, has["CPU"], has.get("GPU", 0)))
     return machines
 
 

@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harveyseg.config.lock import recorded_stages
+from harveyseg.config.lock import recorded_stages, stage_outputs
+from harveyseg.config.settings import load
 from harveyseg.errors import HarveysegError, shortened
+from harveyseg.project import git_output
 from harveyseg.scaling.copies import stage_environment
 
 MATRIX = ("train", "evaluate")
 """The stages that have a matrix; one item of it runs all."""
+PIPELINE = "HARVEYSEG_PIPELINE"
+"""The environment variable that names the pipeline to which runs belong."""
 _NOT_STORED = "not in cache"
 _NOT_HERE = "deleted"
 """What ``dvc status`` says of a file that is not in the cache, and of one that is not in the project either."""
@@ -148,6 +152,13 @@ def unfinished_stages(root: Path, stages: Sequence[str]) -> set[str]:
     recorded = set(recorded_stages(root / "dvc.lock"))
     status = _status(root, [stage for stage in stages if stage in recorded]) if recorded else {}
     return {stage for stage in stages if stage not in recorded or status.get(stage)}
+
+
+def pipeline_name(root: Path) -> str:
+    """Runs of one commit with the same settings and code belong together, whichever process and machine makes them."""
+    code = load(root / "dvc.lock").get("stages", {}).get("code", {})
+    digest = next((md5 for _, md5 in stage_outputs(code, folders=True)), "")
+    return f"work {(git_output(root, 'rev-parse', 'HEAD') or '')[:7]} {digest[:7]}"
 
 
 def _is_changed(entries: Sequence[Any], absent: bool) -> bool:

@@ -48,7 +48,10 @@ class Machine:
 
     node: str
     """Ray's id."""
+    host: str
+    """Its name in the network."""
     name: str
+    """As messages call it."""
     cores: float
     gpus: float
     processors: tuple[str, ...] = ()
@@ -105,7 +108,7 @@ def _plan_item(
 def local_machine() -> Machine:
     """This machine, without Ray."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Machine("", THIS_MACHINE, cores, torch.cuda.device_count())
+    return Machine("", THIS_MACHINE, THIS_MACHINE, cores, torch.cuda.device_count())
 
 
 def resolve_settings(settings: Iterable[tuple[str, str]]) -> tuple[tuple[str, ...], dict[tuple[str, str], str]]:

@@ -22,9 +22,8 @@ from harveyseg.config.settings import load
 from harveyseg.errors import HarveysegError, report_errors
 from harveyseg.files import locked
 from harveyseg.logs import configure_logging
-from harveyseg.project import git_output
 from harveyseg.scaling.copies import adding_to_cache, clone_project, copies_of_worker
-from harveyseg.scaling.items import Plan, plan_items, require_upstream
+from harveyseg.scaling.items import PIPELINE, Plan, pipeline_name, plan_items, require_upstream
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -33,7 +32,6 @@ logger = logging.getLogger("harveyseg.scaling.worker")  # this module's name is 
 
 _UNTRACKED = ("params.yaml", "dvc.lock")
 """Files that need not be in git, or not as they are now."""
-_PIPELINE = "HARVEYSEG_PIPELINE"
 
 
 def run_items(root: Path, items: Sequence[str], pull: bool) -> None:
@@ -44,7 +42,7 @@ def run_items(root: Path, items: Sequence[str], pull: bool) -> None:
             waiting = f"Another process works on {item}. Waiting for it, to take its result."
             held.enter_context(locked(root / ".locks" / f"work-{item}.lock", waiting=waiting))
         require_upstream(root, plan, absent=pull)
-        os.environ.setdefault(_PIPELINE, _pipeline_name(root))
+        os.environ.setdefault(PIPELINE, pipeline_name(root))
         work, prefix = copies_of_worker(root, os.getpid())
         copies = work / "_".join(sorted(plan.items))
         copies.mkdir(parents=True, exist_ok=True)
@@ -121,13 +119,6 @@ def push_run(repo: "Repo", item: str) -> None:
         if made[0][1] in text and sorted(stage_outputs(yaml.load(text), folders=True)) == made:
             place = remote.fs.join(remote.path, *entry.relative_to(cache.path).parts)
             generic.copy(cache.fs, str(entry), remote.fs, place)
-
-
-def _pipeline_name(root: Path) -> str:
-    """Runs of one commit with the same settings and code belong together, whichever process and machine makes them."""
-    code = load(root / "dvc.lock").get("stages", {}).get("code", {})
-    digest = next((md5 for _, md5 in stage_outputs(code, folders=True)), "")
-    return f"work {(git_output(root, 'rev-parse', 'HEAD') or '')[:7]} {digest[:7]}"
 
 
 if __name__ == "__main__":

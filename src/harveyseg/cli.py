@@ -410,20 +410,30 @@ def doctor() -> None:
 def score(
     submission: Annotated[Path, typer.Argument(help="A submission file.")],
     masks: Annotated[Path, typer.Option(help="Folder of the true masks, <id>.png.")],
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PIXELS|HEIGHTxWIDTH|masks",
+            help="The size for which the file was written, where no submission.json next to it says it.",
+        ),
+    ] = None,
 ) -> None:
-    """The score of a submission file, for the classes and the size that params.yaml has, if it is there."""
+    """The score of a submission file, for its recorded classes and size, or for those of params.yaml."""
     from harveyseg.config.settings import section
     from harveyseg.data.class_lists import load_classes
     from harveyseg.data.sources import DataParams
-    from harveyseg.evaluation.submission import score_submission
+    from harveyseg.evaluation.score_file import score_file
     from harveyseg.project import project_root
 
     # Elsewhere, what a submission to the competition holds.
-    data = section(PARAMS, "data", DataParams) if PARAMS.exists() else DataParams(source="kaggle")
-    size = None if data.score_size is None else (data.score_size, data.score_size)
-    classes = load_classes(data.classes, project_root())
-    for name, value in score_submission(submission, masks, classes, size).items():
-        print(f"{name}: {value:.5f}")
+    here = PARAMS.exists()
+    data = section(PARAMS, "data", DataParams) if here else DataParams(source="kaggle")
+    setting = None if data.score_size is None else (data.score_size, data.score_size)
+    name = "data.score_size in params.yaml" if here else "the competition's own script"
+    scored = score_file(submission, masks, load_classes(data.classes, project_root()), setting, name, size)
+    for metric, value in scored.metrics.items():
+        print(f"{metric}: {value:.5f}")
+    print(f"size of its masks: {scored.size[0]} x {scored.size[1]}, {scored.known_by}")
 
 
 @_commands.command(rich_help_panel=_MAPS)

@@ -155,15 +155,21 @@ def read_submission(path: Path, ids: Iterable[str], classes: ClassList, size: tu
         HarveysegError: when the file is not such a table; or listing every row that is unknown, missing, duplicate, or
             not the row of a mask of that size, with its line number.
     """
-    return _check_rows(path, _read_rows(path), ids, classes, size)
+    return _check_rows(path, read_rows(path), ids, classes, size)
 
 
-def _read_rows(path: Path) -> pd.DataFrame:
-    """The rows of a submission as they are: two columns of text."""
+def read_rows(path: Path) -> pd.DataFrame:
+    """The rows of a submission as they are: two columns of text.
+
+    Raises:
+        HarveysegError: when the file is not such a table.
+    """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError:
         raise HarveysegError(f"{path}: no such file. Name a submission, e.g. data/submission/submission.csv.") from None
+    except IsADirectoryError:
+        raise HarveysegError(f"{path}: is a folder. Name the submission in it, e.g. submission.csv.") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise HarveysegError(f"{path}: not a CSV file ({error}).") from None
     if tuple(table.columns) not in (HEADER, _OTHER_HEADER):
@@ -214,9 +220,7 @@ def _photo_and_class(name: str, photos: set[str]) -> tuple[str | None, int]:
     return photo if photo in photos else None, class_id
 
 
-def score_submission(
-    path: Path, masks_dir: Path, classes: ClassList, score_size: tuple[int, int] | None
-) -> dict[str, float]:
+def score_submission(path: Path, masks_dir: Path, classes: ClassList, size: tuple[int, int]) -> dict[str, float]:
     """Score a submission against a folder of masks, as the competition does.
 
     Args:
@@ -225,7 +229,7 @@ def score_submission(
             :func:`harveyseg.data.naming.matching_rules`). :func:`harveyseg.data.masks.read_mask_file` reads them, of
             any size: they are resized by Pillow's nearest pixel, as in the competition's own script.
         classes: the list of classes.
-        score_size: (height, width) of the submitted masks; None where it is the masks' own, which must be one.
+        size: (height, width) of the submitted masks.
 
     Returns:
         The metrics of :func:`harveyseg.score.pair_metrics`.
@@ -234,9 +238,8 @@ def score_submission(
         HarveysegError: when the folder has no masks, a mask cannot be used, or the submission does not match them.
     """
     files = _mask_files(masks_dir)
-    table = _read_rows(path)
+    table = read_rows(path)
     masks = _by_photo(masks_dir, files, table.iloc[:, 0].tolist())
-    size = _own_size(masks.values()) if score_size is None else score_size
     rows = _check_rows(path, table, masks, classes, size)
     dice = np.empty((len(masks), classes.scored))
     present = np.empty((len(masks), classes.scored), np.bool_)
@@ -267,16 +270,21 @@ def _by_photo(folder: Path, files: Sequence[Path], row_ids: Sequence[str]) -> di
     return {photo_of.get(file.stem, file.stem): file for file in files}
 
 
-def _own_size(masks: Iterable[Path]) -> tuple[int, int]:
+def masks_size(masks_dir: Path) -> tuple[int, int]:
+    """(height, width) of all masks of a folder.
+
+    Raises:
+        HarveysegError: when they have several sizes, or one cannot be read.
+    """
     sizes = {}
-    for path in masks:
+    for path in _mask_files(masks_dir):
         with _clear_errors(path), Image.open(path) as opened:
             sizes[opened.size] = path
     if len(sizes) > 1:
         (first, path), (second, other), *_ = sizes.items()
         raise HarveysegError(
-            f"{path} has {first[0]}x{first[1]} pixels, {other} {second[0]}x{second[1]}: with data.score_size: null the "
-            "masks must have one size."
+            f"{path} has {first[0]}x{first[1]} pixels, {other} {second[0]}x{second[1]}: where the score's size is the "
+            "masks' own (data.score_size: null), the masks must have one size."
         )
     ((width, height),) = sizes
     return height, width

@@ -33,6 +33,7 @@ def files(tmp_path: Path) -> PipelineFiles:
         write_json(scores / f"{model}.json", {"runs": runs, "val/score": 0.6 + number / 10, **dice})
     write_run(data / "ensemble" / "run.json", make_record("ensemble", None, kind="ensemble", uid="together"))
     write_json(data / "ensemble" / "metrics.json", {"val/all_empty_score": 0.5})
+    (data / "ensemble" / "per_class.csv").write_text("part,class,name\nval,1,Roof\nval,2,Road / Path\nval,3,Pool\n")
     ensemble = {"runs": [{"uid": "together"}], "val/score": 0.75, "val/dice/01_roof": 0.5, "val/dice/03_pool": 0.0}
     write_json(scores / "ensemble.json", ensemble)
     return PipelineFiles(MODELS, FOLDS, data / "models", data / "ensemble", scores)
@@ -55,10 +56,13 @@ def test_the_tables_of_the_charts_hold_every_model(files: PipelineFiles, tmp_pat
         "part": ["held-out photos"] * 3,
         "score": [0.6, 0.7, 0.75],
         "all_empty": [0.5] * 3,
+        "colour": ["#2f6db3", "#d9772b", "#222222"],  # as in MLflow
     }
     dice = pd.read_csv(tmp_path / "class_dice.csv").pivot(index="model", columns="class", values="dice")
     assert dice.loc[[*MODELS, "ensemble"]].to_numpy().tolist() == [[0.25, 0.0], [0.25, 0.5], [0.5, 0.0]]
+    assert dice.columns.tolist() == ["01 Roof", "03 Pool"]  # as in confusion.csv
     curves = pd.read_csv(tmp_path / "learning_curves.csv")
+    assert dict(zip(curves["model"], curves["colour"], strict=True)) == {"unet": "#2f6db3", "attention_unet": "#d9772b"}
     assert len(curves) == len(MODELS) * len(FOLDS) * 2 * 3
     one = curves.query("model == 'unet' and fold == 1 and curve == 'validation loss'")
     assert one["epoch"].tolist() == [1, 2]

@@ -274,8 +274,8 @@ def browser_page(both_folds: Project) -> Iterator[BrowserPage]:
 
 def test_all_charts_are_drawn(browser_page: BrowserPage) -> None:
     for name in (
-        "scores", "curve-train_loss", "curve-val_loss", "curve-val_argmax_score", "dice", "confusion", "shares",
-        "split", "weights", "diversity", "versions",
+        "scores", "scores-test", "curve-train_loss", "curve-val_loss", "curve-val_argmax_score", "dice", "confusion",
+        "shares", "split", "weights", "diversity", "versions",
     ):  # fmt: skip
         marks = browser_page.locator(f"#chart-{name} svg .role-mark path")
         assert marks.count() > 0, name
@@ -392,3 +392,16 @@ def test_it_fits_a_phone_and_dark_rooms_and_paper(browser_page: BrowserPage) -> 
         browser_page.set_viewport_size({"width": width, "height": 844})
         browser_page.wait_for_timeout(300)
         assert browser_page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_matrices_of_classes_fit_a_phone(both_folds: Project) -> None:
+    if find_chromium() is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    with open_page(width=360, height=800) as opened:
+        opened.goto((both_folds.folder / "summary.html").as_uri())
+        opened.wait_for_selector("body[data-ready=yes]")
+        for name in ("dice", "confusion"):
+            boxes = opened.locator(f"#chart-{name} svg .mark-rect.role-mark path").evaluate_all(
+                "paths => paths.map(path => path.getBoundingClientRect().right)"
+            )
+            assert 300 < max(boxes) <= 360, name

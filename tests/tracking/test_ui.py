@@ -105,12 +105,8 @@ def test_the_browser_shows_scores_and_charts_without_a_click(workspace: Path) ->
             page.set_viewport_size({"width": 1600, "height": 900})
             page.get_by_text("train.batch_size").wait_for(state="detached")  # what is out of sight is not drawn
             shown = page.locator("body").inner_text()
-            for column in (
-                "val/score",
-                "val/gain_over_empty",
-                "test/score",
-            ):  # next to MLflow's panel of the first visit
-                assert column in shown
+            # MLflow's panel of the first visit needs some of the width.
+            assert [name for name in ("val/score", "val/gain_over_empty", "test/score") if name not in shown] == []
             assert not re.search(r"\d\.\d{6}", shown), "numbers with more digits than anyone reads"
         with open_page(height=2400) as page:  # charts out of sight are not drawn
             page.goto(addresses["Charts"])

@@ -14,8 +14,10 @@ from typing import Any
 
 import pandas as pd
 
+from harveyseg.classes import slug
 from harveyseg.errors import HarveysegError
-from harveyseg.files import read_json, write_table, write_text
+from harveyseg.files import read_json, read_table, write_table, write_text
+from harveyseg.palette import model_colours
 from harveyseg.record import ALL_EMPTY, ENSEMBLE, POOLED, read_run
 from harveyseg.training.history import read_history
 
@@ -42,7 +44,7 @@ class PipelineFiles:
     trained: Path
     """Holds ``<model>-<fold>/run.json`` and ``history.csv``."""
     ensemble: Path
-    """Holds ``run.json`` and ``metrics.json``."""
+    """Holds ``run.json``, ``metrics.json`` and ``per_class.csv``."""
     scores: Path
     """Holds ``<model>.json`` and ``ensemble.json``, written by the stage ``postprocess``."""
 
@@ -121,14 +123,20 @@ def collect_class_dice(files: PipelineFiles) -> pd.DataFrame:
         files: of the stages before.
 
     Returns:
-        The columns ``model``, ``class`` (its slug) and ``dice``, the mean over the photos that hold the class.
+        The columns ``model``, ``class`` (e.g. "05 Grass", as in ``confusion.csv``) and ``dice``, the mean over the
+        photos that hold the class.
 
     Raises:
         HarveysegError: when a file is absent, damaged or of another run.
     """
     prefix = "val/dice/"
+    classes = read_table(files.ensemble / "per_class.csv", {"class": int, "name": str}, _REMEDY)
+    labels = {
+        slug(number, name): f"{number:02d} {name}"
+        for number, name in zip(classes["class"].tolist(), classes["name"].tolist(), strict=True)
+    }
     rows = [
-        {"model": source, "class": name.removeprefix(prefix), "dice": dice}
+        {"model": source, "class": labels[name.removeprefix(prefix)], "dice": dice}
         for source in (*files.models, ENSEMBLE)
         for name, dice in files.postprocessed(source).items()
         if name.startswith(prefix)
@@ -187,8 +195,9 @@ def write_overview(folder: Path, files: PipelineFiles) -> dict[str, float]:
     """
     scores = collect_scores(files)
     metrics = pipeline_metrics(scores)
-    write_table(folder / "scores.csv", scores)
-    write_table(folder / "learning_curves.csv", collect_curves(files))
+    colours = model_colours([*files.models, ENSEMBLE])
+    for name, table in (("scores", scores), ("learning_curves", collect_curves(files))):
+        write_table(folder / f"{name}.csv", table.assign(colour=table["model"].map(colours)))
     write_table(folder / "class_dice.csv", collect_class_dice(files))
     # Not sorted by name: DVC shows columns in this order.
     write_text(folder / "scores.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")

@@ -11,14 +11,15 @@ import pandas as pd
 
 from harveyseg.arrays import Confusion
 from harveyseg.classes import ClassList
+from harveyseg.palette import model_colours
+from harveyseg.record import ENSEMBLE
 
 Spec = dict[str, Any]
 """A Vega-Lite specification."""
 
-COLOURS = (
-    "#4c78a8", "#f58518", "#54a24b", "#e45756", "#b279a2", "#72b7b2", "#d8a200", "#9d755d", "#ff9da6", "#79706e",
-)  # fmt: skip
-"""Of the models, in their order; the scheme tableau10 of Vega, with a darker yellow."""
+_ENSEMBLE = "var(--ink)"
+"""Its black, which would not show on a dark page."""
+_TICKS = "#2f6db3"
 
 CONFIG: Spec = {
     "background": None,
@@ -33,23 +34,25 @@ CONFIG: Spec = {
         "tickColor": "var(--line)",
         "titleFontWeight": "normal",
     },
+    "axisXBand": {"labelAngle": -60, "labelAlign": "left"},
     "legend": {"labelColor": "var(--ink)", "titleColor": "var(--muted)", "titleFontWeight": "normal"},
     "header": {"labelColor": "var(--ink)", "titleColor": "var(--muted)"},
     "title": {"color": "var(--ink)"},
     "text": {"color": "var(--ink)"},
     "rule": {"color": "var(--muted)"},
 }
-"""What all charts share."""
+"""What all charts share; page.js changes some of it on a phone."""
 
 
 def _numbered_cells(encoding: Mapping[str, Any], colour: Mapping[str, Any]) -> list[Spec]:
-    """Coloured cells with their number; ``colour`` names a field of 0..1, on a scale that gets brighter."""
+    """Coloured cells, with their number if it fits; ``colour`` names a field of 0..1, on a scale that gets brighter."""
     field = colour["field"]
     contrast = {"condition": {"test": f"datum.{field} > 0.6", "value": "#111111"}, "value": "#ffffff"}
+    fits = {"expr": "bandwidth('x') < 20 ? 0 : 1"}
     number = {"text": {"field": field, "type": "quantitative", "format": ".2f"}, "color": contrast}
     return [
         {"mark": {"type": "rect"}, "encoding": {**encoding, "color": colour}},
-        {"mark": {"type": "text", "fontSize": 9}, "encoding": {**encoding, **number}},
+        {"mark": {"type": "text", "fontSize": 9, "opacity": fits}, "encoding": {**encoding, **number}},
     ]
 
 
@@ -70,38 +73,42 @@ def _height(labels: Iterable[Any], step: int) -> int:
 
 
 def colours_of(models: Sequence[str]) -> dict[str, str]:
-    """A colour for each model; they repeat where there are many."""
-    return {model: COLOURS[index % len(COLOURS)] for index, model in enumerate(models)}
+    """A colour for each model, the same as elsewhere."""
+    return model_colours(models) | ({ENSEMBLE: _ENSEMBLE} if ENSEMBLE in models else {})
 
 
-def scores_chart(rows: Sequence[Mapping[str, Any]], baseline: float | None) -> Spec:
-    """Scores of all models against the all-empty baseline.
+_SHAPES = {"held out": "circle", "held out, argmax maps": "triangle-up", "test": "diamond"}
+
+
+def scores_chart(rows: Sequence[Mapping[str, Any]], baseline: float | None, colours: Mapping[str, str]) -> Spec:
+    """Scores of all models, of photos that share the all-empty baseline.
 
     Args:
-        rows: model, what (``"held out"``, ``"held out, argmax maps"``, ``"test"``) and score.
-        baseline: of the held-out photos.
+        rows: model, what (``"held out"`` and ``"held out, argmax maps"``, or ``"test"``) and score.
+        baseline: of these photos.
+        colours: by model.
     """
-    kinds = ["held out", "held out, argmax maps", "test"]
+    kinds = [what for what in _SHAPES if any(row["what"] == what for row in rows)]
     points = {
         "mark": {"type": "point", "filled": True, "size": 90, "opacity": 0.9},
         "encoding": {
             "x": {"field": "score", "type": "quantitative", "scale": {"zero": False}, "title": "score"},
-            "y": {"field": "model", "type": "nominal", "sort": None, "title": None},
-            "color": {
+            "y": {"field": "model", "type": "nominal", "sort": None, "title": None, "axis": {"grid": True}},
+            "color": _model_colour(colours),
+            "shape": {
                 "field": "what",
                 "type": "nominal",
-                "scale": {"domain": kinds, "range": [COLOURS[0], COLOURS[5], COLOURS[1]]},
-                "legend": {"title": None, "orient": "top", "columns": 3},
+                "scale": {"domain": kinds, "range": [_SHAPES[kind] for kind in kinds]},
+                "legend": {"title": None, "orient": "top", "symbolFillColor": "var(--muted)"},
             },
-            "shape": {"field": "what", "type": "nominal", "scale": {"domain": kinds}},
             "tooltip": _tooltips("model", "what", score=".5f"),
         },
     }
     layers: list[Spec] = [points]
     if baseline is not None:
-        line = {"type": "rule", "strokeDash": [4, 3], "tooltip": f"all empty, held out: {baseline:.5f}"}
+        line = {"type": "rule", "strokeDash": [4, 3], "tooltip": f"all empty: {baseline:.5f}"}
         x = {"field": "score", "type": "quantitative"}
-        layers.append({"data": {"values": [{"score": baseline}]}, "mark": line, "encoding": {"x": x}})
+        layers.insert(0, {"data": {"values": [{"score": baseline}]}, "mark": line, "encoding": {"x": x}})
     height = _height((row["model"] for row in rows), 24)
     return _chart("Scores of all models", rows, height=height, layer=layers)
 
@@ -152,7 +159,7 @@ def dice_chart(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], models
         "field": "dice",
         "type": "quantitative",
         "scale": {"domain": [0, 1], "scheme": "viridis"},
-        "legend": {"title": "Dice", "orient": "bottom", "gradientLength": 200},
+        "legend": {"title": "Dice", "orient": "bottom", "gradientLength": {"expr": "min(200, width)"}},
     }
     return _chart(
         "Dice of each class and model",
@@ -201,7 +208,7 @@ def confusion_chart(confusion: Confusion, classes: ClassList) -> Spec:
                 "legend": {
                     "title": "share of the true class's pixels",
                     "orient": "bottom",
-                    "gradientLength": 260,
+                    "gradientLength": {"expr": "min(260, width)"},
                     "values": [1e-4, 1e-3, 0.01, 0.1, 1],
                     "format": "~%",
                 },
@@ -245,7 +252,12 @@ def split_chart(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> Sp
         classes: names in the order of the rows.
     """
     encoding = {
-        "x": {"field": "fold", "type": "nominal", "title": None, "axis": _top_labels() | {"labelAngle": 0}},
+        "x": {
+            "field": "fold",
+            "type": "nominal",
+            "title": None,
+            "axis": _top_labels() | {"labelAngle": 0, "labelAlign": "center"},
+        },
         "y": {"field": "name", "type": "nominal", "sort": list(classes), "title": None},
         "tooltip": _tooltips("name", "fold", photos="d"),
     }
@@ -330,7 +342,7 @@ def thresholds_chart(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) 
         "Threshold of each photo and class",
         rows,
         height=_height(classes, 19),
-        mark={"type": "tick", "thickness": 2, "opacity": 0.7, "color": COLOURS[0]},
+        mark={"type": "tick", "thickness": 2, "opacity": 0.7, "color": _TICKS},
         encoding={
             "x": {"field": "threshold", "type": "quantitative", "scale": {"domain": [0, 1]}, "title": "probability"},
             "y": {
@@ -354,7 +366,7 @@ def versions_chart(rows: Sequence[Mapping[str, Any]], models: Sequence[str], ver
         models: in the order of the rows.
         versions: in the order of the colours.
     """
-    scale = {"domain": list(versions), "range": [COLOURS[i % len(COLOURS)] for i in range(len(versions))]}
+    scale = {"domain": list(versions), "scheme": "dark2"}  # other colours than those of the models
     return _chart(
         "Scores of the versions",
         rows,
@@ -380,7 +392,7 @@ def _model_colour(colours: Mapping[str, str]) -> Spec:
 
 
 def _top_labels() -> Spec:
-    return {"orient": "top", "labelAngle": -60, "labelAlign": "left", "title": None}
+    return {"orient": "top", "title": None}
 
 
 def _tooltips(*fields: str, **formats: str) -> list[Spec]:

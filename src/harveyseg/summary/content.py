@@ -84,16 +84,30 @@ def _best_first(table: pd.DataFrame) -> pd.DataFrame:
     return table.loc[order.index]
 
 
-def score_rows(workspace: FinishedPipeline) -> list[Row]:
-    """The scores of each source and the baseline, for :func:`harveyseg.summary.charts.scores_chart`."""
-    columns = {"held out": "val_score", "held out, argmax maps": "val_argmax_score", "test": "test_score"}
+def score_rows(workspace: FinishedPipeline) -> dict[str, tuple[str, list[Row]]]:
+    """The scores of each source, the best first, for :func:`harveyseg.summary.charts.scores_chart`.
+
+    Returns:
+        By the chart's name the column of the table in which its baseline is, and the rows: model, what, score. A chart
+        shows the held-out or the test photos, whose baselines differ.
+    """
+    columns = {
+        "scores": {"held out": "val_score", "held out, argmax maps": "val_argmax_score"},
+        "scores-test": {"test": "test_score"},
+    }
     order = sorted(workspace.sources, key=lambda source: -(workspace.score(source) or 0))
-    return [
-        {"model": source, "what": what, "score": score}
-        for source in (*order, ALL_EMPTY)
-        for what, column in columns.items()
-        if (score := workspace.score(source, column)) is not None
-    ]
+    return {
+        name: (
+            next(iter(shown.values())),
+            [
+                {"model": source, "what": what, "score": score}
+                for source in order
+                for what, column in shown.items()
+                if (score := workspace.score(source, column)) is not None
+            ],
+        )
+        for name, shown in columns.items()
+    }
 
 
 def curve_rows(workspace: FinishedPipeline) -> list[Row]:
@@ -293,6 +307,7 @@ def cost_rows(workspace: FinishedPipeline) -> list[Row]:
                 "images_per_second": results.get("images_per_second"),
                 "epochs": results.get("epochs"),
                 "parameters": results.get("parameters"),
+                "memory_mb": results.get("peak_memory_mb"),
                 "gpu_mb": results.get("peak_gpu_memory_mb"),
                 "weights_mb": weights.stat().st_size / 1e6
                 if (weights := output.folder / WEIGHTS_FILE).exists()

@@ -17,7 +17,7 @@ from harveyseg.files import refuse_foreign, write_text
 from harveyseg.plots import precise_percent
 from harveyseg.postprocess.select import PostprocessParams
 from harveyseg.project import git_state
-from harveyseg.record import ENSEMBLE
+from harveyseg.record import ALL_EMPTY, ENSEMBLE
 from harveyseg.summary import charts, content
 from harveyseg.summary.finished import FinishedPipeline, read_finished_pipeline
 from harveyseg.summary.gallery import Gallery, make_gallery
@@ -132,13 +132,17 @@ def _charts(
     dice = content.dice_rows(workspace)
     held_out = {row["name"] for row in dice}
     drawn = {
-        "scores": charts.scores_chart(content.score_rows(workspace), workspace.score("all_empty")),
         "dice": charts.dice_chart(dice, [name for name in scored if name in held_out], workspace.sources),
         "confusion": charts.confusion_chart(pairs.statistics.confusions.sum(0), workspace.classes),
         "shares": charts.shares_chart(content.read_class_shares(workspace), workspace.classes),
         "split": charts.split_chart(content.split_rows(workspace), order),
         "weights": charts.weights_chart({model: workspace.weights.chosen[model] for model in colours}, colours),
     }
+    for name, (column, rows) in content.score_rows(workspace).items():
+        if rows:
+            drawn[name] = charts.scores_chart(
+                rows, workspace.score(ALL_EMPTY, column), charts.colours_of(workspace.sources)
+            )
     for measure in ("train_loss", "val_loss", "val_argmax_score"):
         drawn[f"curve-{measure}"] = charts.curve_chart(curves, measure, charts.colours_of(workspace.models))
     if diversity := content.diversity_rows(workspace):

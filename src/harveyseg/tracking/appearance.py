@@ -5,7 +5,8 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from harveyseg.record import ALL_EMPTY, ENSEMBLE, MODEL_NAME, format_value
+from harveyseg.palette import FREE, OF_MODELS
+from harveyseg.record import MODEL_NAME, format_value
 from harveyseg.tracking.client import Tracker
 from harveyseg.tracking.outputs import RunState, gain_over_empty
 
@@ -19,12 +20,7 @@ _NOTE_DIGEST = "harveyseg.note"
 """The digest of the description that was written: one that somebody edited has another, and is left alone."""
 _DIGEST_LENGTH = 16
 _MODEL_COLOUR = "harveyseg.colour."
-"""The experiment's tags that hold each model's colour, so that it is the same in all runs."""
-_FIXED = {ENSEMBLE: "#222222", ALL_EMPTY: "#9a9a9a"}
-_COLOURS = (
-    *("#2f6db3", "#d9772b", "#3a8f5a", "#c23b4e", "#7d5bb0", "#8c6d3f", "#d16ba5"),
-    *("#2aa3b8", "#a8a13a", "#1b3f6b", "#e0a93b", "#6b2737", "#8fbf4d", "#5f6b7a"),
-)
+"""The experiment's tags that hold the colours of models outside the palette, so that they are the same in all runs."""
 _PICTURES = ("evaluation/sheet.png", "evaluation/overview.png")
 _ROWS = {
     "score": "score",
@@ -83,21 +79,21 @@ def description_tags(run: "MlflowRun", state: RunState) -> dict[str, str]:
 
 
 def model_colour(tracker: Tracker, client: "MlflowClient", model: str) -> str:
-    """The colour of a model in this experiment; the first run of a model takes the next free one.
+    """The colour of a model in this experiment: the palette's, else the next free one at the model's first run.
 
     Args:
         tracker: whose experiment; call this while it is :meth:`~harveyseg.tracking.client.Tracker.locked`.
         client: MLflow's client.
         model: its name in params.yaml.
     """
-    if model in _FIXED or not MODEL_NAME.fullmatch(model):  # of a record that was changed by hand
-        return _FIXED.get(model, _COLOURS[0])
+    if model in OF_MODELS or not MODEL_NAME.fullmatch(model):  # of a record that was changed by hand
+        return OF_MODELS.get(model, FREE[0])
     name = _MODEL_COLOUR + model
     if name not in tracker.experiment_tags:
         tracker.experiment_tags = dict(client.get_experiment(tracker.experiment_id).tags)
     if name not in tracker.experiment_tags:
         taken = [value for tag, value in tracker.experiment_tags.items() if tag.startswith(_MODEL_COLOUR)]
-        colour = min(_COLOURS, key=taken.count)  # the first of those that are used least
+        colour = min(FREE, key=taken.count)  # the first of those that are used least
         client.set_experiment_tag(tracker.experiment_id, name, colour)
         tracker.experiment_tags[name] = colour
     return tracker.experiment_tags[name]

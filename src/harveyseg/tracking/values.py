@@ -1,6 +1,6 @@
 """Which values of a run MLflow shows as metrics, and how it keeps all of them.
 
-MLflow's tables and charts are of use with few metrics, and they show all digits; the comparison table needs many values,
+MLflow's tables and charts are of use with few metrics, and show all digits; the comparison table needs many values,
 and exact ones. So MLflow gets at most 25 metrics and one for each class, rounded to look at, and all values as JSON in
 tags, from which they are read back exactly.
 """

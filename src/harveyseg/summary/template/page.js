@@ -38,6 +38,10 @@ document.getElementById("show-folds")?.addEventListener("change", (event) => {
 
 // Charts.
 const { config, specs } = read("chart-data");
+if (innerWidth < 640) { // a phone: matrices get the width that long names of classes would take
+  config.axisYBand = { labelLimit: 95, labelFontSize: 10 };
+  config.axisXBand = { labelAngle: -90, labelAlign: "left", labelBaseline: "middle", labelFontSize: 9.5, labelLimit: 130 };
+}
 const views = {};
 const drawn = Object.entries(specs).map(async ([name, spec]) => {
   const options = { config, actions: false, renderer: "svg", ast: true };

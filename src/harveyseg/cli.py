@@ -479,6 +479,18 @@ def predict(
         str | None,
         typer.Option(metavar="K/N", help="Predict only part K of N, for N processes with the same --out."),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option("--on", metavar="cluster", help="`cluster`: on all GPUs and cores of Ray's (extra `ray`)."),
+    ] = None,
+    address: Annotated[
+        str,
+        typer.Option(
+            envvar="RAY_ADDRESS",
+            metavar="HOST:PORT|auto|local",
+            help="With --on cluster: Ray's cluster; `local` starts Ray on this machine, for the time of the command.",
+        ),
+    ] = "local",
 ) -> None:
     """Class maps of photos and mosaics, areas of the classes, and polygons of georeferenced mosaics."""
     from harveyseg.prediction.find_model import find_model
@@ -487,6 +499,10 @@ def predict(
     from harveyseg.prediction.shard import parse_shard
 
     # Before the networks are loaded, which takes a while.
+    if engine not in (None, "cluster"):
+        raise HarveysegError(f"--on {engine}: must be cluster.")
+    if engine and shard:
+        raise HarveysegError("--on cluster makes parts itself. Leave --shard out.")
     training_ground = None if ground is None else parse_training_ground(ground)
     reading = parse_reading(bands, value_range, nodata, crs)
     part = None if shard is None else parse_shard(shard)
@@ -494,13 +510,20 @@ def predict(
     ensemble = find_model(PARAMS, DATA, model, argmax, training_ground)
     options = parse_options(ensemble.classes, reading, probabilities, geojson, gsd, overwrite, part)
     settings = ensemble.inference.model_copy(update=changes)
-    outcome = predict_images(images, ensemble, settings, out, options)
-    for record in outcome.predicted:
-        print(record.describe())
-    print(
-        f"{out}: {len(outcome.predicted)} predicted, {outcome.skipped} were done before, {len(outcome.errors)} failed"
-    )
-    if outcome.errors:
+    if engine:
+        from harveyseg.prediction.on_cluster import predict_on_cluster
+
+        try:
+            lines, skipped, errors, _ = predict_on_cluster(images, ensemble, settings, out, options, address)
+        except KeyboardInterrupt:
+            print("Stopped. The same command continues with what is missing.", file=sys.stderr)
+            raise typer.Exit(130) from None
+    else:
+        outcome = predict_images(images, ensemble, settings, out, options)
+        lines = [record.describe() for record in outcome.predicted]
+        skipped, errors = outcome.skipped, list(map(str, outcome.errors))
+    print("\n".join([*lines, f"{out}: {len(lines)} predicted, {skipped} were done before, {len(errors)} failed"]))
+    if errors:
         raise typer.Exit(1)
 
 

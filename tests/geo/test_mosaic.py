@@ -282,8 +282,9 @@ def test_systems_that_are_no_place_on_the_earth(tmp_path: Path) -> None:
 
 def test_a_wrong_system_by_option(tmp_path: Path) -> None:
     nowhere = write_tiff(tmp_path / "a.tif", colours(), None, grid())
-    with open_mosaic(nowhere, MosaicOptions(crs="EPSG:4326")) as mosaic, pytest.raises(
-        HarveysegError, match=r"a\.tif: --crs EPSG:4326: its coordinates .* Name the system of these"
+    with (
+        open_mosaic(nowhere, MosaicOptions(crs="EPSG:4326")) as mosaic,
+        pytest.raises(HarveysegError, match=r"a\.tif: --crs EPSG:4326: its coordinates .* Name the system of these"),
     ):
         assert mosaic.georeference
     with open_mosaic(nowhere, MosaicOptions(crs="EPSG:27700")) as mosaic:  # Great Britain

@@ -8,9 +8,10 @@ import os
 import signal
 import sys
 from pathlib import Path
+from unittest import mock
 
 from harveyseg.prediction import predict
-from harveyseg.prediction.record import PredictionRecord
+from harveyseg.prediction.record import PredictionRecord, write_record
 from harveyseg.prediction.shard import Shard
 from harveyseg.prediction.trained_ensemble import TrainedEnsemble
 from helpers.predicting import FLOODED, PARAMS, sure
@@ -30,7 +31,6 @@ def predict_archive(archive: Path, out: Path, shard: Shard | None = None) -> lis
 def kill_before_record(number: int) -> None:
     """Kill this process when it is about to write its record of this number, and all else of that image is there."""
     written: list[str] = []
-    write_record = predict.write_record
 
     def write(folder: Path, record: PredictionRecord) -> None:
         written.append(record.name)
@@ -38,7 +38,7 @@ def kill_before_record(number: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         write_record(folder, record)
 
-    predict.write_record = write
+    mock.patch.object(predict, "write_record", write).start()
 
 
 def start(archive: Path, out: Path, number: int, killed: bool = False) -> int:

@@ -1,5 +1,6 @@
 """An archive that several processes predict into one folder, as one process would."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from PIL import Image
 
 from harveyseg.errors import HarveysegError
 from harveyseg.prediction.shard import Shard, parse_shard
+from helpers.commands import run_command
 from helpers.rasters import red_half, write_tiff
 from helpers.shard_processes import predict_archive
 
@@ -104,3 +106,38 @@ def test_a_shard_without_images_is_no_error(tmp_path: Path) -> None:
 def test_a_wrong_shard_says_the_form(text: str) -> None:
     with pytest.raises(HarveysegError, match=r"must be K/N, part K of N, from 1/N to N/N, e\.g\. 2/8\."):
         parse_shard(text)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None or (os.cpu_count() or 1) < 2, reason="needs the extra ray and two cores"
+)
+@pytest.mark.slow
+def test_on_ray_a_killed_actor_begins_again_and_the_bytes_are_those_of_one_call(archive: Path, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "cluster"
+    names = predict_archive(archive, whole)
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+        "HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "helpers.cluster_prediction", str(archive), str(out)]
+    first, second = (
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+        for _ in range(2)
+    )
+    assert first.returncode == 0, first.stderr
+    assert (tmp_path / "killed").exists()
+    predicted, skipped = map(int, first.stdout.splitlines()[-1].split())  # Ray says before that an actor died
+    assert predicted + skipped == len(names)  # what the killed actor had predicted of its part was skipped
+    assert second.stdout.splitlines()[-1].split() == ["0", str(len(names))]
+    assert files_in(out) == files_in(whole)
+
+
+def test_on_a_cluster_says_what_does_not_go_together(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, message in (
+        (["--on", "moon"], "--on moon: must be cluster."),
+        (["--on", "cluster", "--shard", "1/2"], "--on cluster makes parts itself. Leave --shard out."),
+    ):
+        status, _, err = run_command(monkeypatch, capsys, "predict", "a.jpg", "--out", "maps", *arguments)
+        assert (status, err) == (1, f"error: {message}\n")

@@ -35,7 +35,7 @@ from harveyseg.project import library_versions
 _IN_LEGEND = 0.05
 """Percent of an image from which a class is in the contact sheet's legend."""
 
-_LOCK = ".predicting.lock"
+LOCK = ".predicting.lock"
 """In the folder of the products, while a process predicts into it."""
 
 logger = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ def predict_images(
     predicted: list[PredictionRecord] = []
     errors: list[Exception] = []
     with (
-        finished_by_last(out / _LOCK, lambda: _summarise(out, ensemble.classes)),
+        finished_by_last(out / LOCK, lambda: summarise(out, ensemble.classes)),
         Progress("predicting", megapixels, "megapixels") as progress,
     ):
         for number, job in enumerate(todo):
@@ -247,7 +247,7 @@ def _predict(
     return record
 
 
-def _summarise(out: Path, classes: ClassList) -> None:
+def summarise(out: Path, classes: ClassList) -> None:
     """Write what concerns all images in ``out``, whenever they were predicted."""
     records = list(read_records(out))
     if not records:

@@ -15,7 +15,8 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp, Resampling
 
 from harveyseg.errors import HarveysegError
-from harveyseg.geo.mosaic import Mosaic, MosaicOptions, find_frame, open_mosaic
+from harveyseg.geo.frame import find_frame
+from harveyseg.geo.mosaic import Mosaic, MosaicOptions, open_mosaic
 from helpers.rasters import RGBA, UTM, grid, write_tiff
 
 HEIGHT, WIDTH = 200, 260
@@ -164,6 +165,28 @@ def test_other_values_need_a_range(tmp_path: Path, kind: Any) -> None:
     assert np.abs(automatic - expected).max() <= 1
 
 
+@pytest.mark.parametrize("value_range", [(0.0, 2550.0), (300.0, 2000.0), "auto"])
+@pytest.mark.parametrize(("fill", "kind"), [(0, np.uint16), (65535, np.uint16), (0, np.int16), (0, np.float32)])
+def test_a_range_makes_no_frame_of_dark_and_bright_things(
+    tmp_path: Path, value_range: Any, fill: int, kind: Any
+) -> None:
+    """A frame is of exactly one value: a shadow and a bright roof at the border were seen, whatever becomes black."""
+    bands = colours().astype(kind) * 10
+    bands[:, 120:160, -40:] = np.random.default_rng(0).integers(20, 99, (3, 40, 40))
+    bands[:, 170:, -40:] = np.random.default_rng(1).integers(3000, 4000, (3, 30, 40))
+    bands[:, ~SHOWN] = fill
+    path = write_tiff(tmp_path / "mosaic.tif", bands)
+    assert np.array_equal(seen(path, MosaicOptions(value_range=value_range)), SHOWN)
+
+
+def test_a_dark_spot_at_the_border_of_8_bits_and_a_range(tmp_path: Path) -> None:
+    bands = colours()
+    bands[:, 120:160, -40:] = 15
+    path = write_tiff(tmp_path / "mosaic.tif", bands)
+    for value_range in ((20.0, 200.0), "auto"):
+        assert seen(path, MosaicOptions(value_range=value_range)).all()
+
+
 def test_a_range_beyond_8_bits_is_refused_for_8_bits(tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "m.tif", colours())
     with pytest.raises(HarveysegError, match=r"m\.tif: has 8 bits, of which --range 0,4095 would make a dark photo"):
@@ -173,8 +196,12 @@ def test_a_range_beyond_8_bits_is_refused_for_8_bits(tmp_path: Path) -> None:
 
 def test_values_that_are_no_number_were_not_seen(tmp_path: Path) -> None:
     values = np.where(SHOWN, colours(), np.nan).astype(np.float32)
-    path = write_tiff(tmp_path / "mosaic.tif", values, nodata=np.nan)
-    assert np.array_equal(seen(path, MosaicOptions(value_range=(0, 255))), SHOWN)
+    values[1, 150:160, 100:110] = np.nan  # a hole
+    expected = SHOWN.copy()
+    expected[150:160, 100:110] = False
+    for nodata in (np.nan, None):  # declared or not
+        path = write_tiff(tmp_path / "mosaic.tif", values, nodata=nodata)
+        assert np.array_equal(seen(path, MosaicOptions(value_range=(0, 255))), expected)
 
 
 @pytest.mark.parametrize(

@@ -88,8 +88,9 @@ def fitted_rule(uids: dict[str, str], flooded: float = -100.0) -> FittedRule:
 
 
 def half_red(height: int = 96, width: int = 160) -> Photo:
-    """Black on the left and red on the right, RGB."""
+    """Dark green on the left and red on the right, RGB."""
     pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[:, : width // 2, 1] = 60
     pixels[:, width // 2 :, 0] = 250
     return pixels
 

@@ -129,7 +129,14 @@ def test_an_array_is_classified_as_the_photo_that_holds_it(tmp_path: Path, works
     predictor = Predictor.load(workspace)
     alpha = np.full((150, 200, 1), 255, np.uint8)
     alpha[30:70, 50:] = 0
-    for name, array in (("rgb", noise(150, 200)), ("rgba", np.concatenate([noise(150, 200), alpha], axis=2))):
+    framed = noise(150, 200)
+    framed[:30] = 0
+    cases = (
+        ("rgb", noise(150, 200), np.zeros((150, 200), bool)),
+        ("rgba", np.concatenate([noise(150, 200), alpha], axis=2), alpha[..., 0] == 0),
+        ("framed", framed, np.arange(150)[:, None] < np.full(200, 30)),
+    )
+    for name, array, unseen in cases:
         path = tmp_path / f"{name}.png"
         Image.fromarray(array).save(path)
         for gsd in (None, 3.0, 6.0):
@@ -137,7 +144,7 @@ def test_an_array_is_classified_as_the_photo_that_holds_it(tmp_path: Path, works
             class_map = predictor.classify(array, gsd)
             assert class_map.dtype == np.uint8
             np.testing.assert_array_equal(class_map, expected)
-            assert ((class_map == 255) == (array.shape[2] == 4) & (alpha[..., 0] == 0)).all()
+            assert ((class_map == 255) == unseen).all()
     flipped = noise(150, 200)[::-1, ::-1]  # neither contiguous nor writeable in place
     np.testing.assert_array_equal(predictor.classify(flipped, 6), predictor.classify(flipped.copy(), 6))
 

@@ -167,5 +167,9 @@ def test_what_is_known_of_the_ground(tmp_path: Path) -> None:
 
 
 def test_options_of_tiff_files_are_for_them(tmp_path: Path) -> None:
-    with pytest.raises(HarveysegError, match=r"a\.jpg: --range and --bands are for TIFF files; this is JPEG"):
-        check(save(tmp_path / "a.jpg"), options=MosaicOptions(value_range="auto"))
+    photo = save(tmp_path / "a.jpg")
+    for options in (MosaicOptions(value_range="auto"), MosaicOptions(bands=(3, 2, 1)), MosaicOptions(crs="EPSG:32615")):
+        with pytest.raises(
+            HarveysegError, match=r"a\.jpg: --range, --bands and --crs are for TIFF files; this is JPEG"
+        ):
+            check(photo, options=options)

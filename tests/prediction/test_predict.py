@@ -23,6 +23,7 @@ from rio_cogeo.cogeo import cog_validate
 
 from harveyseg.classes import HARVEY25
 from harveyseg.errors import HarveysegError
+from harveyseg.geo.frame import FrameColour
 from harveyseg.geo.mosaic import MosaicOptions
 from harveyseg.prediction import pictures
 from harveyseg.prediction.assess_maps import _rates, assess_maps
@@ -120,6 +121,47 @@ def test_a_transparent_png(tmp_path: Path) -> None:
     row = pd.read_csv(tmp_path / "out" / "areas.csv").iloc[0]
     assert row["seen_percent"] == 50
     assert row["Flooded"] == pytest.approx(50, abs=1)
+
+
+@pytest.mark.parametrize("name", ["photo.png", "photo.jpg", "photo.tif"])
+def test_a_photo_in_a_black_frame(tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str) -> None:
+    """As it comes out of a program that straightens or turns photos; in all formats alike."""
+    pixels = half_red(192, 320)
+    inside = np.zeros((192, 320), bool)
+    inside[48:, :240] = True
+    pixels[~inside] = 0
+    pixels[100:120, 40:60] = 0  # a black roof
+    if name.endswith(".tif"):
+        write_tiff(tmp_path / name, pixels.transpose(2, 0, 1), None)
+    else:
+        Image.fromarray(pixels).save(tmp_path / name, quality=95, subsampling=0)
+
+    def share_seen(frame: FrameColour | None, out: str) -> float:
+        (record,) = run([tmp_path / name], tmp_path / out, PredictionOptions(MosaicOptions(frame=frame))).predicted
+        return record.areas.seen_pixels / record.areas.pixels
+
+    share = share_seen(None, "out")
+    assert share == pytest.approx(9 / 16, abs=0.02)
+    file = tmp_path / "out" / f"photo.{'tif' if name.endswith('.tif') else 'png'}"
+    with rasterio.open(file) as opened:
+        labels = opened.read(1)
+    assert ((labels != 255) == inside).mean() > 0.98
+    assert (labels[100:120, 40:60] != 255).all()
+    assert "a frame of one colour (44% of the file) is taken as not seen" in caplog.text
+    assert share_seen("0", "black") == share
+    assert (share_seen("none", "kept"), share_seen("255", "white")) == (1, 1)
+    with pytest.raises(HarveysegError, match=r"predicted in another way \(frame\)"):
+        share_seen("none", "out")
+
+
+def test_overexposed_ground_at_the_border_of_a_photo_was_seen(tmp_path: Path) -> None:
+    pixels = half_red(192, 320)
+    pixels[:48] = 255
+    photo = save(tmp_path / "photo.png", pixels)
+    (record,) = run([photo], tmp_path / "out").predicted
+    assert record.areas.seen_pixels == record.areas.pixels
+    (record,) = run([photo], tmp_path / "white", PredictionOptions(MosaicOptions(frame="255"))).predicted
+    assert record.areas.seen_pixels == 0.75 * record.areas.pixels
 
 
 def test_a_mosaic(tmp_path: Path, mosaic: Path) -> None:

@@ -24,36 +24,32 @@ from rasterio.windows import Window
 
 from harveyseg.arrays import BoolArray, ByteArray, Photo
 from harveyseg.errors import HarveysegError
+from harveyseg.geo.frame import FRAME_WARNING, FrameColour, find_frame, plain_pixels
 from harveyseg.geo.ground import Georeference, is_same_crs, parse_crs
 
 _CACHE_MEGABYTES = 256
 """Of GDAL's decoded blocks; by default it takes 5% of the machine's memory."""
 _FRAME_SIDE = 2048
 """Longest side in pixels at which a frame is looked for."""
-_FRAME_TOLERANCE = 4
-"""Levels that a frame may differ from black or white, since JPEG blurs it."""
-_FRAME_PIXELS = 64
-"""A smaller region that touches the border is a dark or bright object."""
 _BRIGHTEST = 255
 """The highest value of 8 bits."""
 _SAMPLE_SIDE = 1024
 """Longest side in pixels of the sample from which ``--range auto`` is computed."""
-
-FrameColour = Literal["0", "255", "none"]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class MosaicOptions:
-    """What a user says about TIFF files that do not say it themselves."""
+    """What a user says about files that do not say it themselves; all but ``frame`` is about TIFF."""
 
     bands: tuple[int, int, int] | None = None
     """Numbers of the red, green and blue band, from 1."""
     value_range: tuple[float, float] | Literal["auto"] | None = None
     """The values that become black and white; ``auto``: the 2nd and 98th percentile."""
     frame: FrameColour | None = None
-    """The colour of an undeclared frame; ``none``: there is no frame. If not given, black and white are looked for."""
+    """The colour of an undeclared frame; ``none``: there is no frame. If not given, black and white are looked for, in
+    photos only black."""
     crs: str | None = None
     """The coordinate reference system of files that lack one."""
 
@@ -155,12 +151,7 @@ class Mosaic:
         Returns:
             uint8 (rows, width, 3), RGB.
         """
-        shape = (3, rows.stop - rows.start, size[1])
-        shrinks = size[0] <= self._file.height and size[1] <= self._file.width
-        resampling = Resampling.average if shrinks else Resampling.bilinear
-        window = self._window(rows, size)
-        values = self._read(list(self.bands), window=window, out_shape=shape, resampling=resampling)
-        return np.ascontiguousarray(self._to_levels(values).transpose(1, 2, 0))
+        return np.ascontiguousarray(self._to_levels(self._values(rows, size)).transpose(1, 2, 0))
 
     def seen(self, rows: slice, size: tuple[int, int]) -> BoolArray:
         """Which pixels of some rows show something: bool (rows, width); see :meth:`colours` for the arguments.
@@ -188,16 +179,11 @@ class Mosaic:
         height, width = self.size
         shrink = max(1.0, max(height, width) / _FRAME_SIDE)
         size = (max(1, round(height / shrink)), max(1, round(width / shrink)))
-        photo = self.colours(slice(0, size[0]), size)
+        photo = self._unstretched(slice(0, size[0]), size)
         frame = find_frame(photo, ("0", "255") if self._options.frame is None else (self._options.frame,))
         if not frame.any():
             return None
-        logger.warning(
-            "%s: a frame of one colour (%.0f%% of the file) is taken as not seen, although the file does not declare "
-            "it. `--nodata none` keeps it.",
-            self.path,
-            100 * frame.mean(),
-        )
+        logger.warning(FRAME_WARNING, self.path, 100 * frame.mean())
         kernel = np.ones((3, 3), np.uint8)
         return cv2.erode(frame, kernel, borderType=cv2.BORDER_REPLICATE) > 0, cv2.dilate(frame, kernel) > 0
 
@@ -210,10 +196,34 @@ class Mosaic:
         surely, perhaps = inner[np.ix_(own_rows, own_columns)], outer[np.ix_(own_rows, own_columns)]
         if (surely == perhaps).all():
             return np.asarray(surely)
-        colours = self.colours(rows, size)
-        plain = (colours <= _FRAME_TOLERANCE).all(2) | (colours >= 255 - _FRAME_TOLERANCE).all(2)
-        result: BoolArray = surely | (perhaps & plain)
+        photo = self._unstretched(rows, size)
+        result: BoolArray = surely | (perhaps & (plain_pixels(photo, "0") | plain_pixels(photo, "255")))
         return result
+
+    def _unstretched(self, rows: slice, size: tuple[int, int]) -> Photo:
+        """Colours in which a frame is black or white whatever ``--range`` says, which makes all dark things black.
+
+        Of values that are not of 8 bits, a frame has exactly 0, or an end of the range or of the type.
+        """
+        values = self._values(rows, size)
+        if values.dtype == np.uint8:
+            levels = values
+        elif self._options.value_range is None:
+            levels = self._to_levels(values)
+        else:
+            ends = self._options.value_range
+            highest = np.iinfo(values.dtype).max if np.issubdtype(values.dtype, np.integer) else np.inf
+            low, high = (0.0, highest) if isinstance(ends, str) else ends
+            levels = np.select([(values == 0) | (values == low), (values == high) | (values == highest)], [0, 255], 128)
+        return np.ascontiguousarray(np.asarray(levels, np.uint8).transpose(1, 2, 0))
+
+    def _values(self, rows: slice, size: tuple[int, int]) -> npt.NDArray[Any]:
+        """The file's own values (3, n, W) of some rows, see :meth:`colours`."""
+        shape = (3, rows.stop - rows.start, size[1])
+        shrinks = size[0] <= self._file.height and size[1] <= self._file.width
+        resampling = Resampling.average if shrinks else Resampling.bilinear
+        window = self._window(rows, size)
+        return self._read(list(self.bands), window=window, out_shape=shape, resampling=resampling)
 
     def _declared(self, rows: slice, size: tuple[int, int]) -> BoolArray:
         """Which pixels the file itself declares as seen."""
@@ -224,7 +234,10 @@ class Mosaic:
                 mask = self._file.dataset_mask(window=window, out_shape=shape, resampling=Resampling.average)
         else:  # of more than four bands, and of floats, rasterio's mask ignores it
             mask = self._read(self._alpha, window=window, out_shape=shape, resampling=Resampling.average, masked=False)
-        return np.asarray(mask > 0)
+        shown = np.asarray(mask > 0)
+        if np.issubdtype(self._file.dtypes[self.bands[0] - 1], np.floating):  # no number, whether or not it is declared
+            shown &= ~np.isnan(self._values(rows, size)).any(axis=0)
+        return shown
 
     def _window(self, rows: slice, size: tuple[int, int]) -> Window:
         """The part of the file that some rows of the resized image cover; its borders may be between pixels."""
@@ -332,29 +345,6 @@ def open_mosaic(path: Path, options: MosaicOptions) -> Iterator[Mosaic]:
             yield mosaic
         finally:
             mosaic.close()
-
-
-def find_frame(photo: Photo, colours: tuple[str, ...]) -> ByteArray:
-    """Regions of black or white that touch the border of a photo; dark or bright objects inside stay.
-
-    Args:
-        photo: uint8 (H, W, 3).
-        colours: which of ``"0"`` and ``"255"`` a frame may have.
-
-    Returns:
-        uint8 (H, W), 1 inside a frame.
-    """
-    frame = np.zeros(photo.shape[:2], np.uint8)
-    for colour in colours:
-        dark = colour == "0"
-        like = (photo <= _FRAME_TOLERANCE) if dark else (photo >= 255 - _FRAME_TOLERANCE)
-        plain = np.asarray(like.all(2), np.uint8)
-        _, regions, statistics, _ = cv2.connectedComponentsWithStats(plain, connectivity=4)
-        borders = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
-        touching = np.unique(borders[borders > 0])
-        large = touching[statistics[touching, cv2.CC_STAT_AREA] >= _FRAME_PIXELS]
-        frame |= np.isin(regions, large).astype(np.uint8)
-    return frame
 
 
 def _alpha_band(file: Any) -> int | None:

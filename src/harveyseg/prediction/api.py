@@ -20,7 +20,7 @@ from harveyseg.prediction.class_maps import EnsemblePredictor
 from harveyseg.prediction.find_model import find_model
 from harveyseg.prediction.inputs import Input
 from harveyseg.prediction.options import parse_options, parse_reading, parse_tta
-from harveyseg.prediction.pictures import PictureInMemory
+from harveyseg.prediction.pictures import PictureInMemory, find_shown
 from harveyseg.prediction.predict import predict_images
 from harveyseg.prediction.record import Areas, PredictionRecord, read_record
 from harveyseg.prediction.scale import find_scale, warn_of_unknown_scales
@@ -189,7 +189,8 @@ class Predictor:
         """Classify the pixels of an array, as ``harveyseg predict --gsd`` does those of a photo.
 
         Args:
-            photo: uint8 (H, W, 3), RGB, or (H, W, 4) with an alpha channel that is 0 where nothing was seen.
+            photo: uint8 (H, W, 3), RGB, or (H, W, 4) with an alpha channel that is 0 where nothing was seen. Without
+                one, a black frame was not seen.
             gsd: centimetres of ground that a pixel shows; without it, the array is taken to show as much ground as a
                 training photo.
 
@@ -214,7 +215,8 @@ class Predictor:
         with _parameters_named():
             scale = find_scale(item, self._ensemble.training, self._predictor.network_size, metres)
         warn_of_unknown_scales([item], [scale], self._ensemble.training)
-        picture = PictureInMemory(photo[..., 2::-1], opaque)
+        colours = photo[..., 2::-1]
+        picture = PictureInMemory(colours, find_shown(colours, opaque, None, "array"))
         with explain_out_of_memory("classifying an array", "Cut it into smaller ones."):
             stripes = [stripe.classes for stripe in self._predictor.stripes(picture, scale.photo_size)]
         return np.asarray(self.classes.ids[np.concatenate(stripes)], np.uint8)

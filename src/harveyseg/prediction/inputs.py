@@ -225,8 +225,8 @@ def _check_photo(candidate: Candidate, options: MosaicOptions) -> Input:
     if cause := decoded.colour_problem:
         scaled = "Save it as TIFF and say which values are black and white with --range"
         raise HarveysegError(f"{path}: {cause}. {scaled if 'bits' in cause else 'Save it as one'}.")
-    if options.value_range is not None or options.bands is not None:
-        raise HarveysegError(f"{path}: --range and --bands are for TIFF files; this is {decoded.kind}.")
+    if options.value_range is not None or options.bands is not None or options.crs is not None:
+        raise HarveysegError(f"{path}: --range, --bands and --crs are for TIFF files; this is {decoded.kind}.")
     width, height = decoded.size
     return Input(
         path,

@@ -5,8 +5,9 @@ from typing import Literal, cast, get_args
 
 from harveyseg.classes import ClassList
 from harveyseg.errors import HarveysegError
+from harveyseg.geo.frame import FrameColour
 from harveyseg.geo.ground import parse_crs
-from harveyseg.geo.mosaic import FrameColour, MosaicOptions
+from harveyseg.geo.mosaic import MosaicOptions
 from harveyseg.inference.params import TtaName
 from harveyseg.prediction.predict import PredictionOptions
 from harveyseg.prediction.products import ProductOptions
@@ -16,7 +17,7 @@ _NUMBER = r"([+-]?\d+(?:\.\d+)?)"
 
 
 def parse_reading(bands: str | None, value_range: str | None, nodata: str | None, crs: str | None) -> MosaicOptions:
-    """Check the options that say how TIFF files are read.
+    """Check the options that say how files are read; all but ``nodata`` are for TIFF.
 
     >>> parse_reading("3,2,1", "0,4095", None, None).bands
     (3, 2, 1)

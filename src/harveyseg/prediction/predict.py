@@ -166,6 +166,7 @@ def _settings(
         "version": library_versions()["harveyseg"],
         "photo_size": scale.photo_size,
         "probabilities": options.products.probabilities,
+        "frame": options.reading.frame,
         **params.deciding(),
     }
     if item.is_tiff:

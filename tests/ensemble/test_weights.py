@@ -75,7 +75,7 @@ def argmax_map_scores(
 
 
 def plain_statistics(fold_models: FoldModels, truth: Truth, counts: Sequence[int]) -> ThresholdStatistics:
-    histograms = np.zeros((5, 24, 2, 256), np.int64)
+    histograms = np.zeros((5, 24, 2, 256), np.int32)
     confusions = []
     for position, (fold, row) in enumerate(fold_models.positions):
         mask = truth[VAL_IDS[fold][row]]

@@ -1,5 +1,6 @@
 """The ensemble's weights, chosen out of fold by greedy forward selection on the score itself."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from harveyseg.errors import HarveysegError
 from harveyseg.files import read_json, write_json
 from harveyseg.inference.probabilities import update_argmax
 from harveyseg.postprocess.select import PostprocessParams, in_sample_score
-from harveyseg.postprocess.statistics import PhotoCounter, PhotoStatistics, ThresholdStatistics, stack_statistics
+from harveyseg.postprocess.statistics import PhotoCounter, PhotoStatistics, StatisticsStack, ThresholdStatistics
 from harveyseg.progress import Progress
 
 Counts = tuple[int, ...]
@@ -167,12 +168,14 @@ class MixtureStatistics:
         return self._last[1]
 
     def _compute(self, counts: Counts) -> list[ThresholdStatistics]:
-        positions = range(len(self._masks))
+        positions = iter(range(len(self._masks)))
+        stacks = [StatisticsStack(len(self._masks), self._classes) for _ in counts]
         with ThreadPoolExecutor(self._threads) as pool:
-            photos = list(pool.map(self._photo_statistics, positions, [counts] * len(positions)))
-        return [
-            stack_statistics([of_models[model] for of_models in photos], self._classes) for model in range(len(counts))
-        ]
+            while batch := list(itertools.islice(positions, 4 * self._threads)):
+                for of_models in pool.map(self._photo_statistics, batch, itertools.repeat(counts)):
+                    for stack, photo in zip(stacks, of_models, strict=True):
+                        stack.add(photo)
+        return [stack.finish() for stack in stacks]
 
     def _photo_statistics(self, position: int, counts: Counts) -> list[PhotoStatistics]:
         """One photo's statistics, one more taken of each model."""

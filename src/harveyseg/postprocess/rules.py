@@ -15,7 +15,15 @@ from pydantic import BaseModel, ConfigDict
 
 from harveyseg.arrays import FloatArray, IntArray
 from harveyseg.postprocess.regression import clipped_log_odds, fit_logistic, sigmoid
-from harveyseg.postprocess.statistics import N_LEVELS, SpecialMask, Thresholds, ThresholdStatistics, tail_sums
+from harveyseg.postprocess.statistics import (
+    N_LEVELS,
+    PixelCounts,
+    SpecialMask,
+    Thresholds,
+    ThresholdStatistics,
+    photo_slices,
+    tail_sums,
+)
 
 _LEVEL_LOG_ODDS = clipped_log_odds((np.arange(N_LEVELS) + 0.25) / (N_LEVELS - 0.5))
 """(256,): finite and symmetric at both ends."""
@@ -67,10 +75,10 @@ class ExpectedDiceRule(BaseModel):
         """
         slugs = statistics.classes.scored_slugs
         # Photos may have different numbers of labelled pixels.
-        labelled = np.maximum(statistics.histograms[:, 0].sum((1, 2)), 1)
+        labelled = np.maximum(statistics.histograms[:, 0].sum((1, 2), dtype=np.int64), 1)
         weight = _photo_weights(groups) * (labelled[0] / labelled)[:, None]
         share = _CALIBRATION_PIXELS / labelled[0]
-        pixels = share * (statistics.histograms * (weight * statistics.present)[..., None, None]).sum(0)
+        pixels = share * _weighted_sum(statistics.histograms, weight * statistics.present)
         slope, intercept = fit_logistic(np.tile(_LEVEL_LOG_ODDS, (len(pixels), 1)), pixels[:, 1], pixels[:, 0])
         calibrated = cls(
             calibration_slope=max(slope, _MIN_CALIBRATION_SLOPE),
@@ -93,11 +101,17 @@ class ExpectedDiceRule(BaseModel):
             The thresholds and the expected Dice, both (n, S); an empty mask and 0 where no pixel reaches level 1.
         """
         intercept = _in_order(self.calibration_intercept)[:, None]
-        mass = tail_sums(level_counts * sigmoid(self.calibration_slope * _LEVEL_LOG_ODDS + intercept))
-        dice = 2 * mass / (tail_sums(level_counts) + mass[..., :1])
-        dice[..., 0] = 0  # the set of all pixels, however improbable, is not a candidate
-        best = dice.argmax(-1)
-        return np.where(best == 0, SpecialMask.EMPTY, best), dice.max(-1)
+        probability = sigmoid(self.calibration_slope * _LEVEL_LOG_ODDS + intercept)
+        thresholds = np.empty(level_counts.shape[:2], np.int64)
+        expected = np.empty(level_counts.shape[:2])
+        for photos in photo_slices(len(level_counts)):
+            mass = tail_sums(level_counts[photos] * probability)
+            dice = 2 * mass / (tail_sums(level_counts[photos]) + mass[..., :1])
+            dice[..., 0] = 0  # the set of all pixels, however improbable, is not a candidate
+            best = dice.argmax(-1)
+            thresholds[photos] = np.where(best == 0, SpecialMask.EMPTY, best)
+            expected[photos] = dice.max(-1)
+        return thresholds, expected
 
     def thresholds(self, level_counts: IntArray) -> Thresholds:
         """Choose masks from the histograms of n photos, int64 (n, S, 256)."""
@@ -129,6 +143,17 @@ def fit_presence_model(
     gain = weight * statistics.present * statistics.dice(thresholds)
     loss = weight * ~statistics.present
     return fit_logistic(feature.T, gain.T, loss.T)
+
+
+def _weighted_sum(histograms: PixelCounts, weights: FloatArray) -> FloatArray:
+    """Sum over photos of histograms, int32 (n, S, 2, 256), by weights (n, S): float64 (S, 2, 256).
+
+    Photo by photo, as NumPy adds along the first axis, without the product of all in memory.
+    """
+    total = np.zeros(histograms.shape[1:])
+    for photo, weight in zip(histograms, weights, strict=True):
+        total += photo * weight[:, None, None]
+    return total
 
 
 def _photo_weights(groups: Sequence[str]) -> FloatArray:

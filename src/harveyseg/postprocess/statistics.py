@@ -5,7 +5,7 @@ true mask, give the Dice of every threshold exactly. Masks are made only at the 
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
@@ -36,6 +36,9 @@ from harveyseg.score import confusion, image_dice
 
 N_LEVELS = 256
 
+_PHOTOS_AT_A_TIME = 256
+"""Photos whose intermediate results are held in memory."""
+
 
 class SpecialMask(IntEnum):
     """What an array of thresholds holds where the submitted mask is not "all pixels of at least this level"."""
@@ -45,6 +48,9 @@ class SpecialMask(IntEnum):
     EMPTY = N_LEVELS
     """No pixel."""
 
+
+PixelCounts = npt.NDArray[np.int32]
+"""Pixels of a photo, which is far from 2^31 of them; half the memory of int64. Sums of them are int64."""
 
 Thresholds = IntArray
 """int64 (n, S): the mask of each (photo, scored class).
@@ -58,7 +64,7 @@ class ThresholdStatistics:
     """For each of n photos and each scored class, histograms of its probability and the Dice of every threshold.
 
     >>> from harveyseg.classes import HARVEY25
-    >>> inside, outside = np.zeros((2, 1, 24, 256), np.int64)
+    >>> inside, outside = np.zeros((2, 1, 24, 256), np.int32)
     >>> inside[0, 0, [100, 200]] = 1, 3  # class 1 has four pixels, three of them at level 200
     >>> outside[0, 0, 150] = 1
     >>> confusions = np.zeros((1, 25, 25), np.int64)
@@ -68,14 +74,14 @@ class ThresholdStatistics:
     [0.889, 0.857, 1.0, 0.0]
     """
 
-    histograms: IntArray
+    histograms: PixelCounts
     """(n, S, 2, 256): pixels of each level outside [0] and inside [1] the true mask."""
     dice_by_threshold: FloatArray
     """(n, S, 257): Dice of each threshold; the columns are the values of :data:`Thresholds`."""
     confusions: Confusions
     """(n, C, C): of the argmax maps."""
     classes: ClassList
-    unlabelled_levels: IntArray | None = None
+    unlabelled_levels: PixelCounts | None = None
     """(n, S, 256): pixels of each level that have no label: submitted, but not scored. None: there are none."""
     unlabelled_argmax: IntArray | None = None
     """(n, S): pixels of the argmax maps that have no label."""
@@ -83,27 +89,28 @@ class ThresholdStatistics:
     @classmethod
     def from_histograms(
         cls,
-        histograms: IntArray,
+        histograms: PixelCounts,
         confusions: Confusions,
         classes: ClassList,
-        unlabelled_levels: IntArray | None = None,
+        unlabelled_levels: PixelCounts | None = None,
         unlabelled_argmax: IntArray | None = None,
     ) -> "ThresholdStatistics":
         """Compute the Dice of every threshold.
 
         Args:
-            histograms: int64 (n, S, 2, 256).
+            histograms: int32 (n, S, 2, 256).
             confusions: of the argmax maps, int64 (n, C, C).
             classes: what they are.
-            unlabelled_levels: int64 (n, S, 256).
+            unlabelled_levels: int32 (n, S, 256).
             unlabelled_argmax: int64 (n, S).
         """
-        outside = tail_sums(histograms[:, :, 0])
-        inside = tail_sums(histograms[:, :, 1])
-        total = inside + outside + inside[..., :1]
-        dice = np.ones((*total.shape[:2], N_LEVELS + 1))
-        dice[..., :N_LEVELS] = np.where(total == 0, 1, 2 * inside / np.maximum(total, 1))
-        dice[..., SpecialMask.EMPTY] = inside[..., 0] == 0
+        dice = np.empty((*histograms.shape[:2], N_LEVELS + 1))
+        for photos in photo_slices(len(histograms)):
+            outside = tail_sums(histograms[photos, :, 0])
+            inside = tail_sums(histograms[photos, :, 1])
+            total = inside + outside + inside[..., :1]
+            dice[photos, :, :N_LEVELS] = np.where(total == 0, 1, 2 * inside / np.maximum(total, 1))
+            dice[photos, :, SpecialMask.EMPTY] = inside[..., 0] == 0
         # Level 0 is no threshold, since all pixels reach it: its column is that of the argmax maps.
         dice[..., SpecialMask.ARGMAX] = image_dice(confusions)[:, classes.unscored :]
         return cls(histograms, dice, confusions, classes, unlabelled_levels, unlabelled_argmax)
@@ -111,13 +118,13 @@ class ThresholdStatistics:
     @property
     def level_counts(self) -> IntArray:
         """(n, S, 256): pixels of each level, with and without a label: a rule knows of no labels."""
-        counts: IntArray = self.histograms.sum(2)
+        counts: IntArray = self.histograms.sum(2, dtype=np.int64)
         return counts if self.unlabelled_levels is None else counts + self.unlabelled_levels
 
     @property
     def present(self) -> BoolArray:
         """(n, S): whether the true mask holds the class."""
-        present: BoolArray = self.histograms[:, :, 1].sum(-1) > 0
+        present: BoolArray = self.histograms[:, :, 1].sum(-1, dtype=np.int64) > 0
         return present
 
     @property
@@ -165,36 +172,62 @@ def collect_statistics(
         threads: photos processed at the same time; does not change the result.
     """
     photos = ((probabilities, np.ascontiguousarray(truth[row])) for probabilities, row in zip(maps, rows, strict=True))
-    collected: list[PhotoStatistics] = []
+    stack = StatisticsStack(len(rows), classes)
     with ThreadPoolExecutor(threads) as pool:  # OpenCV releases the lock
         while batch := list(itertools.islice(photos, 2 * threads)):
-            collected += pool.map(partial(_photo_statistics, classes=classes), *zip(*batch, strict=True))
-    return stack_statistics(collected, classes)
+            for statistics in pool.map(partial(_photo_statistics, classes=classes), *zip(*batch, strict=True)):
+                stack.add(statistics)
+    return stack.finish()
 
 
 class PhotoStatistics(NamedTuple):
     """Of one photo; see :class:`ThresholdStatistics`."""
 
-    histograms: IntArray
+    histograms: PixelCounts
     """(S, 2, 256)."""
     confusion: Confusion
-    unlabelled_levels: IntArray | None
+    unlabelled_levels: PixelCounts | None
     """(S, 256); None where every pixel has a label."""
     unlabelled_argmax: IntArray | None
     """(S,)."""
 
 
-def stack_statistics(photos: Sequence[PhotoStatistics], classes: ClassList) -> ThresholdStatistics:
-    """The statistics of several photos."""
-    levels = [photo.unlabelled_levels for photo in photos if photo.unlabelled_levels is not None]
-    argmax = [photo.unlabelled_argmax for photo in photos if photo.unlabelled_argmax is not None]
-    return ThresholdStatistics.from_histograms(
-        np.stack([photo.histograms for photo in photos]),
-        np.stack([photo.confusion for photo in photos]),
-        classes,
-        np.stack(levels) if levels else None,
-        np.stack(argmax) if argmax else None,
-    )
+class StatisticsStack:
+    """Collects the statistics of photos one by one: a list of them and the arrays made from it would hold them twice.
+
+    Args:
+        count: how many photos there will be.
+        classes: what they hold.
+    """
+
+    def __init__(self, count: int, classes: ClassList) -> None:
+        self._classes = classes
+        self._added = 0
+        self._histograms = np.zeros((count, classes.scored, 2, N_LEVELS), np.int32)
+        self._confusions = np.zeros((count, len(classes), len(classes)), np.int64)
+        self._levels: PixelCounts | None = None
+        self._argmax: IntArray | None = None
+        if classes.ignored_value is not None:
+            self._levels = np.zeros((count, classes.scored, N_LEVELS), np.int32)
+            self._argmax = np.zeros((count, classes.scored), np.int64)
+
+    def add(self, photo: PhotoStatistics) -> None:
+        """Take the next photo."""
+        self._histograms[self._added] = photo.histograms
+        self._confusions[self._added] = photo.confusion
+        if self._levels is not None and self._argmax is not None:
+            assert photo.unlabelled_levels is not None
+            assert photo.unlabelled_argmax is not None
+            self._levels[self._added] = photo.unlabelled_levels
+            self._argmax[self._added] = photo.unlabelled_argmax
+        self._added += 1
+
+    def finish(self) -> ThresholdStatistics:
+        """The statistics of all photos."""
+        assert self._added == len(self._histograms)
+        return ThresholdStatistics.from_histograms(
+            self._histograms, self._confusions, self._classes, self._levels, self._argmax
+        )
 
 
 class PhotoCounter:
@@ -209,8 +242,8 @@ class PhotoCounter:
         self._mask = mask
         self._classes = classes
         self._labelled = None if classes.ignored_value is None else mask != IGNORED
-        self._histograms = np.zeros((classes.scored, 2, N_LEVELS), np.int64)
-        self._unlabelled = np.zeros((classes.scored, N_LEVELS), np.int64)
+        self._histograms = np.zeros((classes.scored, 2, N_LEVELS), np.int32)
+        self._unlabelled = np.zeros((classes.scored, N_LEVELS), np.int32)
 
     def add(self, index: int, levels: ProbabilityMap, class_mask: BinaryMask | None) -> None:
         """Count the levels of a scored class, uint8 (H, W); ``class_mask`` is where it is true, None for nowhere."""
@@ -272,6 +305,12 @@ def upsample_levels(channel: ProbabilityMap, size: tuple[int, int]) -> Probabili
 def round_to_levels(channel: Float32Array) -> ProbabilityMap:
     """Probabilities on the scale 0..255, float32 (H, W), rounded to levels."""
     return np.asarray(cv2.convertScaleAbs(channel), np.uint8)
+
+
+def photo_slices(count: int) -> Iterator[slice]:
+    """Some photos at a time, for what is computed for each of them: the intermediate results of all may be large."""
+    for start in range(0, count, _PHOTOS_AT_A_TIME):
+        yield slice(start, min(start + _PHOTOS_AT_A_TIME, count))
 
 
 def tail_sums(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

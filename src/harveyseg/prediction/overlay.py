@@ -3,13 +3,16 @@
 import math
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from harveyseg.arrays import ByteArray, ClassMap, Photo
 from harveyseg.classes import IGNORED, ClassList
+from harveyseg.data.cache import read_resized_photo
 from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic
 from harveyseg.inference.probabilities import STRIPE
@@ -20,6 +23,7 @@ LONGEST_SIDE = 4096
 
 _SHEET_COLUMNS = 4
 _SHEET_CELL = (240, 320)
+_SHEET_THREADS = 4
 _SHEET_IMAGES = 40
 """On one sheet; more are spread over several."""
 _LINE = 22
@@ -118,21 +122,30 @@ def _sheet(folder: Path, names: Sequence[str], classes: ClassList, shown: Sequen
     rows = math.ceil(len(names) / columns)
     legend_lines = math.ceil(len(shown) / columns)
     sheet = np.full((rows * (height + _LINE) + legend_lines * _LINE + 8, columns * width, 3), 255, np.uint8)
-    for index, name in enumerate(names):
-        top, left = index // columns * (height + _LINE), index % columns * width
-        overlay = cv2.imread(str(folder / f"{name}_overlay.jpg"), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        if overlay is not None:
-            scale = min(height / overlay.shape[0], width / overlay.shape[1])
-            size = (max(1, int(overlay.shape[1] * scale)), max(1, int(overlay.shape[0] * scale)))
-            small = cv2.resize(overlay, size, interpolation=cv2.INTER_AREA)
-            sheet[top : top + size[1], left : left + size[0]] = small[..., ::-1]
-        _write(sheet, name, left + 4, top + height + _LINE - 7)
+    with ThreadPoolExecutor(_SHEET_THREADS) as pool:
+        pictures = pool.map(_thumbnail, (folder / f"{name}_overlay.jpg" for name in names))
+        for index, (name, picture) in enumerate(zip(names, pictures, strict=True)):
+            top, left = index // columns * (height + _LINE), index % columns * width
+            if picture is not None:
+                sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+            _write(sheet, name, left + 4, top + height + _LINE - 7)
     for place, index in enumerate(shown):
         top = rows * (height + _LINE) + 4 + place // columns * _LINE
         left = place % columns * width
         sheet[top + 3 : top + _LINE - 3, left + 4 : left + 24] = classes.palette[index]
         _write(sheet, classes.names[index], left + 30, top + _LINE - 7)
     return sheet
+
+
+def _thumbnail(path: Path) -> Photo | None:
+    """An overlay, RGB, as large as fits into a cell; None where there is none that can be read."""
+    try:
+        with Image.open(path) as opened:
+            width, height = opened.size
+        scale = min(_SHEET_CELL[0] / height, _SHEET_CELL[1] / width)
+        return read_resized_photo(path, (height, width), (max(1, int(height * scale)), max(1, int(width * scale))))
+    except (OSError, HarveysegError):
+        return None
 
 
 def _write(sheet: Photo, text: str, left: int, baseline: int) -> None:

@@ -9,8 +9,9 @@ import shapely
 
 from harveyseg.classes import HARVEY25, IGNORED
 from harveyseg.errors import HarveysegError
-from harveyseg.geo.assessment import assess, read_layer
+from harveyseg.geo.assessment import assess
 from harveyseg.geo.ground import parse_crs
+from harveyseg.geo.own_layers import read_layer
 from harveyseg.geo.polygons import class_polygons
 from helpers.rasters import EAST, NORTH, UTM, grid
 from helpers.town import HOUSES, PIXEL, draw_town, footprints, road_lines
@@ -133,7 +134,9 @@ def test_someone_elses_layers(tmp_path: Path, polygons: geopandas.GeoDataFrame) 
         crs=4326,
     )
     together.to_file(tmp_path / "houses.geojson")
-    read = read_layer(tmp_path / "houses.geojson", "buildings", polygons)
+    layer = read_layer(tmp_path / "houses.geojson", "buildings", polygons)
+    read = layer.features
+    assert layer.total == 2 * len(HOUSES) + 2
     assert set(read["name"]) == {*HOUSES, "bow tie"}  # near the map, with a geometry
     assert len(assess(polygons, read).buildings) == 10
     with pytest.raises(HarveysegError, match=r"houses\.geojson: holds Polygon; --roads needs LineStrings"):

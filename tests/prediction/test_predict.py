@@ -17,6 +17,7 @@ import pandas as pd
 import pyogrio
 import pytest
 import rasterio
+import shapely
 from affine import Affine
 from PIL import Image
 from rio_cogeo.cogeo import cog_validate
@@ -34,7 +35,7 @@ from harveyseg.prediction.products import ProductOptions, error_rates
 from harveyseg.prediction.scale import Training
 from harveyseg.prediction.trained_ensemble import TrainedEnsemble
 from helpers.predicting import FLOODED, PARAMS, half_red, sure
-from helpers.rasters import RGBA, UTM, red_half, write_dji, write_tiff
+from helpers.rasters import RGBA, UTM, grid, red_half, write_dji, write_tiff
 from helpers.small_disk import small_disk
 
 ENSEMBLE = TrainedEnsemble(
@@ -526,6 +527,30 @@ def test_assess(tmp_path: Path, mosaic: Path) -> None:
     ]
     assert set(dict(pyogrio.list_layers(both.file))) == {"buildings", "roads", "seen", "summary"}
     assert run([mosaic], out).skipped == 1  # the prediction is as it was
+
+
+def test_layers_of_another_place(tmp_path: Path, mosaic: Path) -> None:
+    out = tmp_path / "out"
+    run([mosaic], out)
+    here = geopandas.GeoDataFrame(geometry=[shapely.box(270_020, 3_289_985, 270_025, 3_289_990)], crs=UTM)
+    elsewhere = here.set_geometry(here.translate(100_000))
+    for name, layer, cause in (
+        ("far", elsewhere, r"none of its 1 features lies on the map .*mosaic\.gpkg"),
+        ("empty", here.iloc[:0], "is empty"),
+        ("wrong", here.set_crs(32616, allow_override=True), "none of its 1 features lies on the map"),
+    ):
+        layer.to_file(tmp_path / f"{name}.geojson")
+        with pytest.raises(HarveysegError, match=rf"{name}\.geojson: {cause}.* Give --buildings a layer of this place"):
+            assess_maps([out], tmp_path / f"{name}.geojson", None)
+    assert not (out / "mosaic_assessment.gpkg").exists()
+    beside = elsewhere.set_geometry(elsewhere.translate(20))
+    pd.concat([here, elsewhere, beside]).to_file(tmp_path / "some.gpkg")
+    (assessed,) = assess_maps([out], tmp_path / "some.gpkg", None)
+    assert f"1 of 3 footprints of {tmp_path / 'some.gpkg'} lie on this map; the rest is not counted" in assessed.text
+    far = Affine.translation(-100_000, 0) @ grid()
+    run([write_tiff(tmp_path / "far.tif", red_half(400, 600), transform=far)], out)
+    texts = [one.text for one in assess_maps([out], tmp_path / "some.gpkg", None, overwrite=True)]
+    assert ["none of the 3 footprints" in text for text in texts] == [True, False]
 
 
 def test_no_assessment_is_replaced_unasked(tmp_path: Path, mosaic: Path) -> None:

@@ -7,18 +7,16 @@ where road and flood meet can be named.
 
 import itertools
 from collections.abc import Collection, Sequence
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import geopandas
 import numpy as np
 import pandas as pd
-import pyogrio
 import shapely
 
 from harveyseg.arrays import FloatArray
-from harveyseg.errors import HarveysegError
 from harveyseg.geo.ground import local_crs
+from harveyseg.geo.own_layers import GEOMETRIES, keep_columns, repeated
 
 ROOF = (
     "Property Roof", "Solar Panels", "Chimney", "Window", "Satellite Antenna",
@@ -43,11 +41,8 @@ _SHORTEST_CUT = 3.0
 _NEAR = 0.1
 _STATES = ("in water", "touched", "dry", "unknown")
 
-LayerKind = Literal["buildings", "roads"]
-_GEOMETRIES: dict[LayerKind, tuple[str, ...]] = {
-    "buildings": ("Polygon", "MultiPolygon"),
-    "roads": ("LineString", "MultiLineString"),
-}
+_BUILDING_COLUMNS = ("state", "area_m2", "seen_share", "flood_share", "water_share", "duplicate")
+_ROAD_COLUMNS = ("road", "state", "length_m", "cut", "duplicate")
 
 
 def can_assess(names: Collection[str]) -> bool:
@@ -68,11 +63,16 @@ class Assessment(NamedTuple):
     """What stands in water."""
 
     buildings: geopandas.GeoDataFrame
-    """state, area_m2, and as shares of the ring: seen_share, and of what was seen flood_share and water_share."""
+    """state, area_m2, and as shares of the ring: seen_share, and of what was seen flood_share and water_share. Of
+    footprints also all of their own columns, and whether they are the duplicate of another one."""
     roads: geopandas.GeoDataFrame
-    """With lines: road (the line's number), state, length_m, cut. Without: points, state "check here", length_m."""
+    """With lines: their own columns, road (the line's number), state, length_m, cut, duplicate. Without: points, state
+    "check here", length_m."""
     summary: dict[str, float]
-    """Buildings by state, metres of road by state, cuts, square metres of what was seen, flooded and open water."""
+    """Buildings by state, metres of road by state, cuts, square metres of what was seen, flooded and open water.
+    Duplicates do not count."""
+    notes: tuple[str, ...]
+    """What to know about the given layers: duplicates, renamed columns, buildings of several parts or at the edge."""
 
 
 def assess(
@@ -86,6 +86,10 @@ def assess(
     tenth on, else *dry*; *unknown* if less than half of the ring is visible. A road is walked in steps of 1 m: a step
     is in water if half of a disc of 2 m is, and at least 3 m of these cut the road.
 
+    One building is one footprint, with all its parts. What is given twice is kept, marked and counted once: footprints
+    that share 90 % of the area that they cover together, and equal lines. Own columns whose names are needed here get
+    the prefix ``own_``.
+
     Args:
         polygons: of a class map, with the columns class and area_m2; see :func:`harveyseg.geo.polygons.class_polygons`.
         buildings: footprints; the roofs of the map if None.
@@ -95,28 +99,77 @@ def assess(
         Geometries are in the coordinate reference system of ``polygons``.
     """
     metric = polygons.to_crs(_metric_crs(polygons))
-    footprints = _roofs(metric) if buildings is None else _near_map(buildings.to_crs(metric.crs), metric)
+    notes: list[str] = []
+    if buildings is None:
+        footprints = _roofs(metric)
+    else:
+        kept, renamed = keep_columns(buildings, _BUILDING_COLUMNS)
+        footprints = _near_map(kept.to_crs(metric.crs), metric)
+        notes += _renamed_note("buildings", renamed)
+        notes += _footprint_notes(footprints, metric)
     assessed = _assess_buildings(footprints, metric)
     if roads is None:
         walked = _flood_contacts(metric)
     else:
-        lines = _near_map(roads.to_crs(metric.crs), metric).explode(ignore_index=True)
+        kept, renamed = keep_columns(roads, _ROAD_COLUMNS)
+        lines = _near_map(kept.to_crs(metric.crs), metric).explode(ignore_index=True)
+        lines = lines[lines.length > 0].reset_index(drop=True)
         walked = _walk_roads(lines, metric)
+        notes += _renamed_note("roads", renamed)
+        if again := int(repeated(lines.geometry.to_numpy()).sum()):
+            notes.append(f"{again} of the lines are there twice and count once (column duplicate)")
+    if buildings is not None:
+        assessed["duplicate"] = repeated(footprints.geometry.to_numpy())
+    summary = _summary(polygons, assessed, walked, with_lines=roads is not None)
+    return Assessment(assessed.to_crs(polygons.crs), walked.to_crs(polygons.crs), summary, tuple(notes))
+
+
+def _summary(
+    polygons: geopandas.GeoDataFrame,
+    buildings: geopandas.GeoDataFrame,
+    roads: geopandas.GeoDataFrame,
+    with_lines: bool,
+) -> dict[str, float]:
     area = polygons.groupby("class")["area_m2"].sum()
+    counted = buildings[~buildings["duplicate"]] if "duplicate" in buildings else buildings
     summary = {
         "seen_m2": float(area.sum()),
         "flooded_m2": float(area.reindex(FLOODED).sum()),
         "water_m2": float(area.reindex(WATER).sum()),
-        **{f"buildings_{state.replace(' ', '_')}": float((assessed["state"] == state).sum()) for state in _STATES},
+        **{f"buildings_{state.replace(' ', '_')}": float((counted["state"] == state).sum()) for state in _STATES},
     }
-    if roads is None:
-        summary["flood_meets_road"] = float(len(walked))
-    else:
-        lengths = walked.groupby("state")["length_m"].sum()
-        summary |= {f"road_{state}_m": float(lengths.get(state, 0.0)) for state in ("water", "dry", "unseen")}
-        summary["road_cut_m"] = float(walked.loc[walked["cut"], "length_m"].sum())
-        summary["road_cuts"] = float(walked["cut"].sum())
-    return Assessment(assessed.to_crs(polygons.crs), walked.to_crs(polygons.crs), summary)
+    if not with_lines:
+        return {**summary, "flood_meets_road": float(len(roads))}
+    once = roads[~roads["duplicate"].astype(bool)]
+    lengths = once.groupby("state")["length_m"].sum()
+    summary |= {f"road_{state}_m": float(lengths.get(state, 0.0)) for state in ("water", "dry", "unseen")}
+    summary["road_cut_m"] = float(once.loc[once["cut"], "length_m"].sum())
+    summary["road_cuts"] = float(once["cut"].sum())
+    return summary
+
+
+def _renamed_note(kind: str, renamed: dict[str, str]) -> list[str]:
+    columns = ", ".join(f"{old} is {new}" for old, new in renamed.items())
+    return [f"own columns of the {kind} that have other names in the output: {columns}"] if renamed else []
+
+
+def _footprint_notes(footprints: geopandas.GeoDataFrame, metric: geopandas.GeoDataFrame) -> list[str]:
+    shapes = footprints.geometry.to_numpy()
+    parts = shapely.get_num_geometries(shapes)
+    beyond = ~shapely.within(shapes, shapely.box(*metric.total_bounds))
+    notes = []
+    if again := int(repeated(shapes).sum()):
+        notes.append(f"{again} footprints are another one again and count once (column duplicate)")
+    if several := int((parts > 1).sum()):
+        notes.append(
+            f"{several} footprints have several parts, {int(parts[parts > 1].sum())} in all, and count as one building "
+            "each; divide them where each part is a building"
+        )
+    if cut := int(beyond.sum()):
+        notes.append(
+            f"{cut} footprints reach beyond the map; where less than half of the ring was seen they are unknown"
+        )
+    return notes
 
 
 def _metric_crs(polygons: geopandas.GeoDataFrame) -> str:
@@ -126,31 +179,6 @@ def _metric_crs(polygons: geopandas.GeoDataFrame) -> str:
     except RuntimeError:
         west, south, east, north = polygons.total_bounds
         return local_crs(polygons.crs.to_wkt(), (west + east) / 2, (south + north) / 2)
-
-
-def read_layer(path: Path, kind: LayerKind, around: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
-    """Read someone's buildings or roads, in any vector format, near a map.
-
-    Args:
-        path: the file.
-        kind: what it must hold: polygons or lines.
-        around: the polygons of the map.
-
-    Raises:
-        HarveysegError: when it cannot be read, or is of another kind.
-    """
-    try:
-        layer = geopandas.read_file(path, bbox=around)
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, OSError) as error:
-        raise HarveysegError(f"{path}: not a vector file that can be read ({error}).") from None
-    if layer.crs is None:
-        raise HarveysegError(f"{path}: has no coordinate reference system. Save it as GeoPackage or GeoJSON.")
-    layer = layer[layer.geometry.notna() & ~layer.geometry.is_empty]
-    right = layer.geom_type.isin(_GEOMETRIES[kind])
-    if len(layer) and not right.any():
-        found = ", ".join(sorted(layer.geom_type.unique()))
-        raise HarveysegError(f"{path}: holds {found}; --{kind} needs {_GEOMETRIES[kind][0]}s.")
-    return layer[right].reset_index(drop=True)
 
 
 def _roofs(metric: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
@@ -186,6 +214,7 @@ def _assess_buildings(buildings: geopandas.GeoDataFrame, metric: geopandas.GeoDa
 def _walk_roads(lines: geopandas.GeoDataFrame, metric: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
     """Divide each line where its state changes; columns of its own, such as bridge, are kept."""
     rows: list[dict[str, Any]] = []
+    own: list[int] = []
     everything, wet = metric.geometry.to_numpy(), _of(metric, (*FLOODED, *WATER))
     own_columns = lines.drop(columns=lines.geometry.name)
     for number, line in enumerate(lines.geometry):
@@ -198,12 +227,14 @@ def _walk_roads(lines: geopandas.GeoDataFrame, metric: geopandas.GeoDataFrame) -
         changes = np.flatnonzero(np.concatenate([[True], state[1:] != state[:-1], [True]]))
         for start, stop in itertools.pairwise(changes):
             piece = shapely.ops.substring(line, ends[start], ends[stop])
-            own = own_columns.iloc[number].to_dict()
-            rows.append({**own, "road": number, "state": str(state[start]), "geometry": piece})
-    columns = [*own_columns.columns, "road", "state", "geometry"]
-    walked = geopandas.GeoDataFrame(pd.DataFrame(rows, columns=columns), geometry="geometry", crs=metric.crs)
+            own.append(number)
+            rows.append({"road": number, "state": str(state[start]), "geometry": piece})
+    pieces = pd.DataFrame(rows, columns=["road", "state", "geometry"])
+    columns = own_columns.iloc[own].reset_index(drop=True)  # their types are kept: large numbers are no floats
+    walked = geopandas.GeoDataFrame(columns.join(pieces), geometry="geometry", crs=metric.crs)
     walked["length_m"] = walked.length
     walked["cut"] = (walked["state"] == "water") & (walked["length_m"] >= _SHORTEST_CUT)
+    walked["duplicate"] = repeated(lines.geometry.to_numpy())[own]
     return walked
 
 
@@ -225,7 +256,7 @@ def _near_map(layer: geopandas.GeoDataFrame, metric: geopandas.GeoDataFrame) -> 
     extent = shapely.box(*metric.total_bounds)
     near = layer[layer.intersects(extent)].reset_index(drop=True)
     geometry = shapely.make_valid(near.geometry.to_numpy())
-    if near.geom_type.isin(_GEOMETRIES["roads"]).all():
+    if near.geom_type.isin(GEOMETRIES["roads"]).all():
         geometry = shapely.intersection(geometry, extent)
     return near.set_geometry(geopandas.GeoSeries(geometry, index=near.index, crs=layer.crs))
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harveyseg.errors import HarveysegError, raise_problems
-from harveyseg.geo.assessment import FLOODED, ROOF, assess, can_assess, first_known, read_layer
+from harveyseg.geo.assessment import FLOODED, ROOF, assess, can_assess, first_known
+from harveyseg.geo.own_layers import LayerKind, OwnLayer, read_layer
 from harveyseg.geo.vector_files import read_geopackage_layer
 from harveyseg.prediction.products import write_assessment
 from harveyseg.prediction.record import PredictionRecord, read_record
@@ -35,7 +36,8 @@ def assess_maps(
         overwrite: replace files of this name that exist, whoever wrote them.
 
     Raises:
-        HarveysegError: when there is no map, a file cannot be read, or an assessment exists already.
+        HarveysegError: when there is no map, a file cannot be read, a layer lies on none of the maps, or an assessment
+            exists already.
     """
     files = [file for path in paths for file in _maps(path)]
     if not overwrite:
@@ -45,6 +47,10 @@ def assess_maps(
             "assessments",
             "Nothing was assessed yet. Move or rename these files to keep them, or replace them with --overwrite.",
         )
+    if buildings is not None:
+        _check_place(files, buildings, "buildings")
+    if roads is not None:
+        _check_place(files, roads, "roads")
     return [_assess_map(file, buildings, roads) for file in files]
 
 
@@ -65,6 +71,22 @@ def _target(file: Path) -> Path:
     return file.with_name(f"{file.stem}{ENDING}")
 
 
+def _check_place(files: Sequence[Path], path: Path, kind: LayerKind) -> None:
+    """A layer that lies on no map at all is empty or lies elsewhere: "0 in water" would be wrong."""
+    total = 0
+    for file in files:
+        polygons = read_geopackage_layer(file, "classes")
+        layer = read_layer(path, kind, polygons) if len(polygons) else None
+        if layer is None or len(layer.features):
+            return
+        total = layer.total
+    maps = f"the map {files[0]}" if len(files) == 1 else f"the {len(files)} maps"
+    cause = f"none of its {total} features lies on {maps}" if total else "is empty"
+    raise HarveysegError(
+        f"{path}: {cause}. Give --{kind} a layer of this place, with the right coordinate reference system."
+    )
+
+
 def _assess_map(file: Path, buildings: Path | None, roads: Path | None) -> AssessedMap:
     record = read_record(file.with_suffix(".json"))
     if record is None:
@@ -79,11 +101,31 @@ def _assess_map(file: Path, buildings: Path | None, roads: Path | None) -> Asses
         raise HarveysegError(f"{file}: nothing was seen on this map.")
     footprints = None if buildings is None else read_layer(buildings, "buildings", polygons)
     lines = None if roads is None else read_layer(roads, "roads", polygons)
-    assessment = assess(polygons, footprints, lines)
+    assessment = assess(
+        polygons, None if footprints is None else footprints.features, None if lines is None else lines.features
+    )
+    notes = []
+    if footprints is not None:
+        notes += _coverage(buildings, footprints, "footprints", len(assessment.buildings))
+    if lines is not None:
+        notes += _coverage(roads, lines, "lines", len(lines.features))
+    notes += assessment.notes
     target = _target(file)
     model = str(record.settings.get("model"))
     write_assessment(target, polygons, assessment, record.measured, record.pixel_m, model, with_classes=False)
-    return AssessedMap(target, describe(record, assessment.summary))
+    return AssessedMap(target, "\n".join([describe(record, assessment.summary), *(f"  {note}" for note in notes)]))
+
+
+def _coverage(path: Path | None, layer: OwnLayer, name: str, on_map: int) -> list[str]:
+    """How much of someone's layer the counts speak of."""
+    if not on_map:
+        return [f"none of the {layer.total} {name} of {path} lies on this map: the counts say nothing"]
+    notes = [f"{on_map} of {layer.total} {name} of {path} lie on this map; the rest is not counted"]
+    if on_map == layer.total:
+        notes = []
+    if layer.other_kinds:
+        notes.append(f"{layer.other_kinds} features of {path} near the map are no {name} and are left out")
+    return notes
 
 
 def describe(record: PredictionRecord, summary: Mapping[str, float]) -> str:

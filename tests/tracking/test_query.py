@@ -8,7 +8,7 @@ import pytest
 
 from harveyseg.errors import HarveysegError
 from harveyseg.tracking.client import Tracker, TrackingParams, open_tracker
-from harveyseg.tracking.mirror import mirror
+from harveyseg.tracking.mirror import mirror, show_running
 from harveyseg.tracking.outputs import RunOutputs, RunState
 from harveyseg.tracking.query import (
     download_weights,
@@ -19,10 +19,11 @@ from harveyseg.tracking.query import (
     has_weights,
     read_curves,
     record_of,
+    running_trainings,
     select_run,
     tag_runs,
 )
-from helpers.records import SCORES, make_history, make_record, write_outputs
+from helpers.records import SCORES, START_MS, make_history, make_record, write_outputs
 from helpers.tracking import all_mlflow_runs, connect
 
 
@@ -112,3 +113,24 @@ def test_tags_and_curves_belong_to_one_evaluation(tracker: Tracker, tmp_path: Pa
     assert curves["val_loss"] == {row["epoch"]: row["val_loss"] for row in make_history(3)}
     with pytest.raises(HarveysegError, match="unet-f1: not in MLflow"):
         tag_runs(tracker, [RunOutputs(make_record(fold=1), tmp_path)], {"study.softmax": "on"})
+
+
+def test_how_far_the_trainings_of_a_pipeline_are(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARVEYSEG_PIPELINE", "another")
+    other = make_record(fold=1)
+    monkeypatch.setattr("time.time", lambda: START_MS / 1000 + 2.5)  # half a second after the second epoch
+    with show_running(tracker, other):
+        mirror(tracker, RunState(other, "RUNNING", make_history(1)))
+        monkeypatch.setenv("HARVEYSEG_PIPELINE", "work 1234567")
+        record = make_record(parameters={"train.epochs": 5})
+        assert running_trainings(tracker, "work 1234567") == {}
+        with show_running(tracker, record):
+            assert running_trainings(tracker, "work 1234567") == {}  # no epoch has ended
+            mirror(tracker, RunState(record, "RUNNING", make_history(2)))
+            (progress,) = running_trainings(tracker, "work 1234567").items()
+            mirror(tracker, RunState(record, history=make_history(2)))
+            assert running_trainings(tracker, "work 1234567") == {}
+        mirror(tracker, RunState(other))
+    name, training = progress
+    assert name == "unet-0"
+    assert str(training) == "epoch 2/5, argmax score 0.6500, 7.5 images/s, 2.5 s left"

@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from harveyseg.scaling.view import ItemsView
 from harveyseg.scaling.work import work
 from harveyseg.tracking.client import TrackingParams, open_tracker
 from harveyseg.tracking.mirror import close_abandoned
+from harveyseg.tracking.query import running_trainings
 
 logger = logging.getLogger(__name__)
 
@@ -161,6 +162,14 @@ def _warn_of_database(machines: Sequence[Machine]) -> None:
         )
 
 
+def _progress_of(params: Path) -> Callable[[], Mapping[str, object]]:
+    """What to ask how far the items' trainings are."""
+    if "tracking" not in load(params):
+        return dict
+    tracker = open_tracker(section(params, "tracking", TrackingParams))
+    return lambda: running_trainings(tracker, os.environ[PIPELINE])
+
+
 def _close_lost_runs(params: Path, pipeline: str) -> None:
     """Close the runs of trainings that were lost with their machine, now that none is running."""
     if "tracking" in load(params):
@@ -214,5 +223,5 @@ def _run_items(
         able = [machine for machine in machines if machine.takes(item.needs)]
         resolved = {} if options.mixed_devices else {pair: able[0].resolved[pair] for pair in item.devices.values()}
         tasks[name] = Task(run_item, (name, item.stages, str(root), known, resolved), item.needs)
-    with ItemsView(logs) as view:
+    with ItemsView(logs, _progress_of(root / "params.yaml")) as view:
         return run_tasks(ray, tasks, options.retries, view.finish, view.refresh)

@@ -1,8 +1,8 @@
-"""One line for each item that runs: its state, and the last line that it printed."""
+"""One line for each item that runs: how far its training is, or the last line that it printed."""
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,6 +13,7 @@ from rich.table import Table
 
 from harveyseg.progress import format_duration
 
+_SECONDS_BETWEEN_QUESTIONS = 5.0
 _TAIL = 4096
 """Bytes from the end of a log in which its last line is looked for."""
 
@@ -22,10 +23,15 @@ class ItemsView:
 
     Args:
         logs: the file that each item's output goes to, by item; it need not exist yet.
+        progress: asked now and then how far the trainings are, by item; where it does not know an item, the last line
+            of its log is shown.
     """
 
-    def __init__(self, logs: Mapping[str, Path]) -> None:
+    def __init__(self, logs: Mapping[str, Path], progress: Callable[[], Mapping[str, object]] = dict) -> None:
         self._logs = logs
+        self._progress = progress
+        self._asked = -_SECONDS_BETWEEN_QUESTIONS
+        self._known: Mapping[str, object] = {}
         self._began: dict[str, float] = {}
         self._ended: dict[str, str] = {}
         self._console = Console(stderr=True)
@@ -63,6 +69,9 @@ class ItemsView:
                 self._began[item] = time.monotonic()
                 self._say(item, last_line(log))
         if self._live is not None:
+            if time.monotonic() - self._asked >= _SECONDS_BETWEEN_QUESTIONS:
+                self._known = self._progress()
+                self._asked = time.monotonic()
             self._live.update(self._table(), refresh=True)
 
     def _say(self, item: str, text: str) -> None:
@@ -74,8 +83,10 @@ class ItemsView:
         for item, log in self._logs.items():
             if item in self._ended:
                 table.add_row(item, self._ended[item])
+            elif item in self._began:
+                table.add_row(item, str(self._known.get(item) or last_line(log)))
             else:
-                table.add_row(item, last_line(log) if item in self._began else "waits for a free machine")
+                table.add_row(item, "waits for a free machine")
         return table
 
 

@@ -33,6 +33,7 @@ from harveyseg.tracking.query import (
     EVALUATION_TAG,
     EXPERIMENT,
     KIND,
+    PIPELINE,
     STAGE_KEY,
     UID,
     UNKNOWN,
@@ -50,8 +51,6 @@ if TYPE_CHECKING:
 
 RESTORED = "restored"
 """The tag of a run that was made from files, not while it was computed."""
-PIPELINE = "harveyseg.pipeline"
-"""The tag to group runs by: the same for all runs of one ``dvc repro`` or ``dvc exp run``."""
 _PROCESS = "harveyseg.process"
 _ARTIFACTS = "harveyseg.artifacts"
 """A tag with the start of each sent file's SHA-256, so that a changed file is found without a download."""

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 
 from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic
+from harveyseg.progress import format_duration
 from harveyseg.record import MODEL_NAME, WEIGHTS_FILE, RunRecord
 from harveyseg.tracking.client import Tracker
 from harveyseg.tracking.outputs import MODEL_FOLDER, SETTINGS, RunOutputs
@@ -29,6 +31,8 @@ EXPERIMENT = "harveyseg.experiment"
 EVALUATION_TAG = "harveyseg.evaluation"
 """Which evaluation a run's scores are of. Another evaluation of the same training has a run of its own."""
 ENVIRONMENT_PREFIX = "environment."
+PIPELINE = "harveyseg.pipeline"
+"""The tag to group runs by: the same for all runs of one ``dvc repro`` or ``dvc exp run``."""
 EPOCH_PREFIX = "epoch/"
 """Curves have a name space of their own: ``seconds`` of one epoch must not hide ``seconds`` of the whole run."""
 
@@ -168,6 +172,59 @@ def download_weights(tracker: Tracker, run_id: str, folder: Path) -> Path:
 
     tracker.demand(download)
     return target
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """How far a training is that runs."""
+
+    epoch: int
+    """The last finished one, from 1."""
+    epochs: int
+    """The most that it can have."""
+    score: float | None
+    """The argmax score of the last validation; None before the first one."""
+    images_per_second: float
+    seconds_left: float
+
+    def __str__(self) -> str:
+        """In words, e.g. ``epoch 3/20, argmax score 0.6120, 12.5 images/s, 1 min 20 s left``."""
+        score = "" if self.score is None else f", argmax score {self.score:.4f}"
+        left = format_duration(self.seconds_left)
+        return f"epoch {self.epoch}/{self.epochs}{score}, {self.images_per_second:.3g} images/s, {left} left"
+
+
+def running_trainings(tracker: Tracker, pipeline: str) -> dict[str, TrainingProgress]:
+    """How far the trainings of a pipeline are that have finished an epoch; empty when MLflow cannot be read.
+
+    Args:
+        tracker: where to look.
+        pipeline: the value of their tag ``harveyseg.pipeline``.
+
+    Returns:
+        ``<model>-<fold>`` -> its progress.
+    """
+
+    def find(client: "MlflowClient") -> dict[str, TrainingProgress]:
+        found = {}
+        name = f"{EPOCH_PREFIX}train_loss"
+        for run in tracker.search(client, f"attributes.status = 'RUNNING' AND tags.`{PIPELINE}` = '{pipeline}'"):
+            values, tags = run.data.metrics, run.data.tags
+            if name not in values or "train.epochs" not in run.data.params:
+                continue
+            last = max(client.get_metric_history(run.info.run_id, name), key=lambda metric: metric.step)
+            epochs = int(run.data.params["train.epochs"])
+            left = (epochs - last.step) * values[f"{EPOCH_PREFIX}seconds"] - (time.time() - last.timestamp / 1000)
+            found[f"{tags['harveyseg.model']}-{tags['harveyseg.fold']}"] = TrainingProgress(
+                epoch=last.step,
+                epochs=epochs,
+                score=values.get(f"{EPOCH_PREFIX}val_argmax_score"),
+                images_per_second=values[f"{EPOCH_PREFIX}images_per_second"],
+                seconds_left=max(0.0, left),
+            )
+        return found
+
+    return tracker.attempt(find) or {}
 
 
 def record_of(run: TrackedRun) -> RunRecord:

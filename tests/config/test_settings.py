@@ -74,8 +74,8 @@ def test_settings_do_not_change_afterwards() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "expected a mapping of sections.*harveyseg preset demo"),
-        ("- 1\n", "expected a mapping of sections"),
+        ("", "is empty; a mapping of keys to values.*harveyseg init"),
+        ("- 1\n", "holds a list; a mapping"),
         ("train: {lr: 1\n", "not valid YAML.*line"),
         ("train:\n  lr: 1\n  lr: 2\n", "(?s)not valid YAML.*duplicate key"),
         ("other: 1\n", "the section 'train' is missing.*harveyseg preset demo"),
@@ -94,7 +94,7 @@ def test_absent_and_binary_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(HarveysegError, match=r"params\.yaml: no such file\. Run this in the project's root"):
         load(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_bytes(b"train:\n  lr: \xff\xfe\n")
-    with pytest.raises(HarveysegError, match=r"params\.yaml: not valid YAML"):
+    with pytest.raises(HarveysegError, match=r"params\.yaml: is not UTF-8 text"):
         load(tmp_path / "params.yaml")
 
 

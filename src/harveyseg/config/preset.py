@@ -35,12 +35,11 @@ def apply_preset(name: str, params: Path) -> None:
     Comments of keys that stay are kept; a model that the preset lacks is removed.
 
     Raises:
-        HarveysegError: for an unknown preset or a params file that is absent.
+        HarveysegError: for an unknown preset, or a params file that is absent or damaged, which stays as it is.
     """
     if name not in preset_names():
         raise HarveysegError(f"preset {name!r}: unknown. Known are: {', '.join(preset_names())}")
-    if not params.is_file():
-        raise HarveysegError(f"{params}: no such file. Run this in the project's root folder, which holds params.yaml.")
+    load(params)  # says what is wrong with a file that is no mapping, or no YAML
     yaml = _round_trip()
     target = yaml.load(params.read_text(encoding="utf-8"))
     preset = yaml.load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))

@@ -1,5 +1,6 @@
 """Reading ``params.yaml``: one section per component, each checked by the model defined next to it."""
 
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from functools import lru_cache
@@ -8,6 +9,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 
 from harveyseg.errors import HarveysegError, raise_problems
@@ -29,7 +31,7 @@ def load(path: Path) -> dict[str, Any]:
     ``dvc exp run -S train.lr=0.00001`` writes just that.
 
     Raises:
-        HarveysegError: when the file is absent or not a mapping.
+        HarveysegError: when the file is absent, no valid YAML in UTF-8 (with the line), or not a mapping.
     """
     try:
         values = deepcopy(_parse_yaml(path.read_text(encoding="utf-8")))
@@ -37,11 +39,36 @@ def load(path: Path) -> dict[str, Any]:
         raise HarveysegError(
             f"{path}: no such file. Run this in the project's root folder, which holds params.yaml."
         ) from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise HarveysegError(f"{path}: not valid YAML: {error}. Correct the line it names.") from None
+    except IsADirectoryError:
+        raise HarveysegError(f"{path}: is a folder, not a file. {_restore(path)}") from None
+    except UnicodeDecodeError:
+        raise HarveysegError(
+            f"{path}: is not UTF-8 text; Notepad and PowerShell may have saved it as UTF-16 or ANSI. Save it as UTF-8."
+        ) from None
+    except YAMLError as error:
+        raise HarveysegError(f"{path}: not valid YAML: {_describe(error)}") from None
     if not isinstance(values, dict):
-        raise HarveysegError(f"{path}: expected a mapping of sections. `harveyseg preset demo` writes one.")
+        found = "is empty" if values is None else f"holds a {type(values).__name__}"
+        raise HarveysegError(f"{path}: {found}; a mapping of keys to values is needed. {_restore(path)}")
     return values
+
+
+def _restore(path: Path) -> str:
+    new = ", or take the one that `harveyseg init` writes into a new folder" if path.name == "params.yaml" else ""
+    return f"Restore it, e.g. with `git checkout -- {path}`{new}."
+
+
+def _describe(error: YAMLError) -> str:
+    """One sentence with the line; ruamel's own words are a page."""
+    mark = getattr(error, "problem_mark", None)
+    problem = str(getattr(error, "problem", None) or error).strip().splitlines()[0]
+    if isinstance(error, DuplicateKeyError):
+        problem = re.sub(r" with value .*", " a second time", problem)
+        return f"line {mark.line + 1}: {problem}. Delete one of the two."
+    if "\\t" in problem:
+        return f"line {mark.line + 1}: a tab, which YAML does not allow there. Use blanks."
+    where = f"line {mark.line + 1}: " if mark is not None else ""
+    return f"{where}{problem}. Correct this line."
 
 
 @lru_cache(maxsize=16)

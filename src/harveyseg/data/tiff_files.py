@@ -63,10 +63,17 @@ def read_tiff(data: bytes) -> Photo:
     """Decode a photo that :func:`examine_tiff` found good: uint8 (H, W, 3), RGB.
 
     Raises:
-        ValueError: when it cannot be decoded.
+        ValueError: when it cannot be decoded, or has fewer bands or other values, as one that nobody examined.
     """
+    from rasterio.errors import RasterioError
+
     with _opened(data) as file:
-        values = file.read([1, 2, 3])
+        if file.count < 3 or not {"uint8", "uint16"}.issuperset(file.dtypes):
+            raise ValueError(f"{file.count} bands of {file.dtypes[0]} are no colour photo")
+        try:
+            values = file.read([1, 2, 3])
+        except RasterioError as error:
+            raise ValueError(str(error)) from None
     if values.dtype == np.uint16:
         values = values // 257
     return np.ascontiguousarray(values.astype(np.uint8).transpose(1, 2, 0))

@@ -61,13 +61,13 @@ def _restore(path: Path) -> str:
 def _describe(error: YAMLError) -> str:
     """One sentence with the line; ruamel's own words are a page."""
     mark = getattr(error, "problem_mark", None)
+    where = "" if mark is None else f"line {mark.line + 1}: "
     problem = str(getattr(error, "problem", None) or error).strip().splitlines()[0]
     if isinstance(error, DuplicateKeyError):
         problem = re.sub(r" with value .*", " a second time", problem)
-        return f"line {mark.line + 1}: {problem}. Delete one of the two."
+        return f"{where}{problem}. Delete one of the two."
     if "\\t" in problem:
-        return f"line {mark.line + 1}: a tab, which YAML does not allow there. Use blanks."
-    where = f"line {mark.line + 1}: " if mark is not None else ""
+        return f"{where}a tab, which YAML does not allow there. Use blanks."
     return f"{where}{problem}. Correct this line."
 
 

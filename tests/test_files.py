@@ -29,6 +29,7 @@ from harveyseg.files import (
     read_json,
     read_table,
     replacing,
+    require_writable,
     sha256,
     write_json,
     write_table,
@@ -220,6 +221,19 @@ def refuse(number: int) -> Callable[..., None]:
         raise OSError(number, os.strerror(number))
 
     return call
+
+
+def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A superuser may write everywhere, so the system's answer is given here."""
+    require_writable(tmp_path / "new" / "below")
+    assert list(tmp_path.iterdir()) == []  # nothing was made
+
+    def mkdir(path: str, *_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    with pytest.raises(HarveysegError, match=rf"{tmp_path}/new: cannot be written to \(Permission denied\)\. Name"):
+        require_writable(tmp_path / "new")
 
 
 def test_a_share_without_locks_and_modes_is_written_to(

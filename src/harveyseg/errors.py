@@ -14,6 +14,8 @@ DEBUG = "HARVEYSEG_DEBUG"
 """The environment variable that shows the traceback of every error; ``harveyseg --debug`` sets it."""
 
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_MISNAMED = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
+"""A folder where a file is needed, or the other way round; names that cannot be."""
 _DEFECT = (
     "This is a defect of harveyseg, or something that it did not expect. Please report it with the lines above, the "
     "command, and what `harveyseg doctor` prints."
@@ -75,8 +77,9 @@ def shortened(lines: Sequence[str]) -> list[str]:
 def report_errors() -> Iterator[None]:
     """Around a command: print what the user can fix without a traceback, and exit with 1.
 
-    That is a ``HarveysegError``, and a file or folder that the system does not let us use. With ``HARVEYSEG_DEBUG=1``
-    the traceback comes first. Any other exception goes on, with a note on how to report it.
+    That is a ``HarveysegError``, and a file or folder that the system does not let us use, or that is the other of the
+    two. With ``HARVEYSEG_DEBUG=1`` the traceback comes first. Any other exception goes on, with a note on how to report
+    it.
     """
     try:
         yield
@@ -84,13 +87,17 @@ def report_errors() -> Iterator[None]:
         message = str(error)
         cause: Exception = error
     except OSError as error:
-        if error.errno not in _FORBIDDEN:
+        if error.errno in _FORBIDDEN:
+            remedy = (
+                "Make the file and its folder readable and writable for you, or work elsewhere; then run the same "
+                "command again."
+            )
+        elif error.errno in _MISNAMED and error.filename is not None:
+            remedy = "Name another file or folder."
+        else:
             error.add_note(_DEFECT)
             raise
-        message = (
-            f"{error.filename}: {error.strerror}. Make the file and its folder readable and writable for you, or "
-            "work elsewhere; then run the same command again."
-        )
+        message = f"{error.filename}: {error.strerror}. {remedy}"
         cause = error
     except Exception as error:
         error.add_note(_DEFECT)

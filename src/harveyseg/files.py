@@ -163,12 +163,30 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def require_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be made or written to, before the work whose files it is for. It is not made.
+
+    Raises:
+        HarveysegError: naming the folder and the cause.
+    """
+    remedy = "Name another folder, or make this one writable for you."
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        raise HarveysegError(f"{folder}: cannot be a folder, since {existing} is none. Name another one.")
+    try:
+        with tempfile.TemporaryDirectory(dir=existing, prefix=".harveyseg-"):
+            pass
+    except OSError as error:
+        raise HarveysegError(f"{folder}: cannot be written to ({error.strerror}). {remedy}") from None
+
+
 def refuse_foreign(path: Path, mark: str) -> None:
     """Refuse to replace a file that holds no ``mark``, which is in every file that this program writes there.
 
     Raises:
-        HarveysegError: when such a file exists.
+        HarveysegError: when such a file exists, or its folder cannot be written to.
     """
+    require_writable(path.parent)
     if os.path.lexists(path) and not (path.is_file() and mark.encode() in path.read_bytes()):
         raise HarveysegError(f"{path}: exists already, and harveyseg did not write it. Move it, or name another file.")
 

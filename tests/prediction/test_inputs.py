@@ -78,6 +78,14 @@ def test_arguments_that_cannot_be_predicted(flight: Path) -> None:
     )
 
 
+def test_a_name_too_long_for_its_products(tmp_path: Path) -> None:
+    """File systems take 255 bytes; letters beyond ASCII are of several."""
+    long = save(tmp_path / f"{'é' * 101}.jpg")
+    with pytest.raises(HarveysegError, match="the names of its products would be too long; rename it"):
+        check(long)
+    assert check(save(tmp_path / f"{'é' * 100}.jpg"))
+
+
 def test_a_photo_is_never_overwritten(tmp_path: Path) -> None:
     photo = save(tmp_path / "a.png")
     with pytest.raises(HarveysegError, match=r"a\.png: would be overwritten"):

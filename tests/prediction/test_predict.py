@@ -26,8 +26,10 @@ from harveyseg.classes import HARVEY25
 from harveyseg.errors import HarveysegError
 from harveyseg.geo.frame import FrameColour
 from harveyseg.geo.mosaic import MosaicOptions
+from harveyseg.pipeline.new_repository import create_repository
 from harveyseg.prediction import pictures
 from harveyseg.prediction.assess_maps import _rates, assess_maps
+from harveyseg.prediction.example import write_example
 from harveyseg.prediction.inputs import Input
 from harveyseg.prediction.overlay import draw_overlay
 from harveyseg.prediction.predict import Outcome, PredictionOptions, predict_images
@@ -442,6 +444,22 @@ def test_bad_files_and_scales_come_before_anything_is_written(tmp_path: Path) ->
     with pytest.raises(HarveysegError, match="scale of the images: 1 problem"):
         run([photo], tmp_path / "out", PredictionOptions(gsd=0.0001))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("place", ["a file", "below a file", "no place for files"])
+def test_a_folder_that_cannot_be_is_named_before_anything_is_done(tmp_path: Path, place: str) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    out = {"a file": file, "below a file": file / "maps", "no place for files": Path("/proc/maps")}[place]
+    cause = "cannot be written to" if place == "no place for files" else "cannot be a folder, since .*file is none"
+    photo = save(tmp_path / "a.png", half_red())
+    with pytest.raises(HarveysegError, match=f"^{out}: {cause}.*Name another"):
+        run([photo], out)
+    with pytest.raises(HarveysegError, match=f"^{out}: (is not an empty folder|{cause}).*Name another"):
+        write_example(out, 0)
+    with pytest.raises(HarveysegError, match=f"^{out}: (is not an empty folder|{cause}).*Name another"):
+        create_repository(out)
+    assert file.read_text() == "mine"
 
 
 def test_a_record_says_what_made_the_map(tmp_path: Path, mosaic: Path) -> None:

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from harveyseg.errors import HarveysegError
+from harveyseg.files import require_writable
 from harveyseg.pipeline.code import PACKAGE
 from harveyseg.pipeline.stage import REQUIREMENTS
 from harveyseg.project import git_output
@@ -31,12 +32,13 @@ def create_repository(folder: Path) -> None:
         folder: absent or empty. It appears only when it is complete.
 
     Raises:
-        HarveysegError: when it holds something, or git or DVC cannot make it.
+        HarveysegError: when it holds something or cannot be written to, or git or DVC cannot make it.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise HarveysegError(f"{folder}: is not an empty folder. Name another one, or empty it.")
     if shutil.which("git") is None:
         raise HarveysegError("git is not installed, and DVC's experiments need it. Install git.")
+    require_writable(folder)
     folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harveyseg.errors import HarveysegError, raise_problems
+from harveyseg.files import require_writable
 from harveyseg.geo.assessment import FLOODED, ROOF, assess, can_assess, first_known
 from harveyseg.geo.own_layers import LayerKind, OwnLayer, read_layer
 from harveyseg.geo.vector_files import read_geopackage_layer
@@ -40,6 +41,8 @@ def assess_maps(
             exists already.
     """
     files = [file for path in paths for file in _maps(path)]
+    for folder in {file.parent for file in files}:
+        require_writable(folder)
     if not overwrite:
         existing = [target for file in files if os.path.lexists(target := _target(file))]
         raise_problems(

@@ -13,7 +13,7 @@ from harveyseg.classes import HARVEY25, IGNORED
 from harveyseg.data.demo.town import GROUND_SIZE, Town, draw_town
 from harveyseg.data.demo.world import Points
 from harveyseg.errors import HarveysegError
-from harveyseg.files import atomic
+from harveyseg.files import atomic, require_writable
 from harveyseg.geo.class_raster import writing_class_raster
 from harveyseg.geo.vector_files import write_geopackage
 
@@ -34,10 +34,11 @@ def write_example(folder: Path, seed: int) -> list[Path]:
         ``roads.gpkg``: the middle lines of the streets; ``truth.tif``: the class map that a perfect network would give.
 
     Raises:
-        HarveysegError: when the folder is not empty.
+        HarveysegError: when the folder is not empty or cannot be written to.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise HarveysegError(f"{folder}: is not an empty folder. Name another one, or delete it.")
+    require_writable(folder)
     town = draw_town(seed)
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / name for name in ("mosaic.tif", "truth.tif", "buildings.gpkg", "roads.gpkg")]

@@ -18,6 +18,8 @@ from harveyseg.geo.mosaic import MosaicOptions, open_mosaic
 from harveyseg.prediction.claims import is_product, read_claims
 
 _THREADS = 4
+_LONGEST_NAME = 200
+"""Bytes; file systems allow 255, and products have longer names than their image."""
 
 logger = logging.getLogger(__name__)
 
@@ -186,6 +188,11 @@ def _clashes(candidates: Sequence[Candidate], out: Path) -> Iterator[str]:
         if len(paths) > 1:
             yield f"{name}: {', '.join(map(str, paths))} have this name; rename one, or name the folder above them"
     for candidate in candidates:
+        if len(os.fsencode(candidate.name)) > _LONGEST_NAME:
+            yield (
+                f"{candidate.path}: the names of its products would be too long; rename it, or name a folder that is "
+                "nearer to it"
+            )
         products = {(out / f"{candidate.name}{ending}").resolve() for ending in (".png", ".tif", "_overlay.jpg")}
         if candidate.path.resolve() in products:
             yield f"{candidate.path}: would be overwritten in {out}"

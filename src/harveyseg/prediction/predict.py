@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from harveyseg.classes import ClassList
 from harveyseg.device import explain_out_of_memory
 from harveyseg.errors import HarveysegError, first_names, raise_problems
-from harveyseg.files import finished_by_last, sha256
+from harveyseg.files import finished_by_last, require_writable, sha256
 from harveyseg.geo.mosaic import MosaicOptions
 from harveyseg.inference.params import InferenceParams
 from harveyseg.prediction.claims import claiming, delete_products, refuse_foreign
@@ -83,8 +83,9 @@ def predict_images(
 
     Raises:
         HarveysegError: when images cannot be read, have an impossible scale, were predicted in another way, or would
-            replace a file of someone else.
+            replace a file of someone else, or ``out`` cannot be written to.
     """
+    require_writable(out)
     candidates = find_inputs(arguments, out)
     if options.shard is not None:
         candidates = [candidate for candidate in candidates if options.shard.has(candidate.name)]

@@ -193,6 +193,15 @@ def test_the_score_of_a_file_is_that_of_its_maps(tmp_path: Path, masks_dir: Path
     assert {"score", "all_empty_score", "macro_dice"} < metrics.keys()
 
 
+@pytest.mark.parametrize(("row", "file"), [("\u00e9", "e\u0301"), ("e\u0301", "\u00e9")])
+def test_one_name_in_two_forms_of_unicode(tmp_path: Path, masks_dir: Path, row: str, file: str) -> None:
+    (masks_dir / "20.png").rename(masks_dir / f"{file}.png")
+    path = tmp_path / "submission.csv"
+    masks = map(masks_of, (blobs(1), blobs(2), blobs(3)))
+    write_submission(path, [row, "3", "x_7"], masks, HARVEY25, SIZE, SubmitParams())
+    assert score_submission(path, masks_dir, HARVEY25, SIZE)["score"] == 1
+
+
 def test_sidecars_are_no_masks(tmp_path: Path, masks_dir: Path) -> None:
     (masks_dir / "20.png").rename(masks_dir / "20.PNG")
     for name in ("._3.png", "3.png.aux.xml", "Thumbs.db"):

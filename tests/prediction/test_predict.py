@@ -246,6 +246,17 @@ def test_a_second_call_predicts_what_is_new(tmp_path: Path, mosaic: Path) -> Non
     assert cog_validate(out / "mosaic.tif")[0]
 
 
+def test_one_name_in_two_forms_of_unicode_is_one_image(tmp_path: Path) -> None:
+    """As when the photos of a folder were copied by way of a Mac."""
+    out = tmp_path / "out"
+    run([save(tmp_path / "\u00e9.png", half_red())], out)
+    (tmp_path / "mac").mkdir()
+    copied = save(tmp_path / "mac" / "e\u0301.png", half_red())
+    assert run([copied], out).skipped == 1
+    with pytest.raises(HarveysegError, match="have this name"):
+        run([copied, tmp_path / "\u00e9.png"], out)
+
+
 def test_another_way_needs_overwrite(tmp_path: Path) -> None:
     out = tmp_path / "out"
     photo = save(tmp_path / "a.png", half_red())

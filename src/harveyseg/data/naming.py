@@ -1,12 +1,26 @@
 """How masks are called: the rule by which their names follow from those of their photos."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 LAST_WORD = re.compile(r"[_-][A-Za-z]+$")
 """The last word of a stem, with what separates it."""
+
+
+def stem_of(path: PurePath) -> str:
+    r"""A file's name without folders and its ending, in one form of Unicode.
+
+    An accented letter is one character or two, depending on the system that copied the file. Ids and names are in the
+    form of one (NFC), so that a mask copied from macOS is that of its photo.
+
+    >>> len(stem_of(PurePath("a/e\u0301.png")))
+    1
+    """
+    return unicodedata.normalize("NFC", path.stem)
 
 
 @dataclass(frozen=True)

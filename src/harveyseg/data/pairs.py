@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harveyseg.data.masks import NOT_PNG
-from harveyseg.data.naming import NamingRule, matching_rules
+from harveyseg.data.naming import NamingRule, matching_rules, stem_of
 from harveyseg.data.photo_files import PHOTO_KINDS
 from harveyseg.data.sidecars import count_ignored, is_hidden_folder, is_sidecar
 
@@ -62,15 +62,16 @@ class _Files:
 
     @property
     def stems(self) -> list[str]:
-        return [path.stem for path in self.paths]
+        return [stem_of(path) for path in self.paths]
 
     def names(self, by_folder: bool) -> set[str]:
-        return {self.named(path, path.stem, by_folder) for path in self.paths}
+        return {self.named(path, stem_of(path), by_folder) for path in self.paths}
 
     def named(self, path: Path, stem: str, by_folder: bool) -> str:
         """A stem, after the names of the folders in which the file lies if ``by_folder``."""
         parts = path.parent.relative_to(self.place).parts if by_folder else ()
-        return "_".join([*(part for part in parts if part.lower() != self.name), stem])
+        name = "_".join([*(part for part in parts if part.lower() != self.name), stem])
+        return unicodedata.normalize("NFC", name)
 
 
 def find_pairs(folder: Path, needs_test: bool = True) -> tuple[list[Pair], list[Problem]]:
@@ -207,15 +208,15 @@ def _starts_again(files: Mapping[str, _Files | None], rules: Mapping[str, Naming
     Where masks lie in no such folders, nobody knows whose they are, so that such photos keep one id: an error.
     """
     photos = [(part, listed, path) for part in _PARTS if (listed := files[f"{part}_images"]) for path in listed.paths]
-    stems = Counter(_folded(path.stem) for _, _, path in photos)
-    repeated = [photo for photo in photos if stems[_folded(photo[2].stem)] > 1]
-    names = Counter(_folded(listed.named(path, path.stem, True)) for _, listed, path in photos)
+    stems = Counter(_folded(stem_of(path)) for _, _, path in photos)
+    repeated = [photo for photo in photos if stems[_folded(stem_of(photo[2]))] > 1]
+    names = Counter(_folded(listed.named(path, stem_of(path), True)) for _, listed, path in photos)
     masks_of = {part: masks.names(by_folder=True) for part in _PARTS if (masks := files[f"{part}_masks"])}
     resolved = []
     for part, listed, path in repeated:
-        stem = rules[part].mask_stem(path.stem)
+        stem = rules[part].mask_stem(stem_of(path))
         known = part not in masks_of or (stem is not None and listed.named(path, stem, True) in masks_of[part])
-        if known and names[_folded(listed.named(path, path.stem, True))] == 1:
+        if known and names[_folded(listed.named(path, stem_of(path), True))] == 1:
             resolved.append(path)
     if 2 * len(resolved) <= len(repeated):
         return False
@@ -237,7 +238,7 @@ def _pair_part(
     photo_of = _by_name(folder, images, by_folder, {}, problems)
     id_of: dict[str, str] = {}  # by the name of its mask
     for photo_id, photo in photo_of.items():
-        if (stem := rule.mask_stem(photo.stem)) is not None:
+        if (stem := rule.mask_stem(stem_of(photo))) is not None:
             id_of[images.named(photo, stem, by_folder)] = photo_id
     mask_name_of = {photo_id: name for name, photo_id in id_of.items()}
     mask_of = {} if masks is None else _by_name(folder, masks, by_folder, id_of, problems)
@@ -245,7 +246,7 @@ def _pair_part(
     for photo_id, photo in sorted(photo_of.items()):
         mask = mask_of.get(mask_name_of.get(photo_id, ""))
         if mask is None and masks is not None:
-            stem = f"{rule.mask_stem(photo.stem) or '<id>'}.png"
+            stem = f"{rule.mask_stem(stem_of(photo)) or '<id>'}.png"
             expected = photo.parent.relative_to(images.place) / stem if by_folder else stem
             problems.append(
                 Problem(str(photo.relative_to(folder)), f"has no mask {part}_masks/{expected}", (part, photo_id))
@@ -266,7 +267,7 @@ def _by_name(
     file_of: dict[str, Path] = {}
     first_of: dict[str, tuple[str, Path]] = {}
     for path in files.paths:
-        name = files.named(path, path.stem, by_folder)
+        name = files.named(path, stem_of(path), by_folder)
         first_name, first = first_of.setdefault(_folded(name), (name, path))
         if first != path:
             problems.append(_same_id(folder, first, path, first_name, (part, id_of.get(first_name, first_name))))
@@ -283,7 +284,7 @@ def _folded(photo_id: str) -> str:
 def _same_id(folder: Path, path: Path, twin: Path, name: str, pair: tuple[str, str]) -> Problem:
     """Two files cannot have one id, nor ids that some file systems do not distinguish."""
     other = twin.relative_to(folder)
-    if path.stem == twin.stem:
+    if stem_of(path) == stem_of(twin):
         cause = f"has the same id {name!r} as {other}; ids must be unique"
     else:
         cause = f"its id {name!r} differs from {other} only in case or accents; some file systems keep only one"

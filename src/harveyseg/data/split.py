@@ -4,6 +4,7 @@ Next to ``folds.csv`` stands ``overlaps.csv``, the pairs of photos that show the
 """
 
 import re
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -385,7 +386,7 @@ def _read_held_out(ids: list[str], setting: str, root: Path) -> set[str]:
     except UnicodeDecodeError:
         raise HarveysegError(f"{where}: {root / setting}: not a text file. Write one id on each line.") from None
     known = set(ids)
-    names = [line.strip() for line in lines if line.strip()]
+    names = [unicodedata.normalize("NFC", line.strip()) for line in lines if line.strip()]
     listed = [name if name in known else PurePosixPath(name).stem for name in names]
     unknown = [name for name, photo_id in zip(names, listed, strict=True) if photo_id not in known]
     problems = [f"{name}: no training photo has this id" for name in unknown]

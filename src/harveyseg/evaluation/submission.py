@@ -19,7 +19,7 @@ from harveyseg.arrays import BinaryMask, BinaryMasks, ClassMap
 from harveyseg.classes import ClassList, describe_ids
 from harveyseg.config.settings import Section
 from harveyseg.data.masks import read_mask_file
-from harveyseg.data.naming import matching_rules
+from harveyseg.data.naming import matching_rules, stem_of
 from harveyseg.data.sidecars import is_sidecar
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import atomic
@@ -239,6 +239,7 @@ def score_submission(path: Path, masks_dir: Path, classes: ClassList, size: tupl
     """
     files = _mask_files(masks_dir)
     table = read_rows(path)
+    table[table.columns[0]] = table[table.columns[0]].str.normalize("NFC")  # as the masks' names
     masks = _by_photo(masks_dir, files, table.iloc[:, 0].tolist())
     rows = _check_rows(path, table, masks, classes, size)
     dice = np.empty((len(masks), classes.scored))
@@ -262,12 +263,12 @@ def _mask_files(folder: Path) -> list[Path]:
 def _by_photo(folder: Path, files: Sequence[Path], row_ids: Sequence[str]) -> dict[str, Path]:
     """The masks by the ids of their photos; where no rule explains a name, that is the id."""
     photos = sorted({row_id.rpartition("_")[0].removesuffix(".png") for row_id in row_ids} - {""})
-    rules = matching_rules(photos, [file.stem for file in files])
+    rules = matching_rules(photos, [stem_of(file) for file in files])
     if len(rules) > 1:
         several = " or ".join(f"'{rule.describe()}'" for rule in rules)
         raise HarveysegError(f"{folder}: the masks' names could follow {several}. Give each the name of its photo.")
     photo_of = {rules[0].mask_stem(photo): photo for photo in photos}
-    return {photo_of.get(file.stem, file.stem): file for file in files}
+    return {photo_of.get(stem_of(file), stem_of(file)): file for file in files}
 
 
 def masks_size(masks_dir: Path) -> tuple[int, int]:

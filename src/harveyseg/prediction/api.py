@@ -12,6 +12,7 @@ import rasterio
 
 from harveyseg.arrays import ByteArray, ClassMap
 from harveyseg.classes import ClassList
+from harveyseg.data.naming import stem_of
 from harveyseg.device import explain_out_of_memory
 from harveyseg.errors import HarveysegError
 from harveyseg.geo.mosaic import ignoring_missing_places
@@ -181,7 +182,7 @@ class Predictor:
             outcome = predict_images([str(path)], self._ensemble, self._params, Path(out), options)
             for error in outcome.errors:
                 raise error
-        record = read_record(Path(out) / f"{Path(path).stem}.json")
+        record = read_record(Path(out) / f"{stem_of(Path(path))}.json")
         assert record is not None  # an image that was predicted, now or before, has one
         return Prediction(Path(out), record)
 

@@ -3,11 +3,13 @@
 import glob
 import logging
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from harveyseg.data.naming import stem_of
 from harveyseg.data.photo_files import IMAGE_ENDINGS, TOO_LARGE, decode_photo_file
 from harveyseg.data.sidecars import count_ignored, is_hidden_folder, is_sidecar
 from harveyseg.data.tiff_files import TIFF_STARTS
@@ -75,7 +77,7 @@ def find_inputs(arguments: Sequence[str], out: Path) -> list[Candidate]:
             if products.holds(path):
                 problems.append(f"{path}: is not a photo but what was predicted from one")
                 continue
-            candidates = [Candidate(path, path.stem)]
+            candidates = [Candidate(path, stem_of(path))]
         elif path.is_dir():
             candidates = list(_in_folder(path, products.left_out(sorted(_files_below(path, out))), ignored))
         elif glob.has_magic(argument):
@@ -170,7 +172,8 @@ def _in_folder(base: Path, paths: Iterable[Path], ignored: list[str]) -> Iterato
         if is_sidecar(path.name) or path.suffix.lower() not in IMAGE_ENDINGS:
             ignored.append(path.name)
         else:
-            yield Candidate(path, "_".join(path.relative_to(base).with_suffix("").parts))
+            folders = "_".join(path.relative_to(base).with_suffix("").parts)
+            yield Candidate(path, unicodedata.normalize("NFC", folders))
 
 
 def _fixed_part(pattern: str) -> Path:

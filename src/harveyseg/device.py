@@ -3,6 +3,7 @@
 import os
 import platform
 import random
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
@@ -19,6 +20,9 @@ PrecisionName = Literal["auto", "fp32", "tf32", "bf16"]
 
 
 _TF32_CAPABILITY = (8, 0)
+
+_NO_SHARED_MEMORY = re.compile("unable to allocate shared memory|(out of|insufficient) shared memory")
+"""How torch says so in a worker that is told, in one that dies of it, and in the process that loses the worker."""
 
 
 def resolve_device(name: DeviceName) -> torch.device:
@@ -117,7 +121,7 @@ def compute_environment(device: torch.device) -> dict[str, str]:
 
 @contextmanager
 def explain_out_of_memory(work: str, remedy: str) -> Iterator[None]:
-    """Turn an allocation that fails, on CUDA or on the CPU, into one sentence.
+    """Turn an allocation that fails, on CUDA, on the CPU or in shared memory, into one sentence.
 
     Args:
         work: what needs the memory, with the settings that decide how much.
@@ -129,6 +133,11 @@ def explain_out_of_memory(work: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
+        if _NO_SHARED_MEMORY.search(str(error)):  # of worker processes; this process has room
+            raise HarveysegError(
+                f"/dev/shm has too little room for what the workers load: {work}. Set train.workers to 0, or start the "
+                "container with a larger --shm-size."
+            ) from error
         # On the CPU torch raises a plain RuntimeError, known by its text alone.
         allocation = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
         if not allocation:

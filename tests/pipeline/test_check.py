@@ -19,7 +19,7 @@ from harveyseg.errors import HarveysegError
 from harveyseg.inference.network_file import save_network
 from harveyseg.inference.params import InferenceParams
 from harveyseg.models import build
-from harveyseg.pipeline.check import check_params, merge, write_config
+from harveyseg.pipeline.check import check_params, merge, read_config, write_config
 from helpers.paths import ROOT
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -343,6 +343,14 @@ def test_other_content_of_a_local_weights_file_is_another_training(
     assert written[0]["mobilenet_v2"] != written[2]["mobilenet_v2"]
     assert written[0]["unet"] == written[2]["unet"]
     assert json.loads(written[0]["mobilenet_v2"])["train"]["encoder_weights"] == "own/weights.pt"
+    # A training loads what the stage `code` has seen, or nothing.
+    config, other = (read_config(tmp_path / "configs" / f"{name}.json") for name in ("mobilenet_v2", "unet"))
+    config.require_unchanged(Path("stages"))
+    (tmp_path / "own" / "weights.pt").write_bytes(b"other weights")
+    changed = r"^train\.encoder_weights \(own/weights\.pt\): changed since the stage `code` ran"
+    with pytest.raises(HarveysegError, match=changed):
+        config.require_unchanged(Path("stages"))
+    other.require_unchanged(Path("stages"))
 
 
 def test_initial_weights_decide_and_are_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The wheel: it holds all that a new pipeline repository starts from, and a pipeline without ``src`` runs it."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -8,11 +9,13 @@ import zipfile
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from ruamel.yaml import YAML
 
 from harveyseg.config.settings import load
+from harveyseg.pipeline.new_repository import create_repository
 from helpers.paths import ROOT
 from helpers.project import FEW_PHOTOS, TINY, lay_over
 
@@ -105,6 +108,14 @@ def test_a_new_repository_runs_the_installed_package(installed: Path, tmp_path: 
     done = run(folder, installed, "dvc", "repro")
     assert f"names harveyseg 0.0.1, but {version('harveyseg')} is installed" in done.stderr + done.stdout
     assert done.returncode != 0
+
+
+def test_a_new_repository_on_a_disk_without_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on an SD card, where all files have one mode."""
+    monkeypatch.setattr(os, "chmod", Mock(side_effect=PermissionError(errno.EPERM, os.strerror(errno.EPERM))))
+    create_repository(tmp_path / "flood")
+    for name in (*FILES[1:], "stages/run", "stages/train.py", ".dvc/plots/page.html"):
+        assert (tmp_path / "flood" / name).read_bytes() == (ROOT / name).read_bytes()
 
 
 def test_a_folder_that_holds_something_stays_as_it_is(installed: Path, tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """Reading runs back: the right one of several, and nothing that would be unsafe to use."""
 
+import errno
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -98,6 +101,27 @@ def test_weights_are_fetched_whichever_evaluation_is_named(tracker: Tracker, tmp
         fetched = download_weights(tracker, run_id, tmp_path / "new" / str(number))
         assert fetched == tmp_path / "new" / str(number) / "weights.safetensors"
         assert fetched.read_bytes() == b"weights"
+
+
+def test_weights_are_fetched_to_a_disk_without_modes(
+    tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As to an SD card, which is another disk than that of temporary files."""
+    output = write_outputs(tmp_path / "one", make_record(), SCORES)
+    (output.folder / "weights.safetensors").write_bytes(b"weights")
+    mirror(tracker, output.state())
+    (run,) = find_all_runs(tracker)
+    card = tmp_path / "card"
+    chmod = os.chmod
+
+    def refuse_on_card(path: Path | str, *arguments: Any, **options: Any) -> None:
+        if Path(path).is_relative_to(card):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        chmod(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "chmod", refuse_on_card)
+    monkeypatch.setattr(os, "rename", Mock(side_effect=OSError(errno.EXDEV, os.strerror(errno.EXDEV))))
+    assert download_weights(tracker, str(run.run_id), card).read_bytes() == b"weights"
 
 
 def test_tags_and_curves_belong_to_one_evaluation(tracker: Tracker, tmp_path: Path) -> None:

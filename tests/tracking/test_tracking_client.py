@@ -1,5 +1,7 @@
 """The connection: the right database, a tracker that is away, and addresses without secrets."""
 
+import errno
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -8,6 +10,7 @@ import threading
 import time
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -93,6 +96,21 @@ def test_temporary_experiment_writes_into_the_real_project(
     assert not list(copy.iterdir())
 
 
+def test_a_disk_without_modes_takes_no_files_and_says_so(
+    project: Path, migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on an SD card: MLflow copies a file with its mode."""
+    shutil.copy(migrated, project)
+    figure = tmp_path / "sheet.png"
+    figure.write_bytes(b"figure")
+    state = RunState(make_record(), artifacts=[Artifact(figure, "evaluation")])
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "chmod", Mock(side_effect=PermissionError(errno.EPERM, os.strerror(errno.EPERM))))
+        assert mirror(open_tracker(TrackingParams(), project), state) == "unet-f0: imported, 1 files NOT stored"
+    assert "MLflow copies the modes of files, which that disk refuses" in caplog.text
+    assert mirror(open_tracker(TrackingParams(), project), state) == "unet-f0: 1 files"
+
+
 @pytest.mark.parametrize(
     ("uri", "shown"),
     [
@@ -104,6 +122,13 @@ def test_temporary_experiment_writes_into_the_real_project(
         ("https://host/path?token=SECRET#SECRET", "https://host/path"),
         ("https://host?token=SECRET@SECRET", "https://..."),
         ("sqlite:////home/ann@work/mlflow.db", "sqlite:////home/ann@work/mlflow.db"),
+        # Without the scheme, which MLflow takes for a folder.
+        ("ann:SECRET@host:5000", "host:5000"),
+        ("//ann:SECRET@host/team", "host/team"),
+        ("ann:SEC?RET@host", "..."),
+        ("host:5000?token=SECRET", "host:5000"),
+        ("/home/ann@work/mlruns", "/home/ann@work/mlruns"),
+        ("file:/home/a:b@work/mlruns", "file:/home/a:b@work/mlruns"),
     ],
 )
 def test_addresses_are_shown_without_secrets(uri: str, shown: str) -> None:

@@ -20,6 +20,7 @@ from harveyseg.models import build
 from harveyseg.models.networks.unet import Unet
 from harveyseg.score import argmax_metrics, confusion
 from harveyseg.training.checkpoint import Checkpoint
+from harveyseg.training.dataset import Samples
 from harveyseg.training.history import VALIDATION
 from harveyseg.training.learner import Learner
 from harveyseg.training.trainer import Result, Training
@@ -271,6 +272,21 @@ def test_out_of_memory_names_batch_size_crop_and_precision(
         f"out of memory: training on cpu with train.batch_size = 4, train.accumulate = 1, {samples} and "
         "precision fp32. "
         "Raise train.accumulate, or lower train.batch_size, train.augmentation.crop or resize-cache.size."
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs Linux")
+def test_a_small_shared_memory_is_named(tiny_part: CachedPart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def allocate(samples: Samples, key: object) -> None:
+        torch.UntypedStorage._new_shared(2**50)  # type: ignore[no-untyped-call]  # 1 PiB: torch fails, in a worker
+
+    monkeypatch.setattr(Samples, "__getitem__", allocate)
+    with pytest.raises(HarveysegError) as caught:
+        train(tiny_part, tmp_path, workers=1)
+    assert str(caught.value) == (
+        "/dev/shm has too little room for what the workers load: training on cpu with train.batch_size = 4, "
+        "train.accumulate = 1, photos of 32x32 pixels and precision fp32. "
+        "Set train.workers to 0, or start the container with a larger --shm-size."
     )
 
 

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def create_repository(folder: Path) -> None:
         settings = {"core.analytics": "false", "core.check_update": "false", "plots.html_template": "plots/page.html"}
         for name, value in settings.items():
             _run(building, *dvc, "config", name, value)
-        shutil.copytree(template_folder() / PLOTS, building / PLOTS)
+        _copy_folder(template_folder() / PLOTS, building / PLOTS)
         if folder.exists():
             folder.rmdir()
         building.rename(folder)
@@ -71,10 +72,11 @@ def _copy_template(folder: Path) -> None:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if (source / name).is_dir():
-            shutil.copytree(source / name, target, ignore=shutil.ignore_patterns("__pycache__"))
+            _copy_folder(source / name, target)
         else:
             shutil.copyfile(source / name, target)
-    (folder / "stages" / "run").chmod(0o755)  # an installer does not keep it
+    with suppress(PermissionError):  # shares and SD cards have no modes of their own
+        (folder / "stages" / "run").chmod(0o755)  # an installer does not keep it
     pipeline = (folder / "dvc.yaml").read_text(encoding="utf-8")
     if pipeline.count(_OWN_CODE) != 1:
         raise RuntimeError("dvc.yaml does not name the package once")
@@ -83,6 +85,15 @@ def _copy_template(folder: Path) -> None:
     )
     (folder / "dvc.yaml").write_text(own, encoding="utf-8")
     (folder / REQUIREMENTS).write_text(f"harveyseg=={version('harveyseg')}\n", encoding="utf-8")
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder's files without their modes, which some disks refuse."""
+    for path in source.rglob("*"):
+        if path.is_file() and path.parent.name != "__pycache__":
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
 
 
 def _run(folder: Path, *command: str) -> None:

@@ -23,6 +23,11 @@ _REMEDIES = (
         "readonly database|[Rr]ead-only file|Permission denied|unable to open database",
         "Make that file and its folder writable for you",
     ),
+    (
+        "Operation not permitted",
+        f"MLflow copies the modes of files, which that disk refuses: set MLFLOW_TRACKING_URI to {SQLITE}<file>.db on "
+        "another disk",
+    ),
     ("database is locked|file lock", "Another process uses it: wait until it has ended"),
     ("not a database|malformed", "Move that file away: `harveyseg sync` makes a new one from the files in data/"),
     (r"No module named '(\w+)'", r"`pip install \1`"),
@@ -120,6 +125,10 @@ def public_address(uri: str) -> str:
     'https://mlflow.example.org:5000/team'
     """
     scheme, separator, rest = uri.partition("://")
+    if not separator:
+        if uri.startswith("file:") or not re.search(r":.*@|\?", uri):
+            return uri  # a path
+        scheme, rest = "", uri.lstrip("/")  # the user left the scheme out
     address, *query = re.split("[?#]", rest, maxsplit=1)
     if not address.startswith("/"):  # a file has no user, and its name may hold an @
         if "@" in "".join(query):  # of a query, or after a password that holds a question mark: nobody can tell

@@ -168,7 +168,7 @@ def download_weights(tracker: Tracker, run_id: str, folder: Path) -> Path:
         source = _run_with_weights(tracker, client, run_id) or run_id
         with tempfile.TemporaryDirectory() as temporary, atomic(target) as written:
             fetched = client.download_artifacts(source, f"{MODEL_FOLDER}/{WEIGHTS_FILE}", temporary)
-            shutil.move(fetched, written)
+            shutil.copyfile(fetched, written)  # without its mode, which some disks refuse
 
     tracker.demand(download)
     return target

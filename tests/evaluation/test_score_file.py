@@ -22,7 +22,8 @@ Maps = dict[str, npt.NDArray[np.uint8]]
 def natural(seed: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """Patches of the classes 0..4 with round borders, at sizes that differ."""
     noise = gaussian_filter(np.random.default_rng(seed).normal(size=(5, *size)), (0, *(side / 16 for side in size)))
-    return noise.argmax(axis=0).astype(np.uint8)
+    patches: npt.NDArray[np.uint8] = noise.argmax(axis=0).astype(np.uint8)
+    return patches
 
 
 def resized(maps: Maps, size: tuple[int, int]) -> Maps:

@@ -436,7 +436,11 @@ def remote(work: Path) -> dict[str, Any]:
                     stderr=log,
                 )
             )
-    statuses = [machine.wait(_MINUTES * 60) for machine in machines]
+    try:
+        statuses = [machine.wait(_MINUTES * 60) for machine in machines]
+    finally:
+        for machine in machines:
+            machine.terminate()  # ends its training, too
     if any(statuses):
         raise SystemExit(f"a machine failed, see {folder}/machine-*.log")
     run(project, "dvc", "repro", "--pull")

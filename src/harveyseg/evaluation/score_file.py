@@ -17,7 +17,7 @@ from harveyseg.arrays import FloatArray, IntArray
 from harveyseg.classes import ClassList
 from harveyseg.data.class_lists import parse_classes
 from harveyseg.errors import HarveysegError
-from harveyseg.evaluation.submission import masks_size, read_rows, score_submission
+from harveyseg.evaluation.submission import mask_files, masks_size, read_rows, score_submission
 from harveyseg.files import read_json, sha256
 
 Size = tuple[int, int]
@@ -89,6 +89,7 @@ def score_file(
     Raises:
         HarveysegError: when the file cannot be scored, or its runs were written for another size.
     """
+    mask_files(masks_dir)
     wanted = setting if stated is None else parse_size(stated)
     recorded = _recorded(path)
     size = wanted if wanted is not None else masks_size(masks_dir)
@@ -107,8 +108,11 @@ def score_file(
     elif stated is not None:
         known_by = "as --size says"
     else:
-        _check_size(path, size, setting_name)
+        _check_end(path, size, setting_name)
+        metrics = score_submission(path, masks_dir, classes, size)  # names rows that are no runs
+        _check_shapes(path, size, setting_name)
         known_by = f"assumed from {setting_name}, since the file does not say it"
+        return ScoredFile(metrics, size, known_by)
     return ScoredFile(score_submission(path, masks_dir, classes, size), size, known_by)
 
 
@@ -129,19 +133,23 @@ def _recorded(path: Path) -> _Recorded | None:
     raise HarveysegError(f"{side_car}: does not say the size of the masks. {_REMEDY}")
 
 
-def _check_size(path: Path, size: Size, origin: str) -> None:
-    """Refuse a size for which the runs were not written, as far as they show it."""
-    table = read_rows(path)
-    names, runs = table.iloc[:, 0].tolist(), [_runs(row) for row in table.iloc[:, 1]]
-    ends = [int(pairs.sum(axis=1).max()) - 1 if pairs.size else 0 for pairs in runs]
+def _check_end(path: Path, size: Size, origin: str) -> None:
+    """Refuse a size whose masks are too small for the runs."""
+    names, _, ends = _read_runs(path)
     pixels, end = size[0] * size[1], max(ends, default=0)
-    not_this = f"{path}: was not written for masks of {_text(size)} ({origin})"
     if end > pixels:
         beyond = sum(other > pixels for other in ends)
         raise HarveysegError(
-            f"{not_this}: {beyond} of {len(ends)} rows go beyond the last pixel, {pixels}; row "
-            f"{names[ends.index(end)]!r} goes to {end}. {_STATE_IT}"
+            f"{path}: was not written for masks of {_text(size)} ({origin}): {beyond} of {len(ends)} rows go beyond "
+            f"the last pixel, {pixels}; row {names[ends.index(end)]!r} goes to {end}. {_STATE_IT}"
         )
+
+
+def _check_shapes(path: Path, size: Size, origin: str) -> None:
+    """Refuse a size at which the runs make no shapes, where they make some at another width."""
+    names, runs, ends = _read_runs(path)
+    pixels, end = size[0] * size[1], max(ends, default=0)
+    not_this = f"{path}: was not written for masks of {_text(size)} ({origin})"
     agreement = _agreement(_richest(names, runs), min(end, _PIXELS))
     width = _width(agreement)
     if width is None:
@@ -155,6 +163,14 @@ def _check_size(path: Path, size: Size, origin: str) -> None:
         raise HarveysegError(
             f"{not_this}, as it seems: its runs make shapes in masks that are {width} pixels wide. {_STATE_IT}"
         )
+
+
+def _read_runs(path: Path) -> tuple[list[str], list[IntArray], list[int]]:
+    """The rows' names, runs, and the last pixel of each."""
+    table = read_rows(path)
+    runs = [_runs(row) for row in table.iloc[:, 1]]
+    ends = [int(pairs.sum(axis=1).max()) - 1 if pairs.size else 0 for pairs in runs]
+    return table.iloc[:, 0].tolist(), runs, ends
 
 
 def _runs(row: str) -> IntArray:

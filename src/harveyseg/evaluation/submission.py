@@ -237,7 +237,7 @@ def score_submission(path: Path, masks_dir: Path, classes: ClassList, size: tupl
     Raises:
         HarveysegError: when the folder has no masks, a mask cannot be used, or the submission does not match them.
     """
-    files = _mask_files(masks_dir)
+    files = mask_files(masks_dir)
     table = read_rows(path)
     table[table.columns[0]] = table[table.columns[0]].str.normalize("NFC")  # as the masks' names
     masks = _by_photo(masks_dir, files, table.iloc[:, 0].tolist())
@@ -252,7 +252,12 @@ def score_submission(path: Path, masks_dir: Path, classes: ClassList, size: tupl
     return pair_metrics(dice, present, classes.scored_slugs)
 
 
-def _mask_files(folder: Path) -> list[Path]:
+def mask_files(folder: Path) -> list[Path]:
+    """The masks of a folder, sorted.
+
+    Raises:
+        HarveysegError: when it has none.
+    """
     files = sorted(file for file in folder.glob("*") if file.suffix.lower() == ".png")
     files = [file for file in files if not is_sidecar(file.name)]
     if not files:
@@ -278,7 +283,7 @@ def masks_size(masks_dir: Path) -> tuple[int, int]:
         HarveysegError: when they have several sizes, or one cannot be read.
     """
     sizes = {}
-    for path in _mask_files(masks_dir):
+    for path in mask_files(masks_dir):
         with _clear_errors(path), Image.open(path) as opened:
             sizes[opened.size] = path
     if len(sizes) > 1:

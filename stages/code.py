@@ -8,6 +8,7 @@ from pathlib import Path
 from harveyseg.config.settings import Section, section
 from harveyseg.data.sources import DataParams
 from harveyseg.ensemble.weights import EnsembleParams
+from harveyseg.errors import counted
 from harveyseg.evaluation.submission import SubmitParams
 from harveyseg.files import replacing
 from harveyseg.inference.params import InferenceParams
@@ -58,7 +59,7 @@ def main(
             if stage not in PER_MODEL | {"code"}:
                 files = stage_files(stage, scripts, external if stage == "ensemble" else [])
                 write_digests(folder / f"{stage}.txt", code_digests(files))
-    return Made(f"checked settings of {len(configs)} models, digests of the code", out)
+    return Made(f"checked settings of {counted(len(configs), 'model')}, digests of the code", out)
 
 
 if __name__ == "__main__":

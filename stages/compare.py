@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from harveyseg.config.settings import section
+from harveyseg.errors import counted
 from harveyseg.pipeline.stage import DataDir, Made, ParamsFile, ReportsDir, run
 from harveyseg.tracking.baseline import baseline_state
 from harveyseg.tracking.client import TrackingParams, open_tracker
@@ -25,7 +26,7 @@ def main(
     table = comparison_table(tracker, outputs)
     write_comparison(table, reports)
     print(short_table(table), end="")
-    return Made(f"table of {len(table)} rows", reports / "comparison.md")
+    return Made(f"table of {counted(len(table), 'row')}", reports / "comparison.md")
 
 
 if __name__ == "__main__":

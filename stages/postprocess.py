@@ -7,6 +7,7 @@ from harveyseg.data.cache import load_part
 from harveyseg.data.split import OVERLAPS_FILE, count_overlapping_photos, read_folds, read_overlaps
 from harveyseg.ensemble.members import load_fold_models
 from harveyseg.ensemble.weights import EnsembleWeights, read_weights
+from harveyseg.errors import counted
 from harveyseg.evaluation.metrics import true_masks
 from harveyseg.inference.params import InferenceParams
 from harveyseg.pipeline.stage import (
@@ -95,7 +96,9 @@ def main(
             gain = scores["val/postprocess_gain"]
             lines.append(f"{source}: {selected.rule.name}, {scores['val/score']:.4f} ({gain:+.4f})")
     print("\n".join(lines))
-    return Made(f"rules of {len(names)} models and the ensemble, whose score is {scores['val/score']:.4f},", out)
+    return Made(
+        f"rules of {counted(len(names), 'model')} and the ensemble, whose score is {scores['val/score']:.4f},", out
+    )
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from harveyseg.data.split import (
     summarise_folds,
     write_overlaps,
 )
+from harveyseg.errors import counted
 from harveyseg.files import write_table
 from harveyseg.pipeline.stage import CacheDir, FiguresDir, FoldsFile, Made, ParamsFile, RawDir, run
 from harveyseg.project import project_root
@@ -48,7 +49,7 @@ def main(
     for row in rows.itertuples(index=False):
         table.add_row(*map(str, row))
     Console().print(table)
-    return Made(f"{len(rows)} folds of {len(photos)} photos", folds)
+    return Made(f"{counted(len(rows), 'fold')} of {counted(len(photos), 'photo')}", folds)
 
 
 if __name__ == "__main__":

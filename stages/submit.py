@@ -9,6 +9,7 @@ from harveyseg.data.cache import load_part
 from harveyseg.ensemble.members import load_fold_models
 from harveyseg.ensemble.record import describe_mixture
 from harveyseg.ensemble.weights import read_weights
+from harveyseg.errors import counted
 from harveyseg.evaluation.submission import SubmitParams, write_submission
 from harveyseg.files import sha256, write_json
 from harveyseg.inference.probabilities import read_probabilities
@@ -85,7 +86,9 @@ def main(
         "files": files,
     }
     write_json(out / "submission.json", content)
-    return Made(f"{len(files)} submissions of {len(ids)} photos x {classes.scored} classes", out)
+    return Made(
+        f"{counted(len(files), 'submission')} of {counted(len(ids), 'photo')} x {counted(classes.scored, 'class')}", out
+    )
 
 
 if __name__ == "__main__":

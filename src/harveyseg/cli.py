@@ -352,9 +352,12 @@ def summary(
     """One page of all results: scores, curves, classes, photos with their errors, costs; needs no network."""
     import webbrowser
 
+    from harveyseg.pipeline.running import require_idle
+    from harveyseg.project import project_root
     from harveyseg.summary.page import write_summary
     from harveyseg.tracking.outputs import list_workspace
 
+    require_idle(project_root(), "run `harveyseg summary`")
     outputs = list_workspace(PARAMS, DATA)
     names = {output.record.uid: output.record.name for output in outputs}
     stale = [f"{names[uid]}: {text}" for uid, text in _contradictions(outputs).items()]

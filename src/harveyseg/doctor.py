@@ -26,7 +26,7 @@ from harveyseg.data.demo import DemoParams
 from harveyseg.data.manifest import read_manifest
 from harveyseg.data.photo_files import PHOTO_KINDS
 from harveyseg.device import PrecisionName, compute_environment, resolve_device, resolve_precision
-from harveyseg.errors import HarveysegError
+from harveyseg.errors import HarveysegError, counted
 from harveyseg.pipeline.inputs import copying_problem, missing_problem, spelling_problem
 from harveyseg.project import git_output, git_problem
 from harveyseg.tracking.client import inspect_tracker, tracking_uri
@@ -210,7 +210,7 @@ def check_leftovers(root: Path) -> list[Finding]:
     checkpoints = sorted(_folders(root / ".checkpoints"))
     if checkpoints:
         size = sum(file.stat().st_size for folder in checkpoints for file in folder.rglob("*") if file.is_file())
-        runs = f"{len(checkpoints)} training runs, unfinished or not evaluated yet"
+        runs = f"{counted(len(checkpoints), 'training run')}, unfinished or not evaluated yet"
         what = f"checkpoints of {runs}, take {size / _MIB:,.0f} MiB"
         findings.append(Finding(what, "If no stage runs and none is needed: `rm -r .checkpoints`", fails=False))
     return findings

@@ -49,9 +49,18 @@ def raise_problems(problems: Sequence[str], heading: str, remedy: str) -> None:
         HarveysegError: when ``problems`` is not empty.
     """
     if problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         lines = "\n".join(f"  - {problem}" for problem in shortened(problems))
-        raise HarveysegError(f"{heading}: {count}\n{lines}\n{remedy}", problems)
+        raise HarveysegError(f"{heading}: {counted(len(problems), 'problem')}\n{lines}\n{remedy}", problems)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, in the right grammatical number.
+
+    >>> counted(1, "photo"), counted(2, "bad file"), counted(0, "class")
+    ('1 photo', '2 bad files', '0 classes')
+    """
+    plural = f"{noun}es" if noun.endswith("ss") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
 
 
 def first_names(names: Sequence[str], shown: int = 3) -> str:

@@ -152,7 +152,7 @@ def test_overlapping_photos_and_masks_of_other_size(
         Image.fromarray(pixels).convert("RGB").save(tmp_path / "data" / "images" / f"{name}.png")
         _mask(tmp_path / "data" / "masks" / f"{name}.png", _class_map(0, 3))
     printed, _ = _inspect(tmp_path / "data", monkeypatch, capsys)
-    assert "overlaps among all photos: 1 pairs show the same ground (first and second)" in printed
+    assert "overlaps among all photos: 1 pair shows the same ground (first and second)" in printed
     assert "first.png: is 600x600 pixels, its mask 80x60" in printed
 
 
@@ -176,7 +176,7 @@ def test_masks_without_photos(
     truth = [_class_map(0, 27)]
     _mask(tmp_path / "more_masks" / "1.png", truth[0])
     printed, out = _inspect(tmp_path / "more_masks", monkeypatch, capsys)
-    assert "0 photos, 1 masks" in printed
+    assert "0 photos, 1 mask" in printed
     _read_all(out / "classes.yaml", tmp_path / "more_masks", truth)
 
 

@@ -57,7 +57,7 @@ def test_models_whose_own_score_moved_are_named_the_furthest_first() -> None:
     rows = [committed | {"rev": "workspace"}, committed, row("some", **(committed | moved | {"typ": "branch_commit"}))]
     (experiment,) = compare_rows(rows, SETTINGS).experiments
     assert experiment.gain == 0
-    assert experiment.describe() == "no setting; b -0.0200, a +0.0100, d +0.0050 and 1 more models"
+    assert experiment.describe() == "no setting; b -0.0200, a +0.0100, d +0.0050 and 1 more model"
 
 
 def test_what_a_model_does_not_override_is_the_value_of_all_models() -> None:

@@ -253,7 +253,7 @@ def only_bobs_new_model_is_trained_although_the_server_is_away(team: Team, bob: 
     team.mlflow = team.start("server-s3")
     team.wait(f"{team.mlflow_url}/health")
     printed = bob.block("back")
-    assert re.search(r"^narrow_unet-f0: imported, 1 epochs, \d+ values, \d+ files$", printed, re.MULTILINE)
+    assert re.search(r"^narrow_unet-f0: imported, 1 epoch, \d+ values, \d+ files$", printed, re.MULTILINE)
     assert stages_run(printed) == {"compare", "submit"}
     assert printed.rstrip().endswith("The table and the stages' files agree.")
     runs = team.runs("train")

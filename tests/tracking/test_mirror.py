@@ -422,7 +422,7 @@ def test_missing_and_differing_values_are_logged_again(tracker: Tracker, tmp_pat
     connect(tracker.uri).log_metric(run.info.run_id, "val/argmax_score", 0.99)  # someone's slip, later than all else
     connect(tracker.uri).set_tag(run.info.run_id, "harveyseg.model", "slip")
     write_outputs(tmp_path, output.record, SCORES | {"test/argmax_score": 0.5})
-    assert mirror(tracker, output.state()) == "unet-f0: 2 values, 1 files"
+    assert mirror(tracker, output.state()) == "unet-f0: 2 values, 1 file"
     assert mirror(tracker, output.state()) is None
     (run,) = all_mlflow_runs(tracker)
     assert run.data.metrics["val/argmax_score"] == 0.66667
@@ -453,8 +453,8 @@ def test_absent_and_changed_files_are_sent_and_no_others(
     with monkeypatch.context() as patched:
         patched.setattr(MlflowClient, "log_artifact", full_disk)
         full = open_tracker(TrackingParams(), tmp_path / "a project")
-        assert mirror(full, output.state()) == "unet-f0: imported, 3 epochs, 15 values, 1 files, 1 files NOT stored"
-        assert mirror(full, output.state()) == "unet-f0: 1 files NOT stored"  # never "MLflow has everything"
+        assert mirror(full, output.state()) == "unet-f0: imported, 3 epochs, 15 values, 1 file, 1 file NOT stored"
+        assert mirror(full, output.state()) == "unet-f0: 1 file NOT stored"  # never "MLflow has everything"
     (stored,) = all_mlflow_runs(tracker)
     assert stored.info.status == "FINISHED"
     assert stored.data.metrics["val/miou"] == 0.25
@@ -462,16 +462,16 @@ def test_absent_and_changed_files_are_sent_and_no_others(
     assert f"{tmp_path.as_uri()}/a%20project/mlflow-artifacts cannot be used: [Errno 28]" in warning
     assert "Make room on that disk; then `harveyseg sync` sends them." in warning
     assert "WITHOUT tracking" not in caplog.text
-    assert mirror(tracker, output.state()) == "unet-f0: 1 files"
+    assert mirror(tracker, output.state()) == "unet-f0: 1 file"
     assert mirror(tracker, output.state()) is None
     (output.predictions or tmp_path).joinpath("sheet.png").write_bytes(b"drawn again")
     (output.predictions or tmp_path).joinpath(".sheet-x7.png").write_bytes(b"left by a killed process")
-    assert mirror(tracker, output.state()) == "unet-f0: 1 files"
+    assert mirror(tracker, output.state()) == "unet-f0: 1 file"
     (run,) = all_mlflow_runs(tracker)
     (sheet,) = (tmp_path / "a project" / "mlflow-artifacts").rglob("sheet.png")
     assert sheet.read_bytes() == b"drawn again"
     sheet.unlink()
-    assert mirror(tracker, output.state()) == "unet-f0: 1 files"
+    assert mirror(tracker, output.state()) == "unet-f0: 1 file"
     connect(tracker.uri).delete_tag(run.info.run_id, "harveyseg.artifacts")
     assert mirror(tracker, output.state()) == "unet-f0: 2 files"
 
@@ -497,11 +497,11 @@ def test_another_evaluation_never_overwrites_the_first(tracker: Tracker, tmp_pat
     """Two members, one server, one training: one of them changes inference.tta."""
     record = train(tracker, make_record())
     ann = evaluated(tmp_path / "ann", record, "e1", 0.5)
-    assert mirror(tracker, ann.state()) == "unet-f0: 1 values, 3 files"
-    assert mirror(tracker, postprocessed(ann, "e1-p1", 0.6).state()) == "unet-f0: 1 values"
+    assert mirror(tracker, ann.state()) == "unet-f0: 1 value, 3 files"
+    assert mirror(tracker, postprocessed(ann, "e1-p1", 0.6).state()) == "unet-f0: 1 value"
     bob = evaluated(tmp_path / "bob", record, "e2", 0.4)
     assert mirror(tracker, bob.state()) == "unet-f0: a run of its own for this evaluation, 3 epochs, 10 values, 2 files"
-    assert mirror(tracker, postprocessed(bob, "e2-p1", 0.7).state()) == "unet-f0: 1 values"
+    assert mirror(tracker, postprocessed(bob, "e2-p1", 0.7).state()) == "unet-f0: 1 value"
     again = postprocessed(evaluated(tmp_path / "again", record, "e1", 0.5), "e1-p2", 0.8)
     assert "a run of its own" in str(mirror(tracker, again.state()))
     for output in (ann, bob, again):

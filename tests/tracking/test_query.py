@@ -92,7 +92,7 @@ def test_weights_are_fetched_whichever_evaluation_is_named(tracker: Tracker, tmp
     assert run.run_id is not None
     assert not has_weights(tracker, run.run_id)
     (output.folder / "weights.safetensors").write_bytes(b"weights")
-    assert mirror(tracker, output.state()) == "unet-f0: 1 files"
+    assert mirror(tracker, output.state()) == "unet-f0: 1 file"
     mirror(tracker, write_outputs(tmp_path / "two", output.record, SCORES | {"evaluation": "e2"}).state())
     ids = [run.run_id for run in find_all_runs(tracker)]
     assert len(ids) == 2

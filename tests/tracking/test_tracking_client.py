@@ -448,7 +448,7 @@ def test_the_lock_is_free_while_files_are_sent(
     monkeypatch.setattr("harveyseg.tracking.client._LOCK_SECONDS", 1)
     monkeypatch.setattr(MlflowClient, "log_artifact", while_sending)
     (line,) = mirror_all(tracker, [RunState(make_record(), artifacts=[Artifact(weights, "model")])])
-    assert line == "unet-f0: imported, 1 files"
+    assert line == "unet-f0: imported, 1 file"
     assert {run.tags["harveyseg.fold"]: run.status for run in find_all_runs(tracker)} == {
         "0": "FINISHED",
         "1": "RUNNING",

@@ -4,7 +4,6 @@ import hashlib
 import math
 import random
 
-import albumentations as A
 import cv2
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
@@ -59,6 +58,8 @@ class Augmentation:
     """
 
     def __init__(self, params: AugmentationParams, seed: int) -> None:
+        import albumentations as A  # a second, which commands that only read the settings need not wait
+
         self._seed = seed
         self._params = params
         geometric = [

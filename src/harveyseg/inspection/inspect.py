@@ -16,7 +16,7 @@ from harveyseg.data.class_lists import write_classes
 from harveyseg.data.naming import NamingRule, find_rule, matching_rules
 from harveyseg.data.overlap import find_overlaps
 from harveyseg.data.photo_files import PHOTO_KINDS
-from harveyseg.errors import first_names, shortened
+from harveyseg.errors import counted, first_names, shortened
 from harveyseg.files import atomic
 from harveyseg.geo.flight import photo_ground
 from harveyseg.inspection.folder import ImageFiles, find_images
@@ -152,7 +152,7 @@ def _read_header(path: Path) -> _PhotoHeader:
 
 
 def _describe_files(folder: Path, files: ImageFiles) -> list[str]:
-    lines = [f"{folder}: {len(files.photos)} photos, {len(files.masks)} masks"]
+    lines = [f"{folder}: {counted(len(files.photos), 'photo')}, {counted(len(files.masks), 'mask')}"]
     if files.others:
         kinds = ", ".join(f"{count} {ending}" for ending, count in sorted(files.others.items()))
         lines.append(f"other files, which are no photos and no masks: {kinds}")
@@ -195,7 +195,7 @@ def _describe_photos(headers: Sequence[_PhotoHeader], number: int) -> list[str]:
     pixels = [100 * header.ground[1] / header.size[0] for header in headers if header.ground]
     if pixels:
         spread = f"{min(pixels):.2f} to {max(pixels):.2f}, median {statistics.median(pixels):.2f}"
-        lines.append(f"ground per pixel from flight height and lens: {spread} cm, of {len(pixels)} photos")
+        lines.append(f"ground per pixel from flight height and lens: {spread} cm, of {counted(len(pixels), 'photo')}")
     else:
         lines.append("ground per pixel: the files do not say; set data.ground if you know it")
     return lines
@@ -258,8 +258,9 @@ def _describe_overlaps(photos: Sequence[Path], number: int) -> list[str]:
     if not pairs:
         return [f"overlaps among {compared} photos: none"]
     names = [f"{photos[int(first)].stem} and {photos[int(second)].stem}" for first, second in pairs]
+    shown = "1 pair shows" if len(pairs) == 1 else f"{len(pairs)} pairs show"
     return [
-        f"overlaps among {compared} photos: {len(pairs)} pairs show the same ground ({first_names(names)}); "
+        f"overlaps among {compared} photos: {shown} the same ground ({first_names(names)}); "
         "`split.groups: overlap` keeps them in one fold"
     ]
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from harveyseg.data.class_lists import parse_classes
 from harveyseg.data.manifest import read_manifest
 from harveyseg.data.sources.kaggle_client import BrokenOffError, Competition, KaggleSubmission, require_client
-from harveyseg.errors import HarveysegError, raise_problems
+from harveyseg.errors import HarveysegError, counted, raise_problems
 from harveyseg.evaluation.submission import read_submission
 from harveyseg.files import locked, read_json, sha256, write_json
 from harveyseg.record import ENSEMBLE, RunRecord, read_run
@@ -85,7 +85,7 @@ class SubmissionFile:
     def describe(self) -> str:
         """What would be done, line by line."""
         lines = [
-            f"file:         {self.path} ({self.rows} rows, all valid; SHA-256 {self.sha256[:12]})",
+            f"file:         {self.path} ({counted(self.rows, 'row')}, all valid; SHA-256 {self.sha256[:12]})",
             f"competition:  {self.competition}",
             f"description:  {self.description}",
             "score to:     " + ", ".join(f"{record.name} (MLflow run {record.run_id})" for record in self.records),

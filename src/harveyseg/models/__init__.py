@@ -6,10 +6,12 @@ the code of another.
 May import: config and the leaf modules.
 """
 
+import ast
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -72,6 +74,28 @@ def takes_encoder_weights(spec: Mapping[str, Any], where: str) -> bool:
     """
     module, _ = _resolve(spec, where)
     return bool(module.TAKES_ENCODER_WEIGHTS)
+
+
+def is_pretrainable(network: str, where: str) -> bool:
+    """What :func:`takes_encoder_weights` answers, from the source of the network's module and without its settings.
+
+    It is for commands that build no network: importing one of smp takes seconds.
+
+    >>> is_pretrainable("unet", "models.unet"), is_pretrainable("smp", "models.mobilenet_v2")
+    (False, True)
+
+    Args:
+        network: one of :func:`available`.
+        where: the network's key in params.yaml, for messages.
+
+    Raises:
+        HarveysegError: when there is no such network.
+    """
+    source = Path(networks.__path__[0]) / f"{_known(network, where)}.py"
+    for statement in ast.parse(source.read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "TAKES_ENCODER_WEIGHTS":
+            return bool(ast.literal_eval(statement.value))
+    return bool(_import(network).TAKES_ENCODER_WEIGHTS)
 
 
 def locate_encoder_weights(name: str | None) -> str | None:
@@ -152,14 +176,21 @@ def _build(spec: Mapping[str, Any], classes: int, encoder_weights: str | None, w
 
 def _resolve(spec: Mapping[str, Any], where: str) -> tuple[ModuleType, Section]:
     """The network's module and its checked settings."""
-    names = available()
     if "network" not in spec:
-        raise HarveysegError(f"{where}.network: missing. Allowed: {', '.join(names)}")
-    name = spec["network"]
+        raise HarveysegError(f"{where}.network: missing. Allowed: {', '.join(available())}")
+    module = _import(_known(spec["network"], where))
+    return module, parse(module.Params, {key: value for key, value in spec.items() if key != "network"}, where)
+
+
+def _known(name: str, where: str) -> str:
+    names = available()
     if name not in names:
         raise HarveysegError(f"{where}.network = {name!r}: allowed: {', '.join(names)}")
-    module = importlib.import_module(f"{networks.__name__}.{name}")
-    return module, parse(module.Params, {key: value for key, value in spec.items() if key != "network"}, where)
+    return name
+
+
+def _import(name: str) -> ModuleType:
+    return importlib.import_module(f"{networks.__name__}.{name}")
 
 
 def _check_size(network: Network, where: str, size: tuple[int, int], setting: str) -> None:

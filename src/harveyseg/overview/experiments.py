@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harveyseg.config.settings import flat_settings, load
+from harveyseg.errors import counted
 from harveyseg.record import ENSEMBLE, format_value
 
 _SHOWN = 4
@@ -44,7 +45,7 @@ class Experiment:
         moved = [(model, gain) for model, gain in self.model_gains.items() if abs(gain) >= _VISIBLE]
         moved.sort(key=lambda item: -abs(item[1]))
         texts = [f"{model} {gain:+.4f}" for model, gain in moved[:_MODELS_SHOWN]]
-        more = f" and {len(moved) - _MODELS_SHOWN} more models" if len(moved) > _MODELS_SHOWN else ""
+        more = f" and {counted(len(moved) - _MODELS_SHOWN, 'more model')}" if len(moved) > _MODELS_SHOWN else ""
         return f"; {', '.join(texts)}{more}" if texts else ""
 
 

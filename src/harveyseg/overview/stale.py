@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harveyseg.config.lock import recorded_params
 from harveyseg.config.settings import flat_values, listed_models, load
+from harveyseg.errors import counted
 from harveyseg.files import read_json
 from harveyseg.models import available
 from harveyseg.pipeline.code import PER_MODEL, changed_files, code_digests, stage_files
@@ -68,7 +69,7 @@ def find_stale(root: Path, records: Sequence[RunRecord]) -> StaleStages:
         reasons = _dvc_reasons(repo, root)
         following = _graph(repo)
     for stage, files in changed_code(root).items():
-        more = f" and {len(files) - _SHOWN} more files" if len(files) > _SHOWN else ""
+        more = f" and {counted(len(files) - _SHOWN, 'more file')}" if len(files) > _SHOWN else ""
         reasons.setdefault(stage, []).append(f"{', '.join(files[:_SHOWN])}{more} edited")
     changed = training_differences(root / "params.yaml", records)
     for record in records:

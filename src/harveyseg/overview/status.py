@@ -13,6 +13,7 @@ from harveyseg.errors import HarveysegError
 from harveyseg.overview.collect import PARTS, PipelineFiles, collect_scores
 from harveyseg.overview.experiments import Experiments, list_experiments
 from harveyseg.overview.stale import StaleStages, find_stale
+from harveyseg.pipeline.running import locked, require_idle
 from harveyseg.project import git_output, git_problem
 from harveyseg.record import ENSEMBLE, RunRecord, read_run
 
@@ -56,9 +57,11 @@ def inspect_workspace(root: Path) -> Overview:
         root: the project's root.
 
     Raises:
-        HarveysegError: when ``params.yaml`` or a result is damaged, or DVC cannot read the project.
+        HarveysegError: when ``params.yaml`` or a result is damaged, DVC cannot read the project, or runs a stage in it.
     """
-    from dvc.exceptions import DvcException
+    then = "run `harveyseg status` again"
+    require_idle(root, then)
+    from dvc.exceptions import DvcException  # a second
     from dvc.lock import LockError
 
     data = root / "data"
@@ -71,9 +74,7 @@ def inspect_workspace(root: Path) -> Overview:
         stale = find_stale(root, trained)
         experiments = list_experiments(root) if committed else None
     except LockError:
-        raise HarveysegError(
-            "Another command of DVC works in this project. Run `harveyseg status` when it has ended."
-        ) from None
+        raise HarveysegError(locked(root, then)) from None
     except DvcException as error:
         raise HarveysegError(f"{root}: DVC cannot read the project: {error}. `harveyseg doctor` says more.") from None
     scores, problem = None, ""

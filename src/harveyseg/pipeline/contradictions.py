@@ -14,7 +14,7 @@ from harveyseg.config.settings import load, parse
 from harveyseg.data.cache import ResizeParams
 from harveyseg.data.split import SplitParams, split_hash
 from harveyseg.inference.params import InferenceParams
-from harveyseg.models import takes_encoder_weights
+from harveyseg.models import is_pretrainable
 from harveyseg.pipeline.check import flat_parameters, for_network, merge
 from harveyseg.record import RunRecord, Value, format_value
 from harveyseg.training.params import TrainParams
@@ -129,7 +129,7 @@ def _training_settings(values: Mapping[str, Any], model: str) -> dict[str, Value
     entry = dict(values["models"][model])
     overrides = entry.pop("train", {})
     train = parse(TrainParams, merge(_section(values, "train"), overrides), f"models.{model}.train")
-    train = for_network(train, overrides, takes_encoder_weights(entry, f"models.{model}"))
+    train = for_network(train, overrides, is_pretrainable(str(entry.get("network")), f"models.{model}"))
     height, width = parse(ResizeParams, _section(values, "resize-cache"), "resize-cache").shape
     data = {"resize-cache.size": f"{height}x{width}", **_named(values, "data", "source")}
     return flat_parameters(entry, train) | data

@@ -17,7 +17,7 @@ from harveyseg.summary.finished import FinishedPipeline
 from harveyseg.summary.links import Links
 from harveyseg.summary.pairs import Pairs
 from harveyseg.tracking.outputs import read_epochs
-from harveyseg.tracking.table import ALL_FOLDS
+from harveyseg.tracking.table import ALL_FOLDS, grouped_notes
 
 Row = dict[str, Any]
 
@@ -61,18 +61,12 @@ def score_table(table: pd.DataFrame) -> ScoreTable:
     settings = names[names.index(_SETTINGS_FROM) :]
     shared = {name: filled[name][0] for name in settings if len(filled[name]) == 1}
     columns = [name for name in names if filled[name] and name not in shared]
-    notes: dict[str, list[str]] = {}
-    for model, fold, note in zip(table["model"], table["fold"], table["note"], strict=True):
-        if note:
-            notes.setdefault(note, []).append(
-                " ".join(filter(None, (model, f"fold {fold}" if fold.isdigit() else fold)))
-            )
     return ScoreTable(
         columns=columns,
         rows=cells[columns].to_numpy().tolist(),
         single_folds=[fold not in ("", ALL_FOLDS) for fold in table["fold"]],
         shared=shared,
-        notes=[f"{', '.join(rows)}: {note}" for note, rows in notes.items()],
+        notes=grouped_notes(table),
     )
 
 

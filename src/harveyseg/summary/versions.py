@@ -13,7 +13,8 @@ from ruamel.yaml import YAML
 from harveyseg.config.lock import dvc_md5, stage_outputs
 from harveyseg.config.settings import flat_settings, load
 from harveyseg.errors import HarveysegError
-from harveyseg.project import git_output
+from harveyseg.pipeline.running import locked
+from harveyseg.project import git_output, project_root
 from harveyseg.record import ALL_EMPTY, format_value
 from harveyseg.tracking.table import ALL_FOLDS
 
@@ -80,6 +81,7 @@ def read_version(revision: str, name: str) -> Version:
     """
     import dvc.api  # it takes two seconds
     from dvc.exceptions import DvcException, PathMissingError
+    from dvc.lock import LockError
     from dvc.scm import RevError
     from scmrepo.exceptions import SCMError
 
@@ -94,6 +96,8 @@ def read_version(revision: str, name: str) -> Version:
         raise HarveysegError(
             f"{revision}: has no table, so its pipeline has not run to the end. `dvc exp run` finishes it."
         ) from None
+    except LockError:
+        raise HarveysegError(locked(project_root(), "run the same command again")) from None
     except (DvcException, SCMError, OSError) as error:
         cause = str(error) or type(error).__name__
         raise HarveysegError(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil  # type: ignore[import-untyped]
 
-from harveyseg.errors import raise_problems
+from harveyseg.errors import counted, raise_problems
 from harveyseg.files import sha256
 from harveyseg.progress import track
 from harveyseg.record import WEIGHTS_FILE, RunRecord, format_value
@@ -124,8 +124,8 @@ def mirror(tracker: Tracker, state: RunState) -> str | None:
         tags |= pack_values({**kept, **differing}, copy.run.data.tags) if differing else {}
         curves = [value for epoch in missing.values() for value in epoch]
         _send_batch(client, copy.run, state, [*changed, *curves], tags)
-        changes += [f"{len(missing)} epochs"] if missing else []
-        changes += [f"{len(renewed)} values"] if renewed else []
+        changes += [counted(len(missing), "epoch")] if missing else []
+        changes += [counted(len(renewed), "value")] if renewed else []
         _send_dataset(client, copy.run, record)
         changes += _send_artifacts(tracker, client, copy, digests)
         changes += _send_status(client, copy, state)
@@ -261,8 +261,9 @@ def _other_experiments(tracker: Tracker, states: Sequence[RunState]) -> list[str
         counts.pop(tracker.experiment_id, None)
         names = {number: client.get_experiment(number).name for number in counts}
         return [
-            f"{count} runs are in MLflow's experiment {names[number]!r}, not in {tracker.params.experiment!r}: was it "
-            f"renamed? Set tracking.experiment to {names[number]!r}, or delete these runs in MLflow and sync again."
+            f"{counted(count, 'run')} {'is' if count == 1 else 'are'} in MLflow's experiment {names[number]!r}, not in "
+            f"{tracker.params.experiment!r}: was it renamed? Set tracking.experiment to {names[number]!r}, or delete "
+            "these runs in MLflow and sync again."
             for number, count in sorted(counts.items())
         ]
 
@@ -460,9 +461,9 @@ def _send_artifacts(
         client.get_run(run_id)  # fails where the tracker is away altogether
         store = str(copy.run.info.artifact_uri).removesuffix(f"/{run_id}/artifacts")
         tracker.lose_artifacts(store, error)
-    changes = [f"{count} files"] if count else []
+    changes = [counted(count, "file")] if count else []
     if tracker.artifacts_lost and outdated:
-        changes.append(f"{len(outdated)} files NOT stored")
+        changes.append(f"{counted(len(outdated), 'file')} NOT stored")
     return changes
 
 

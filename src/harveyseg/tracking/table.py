@@ -16,7 +16,7 @@ from typing import Literal
 import pandas as pd
 
 from harveyseg.config.lock import dvc_md5
-from harveyseg.errors import HarveysegError
+from harveyseg.errors import HarveysegError, counted
 from harveyseg.files import read_table, write_table, write_text
 from harveyseg.record import ALL_EMPTY, ENSEMBLE, POOLED, SKIPPED, RunRecord, format_value
 from harveyseg.tracking.client import Tracker
@@ -216,12 +216,27 @@ def _markdown(frame: pd.DataFrame) -> str:
 
 def _notes(frame: pd.DataFrame) -> str:
     """A list of the notes after an empty line; empty if there are none."""
+    return "".join(["\n", *(f"- {line}\n" for line in grouped_notes(frame))]) if frame["note"].any() else ""
+
+
+def grouped_notes(frame: pd.DataFrame) -> list[str]:
+    """The notes of a table, equal ones of several rows once, each after the names of its rows.
+
+    Args:
+        frame: with the columns ``model``, ``fold`` and ``note``, the latter two as text.
+    """
+    names = [_row_name(model, fold) for model, fold in zip(frame["model"], frame["fold"], strict=True)]
+    models = [model for model in dict.fromkeys(frame["model"]) if model != ALL_EMPTY]
     rows_of: dict[str, list[str]] = {}
-    for model, fold, note in zip(frame["model"], frame["fold"], frame["note"], strict=True):
+    for name, note in zip(names, frame["note"], strict=True):
         if note:
-            name = f"{model}{f' fold {fold}' if fold.isdigit() else f' {fold}' if fold else ''}"
             rows_of.setdefault(note, []).append(name)
-    return "".join(["\n", *(f"- {', '.join(names)}: {note}\n" for note, names in rows_of.items())]) if rows_of else ""
+    return [f"{'all' if rows == models else ', '.join(rows)}: {note}" for note, rows in rows_of.items()]
+
+
+def _row_name(model: str, fold: str) -> str:
+    """What a note calls a row; that over all folds is the model's."""
+    return f"{model} fold {fold}" if fold.isdigit() else f"{model} {fold}" if fold not in ("", ALL_FOLDS) else model
 
 
 def read_comparison(path: Path) -> pd.DataFrame:
@@ -424,15 +439,23 @@ def _empty_notes(metrics: Mapping[str, float]) -> list[str]:
 def _overlap_note(metrics: Mapping[str, float]) -> str:
     """How many photos are scored although a network was trained on ground that they show."""
     val, test = (metrics.get(f"{part}/overlapping_photos") for part in ("val", "test"))
-    known = "not checked" if val is None or test is None else f"{val:.0f} held-out photos, {test:.0f} test photos"
-    return f"overlap with training photos: {known}"
+    if val is None or test is None:
+        return "not checked whether held-out or test photos show ground of training photos"
+    if not val and not test:
+        return "no held-out or test photo shows ground of a training photo"
+    counts = f"{counted(round(val), 'held-out photo')} and {counted(round(test), 'test photo')}"
+    return f"ground of training photos is shown by {counts}"
 
 
 def _skipped_notes(runs: Sequence[TrackedRun | None]) -> list[str]:
     """A note of how many bad files the runs' data lack."""
     counts = {run.parameters[SKIPPED] for run in runs if run is not None and SKIPPED in run.parameters}
     files = " or ".join(sorted(counts, key=int))
-    return [f"{files} bad files were left out of the data (data.on_bad: skip)"] if counts else []
+    return (
+        [f"{files} bad {'file was' if files == '1' else 'files were'} left out of the data (data.on_bad: skip)"]
+        if counts
+        else []
+    )
 
 
 def _over_folds(

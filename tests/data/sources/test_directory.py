@@ -131,7 +131,7 @@ def test_bad_files_that_are_left_out_are_told_down_to_the_table(mixed: Path, tmp
     assert [run.parameters["data.skipped"] for run in find_all_runs(tracker)] == ["2", "2"]
     write_comparison(comparison_table(tracker, outputs), tmp_path)
     notes = (tmp_path / "comparison.md").read_text().partition("\n\n")[2].splitlines()
-    told = "- unet: 2 bad files were left out of the data (data.on_bad: skip)"
+    told = "- all: 2 bad files were left out of the data (data.on_bad: skip)"
     assert any(note.startswith(told) for note in notes)
 
 

@@ -108,7 +108,7 @@ def test_a_disk_without_modes_takes_no_files_and_says_so(
         patched.setattr(os, "chmod", Mock(side_effect=PermissionError(errno.EPERM, os.strerror(errno.EPERM))))
         assert mirror(open_tracker(TrackingParams(), project), state) == "unet-f0: imported, 1 file NOT stored"
     assert "MLflow copies the modes of files, which that disk refuses" in caplog.text
-    assert mirror(open_tracker(TrackingParams(), project), state) == "unet-f0: 1 files"
+    assert mirror(open_tracker(TrackingParams(), project), state) == "unet-f0: 1 file"
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,7 @@ def test_predict(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     state["head.bias"][23] = 9  # flooded everywhere
     path = project / "data" / "models" / "unet-0" / "weights.safetensors"
     save_network(path, state, spec, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), (64, 64), HARVEY25)
-    Image.fromarray(np.zeros((30, 50, 3), np.uint8)).save(project / "photo.jpg")
+    Image.fromarray(np.full((30, 50, 3), 90, np.uint8)).save(project / "photo.jpg")
     status, out, err = run_command(monkeypatch, capsys, "predict", "photo.jpg", "--out", "maps", "--model", "unet")
     assert (status, err) == (
         0,

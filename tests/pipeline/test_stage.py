@@ -86,7 +86,7 @@ def test_what_the_system_forbids_comes_without_a_traceback() -> None:
     done = stage("--fold", "5")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: data/x.json: Permission denied. Make the file and its folder readable")
-    assert "IsADirectoryError" in stage("--fold", "4").stderr  # a defect, no right that is missing
+    assert stage("--fold", "4").stderr == "error: .: Is a directory. Name another file or folder.\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["--fold", "one"], ["--unknown", "1"]])

@@ -19,7 +19,7 @@ from harveyseg.prediction.trained_ensemble import TrainedEnsemble
 from harveyseg.progress import Progress
 from harveyseg.scaling.copies import interrupted_by_signals
 from harveyseg.scaling.engine import connected, list_machines, resolve_on
-from harveyseg.scaling.machines import Item, Machine, Needs, require_room
+from harveyseg.scaling.machines import Item, Needs, mixed_devices, require_room
 
 _PARTS = 8
 """For each actor: small parts, so that all end at about the same time."""
@@ -119,19 +119,16 @@ def _plan(ray: Any, params: InferenceParams) -> tuple[Needs, int]:
     wants_gpu = params.device == "cuda" or (params.device == "auto" and any(machine.gpus for machine in machines))
     needs = Needs(params.threads, float(wants_gpu))
     pair = (str(params.device), str(params.precision))
-    require_room({"predict": Item((), needs, {"inference": pair})}, machines)
+    actor = {"predict": Item((), needs, {"inference": pair})}
+    require_room(actor, machines)
     able = resolve_on(ray, [machine for machine in machines if machine.takes(needs)], [pair])
-    _require_equal(able, pair)
-    return needs, sum(machine.takes(needs) for machine in able)
-
-
-def _require_equal(machines: Sequence[Machine], pair: tuple[str, str]) -> None:
-    if len({machine.resolved[pair] for machine in machines}) > 1:
-        found = "; ".join(f"{machine.name} has {machine.resolved[pair]}" for machine in machines)
+    if mixed := mixed_devices(actor, able):
+        found = "\n".join(mixed)
         raise HarveysegError(
-            f"The machines would predict differently, so maps would depend on where an image is predicted: {found}. "
+            f"The machines would predict differently, so maps would depend on where an image is predicted:\n{found}\n"
             "Set inference.device and inference.precision to what all have, or take machines out of the cluster."
         )
+    return needs, sum(machine.takes(needs) for machine in able)
 
 
 def _run_parts(ray: Any, call: _Call, needs: Needs, actors: int) -> PartOutcome:

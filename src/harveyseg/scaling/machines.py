@@ -151,15 +151,7 @@ def require_equal_devices(items: Mapping[str, Item], machines: Sequence[Machine]
     Raises:
         HarveysegError: which names the settings, the machines, and what each has.
     """
-    mixed: dict[str, None] = {}
-    for item in items.values():
-        able = [machine for machine in machines if machine.takes(item.needs)]
-        for section, pair in item.devices.items():
-            meanings = {machine.resolved[pair] for machine in able}
-            if len(meanings) > 1 or any(_SEVERAL in meaning for meaning in meanings):
-                found = "; ".join(f"{machine.name} has {machine.resolved[pair]}" for machine in able)
-                mixed[f"  {section}: device {pair[0]}, precision {pair[1]}: {found}"] = None
-    if mixed:
+    if mixed := mixed_devices(items, machines):
         raise HarveysegError(
             "\n".join(
                 [
@@ -170,6 +162,19 @@ def require_equal_devices(items: Mapping[str, Item], machines: Sequence[Machine]
                 ]
             )
         )
+
+
+def mixed_devices(items: Mapping[str, Item], machines: Sequence[Machine]) -> list[str]:
+    """The settings that do not become the same on all machines that can take an item, and what each machine has."""
+    mixed: dict[str, None] = {}
+    for item in items.values():
+        able = [machine for machine in machines if machine.takes(item.needs)]
+        for section, pair in item.devices.items():
+            meanings = {machine.resolved[pair] for machine in able}
+            if len(meanings) > 1 or any(_SEVERAL in meaning for meaning in meanings):
+                found = "; ".join(f"{machine.name} has {machine.resolved[pair]}" for machine in able)
+                mixed[f"  {section}: device {pair[0]}, precision {pair[1]}: {found}"] = None
+    return list(mixed)
 
 
 def require_room(items: Mapping[str, Item], machines: Sequence[Machine]) -> None:

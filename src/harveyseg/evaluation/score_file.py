@@ -52,6 +52,16 @@ class _Recorded(NamedTuple):
     size: Size
 
 
+class _Rows(NamedTuple):
+    """The rows of a submission."""
+
+    names: list[str]
+    runs: list[IntArray]
+    """Start and length of each run, int64 (n, 2)."""
+    ends: list[int]
+    """The last pixel of each row, from 1; 0 where it has none."""
+
+
 def parse_size(text: str) -> Size | None:
     """The option ``--size``; None stands for the size of the true masks.
 
@@ -108,9 +118,11 @@ def score_file(
     elif stated is not None:
         known_by = "as --size says"
     else:
-        _check_end(path, size, setting_name)
+        rows = _read_runs(path)
+        not_this = f"{path}: was not written for masks of {_text(size)} ({setting_name})"
+        _check_end(rows, size, not_this)
         metrics = score_submission(path, masks_dir, classes, size)  # names rows that are no runs
-        _check_shapes(path, size, setting_name)
+        _check_shapes(rows, size, not_this)
         known_by = f"assumed from {setting_name}, since the file does not say it"
         return ScoredFile(metrics, size, known_by)
     return ScoredFile(score_submission(path, masks_dir, classes, size), size, known_by)
@@ -133,24 +145,21 @@ def _recorded(path: Path) -> _Recorded | None:
     raise HarveysegError(f"{side_car}: does not say the size of the masks. {_REMEDY}")
 
 
-def _check_end(path: Path, size: Size, origin: str) -> None:
-    """Refuse a size whose masks are too small for the runs."""
-    names, _, ends = _read_runs(path)
-    pixels, end = size[0] * size[1], max(ends, default=0)
+def _check_end(rows: _Rows, size: Size, not_this: str) -> None:
+    """Refuse a size whose masks are too small for the runs; ``not_this`` begins the message."""
+    pixels, end = size[0] * size[1], max(rows.ends, default=0)
     if end > pixels:
-        beyond = sum(other > pixels for other in ends)
+        beyond = sum(other > pixels for other in rows.ends)
         raise HarveysegError(
-            f"{path}: was not written for masks of {_text(size)} ({origin}): {beyond} of {len(ends)} rows go beyond "
-            f"the last pixel, {pixels}; row {names[ends.index(end)]!r} goes to {end}. {_STATE_IT}"
+            f"{not_this}: {beyond} of {len(rows.ends)} rows go beyond the last pixel, {pixels}; row "
+            f"{rows.names[rows.ends.index(end)]!r} goes to {end}. {_STATE_IT}"
         )
 
 
-def _check_shapes(path: Path, size: Size, origin: str) -> None:
+def _check_shapes(rows: _Rows, size: Size, not_this: str) -> None:
     """Refuse a size at which the runs make no shapes, where they make some at another width."""
-    names, runs, ends = _read_runs(path)
-    pixels, end = size[0] * size[1], max(ends, default=0)
-    not_this = f"{path}: was not written for masks of {_text(size)} ({origin})"
-    agreement = _agreement(_richest(names, runs), min(end, _PIXELS))
+    pixels, end = size[0] * size[1], max(rows.ends, default=0)
+    agreement = _agreement(_richest(rows), min(end, _PIXELS))
     width = _width(agreement)
     if width is None:
         if 0 < end <= pixels // 2:
@@ -165,12 +174,11 @@ def _check_shapes(path: Path, size: Size, origin: str) -> None:
         )
 
 
-def _read_runs(path: Path) -> tuple[list[str], list[IntArray], list[int]]:
-    """The rows' names, runs, and the last pixel of each."""
+def _read_runs(path: Path) -> _Rows:
     table = read_rows(path)
     runs = [_runs(row) for row in table.iloc[:, 1]]
     ends = [int(pairs.sum(axis=1).max()) - 1 if pairs.size else 0 for pairs in runs]
-    return table.iloc[:, 0].tolist(), runs, ends
+    return _Rows(table.iloc[:, 0].tolist(), runs, ends)
 
 
 def _runs(row: str) -> IntArray:
@@ -182,10 +190,10 @@ def _runs(row: str) -> IntArray:
     return values[: values.size // 2 * 2].reshape(-1, 2)
 
 
-def _richest(names: Sequence[str], runs: Sequence[IntArray]) -> list[IntArray]:
+def _richest(rows: _Rows) -> list[IntArray]:
     """The row with the most runs of each photo; of these, the longest."""
     of_photo: dict[str, IntArray] = {}
-    for name, pairs in zip(names, runs, strict=True):
+    for name, pairs in zip(rows.names, rows.runs, strict=True):
         photo = name.rpartition("_")[0]
         if len(pairs) > len(of_photo.get(photo, ())):
             of_photo[photo] = pairs

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import shapely
 
-from harveyseg.arrays import FloatArray
+from harveyseg.arrays import BoolArray, FloatArray
 from harveyseg.geo.ground import local_crs
 from harveyseg.geo.own_layers import GEOMETRIES, keep_columns, repeated
 
@@ -106,20 +106,21 @@ def assess(
         kept, renamed = keep_columns(buildings, _BUILDING_COLUMNS)
         footprints = _near_map(kept.to_crs(metric.crs), metric)
         notes += _renamed_note("buildings", renamed)
-        notes += _footprint_notes(footprints, metric)
     assessed = _assess_buildings(footprints, metric)
+    if buildings is not None:
+        assessed["duplicate"] = repeated(footprints.geometry.to_numpy())
+        notes += _footprint_notes(assessed, metric)
     if roads is None:
         walked = _flood_contacts(metric)
     else:
         kept, renamed = keep_columns(roads, _ROAD_COLUMNS)
         lines = _near_map(kept.to_crs(metric.crs), metric).explode(ignore_index=True)
         lines = lines[lines.length > 0].reset_index(drop=True)
-        walked = _walk_roads(lines, metric)
+        again = repeated(lines.geometry.to_numpy())
+        walked = _walk_roads(lines, metric, again)
         notes += _renamed_note("roads", renamed)
-        if again := int(repeated(lines.geometry.to_numpy()).sum()):
-            notes.append(f"{again} of the lines are there twice and count once (column duplicate)")
-    if buildings is not None:
-        assessed["duplicate"] = repeated(footprints.geometry.to_numpy())
+        if again.any():
+            notes.append(f"{int(again.sum())} of the lines are there twice and count once (column duplicate)")
     summary = _summary(polygons, assessed, walked, with_lines=roads is not None)
     return Assessment(assessed.to_crs(polygons.crs), walked.to_crs(polygons.crs), summary, tuple(notes))
 
@@ -158,7 +159,7 @@ def _footprint_notes(footprints: geopandas.GeoDataFrame, metric: geopandas.GeoDa
     parts = shapely.get_num_geometries(shapes)
     beyond = ~shapely.within(shapes, shapely.box(*metric.total_bounds))
     notes = []
-    if again := int(repeated(shapes).sum()):
+    if again := int(footprints["duplicate"].sum()):
         notes.append(f"{again} footprints are another one again and count once (column duplicate)")
     if several := int((parts > 1).sum()):
         notes.append(
@@ -211,7 +212,9 @@ def _assess_buildings(buildings: geopandas.GeoDataFrame, metric: geopandas.GeoDa
     )
 
 
-def _walk_roads(lines: geopandas.GeoDataFrame, metric: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+def _walk_roads(
+    lines: geopandas.GeoDataFrame, metric: geopandas.GeoDataFrame, duplicate: BoolArray
+) -> geopandas.GeoDataFrame:
     """Divide each line where its state changes; columns of its own, such as bridge, are kept."""
     rows: list[dict[str, Any]] = []
     own: list[int] = []
@@ -234,7 +237,7 @@ def _walk_roads(lines: geopandas.GeoDataFrame, metric: geopandas.GeoDataFrame) -
     walked = geopandas.GeoDataFrame(columns.join(pieces), geometry="geometry", crs=metric.crs)
     walked["length_m"] = walked.length
     walked["cut"] = (walked["state"] == "water") & (walked["length_m"] >= _SHORTEST_CUT)
-    walked["duplicate"] = repeated(lines.geometry.to_numpy())[own]
+    walked["duplicate"] = duplicate[own]
     return walked
 
 

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -261,11 +262,8 @@ def cluster_run(
     if dry_run:
         print("\n".join(describe_matrix(root, items, options)))
         return
-    try:
+    with _stopped_by_signals():
         run_matrix(root, items, options)
-    except KeyboardInterrupt:
-        print("Stopped. The same command continues with what is missing.", file=sys.stderr)
-        raise typer.Exit(130) from None
 
 
 @_commands.command(rich_help_panel=_RESULTS)
@@ -309,6 +307,16 @@ def check() -> None:
         print("\n".join(differences), file=sys.stderr)
         raise typer.Exit(1)
     print("The table and the stages' files agree.")
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Around work on a cluster: after Ctrl-C, say that it can be continued, and exit with 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("Stopped. The same command continues with what is missing.", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 def _require_recorded(outputs: Sequence["RunOutputs"]) -> None:
@@ -516,11 +524,8 @@ def predict(
     if engine:
         from harveyseg.prediction.on_cluster import predict_on_cluster
 
-        try:
+        with _stopped_by_signals():
             lines, skipped, errors, _ = predict_on_cluster(images, ensemble, settings, out, options, address)
-        except KeyboardInterrupt:
-            print("Stopped. The same command continues with what is missing.", file=sys.stderr)
-            raise typer.Exit(130) from None
     else:
         outcome = predict_images(images, ensemble, settings, out, options)
         lines = [record.describe() for record in outcome.predicted]

@@ -11,16 +11,25 @@ LAST_WORD = re.compile(r"[_-][A-Za-z]+$")
 """The last word of a stem, with what separates it."""
 
 
-def stem_of(path: PurePath) -> str:
-    r"""A file's name without folders and its ending, in one form of Unicode.
+def one_form(name: str) -> str:
+    r"""A name or an id in one form of Unicode.
 
     An accented letter is one character or two, depending on the system that copied the file. Ids and names are in the
     form of one (NFC), so that a mask copied from macOS is that of its photo.
 
+    >>> len(one_form("e\u0301"))
+    1
+    """
+    return unicodedata.normalize("NFC", name)
+
+
+def stem_of(path: PurePath) -> str:
+    r"""A file's name without folders and its ending, in :func:`one_form` of Unicode.
+
     >>> len(stem_of(PurePath("a/e\u0301.png")))
     1
     """
-    return unicodedata.normalize("NFC", path.stem)
+    return one_form(path.stem)
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,13 @@
 
 import logging
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harveyseg.data.masks import NOT_PNG
-from harveyseg.data.naming import NamingRule, matching_rules, stem_of
+from harveyseg.data.naming import NamingRule, matching_rules, one_form, stem_of
 from harveyseg.data.photo_files import PHOTO_KINDS
 from harveyseg.data.sidecars import count_ignored, is_hidden_folder, is_sidecar
 
@@ -71,7 +70,7 @@ class _Files:
         """A stem, after the names of the folders in which the file lies if ``by_folder``."""
         parts = path.parent.relative_to(self.place).parts if by_folder else ()
         name = "_".join([*(part for part in parts if part.lower() != self.name), stem])
-        return unicodedata.normalize("NFC", name)
+        return one_form(name)
 
 
 def find_pairs(folder: Path, needs_test: bool = True) -> tuple[list[Pair], list[Problem]]:
@@ -278,7 +277,7 @@ def _by_name(
 
 def _folded(photo_id: str) -> str:
     """An id as file systems compare names that ignore case and the encoding of accents, such as macOS's."""
-    return unicodedata.normalize("NFC", photo_id).casefold()
+    return one_form(photo_id).casefold()
 
 
 def _same_id(folder: Path, path: Path, twin: Path, name: str, pair: tuple[str, str]) -> Problem:

@@ -4,7 +4,6 @@ Next to ``folds.csv`` stands ``overlaps.csv``, the pairs of photos that show the
 """
 
 import re
-import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -17,6 +16,7 @@ from harveyseg.arrays import BoolArray, IntArray, Rows
 from harveyseg.classes import ClassList
 from harveyseg.config.settings import Section
 from harveyseg.data.cache import class_counts
+from harveyseg.data.naming import one_form
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import read_table, sha256, write_table
 
@@ -386,7 +386,7 @@ def _read_held_out(ids: list[str], setting: str, root: Path) -> set[str]:
     except UnicodeDecodeError:
         raise HarveysegError(f"{where}: {root / setting}: not a text file. Write one id on each line.") from None
     known = set(ids)
-    names = [unicodedata.normalize("NFC", line.strip()) for line in lines if line.strip()]
+    names = [one_form(line.strip()) for line in lines if line.strip()]
     listed = [name if name in known else PurePosixPath(name).stem for name in names]
     unknown = [name for name, photo_id in zip(names, listed, strict=True) if photo_id not in known]
     problems = [f"{name}: no training photo has this id" for name in unknown]

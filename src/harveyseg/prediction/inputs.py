@@ -3,13 +3,12 @@
 import glob
 import logging
 import os
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from harveyseg.data.naming import stem_of
+from harveyseg.data.naming import one_form, stem_of
 from harveyseg.data.photo_files import IMAGE_ENDINGS, TOO_LARGE, decode_photo_file
 from harveyseg.data.sidecars import count_ignored, is_hidden_folder, is_sidecar
 from harveyseg.data.tiff_files import TIFF_STARTS
@@ -173,7 +172,7 @@ def _in_folder(base: Path, paths: Iterable[Path], ignored: list[str]) -> Iterato
             ignored.append(path.name)
         else:
             folders = "_".join(path.relative_to(base).with_suffix("").parts)
-            yield Candidate(path, unicodedata.normalize("NFC", folders))
+            yield Candidate(path, one_form(folders))
 
 
 def _fixed_part(pattern: str) -> Path:

@@ -11,7 +11,7 @@ import pytest
 
 from harveyseg.errors import HarveysegError
 from harveyseg.overview.status import inspect_workspace
-from harveyseg.pipeline.running import RunningCommand, locked, require_idle, running_stages
+from harveyseg.pipeline.running import RunningCommand, locked_message, require_idle, running_stages
 
 STAGE = "import time; print('writes', flush=True); time.sleep(60)"
 
@@ -39,7 +39,7 @@ def test_the_command_and_what_it_writes_are_named(project: tuple[Path, int]) -> 
     said = f"data/models/unet-0: `dvc repro` (process {pid}) writes it now. Wait until that command has ended, then X."
     with pytest.raises(HarveysegError) as refused:
         require_idle(root, "X")
-    assert str(refused.value) == locked(root, "X") == said
+    assert str(refused.value) == locked_message(root, "X") == said
 
 
 def test_status_says_so_at_once(project: tuple[Path, int]) -> None:
@@ -59,4 +59,4 @@ def test_a_process_that_has_ended_or_is_another_does_not_count(tmp_path: Path) -
     for damaged in ("", "{", "[]", '{"write": {"a": 1}}'):
         locks.write_text(damaged)
         require_idle(tmp_path, "X")
-    assert "another command of DVC has locked the project" in locked(tmp_path, "X")
+    assert "another command of DVC has locked the project" in locked_message(tmp_path, "X")

@@ -13,7 +13,7 @@ from harveyseg.errors import HarveysegError
 from harveyseg.overview.collect import PARTS, PipelineFiles, collect_scores
 from harveyseg.overview.experiments import Experiments, list_experiments
 from harveyseg.overview.stale import StaleStages, find_stale
-from harveyseg.pipeline.running import locked, require_idle
+from harveyseg.pipeline.running import locked_message, require_idle
 from harveyseg.project import git_output, git_problem
 from harveyseg.record import ENSEMBLE, RunRecord, read_run
 
@@ -74,7 +74,7 @@ def inspect_workspace(root: Path) -> Overview:
         stale = find_stale(root, trained)
         experiments = list_experiments(root) if committed else None
     except LockError:
-        raise HarveysegError(locked(root, then)) from None
+        raise HarveysegError(locked_message(root, then)) from None
     except DvcException as error:
         raise HarveysegError(f"{root}: DVC cannot read the project: {error}. `harveyseg doctor` says more.") from None
     scores, problem = None, ""

@@ -37,7 +37,7 @@ def running_stages(root: Path) -> list[RunningCommand]:
     return [RunningCommand(pid, command, writes) for pid, command, writes in commands if command]
 
 
-def locked(root: Path, then: str) -> str:
+def locked_message(root: Path, then: str) -> str:
     """The error where DVC's lock cannot be had.
 
     Args:

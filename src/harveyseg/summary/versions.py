@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from harveyseg.config.lock import dvc_md5, stage_outputs
 from harveyseg.config.settings import flat_settings, load
 from harveyseg.errors import HarveysegError
-from harveyseg.pipeline.running import locked
+from harveyseg.pipeline.running import locked_message
 from harveyseg.project import git_output, project_root
 from harveyseg.record import ALL_EMPTY, format_value
 from harveyseg.tracking.table import ALL_FOLDS
@@ -97,7 +97,7 @@ def read_version(revision: str, name: str) -> Version:
             f"{revision}: has no table, so its pipeline has not run to the end. `dvc exp run` finishes it."
         ) from None
     except LockError:
-        raise HarveysegError(locked(project_root(), "run the same command again")) from None
+        raise HarveysegError(locked_message(project_root(), "run the same command again")) from None
     except (DvcException, SCMError, OSError) as error:
         cause = str(error) or type(error).__name__
         raise HarveysegError(

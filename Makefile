@@ -80,7 +80,7 @@ oldest: $(VENV)  ## the fast tests on Python 3.11 to 3.13, with the oldest depen
 	PYTHONPATH=tests $(BIN)/python benchmarks/faults.py page
 
 faults: $(VENV)  ## breaks things on purpose and writes docs/reliability.md again: 2 hours, as root on Linux
-	for part in inputs:200 kills:108 twice:3 server:10 server-disk:1 database:12 disk:60 read-only:44 tampering:60; do \
+	for part in inputs:200 kills:108 twice:3 server:10 server-disk:1 database:12 disk:60 disk-stages:22 read-only:44 tampering:60; do \
 	    PYTHONPATH=tests $(BIN)/python benchmarks/faults.py $${part%:*} --again --trials $${part#*:} || exit 1; done
 
 clean:  ## everything that the pipeline and the tests made; the environment and MLflow's runs stay

@@ -5,13 +5,15 @@ import random
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from breaking.trials import Outcome, Trial, judge
 from breaking.workspace import RUNNING, Reference, leftovers, repair_dvc, tracking_problems, untidy
 from harveyseg.config.settings import load
 from harveyseg.doctor import check_leftovers
+from helpers.project import Project
 from helpers.small_disk import small_disk
 
 FULL_PART = "Full disk"
@@ -36,10 +38,7 @@ def fill(reference: Reference, work: Path) -> Iterator[Trial]:
         while True:
             size += random.randrange(8192, MAX_STEP)
             _resize(disk, size)
-            done = subprocess.run(
-                ["dvc", "repro"], cwd=project.folder, env=project.environment, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, text=True, check=False, timeout=600,
-            )  # fmt: skip
+            done = _run(project, ["dvc", "repro"])
             if done.returncode == 0:
                 break
             stages = [match[1] for line in done.stdout.splitlines() if (match := RUNNING.match(line))]
@@ -71,15 +70,12 @@ def fill_each_stage(reference: Reference, work: Path) -> Iterator[Trial]:
         project = reference.copy(disk / "harveyseg")
         failures: list[tuple[str, list[str]]] = []
         for stage, description in load(project.folder / "dvc.yaml")["stages"].items():
-            command = description["cmd"].replace("${item.model}", "unet").replace("${item.fold}", "0")
+            command = shlex.split(_stage_command(description))
             for name, free in _FREE.items():
                 _resize(disk, 128 * 2**20)
                 project.run("dvc", "checkout")  # what a stage before this one removed when it began
                 _resize(disk, shutil.disk_usage(disk).used + free)
-                done = subprocess.run(
-                    shlex.split(command), cwd=project.folder, env=project.environment, stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT, text=True, check=False, timeout=300,
-                )  # fmt: skip
+                done = _run(project, command)
                 failed = bool(done.returncode)  # a page is room enough for a stage that writes little
                 problems = untidy(done.stdout) + reference.differences(project.folder, partial=failed)
                 if failed and not _says_full(done.stdout):
@@ -103,14 +99,11 @@ def forbid(reference: Reference, work: Path) -> Iterator[Trial]:
     for way, (prefix, prepare) in _WAYS.items():
         for what in ("data", "."):
             for stage, description in stages.items():
-                command = description["cmd"].replace("${item.model}", "unet").replace("${item.fold}", "0")
+                command = _stage_command(description)
                 # Root may write anywhere, whatever the modes say, so a plain write is tried first.
                 script = f"touch {what}/probe 2>/dev/null && exit {_WRITABLE}; exec {command}"
-                done = subprocess.run(
-                    [*prefix, "sh", "-c", f"{prepare(project.folder, what)}{script}"], cwd=project.folder,
-                    env=project.environment | {"HOME": str(home)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                    text=True, check=False, timeout=300,
-                )  # fmt: skip
+                shell = [*prefix, "sh", "-c", f"{prepare(project.folder, what)}{script}"]
+                done = _run(project, shell, {"HOME": str(home)})
                 if done.returncode == _WRITABLE:
                     raise SystemExit(f"{project.folder / what}, {way}: can be written on this machine")
                 problems = untidy(done.stdout)
@@ -122,6 +115,21 @@ def forbid(reference: Reference, work: Path) -> Iterator[Trial]:
                 outcome = judge(changed) if changed else judge(problems, Outcome.UNCLEAR)
                 where = "`data`" if what == "data" else "the whole project"
                 yield Trial(READ_ONLY_PART, f"{where}, {way}, stage `{stage}`", *outcome)
+
+
+def _stage_command(description: Mapping[str, str]) -> str:
+    """The command of a stage of ``dvc.yaml``, for the only model and fold."""
+    return description["cmd"].replace("${item.model}", "unet").replace("${item.fold}", "0")
+
+
+def _run(
+    project: Project, command: Sequence[str], environment: Mapping[str, str] = MappingProxyType({})
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command in the project; all that it prints is in ``stdout``."""
+    return subprocess.run(
+        command, cwd=project.folder, env={**project.environment, **environment}, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, check=False, timeout=600,
+    )  # fmt: skip
 
 
 def _says_full(printed: str) -> bool:

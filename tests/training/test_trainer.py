@@ -1,6 +1,7 @@
 """Training on twelve tiny photos: really learns, is reproducible, and resumes to the very same weights."""
 
 import dataclasses
+import gc
 import math
 import multiprocessing
 from pathlib import Path
@@ -288,6 +289,9 @@ def test_a_small_shared_memory_is_named(tiny_part: CachedPart, tmp_path: Path, m
         "train.accumulate = 1, photos of 32x32 pixels and precision fp32. "
         "Set train.workers to 0, or start the container with a larger --shm-size."
     )
+    del caught  # its traceback holds the loader, and so the workers
+    gc.collect()
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver"])

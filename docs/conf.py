@@ -14,7 +14,7 @@ version = release = found[1]
 extensions = ["myst_nb", "sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "docs/index"
 include_patterns = ["*.md", "docs/**", "benchmarks/results/*.md", "src/harveyseg/models/packaged/*/README.md"]
-exclude_patterns = ["docs/_build", "docs/trial"]
+exclude_patterns = ["docs/_build", "docs/jupyter_execute", "docs/trial"]
 nb_execution_mode = "off"  # notebooks hold their results; tests/docs/test_notebook.py runs them
 myst_heading_anchors = 3  # links to headings, as on GitHub, are checked too
 

@@ -201,7 +201,7 @@ def test_shared_memory(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(("native", "expected"), [("flags : avx2", 1), ("flags : avx2 amx_bf16", 0)])
 def test_precision(workspace: Path, monkeypatch: pytest.MonkeyPatch, native: str, expected: int) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr("harveyseg.device._read_proc", lambda path, key: native.partition(":")[2])
+    monkeypatch.setattr("harveyseg.device._read_cpuinfo", lambda key: native.partition(":")[2])
     for precision in ("auto", "bf16"):
         findings = doctor.check_precision(with_train(workspace, precision=precision))
         assert [finding.fails for finding in findings] == [False] * expected

@@ -61,7 +61,7 @@ def resolve_precision(name: PrecisionName, device: torch.device) -> Precision:
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    native = {"avx512_bf16", "amx_bf16"} & set(_read_proc("/proc/cpuinfo", "flags").split())
+    native = {"avx512_bf16", "amx_bf16"} & set(_read_cpuinfo("flags").split())
     return "bf16" if native else "fp32"
 
 
@@ -109,7 +109,7 @@ def compute_environment(device: torch.device) -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),
-        "device_name": _read_proc("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
+        "device_name": _read_cpuinfo("model name") or platform.processor() or platform.machine(),
     }
     if device.type == "cuda":
         environment["device_name"] = torch.cuda.get_device_name(device)
@@ -146,27 +146,14 @@ def explain_out_of_memory(work: str, remedy: str) -> Iterator[None]:
 
 
 def peak_memory_mb(device: torch.device) -> float | None:
-    """Most CUDA memory allocated so far, in MiB; None on a CPU, see :func:`process_peak_memory_mb`."""
+    """Most CUDA memory allocated so far, in MiB; None on a CPU."""
     return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
 
 
-def process_peak_memory_mb() -> float | None:
-    """Most resident memory of this process since its start, in MiB; None where Linux' /proc does not tell.
-
-    It counts all that the process did, also before a training. ``getrusage`` would count the memory of the process that
-    started this one, where that is higher.
-
-    >>> process_peak_memory_mb() is None or process_peak_memory_mb() > 1
-    True
-    """
-    kilobytes = _read_proc("/proc/self/status", "VmHWM").removesuffix("kB").strip()
-    return int(kilobytes) / 1024 if kilobytes else None
-
-
-def _read_proc(path: str, key: str) -> str:
-    """The first value of a key in a file of /proc; empty where there is no such file (macOS)."""
+def _read_cpuinfo(key: str) -> str:
+    """The first value of a key in /proc/cpuinfo; empty where there is no such file (macOS)."""
     try:
-        with open(path, encoding="ascii", errors="replace") as opened:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as opened:
             line = next((line for line in opened if line.startswith(key)), "")
     except OSError:
         return ""

@@ -301,7 +301,6 @@ def cost_rows(workspace: FinishedPipeline) -> list[Row]:
                 "images_per_second": results.get("images_per_second"),
                 "epochs": results.get("epochs"),
                 "parameters": results.get("parameters"),
-                "memory_mb": results.get("peak_memory_mb"),
                 "gpu_mb": results.get("peak_gpu_memory_mb"),
                 "weights_mb": weights.stat().st_size / 1e6
                 if (weights := output.folder / WEIGHTS_FILE).exists()

@@ -90,7 +90,6 @@ _COSTS = (
     _Column("seconds", "metrics", "seconds", lambda value: f"{value:.1f}"),
     _Column("images_per_second", "metrics", "images_per_second", lambda value: f"{value:.2f}"),
     _Column("device", "tags", "harveyseg.device"),
-    _Column("peak_memory_mb", "metrics", "peak_memory_mb", _whole),
     _Column("peak_gpu_memory_mb", "metrics", "peak_gpu_memory_mb", _whole),
 )
 _COLUMNS = {column.name: column for column in (*_COMPARED, *_COSTS)}

@@ -22,7 +22,6 @@ from harveyseg.data.cache import CachedPart
 from harveyseg.device import (
     explain_out_of_memory,
     peak_memory_mb,
-    process_peak_memory_mb,
     seed_everything,
     use_precision,
     use_threads,
@@ -384,8 +383,6 @@ def _results(history: Sequence[Row], best: Row, written: Row, learner: Learner) 
         "images_per_second": float(np.mean([row["images_per_second"] for row in history])),
         "parameters": float(sum(parameter.numel() for parameter in learner.network.parameters())),
     }
-    memory = {
-        "peak_memory_mb": process_peak_memory_mb(),
-        "peak_gpu_memory_mb": peak_memory_mb(learner.device),
-    }
-    return results | {name: value for name, value in memory.items() if value is not None}
+    if (memory := peak_memory_mb(learner.device)) is not None:
+        results["peak_gpu_memory_mb"] = memory
+    return results

@@ -309,7 +309,7 @@ def test_a_row_says_that_nothing_is_predicted(
     [
         ({"val": 3.0, "test": 1.0}, "ground of training photos is shown by 3 held-out photos and 1 test photo"),
         ({"val": 0.0, "test": 0.0}, "no held-out or test photo shows ground of a training photo"),
-        ({}, "not checked whether held-out or test photos show ground of training photos"),
+        ({}, "not checked whether photos that are scored show ground of training photos"),
     ],
 )
 def test_rows_count_the_photos_that_show_ground_of_training_photos(

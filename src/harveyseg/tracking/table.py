@@ -439,7 +439,7 @@ def _overlap_note(metrics: Mapping[str, float]) -> str:
     """How many photos are scored although a network was trained on ground that they show."""
     val, test = (metrics.get(f"{part}/overlapping_photos") for part in ("val", "test"))
     if val is None or test is None:
-        return "not checked whether held-out or test photos show ground of training photos"
+        return "not checked whether photos that are scored show ground of training photos"
     if not val and not test:
         return "no held-out or test photo shows ground of a training photo"
     counts = f"{counted(round(val), 'held-out photo')} and {counted(round(test), 'test photo')}"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -65,8 +66,9 @@ class RayCluster:
         """
         started = psutil.Process(self._nodes[node].pid)
         for process in [started, *started.children(recursive=True)]:
-            if trainings or any("ray" in part for part in process.cmdline()[:2]):
-                process.send_signal(signal.SIGKILL)
+            with suppress(psutil.NoSuchProcess):  # it has just ended
+                if trainings or any("ray" in part for part in process.cmdline()[:2]):
+                    process.send_signal(signal.SIGKILL)
         self._nodes[node].wait()
 
     def stop(self) -> None:

@@ -3,7 +3,10 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
 
 from helpers.processes import processes_in
 
@@ -95,7 +98,8 @@ class Toy:
     def stop(self) -> None:
         """End what a failed test left."""
         for process in processes_in(self.folder):
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # it has just ended
+                process.kill()
         for started in self._started:
             started.wait()
 

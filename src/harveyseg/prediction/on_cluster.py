@@ -103,10 +103,10 @@ def predict_on_cluster(
     """
     call = _Call(arguments, os.getcwd(), ensemble, params, out, options)
     with (
-        interrupted_by_signals(),
         # Around the actors' own locks, so that the summaries are made once, at the end.
         finished_by_last(out / LOCK, lambda: summarise(out, ensemble.classes)),
         connected(address) as ray,
+        interrupted_by_signals(),  # inside, since Ray takes SIGTERM for itself
     ):
         needs, room = _plan(ray, params)
         logger.info("%d actors of %s each", room, needs)

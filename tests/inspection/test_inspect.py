@@ -13,7 +13,7 @@ from harveyseg.data.class_lists import read_classes
 from harveyseg.data.masks import read_mask_file
 from harveyseg.data.sources import DataParams
 from helpers.commands import run_command
-from helpers.rasters import write_dji
+from helpers.rasters import grid, red_half, write_dji, write_tiff
 
 SHAPE = (60, 80)
 SIX = np.array([(128, 0, 0), (0, 0, 255), (0, 128, 0), (128, 128, 128), (255, 255, 0), (0, 0, 0)], np.uint8)
@@ -138,6 +138,26 @@ def test_photos_of_a_drone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert "DJI_0010.jpg: is WEBP data" in printed
     assert "masks: none found" in printed
     assert [path.name for path in out.iterdir()] == ["data.yaml"]
+
+
+def test_georeferenced_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """160 x 96 pixels of 50 cm, where UTM stretches by 1.0003. No grid, or a band of heights, says nothing."""
+    folder = tmp_path / "data" / "images"
+    folder.mkdir(parents=True)
+    for number in (1, 2):
+        write_tiff(folder / f"{number}.tif", red_half(), transform=grid(0.5))
+    printed, out = _inspect(tmp_path / "data", monkeypatch, capsys)
+    assert "ground per pixel from the georeference: 49.99 to 49.99, median 49.99 cm, of 2 photos" in printed
+    ground = section(out / "data.yaml", "data", DataParams).ground
+    assert ground == pytest.approx((48, 80), rel=1e-3)
+    write_tiff(folder / "3.tif", red_half(), None)
+    write_tiff(folder / "4.tif", red_half()[:1].astype(np.float32))
+    (out / "data.yaml").unlink()
+    printed, out = _inspect(tmp_path / "data", monkeypatch, capsys)
+    assert "median 49.99 cm, of 2 photos" in printed
+    assert section(out / "data.yaml", "data", DataParams).ground is None
 
 
 def test_overlapping_photos_and_masks_of_other_size(

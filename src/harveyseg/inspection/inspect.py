@@ -16,9 +16,10 @@ from harveyseg.data.class_lists import write_classes
 from harveyseg.data.naming import NamingRule, find_rule, matching_rules
 from harveyseg.data.overlap import find_overlaps
 from harveyseg.data.photo_files import PHOTO_KINDS
-from harveyseg.errors import counted, first_names, shortened
+from harveyseg.errors import HarveysegError, counted, first_names, shortened
 from harveyseg.files import atomic
 from harveyseg.geo.flight import photo_ground
+from harveyseg.geo.mosaic import MosaicOptions, open_mosaic
 from harveyseg.inspection.folder import ImageFiles, find_images
 from harveyseg.inspection.mask_values import MaskContent, read_mask_content
 from harveyseg.inspection.suggestion import Suggestion, suggest_classes
@@ -46,6 +47,8 @@ class _PhotoHeader:
     camera: str
     ground: tuple[float, float] | None
     """(height, width) in metres of the ground that the photo shows; None where the file does not say it."""
+    has_grid: bool = False
+    """Whether a georeference says it, not the flight."""
 
 
 @dataclass(frozen=True)
@@ -146,9 +149,23 @@ def _read_header(path: Path) -> _PhotoHeader:
             exif = image.getexif()
             words = [str(exif.get(tag, "")).strip("\0 ") for tag in (ExifTags.Base.Make, ExifTags.Base.Model)]
             kind = "JPEG" if image.format == "MPO" else str(image.format)
-            return _PhotoHeader(path, kind, image.size, " ".join(filter(None, words)), photo_ground(path))
+            size = image.size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return _PhotoHeader(path, "", (0, 0), "", None)
+    camera, ground = " ".join(filter(None, words)), _mosaic_ground(path) if kind == "TIFF" else None
+    return _PhotoHeader(path, kind, size, camera, ground or photo_ground(path), has_grid=ground is not None)
+
+
+def _mosaic_ground(path: Path) -> tuple[float, float] | None:
+    """(height, width) in metres by the georeference of a TIFF file, if it has a usable one."""
+    try:
+        with open_mosaic(path, MosaicOptions()) as mosaic:
+            if mosaic.georeference is None:
+                return None
+            (height, width), (tall, wide) = mosaic.size, mosaic.georeference.pixel_size(mosaic.size)
+            return height * tall, width * wide
+    except HarveysegError:  # no colour photo, or no grid: `download` and `predict` say so
+        return None
 
 
 def _describe_files(folder: Path, files: ImageFiles) -> list[str]:
@@ -192,13 +209,14 @@ def _describe_photos(headers: Sequence[_PhotoHeader], number: int) -> list[str]:
     del lines[_SHOWN:]
     cameras = Counter(header.camera for header in headers if header.camera)
     lines.append(f"cameras: {_counts(cameras)}" if cameras else "cameras: the files do not say")
-    pixels = [100 * header.ground[1] / header.size[0] for header in headers if header.ground]
-    if pixels:
-        spread = f"{min(pixels):.2f} to {max(pixels):.2f}, median {statistics.median(pixels):.2f}"
-        lines.append(f"ground per pixel from flight height and lens: {spread} cm, of {counted(len(pixels), 'photo')}")
-    else:
-        lines.append("ground per pixel: the files do not say; set data.ground if you know it")
-    return lines
+    known = []
+    for has_grid, origin in ((False, "flight height and lens"), (True, "the georeference")):
+        own = [header for header in headers if header.has_grid == has_grid]
+        pixels = [100 * header.ground[1] / header.size[0] for header in own if header.ground]
+        if pixels:
+            spread = f"{min(pixels):.2f} to {max(pixels):.2f}, median {statistics.median(pixels):.2f}"
+            known.append(f"ground per pixel from {origin}: {spread} cm, of {counted(len(pixels), 'photo')}")
+    return lines + (known or ["ground per pixel: the files do not say; set data.ground if you know it"])
 
 
 def _describe_masks(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harveyseg.classes import BUILT_IN, FLOODNET10, HARVEY25, HARVEY26, ClassList, SegmentationClass
+from harveyseg.classes import BUILT_IN, FLOODNET10, HARVEY25, HARVEY26, RESCUENET, ClassList, SegmentationClass
 from harveyseg.data.class_lists import load_classes, read_classes, store_classes, stored_classes, write_classes
 from harveyseg.errors import HarveysegError
 
@@ -56,7 +56,19 @@ def test_the_edition_of_2022() -> None:
     assert (later.pop(17), later.pop(26)) == ("Bridge", "Parking Area")
     assert list(later.values()) == list(HARVEY25.names)
     assert (later[16], later[18], later[25]) == ("Power Lines & Cables", "Water Tank / Oil Tank", "Boat")
-    assert FLOODNET10.names[:2] == ("Background", "Building Flooded")
+
+
+def test_the_lists_of_binalab() -> None:
+    """In the order of the ids in their label files, by the papers and the repositories of both data sets."""
+    assert " ".join(name.replace(" ", "-").lower() for name in FLOODNET10.names) == (
+        "background building-flooded building-non-flooded road-flooded road-non-flooded water tree vehicle pool grass"
+    )
+    assert " ".join(name.replace(" ", "-").lower() for name in RESCUENET.names) == (
+        "background water building-no-damage building-minor-damage building-major-damage building-total-destruction "
+        "vehicle road-clear road-blocked tree pool"
+    )
+    for classes in (FLOODNET10, RESCUENET):
+        assert classes.ids[: len(classes)].tolist() == list(range(len(classes)))
 
 
 def test_what_is_no_list_is_named(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from harveyseg.data.cache import (
     ResizeParams,
     build_cache,
     class_counts,
+    class_frequencies,
     load_part,
     load_score_masks,
     read_resized_photo,
@@ -222,6 +223,29 @@ def test_statistics_are_those_of_the_whole_arrays(raw: Path, tmp_path: Path) -> 
         mask = np.asarray(Image.open(raw / f"train_masks/{photo_id}.png"))
         counted = class_counts(train.photos)[index]
         assert counted.tolist() == [(mask == c).sum() for c in range(25)]
+
+
+@pytest.mark.parametrize("method", ["nearest", "majority"])
+def test_pixels_without_a_label_stay_so_and_weigh_nothing(raw: Path, tmp_path: Path, method: str) -> None:
+    classes = HARVEY25.model_copy(update={"ignore": 255})
+    for path in (raw / "train_masks").iterdir():
+        mask = np.array(Image.open(path))
+        mask[: len(mask) // 3] = 255
+        Image.fromarray(mask).save(path)
+    store_classes(raw, classes)
+    write_manifest(raw / "manifest.csv", verify_photos(raw, classes).manifest)
+    params = parse(ResizeParams, {"size": [64, 64], "mask_method": method}, "resize-cache")
+    build_cache(raw, tmp_path / "cache", params)
+    train = load_part(tmp_path / "cache/train")
+    assert train.masks is not None
+    labelled = []
+    for photo_id, cached in zip(train.ids, train.masks, strict=True):
+        mask = np.asarray(Image.open(raw / f"train_masks/{photo_id}.png"))
+        assert np.array_equal(np.unique(np.nonzero(cached == 255)[0]), np.arange((cached[:, 0] == 255).sum()))
+        assert (cached == 255).mean() == pytest.approx(1 / 3, abs=1 / 64)
+        labelled.append(mask[mask != 255])
+    pixels = np.concatenate(labelled)
+    assert np.allclose(class_frequencies(train.photos), np.bincount(pixels, minlength=25) / len(pixels))
 
 
 def test_cache_made_again_forgets_old_test_masks(raw: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import pytest
 from harveyseg.errors import HarveysegError
 from harveyseg.files import (
     atomic,
+    copy_folder,
     create_array,
     digest,
     finished_by_last,
@@ -249,6 +250,39 @@ def test_a_share_without_locks_and_modes_is_written_to(
         write_text(tmp_path / "b.txt", "inside")
     assert "cannot be locked here" in caplog.text
     assert (tmp_path / "b.txt").read_text() == "inside"
+
+
+def describe_tree(folder: Path) -> dict[str, tuple[int, int, bytes | str]]:
+    """Path -> (mode, time in ns, bytes) of each file; a link's target instead of its bytes."""
+    described: dict[str, tuple[int, int, bytes | str]] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            described[name] = (0, 0, os.readlink(path))
+        elif path.is_file():
+            status = path.stat()
+            described[name] = (stat.S_IMODE(status.st_mode), status.st_mtime_ns, path.read_bytes())
+    return described
+
+
+def test_a_copy_keeps_modes_where_the_disk_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source"
+    (source / "stages" / "empty").mkdir(parents=True)
+    for name, mode in (("run", 0o755), ("config.local", 0o600), ("object", 0o444)):
+        (source / "stages" / name).write_text(name)
+        (source / "stages" / name).chmod(mode)
+        os.utime(source / "stages" / name, ns=(1, 10**18))
+    (source / "to_folder").symlink_to("stages")
+    (source / "to_nothing").symlink_to("../absent")
+    copy_folder(source, tmp_path / "new" / "copy")
+    assert describe_tree(tmp_path / "new" / "copy") == describe_tree(source)
+    assert (tmp_path / "new" / "copy" / "stages" / "empty").is_dir()
+    assert (tmp_path / "new" / "copy" / "to_folder").is_symlink()
+    monkeypatch.setattr(os, "chmod", refuse(errno.EPERM))
+    copy_folder(source, tmp_path / "card")
+    assert {name: content for name, (_, _, content) in describe_tree(tmp_path / "card").items()} == {
+        name: content for name, (_, _, content) in describe_tree(source).items()
+    }
 
 
 def test_a_lock_that_the_last_one_removed_is_made_again(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import sys
 import tempfile
 import warnings
@@ -161,6 +162,36 @@ def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8, atomically."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file, with its mode and times where the disk keeps any: shares and SD cards refuse to set them."""
+    shutil.copyfile(source, target)
+    with suppress(PermissionError):
+        shutil.copystat(source, target)
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder with :func:`copy_file`; symbolic links stay links.
+
+    :func:`shutil.copytree` fails where the mode of a folder cannot be set.
+
+    Args:
+        source: a folder.
+        target: it must not exist; folders above it are made.
+
+    Raises:
+        FileExistsError: when it exists.
+    """
+    target.mkdir(parents=True)
+    for path in source.iterdir():
+        copy = target / path.name
+        if path.is_symlink():
+            copy.symlink_to(path.readlink())
+        elif path.is_dir():
+            copy_folder(path, copy)
+        else:
+            copy_file(path, copy)
 
 
 def require_writable(folder: Path) -> None:

@@ -25,7 +25,7 @@ from ruamel.yaml import YAML
 
 from harveyseg.data.sources.experiment_links import link_into_copy
 from harveyseg.errors import HarveysegError
-from harveyseg.files import locked
+from harveyseg.files import copy_folder, locked
 from harveyseg.progress import Progress
 from harveyseg.record import read_run
 from harveyseg.reproduction.studies import StudyRecipe, Trial, find_study, read_studies, study_tags, study_trials
@@ -217,7 +217,7 @@ class _Copies:
     def _copy(self, name: str) -> Path:
         """The project in a copy of the snapshot; relative paths lead from it to the photos and the other inputs."""
         repository = self._trial(name) / "project"
-        shutil.copytree(self._snapshot, repository, symlinks=True)
+        copy_folder(self._snapshot, repository)
         project = repository / self._inside
         for setting, path in self._inputs.items():
             if not link_into_copy(path, self._root, project, self._folder):

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 
 from harveyseg.errors import HarveysegError
-from harveyseg.files import locked
+from harveyseg.files import copy_file, locked
 from harveyseg.project import git_output, git_problem
 
 _SECONDS_TO_STOP = 30
@@ -64,7 +64,7 @@ def _share_storage(root: Path, project: Path) -> None:
 
     local_settings = Path(".dvc", "config.local")
     if (root / local_settings).exists():
-        shutil.copy(root / local_settings, project / local_settings)
+        copy_file(root / local_settings, project / local_settings)
     with Repo(str(root)) as repo:
         cache = repo.cache.legacy.path
         remotes = {name: str(remote["url"]) for name, remote in repo.config["remote"].items()}

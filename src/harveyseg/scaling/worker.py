@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 from harveyseg.config.lock import stage_outputs
 from harveyseg.config.settings import load
 from harveyseg.errors import HarveysegError, report_errors
-from harveyseg.files import locked
+from harveyseg.files import copy_file, locked
 from harveyseg.logs import configure_logging
 from harveyseg.scaling.copies import adding_to_cache, clone_project, copies_of_worker
 from harveyseg.scaling.items import PIPELINE, Plan, pipeline_name, plan_items, require_upstream
@@ -51,7 +51,7 @@ def run_items(root: Path, items: Sequence[str], pull: bool) -> None:
             project = clone_project(root, folder / "project")
             for name in _UNTRACKED:
                 with suppress(FileNotFoundError):
-                    shutil.copy(root / name, project / name)
+                    copy_file(root / name, project / name)
             os.chdir(project)
             _run_in_copy(root, plan, pull)
         finally:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import segmentation_models_pytorch as smp
 import torch
+from dvc.stage.cache import _get_cache_hash
+from dvc_data.hashfile.meta import Meta
 
 from harveyseg.classes import HARVEY25
 from harveyseg.config.settings import Section, load
@@ -123,6 +125,21 @@ def test_a_section_that_is_none(tmp_path: Path, name: str, value: Any) -> None:
 @pytest.mark.parametrize("name", ["1st", "a-b", "a.b", "a/b", "", "mean", "submission"])
 def test_names_that_no_folder_or_table_could_hold(tmp_path: Path, name: str) -> None:
     assert "not a usable name" in problems(write_params(tmp_path, {name: {"network": "unet"}}))[0]
+
+
+def test_a_name_under_which_dvc_would_restore_trainings_with_other_settings(tmp_path: Path) -> None:
+    def key(name: str, digest: str) -> str:
+        """DVC's own, of a training: the model's name is that of a parameter, whose value is a digest of settings."""
+        outs = [{"path": f"data/models/{name}-0/weights.safetensors"}]
+        stage = {"cmd": "train", "params": {"data/code/train.json": {name: {digest: {}}}}, "outs": outs}
+        return str(_get_cache_hash(stage, key=True))
+
+    names = ["unet", *(value for name, value in vars(Meta).items() if name.startswith("PARAM_"))]
+    lost = [name for name in names if key(name, "1") == key(name, "2")]
+    assert "unet" not in lost
+    assert "DVC's run cache ignores" in problems(write_params(tmp_path, {"size": {"network": "unet"}}))[0]
+    for name in lost:
+        assert f"models.{name}: DVC's" in problems(write_params(tmp_path, {name: {"network": "unet"}}))[0]
 
 
 def test_a_size_that_a_network_cannot_take(tmp_path: Path) -> None:

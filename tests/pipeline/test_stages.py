@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.stage.cache import _get_cache_hash
 from ruamel.yaml import YAML
 
 from harveyseg.pipeline.code import PACKAGE, PER_MODEL, STAGES_THAT_READ_MLFLOW, stage_files
@@ -44,6 +45,17 @@ def test_a_stage_depends_on_its_own_digests(stage: str) -> None:
         assert (digests, STAGES[stage]["params"]) == ([], [{CONFIG_DIGESTS: ["${item.model}"]}])
     else:
         assert digests == [DIGESTS.get(stage, f"data/code/{stage}.txt")]
+
+
+def test_no_setting_is_lost_from_the_keys_of_dvcs_run_cache() -> None:
+    # DVC leaves parameters called `size` and `nfiles` out of them, unless a stage names them with their section.
+    named = {param for stage in STAGES.values() for param in stage["params"] if isinstance(param, str)}
+    settings = re.findall(r"^\| `([\w.-]+)` \|", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
+    assert {"resize-cache.size", "inference.window", "width"} <= set(settings)
+    for setting in settings:
+        parameter = setting if setting in named else setting.rpartition(".")[2]
+        keys = {_get_cache_hash({"params": {"params.yaml": {parameter: value}}}) for value in (1, 2)}
+        assert len(keys) == 2, setting
 
 
 def test_no_stage_but_code_names_a_source_file() -> None:

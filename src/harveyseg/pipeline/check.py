@@ -33,6 +33,9 @@ T = TypeVar("T")
 
 _RESERVED = {ENSEMBLE, ALL_EMPTY, "mean", "submission", *packaged_models()}
 """Names of rows of tables, of files of submissions (a mean of models is called so in benchmarks), packaged models."""
+_LOST_IN_RUN_CACHE = {"size", "nfiles"}
+"""DVC leaves parameters of these names out of the key of its run cache, an open bug: it would restore a model
+of that name as it was trained with other settings, and say nothing."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +239,11 @@ def _check_model(
         raise HarveysegError(
             f"{where}: not a usable name: letters, digits and underscores, a letter first, and none of "
             f"{', '.join(sorted(_RESERVED))}"
+        )
+    if name in _LOST_IN_RUN_CACHE:
+        raise HarveysegError(
+            f"{where}: DVC's run cache ignores parameters of this name, so it would restore trainings with other "
+            "settings. Give the model another name"
         )
     if not isinstance(entry, dict) or not isinstance(entry.get("train", {}), dict):
         raise HarveysegError(f"{where}: must be a mapping like `network: unet`, and so must its `train`")

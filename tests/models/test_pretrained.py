@@ -155,6 +155,27 @@ def test_imagenet_without_a_network_but_in_the_cache(hub_cache: Path, encoder_st
     assert_loaded(models.build(MOBILENET, 25, "imagenet"), encoder_state)
 
 
+def test_weights_have_one_digest_wherever_they_come_from(
+    hub_cache: Path, tmp_path: Path, encoder_state: dict[str, Tensor]
+) -> None:
+    folder = hub_cache / ("models--" + PUBLISHED["repo_id"].replace("/", "--")) / "snapshots" / PUBLISHED["revision"]
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    state = {name: value.clone() for name, value in encoder_state.items()}
+    digests = []
+    random_state = torch.get_rng_state()
+    for change in (0, 1):
+        state["features.0.0.weight"][0, 0, 0, 0] += change
+        save_file(state, folder / "model.safetensors")
+        torch.save(state, tmp_path / "own.pt")
+        digests.append(models.encoder_weights_digest(MOBILENET, "imagenet"))
+        assert models.encoder_weights_digest(MOBILENET, str(tmp_path / "own.pt")) == digests[-1]
+        # The decoder, which no weights fill, is not part of it.
+        assert models.encoder_weights_digest({**MOBILENET, "architecture": "FPN"}, "imagenet") == digests[-1]
+    assert digests[0] != digests[1]
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
 @pytest.fixture
 def hub(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
     """A hub over loopback HTTP with an empty cache before it; it serves what is put into the mapping of paths."""

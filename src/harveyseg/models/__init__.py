@@ -7,6 +7,7 @@ May import: config and the leaf modules.
 """
 
 import ast
+import hashlib
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
@@ -41,6 +42,11 @@ class Network(nn.Module, ABC):
         Raises:
             HarveysegError: when the network cannot take photos of this height and width.
         """
+
+    @property
+    def pretrained_part(self) -> nn.Module:
+        """What ``encoder_weights`` fill, in a network that takes such weights; all of it unless a network says."""
+        return self
 
     @abstractmethod
     def depth_groups(self) -> list[list[nn.Parameter]]:
@@ -125,6 +131,29 @@ def build(spec: Mapping[str, Any], classes: int, encoder_weights: str | None) ->
         HarveysegError: when the network, a setting or the weights cannot be used.
     """
     return _build(spec, classes, encoder_weights, "models")
+
+
+def encoder_weights_digest(spec: Mapping[str, Any], encoder_weights: str) -> str:
+    """SHA-256 of the pretrained tensors that a network starts from, whichever file or server they are loaded from.
+
+    It tells whether a name such as ``imagenet`` still means the same weights: they may come with a package, and a
+    server may have published others. Torch's random state does not change.
+
+    Args:
+        spec: as for :func:`build`.
+        encoder_weights: as for :func:`build`.
+
+    Raises:
+        HarveysegError: as :func:`build`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # for layers that are not pretrained
+        part = build(spec, 1, encoder_weights).pretrained_part
+    hashed = hashlib.sha256()
+    for name, value in sorted(part.state_dict().items()):
+        hashed.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        hashed.update(value.contiguous().numpy().tobytes())
+    return hashed.hexdigest()
 
 
 def validate(

@@ -20,7 +20,7 @@ from harveyseg.data.class_lists import classes_file, load_classes
 from harveyseg.data.split import SplitParams, files_of_split
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import read_json, sha256, write_json
-from harveyseg.models import build, locate_encoder_weights, takes_encoder_weights, validate
+from harveyseg.models import build, encoder_weights_digest, locate_encoder_weights, takes_encoder_weights, validate
 from harveyseg.models.initial_weights import load_initial_weights, locate_initial_weights
 from harveyseg.models.packaged import packaged_models
 from harveyseg.pipeline.code import changed_files, code_digests, stage_files
@@ -50,7 +50,8 @@ class ModelConfig:
     code: dict[str, str]
     """SHA-256 of each source file that decides the training, see :func:`harveyseg.pipeline.code.stage_files`."""
     files: dict[str, str]
-    """SHA-256 of each file that the training reads, apart from the data: ``init``; ``encoder_weights``, if a file."""
+    """SHA-256 of what the training starts from: the file of ``init``; of ``encoder_weights`` the file or, where a name
+    such as ``imagenet`` stands for weights outside the project, the loaded tensors."""
 
     def require_unchanged(self, scripts: Path) -> None:
         """Make sure that the code and the files on disk are those that were digested.
@@ -63,13 +64,12 @@ class ModelConfig:
         """
         code = code_digests(stage_files("train", scripts, [self.spec["network"]]))
         changed = changed_files(self.code, code)
-        changed += [
-            f"train.{key} ({getattr(self.train, key)})" for key in changed_files(self.files, _files_read(self.train))
-        ]
+        files = changed_files(self.files, _files_read(self.spec, self.train))
+        changed += [f"train.{key} ({getattr(self.train, key)})" for key in files]
         if changed:
             raise HarveysegError(
-                f"{', '.join(changed)}: changed since the stage `code` ran, so this training would be recorded with "
-                "outdated code. Run `dvc repro -f code`, then `dvc repro` again."
+                f"{', '.join(changed)}: changed since the stage `code` ran, so this training would be recorded as "
+                "what it is not. Run `dvc repro -f code`, then `dvc repro` again."
             )
 
 
@@ -139,7 +139,8 @@ def check_params(
             configs.append(config)
             for key in config.files:
                 file = str(getattr(config.train, key))
-                if file not in packaged_models():  # those are part of the code
+                # Packaged models are part of the code, and names of published weights are no files of the project.
+                if file not in packaged_models() if key == "init" else (project_root() / file).is_file():
                     unwatched = _watch_problems(values, file, f"train.{key} = {file}")
                     problems += [problem for problem in unwatched if problem not in problems]
     raise_problems(problems, str(params), "Correct params.yaml, or the -S option that set it.")
@@ -263,7 +264,7 @@ def _check_model(
     if merged.init is not None:
         _check_initial_weights(spec, classes, merged.init, where)
     code = code_digests(stage_files("train", scripts, [spec["network"]]))
-    return ModelConfig(name, spec, merged, code, _files_read(merged))
+    return ModelConfig(name, spec, merged, code, _files_read(spec, merged))
 
 
 def for_network(train: TrainParams, overrides: Mapping[str, Any], pretrainable: bool) -> TrainParams:
@@ -286,12 +287,13 @@ def _check_initial_weights(spec: Mapping[str, Any], classes: ClassList, init: st
         raise HarveysegError(f"{where}: {error}") from error
 
 
-def _files_read(train: TrainParams) -> dict[str, str]:
-    """Digests of the files that a training reads: other content under the same name is another training."""
+def _files_read(spec: Mapping[str, Any], train: TrainParams) -> dict[str, str]:
+    """Digests of what a training starts from: other content under the same name is another training."""
     files = {}
     weights = locate_encoder_weights(train.encoder_weights)
-    if weights is not None and Path(weights).is_file():
-        files["encoder_weights"] = sha256(Path(weights))
+    if weights is not None:
+        is_file = Path(weights).is_file()
+        files["encoder_weights"] = sha256(Path(weights)) if is_file else encoder_weights_digest(spec, weights)
     if train.init is not None:
         files["init"] = sha256(locate_initial_weights(train.init))
     return files

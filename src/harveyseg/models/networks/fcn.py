@@ -41,6 +41,12 @@ class Fcn(Network):
         logits: Tensor = self.model(photos)["out"]
         return logits
 
+    @property
+    def pretrained_part(self) -> nn.Module:
+        """See :attr:`harveyseg.models.Network.pretrained_part`."""
+        backbone: nn.Module = self.model.backbone
+        return backbone
+
     def depth_groups(self) -> list[list[nn.Parameter]]:
         """ResNet's first convolution, its four stages, the head."""
         backbone = self.model.backbone

@@ -106,6 +106,12 @@ class SmpNetwork(Network):
         logits: Tensor = self.model(photos)
         return logits
 
+    @property
+    def pretrained_part(self) -> nn.Module:
+        """See :attr:`harveyseg.models.Network.pretrained_part`."""
+        encoder: nn.Module = self.model.encoder
+        return encoder
+
     def depth_groups(self) -> list[list[nn.Parameter]]:
         """The encoder's stages, one per resolution, then the decoder, then the head.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
+from PIL import Image
 
 from harveyseg.tracking.values import unpack_values
 from helpers.processes import processes_in
@@ -128,6 +129,18 @@ def test_a_study_that_is_killed_continues_with_what_is_missing(tmp_path: Path) -
     os.remove(project.folder / "data" / "reports" / "study-softmax.md")
     study.run("table", "--study", "softmax")
     assert (project.folder / "data" / "reports" / "study-softmax.md").read_text() == table
+
+    # Other photos make other trials: here, one mask is another one.
+    mask = min((tmp_path / "elsewhere" / "photos" / "train_masks").iterdir())
+    labels = mask.read_bytes()
+    Image.new("L", Image.open(mask).size).save(mask)
+    started = study.start("study", "softmax")
+    study.wait_for(started, "2 trials, 0 done before", 1, study.log)
+    started.send_signal(signal.SIGTERM)
+    assert started.wait(60) != 0
+    mask.write_bytes(labels)
+    assert "2 trials, 2 done before" in study.run("study", "softmax")
+    assert project.runs() == runs
 
     # Other code makes other trials.
     blocks = project.folder / "src" / "harveyseg" / "models" / "blocks.py"

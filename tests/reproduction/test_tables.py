@@ -20,7 +20,7 @@ from harveyseg.reproduction.tables import (
     write_study,
 )
 from harveyseg.tracking.client import Tracker
-from helpers.studies import log_trial
+from helpers.studies import log_trial, make_variant
 
 
 def variants(study: str, recipe: StudyRecipe, tracker: Tracker) -> list[Variant]:
@@ -43,6 +43,9 @@ def test_means_over_folds_and_seeds_and_the_spread_of_the_seeds(
     assert table["score"].tolist() == pytest.approx([0.68, 0.70])
     # 0.02 behind is less than the spread of 0.07.
     assert table["note"].tolist() == ["within the spread", "best"]
+    # Of three epochs the second one's weights were written; the last one's losses are 3 / 3 and 3.3 / 3.
+    assert table["train_loss"].tolist() == pytest.approx([3 / 2, 3 / 2])
+    assert table["val_loss"].tolist() == pytest.approx([3.3 / 2, 3.3 / 2])
 
 
 def test_a_difference_above_the_spread_has_no_mark(tracker: Tracker, project: Path, recipe: StudyRecipe) -> None:
@@ -60,6 +63,9 @@ def test_with_one_seed_no_spread_is_known(tracker: Tracker, project: Path, recip
     log_trial(tracker, project, recipe, "softmax", "off", 0, (0.6, 0.6))
     off, on = variants("softmax", recipe, tracker)
     assert is_within_spread(off, on) is None
+    assert "All numbers are means over 2 folds and over the seeds. " in describe_variants([off, on])
+    single = [make_variant("on", 0.7), make_variant("off", 0.6)]
+    assert "folds" not in describe_variants(single)
     assert "Seeds of each variant, of those that learnt: 1; their spread is unknown" in describe_variants([off, on])
 
 

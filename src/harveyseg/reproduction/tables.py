@@ -199,15 +199,17 @@ def study_markdown(table: pd.DataFrame) -> str:
 
 
 def describe_variants(variants: Sequence[Variant]) -> str:
-    """One sentence on data, seeds and spread."""
+    """Sentences on data, folds, seeds and spread."""
     runs = [run for variant in variants for folds in variant.seeds for run in folds]
     sources = sorted({run.data_source for run in runs})
     sizes = sorted({run.parameters.get("resize-cache.size", "?") for run in runs})
     seeds = sorted({len(variant.compared.seeds) for variant in variants if variant.seeds})
+    folds = max(len(folds) for variant in variants for folds in variant.seeds)
+    means = f"All numbers are means over {folds} folds and over the seeds. " if folds > 1 else ""
     n_seeds = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     spread = "a difference below the spread of their scores is marked" if seeds[-1] > 1 else "their spread is unknown"
     return (
-        f"Data: {', '.join(sources)}, {', '.join(sizes)} pixels. "
+        f"Data: {', '.join(sources)}, {', '.join(sizes)} pixels. {means}"
         f"Seeds of each variant, of those that learnt: {n_seeds}; {spread}."
     )
 

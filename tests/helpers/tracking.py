@@ -1,8 +1,10 @@
 """MLflow's view of the tests' runs, read with clients of their own, and processes that track."""
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 from mlflow.entities import Run as MlflowRun
@@ -14,6 +16,12 @@ from helpers.paths import ROOT
 
 def connect(uri: str) -> MlflowClient:
     return MlflowClient(tracking_uri=uri)
+
+
+def set_revision(database: Path, revision: str) -> None:
+    """Make MLflow's database look like that of another version."""
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
 
 
 def all_mlflow_runs(tracker: Tracker, experiment: str = "harveyseg") -> list[MlflowRun]:

@@ -1,6 +1,7 @@
 """What no stage writes any more is deleted if DVC can restore it; a real DVC says whether it can."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,22 @@ stages:
     outs:
       - data/models/${item.model}-0/weights
 """
+
+
+WITH_ENSEMBLE = """
+stages:
+  train:
+    matrix:
+      fold: ${folds}
+    cmd: mkdir -p data/models/unet-${item.fold} && echo ${item.fold} > data/models/unet-${item.fold}/weights
+    outs:
+      - data/models/unet-${item.fold}/weights
+  ensemble:
+    cmd: cat data/models/*/weights > data/ensemble && date +%s%N >> data/ensemble
+    deps: [data/models]
+    outs: [data/ensemble]
+"""
+"""The time makes each ensemble that really runs another one, as its uid does in the pipeline."""
 
 
 @pytest.fixture
@@ -58,6 +75,38 @@ def test_what_dvc_can_restore_is_deleted(project: Repo, lock: bool) -> None:
     restore()
     assert (MODELS / "segnet-0" / "weights").read_text() == "segnet\n"
     assert delete_unlisted(FOLDERS) == []
+
+
+def test_a_fold_that_is_removed_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "true")
+    Path("dvc.yaml").write_text(WITH_ENSEMBLE)
+    Path("params.yaml").write_text("folds: [0, 2]\n")
+    ensemble = Path("data/ensemble")
+    with Repo.init(no_scm=True) as repo:
+        repo.reproduce()
+
+    def reproduce(folds: str, deleted: list[Path]) -> str:
+        Path("params.yaml").write_text(f"folds: {folds}\n")
+        assert delete_unlisted([MODELS]) == deleted
+        with Repo() as repo:
+            repo.reproduce()
+        return ensemble.read_text()
+
+    of_both = ensemble.read_text()
+    of_one = reproduce("[0]", [MODELS / "unet-2"])
+    assert (of_both.split()[:-1], of_one.split()[:-1]) == (["0", "2"], ["0"])
+    assert trained() == {"unet-0/weights"}
+    # There and back: each time the ensemble of before, not a new one.
+    assert reproduce("[0, 2]", []) == of_both
+    assert trained() == {"unet-0/weights", "unet-2/weights"}
+    assert reproduce("[0]", [MODELS / "unet-2"]) == of_one
+    # What a clone has after `dvc checkout`.
+    shutil.rmtree("data")
+    with Repo() as repo:
+        repo.checkout()
+        assert repo.reproduce() == []
+    assert ensemble.read_text() == of_one
 
 
 def test_hidden_files_are_no_inputs(project: Repo) -> None:

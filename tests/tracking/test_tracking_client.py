@@ -26,7 +26,7 @@ from helpers.http_server import QuietHandler, serve
 from helpers.ports import free_port
 from helpers.records import SCORES, make_history, make_record
 from helpers.small_disk import small_disk
-from helpers.tracking import connect
+from helpers.tracking import connect, set_revision
 
 
 def test_default_is_an_absolute_database_in_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,11 +315,6 @@ def test_damaged_database_does_not_stop_a_training(project: Path, caplog: pytest
         HarveysegError, match=r"cannot be used: .*not a database\nMove that file away: `harveyseg sync`"
     ):
         open_tracker(TrackingParams(), project, required=True)
-
-
-def set_revision(database: Path, revision: str) -> None:
-    with closing(sqlite3.connect(database)) as connection, connection:
-        connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
 
 
 def test_a_full_disk_is_said_in_one_sentence(

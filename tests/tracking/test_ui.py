@@ -22,6 +22,7 @@ from helpers.mlflow_server import Server
 from helpers.paths import ROOT
 from helpers.ports import free_port
 from helpers.records import SCORES, make_record, write_outputs
+from helpers.tracking import set_revision
 from helpers.waiting import answers, wait_until
 
 MODELS = ("unet", "attention_unet", "mobilenet_v2")
@@ -137,6 +138,29 @@ def test_a_port_in_use_is_an_error(
     status, _, err = run_command(monkeypatch, capsys, "ui", "--host", "no.such.host.invalid")
     assert status == 1
     assert "no.such.host.invalid:5000 cannot be used" in err
+
+
+def test_a_database_of_another_mlflow_is_said_and_left_alone(
+    tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = tmp_path / "a project"
+    project.mkdir()
+    shutil.copy(ROOT / "params.yaml", project)
+    database = project / "mlflow.db"
+    shutil.copy(migrated, database)
+    monkeypatch.chdir(project)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for revision, remedy in {
+        "f5a4f2784254": f"`cp '{database}' '{database}.backup'`, then `mlflow db upgrade 'sqlite:///{database}'`",
+        "ffffffffffff": "Use the newer MLflow: `pip install --upgrade mlflow`",
+    }.items():
+        set_revision(database, revision)
+        before = database.read_bytes()
+        status, out, err = run_command(monkeypatch, capsys, "ui", "--port", str(free_port()))
+        assert (status, out) == (1, "")
+        assert f"made its tables (revision {revision})" in err
+        assert remedy in err
+        assert database.read_bytes() == before
 
 
 @pytest.mark.slow

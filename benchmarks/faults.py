@@ -1,6 +1,6 @@
 """Break things on purpose, count what survives, and write docs/reliability.md.
 
-    PYTHONPATH=tests .venv/bin/python benchmarks/faults.py PART [--trials N] [--again] [--work FOLDER]
+    PYTHONPATH=tests .venv/bin/python benchmarks/faults.py PART [--trials N] [--stage STAGE] [--again] [--work FOLDER]
     PYTHONPATH=tests .venv/bin/python benchmarks/faults.py page
 
 Each call adds its trials to benchmarks/results/faults.jsonl, so the campaign can run in pieces; `--again` drops the
@@ -33,6 +33,11 @@ def _kill(reference: Reference, work: Path) -> Iterator[Trial]:
         yield from kills.run_chain(reference, project, kills.plan(reference, random.randrange(2**32)))
 
 
+def _kill_in_stage(reference: Reference, work: Path, stage: str) -> Iterator[Trial]:
+    while True:
+        yield from kills.run_chain_in_stage(reference, work / "killed", stage)
+
+
 def _twice(reference: Reference, work: Path) -> Iterator[Trial]:
     while True:
         yield kills.run_twice_at_once(reference, work / "twice")
@@ -57,11 +62,19 @@ PARTS: dict[str, _Part] = {
 """For each PART of the command line its heading on the page, and its trials without end."""
 
 
+STAGE_PARTS: dict[str, Callable[[Reference, Path, str], Iterator[Trial]]] = {
+    "kills": _kill_in_stage,
+    "read-only": disks.forbid,
+}
+"""The parts that can be made of one stage alone, as for a new one."""
+
+
 def main() -> None:
     """Run a part, or write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=(*PARTS, "page"))
     parser.add_argument("--trials", type=int, default=10, help="how many to make")
+    parser.add_argument("--stage", help=f"make trials of this stage alone ({', '.join(STAGE_PARTS)})")
     parser.add_argument("--again", action="store_true", help="drop the part's earlier trials")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "harveyseg-faults")
     arguments = parser.parse_args()
@@ -69,9 +82,9 @@ def main() -> None:
         heading, make = PARTS[arguments.part]
         if arguments.again:
             trials.drop(RESULTS, heading)
-        for trial in itertools.islice(
-            make(Reference.make(arguments.work / "reference"), arguments.work), arguments.trials
-        ):
+        reference, work, stage = Reference.make(arguments.work / "reference"), arguments.work, arguments.stage
+        made = STAGE_PARTS[arguments.part](reference, work, stage) if stage else make(reference, work)
+        for trial in itertools.islice(made, arguments.trials):
             trials.append(RESULTS, [trial])
             print(trial.fault, trial.outcome, trial.detail, flush=True)
     write_page()
@@ -99,7 +112,7 @@ small network on Linux, and counts:
 - **silently wrong**: other results, without a word.
 
 The rest of what was tried stopped with an unhelpful message. A short form of the campaign runs with the tests
-(`tests/pipeline/test_faults.py`).
+(`tests/pipeline/test_faults.py`; `tests/test_properties.py` has hypothesis make up the input).
 """
 
 _VERSIONS = """\

@@ -89,17 +89,24 @@ def fill_each_stage(reference: Reference, work: Path) -> Iterator[Trial]:
     _remove(disk)
 
 
-def forbid(reference: Reference, work: Path) -> Iterator[Trial]:
-    """Run each stage where ``data``, and then the whole project, is mounted read-only or belongs to another user."""
+def forbid(reference: Reference, work: Path, stage: str | None = None) -> Iterator[Trial]:
+    """Run each stage where ``data``, and then the whole project, is mounted read-only or belongs to another user.
+
+    Args:
+        reference: the undisturbed run.
+        work: a folder for the project.
+        stage: the only one to run; all if None.
+    """
     project = reference.copy(work / "readonly")
     home = work / "home"
     home.mkdir(exist_ok=True)
     os.chown(home, _NOBODY, _NOBODY)
     stages = load(project.folder / "dvc.yaml")["stages"]
+    names = list(stages) if stage is None else [stage]
     for way, (prefix, prepare) in _WAYS.items():
         for what in ("data", "."):
-            for stage, description in stages.items():
-                command = _stage_command(description)
+            for name in names:
+                command = _stage_command(stages[name])
                 # Root may write anywhere, whatever the modes say, so a plain write is tried first.
                 script = f"touch {what}/probe 2>/dev/null && exit {_WRITABLE}; exec {command}"
                 shell = [*prefix, "sh", "-c", f"{prepare(project.folder, what)}{script}"]
@@ -114,7 +121,7 @@ def forbid(reference: Reference, work: Path) -> Iterator[Trial]:
                 changed = reference.differences(project.folder)
                 outcome = judge(changed) if changed else judge(problems, Outcome.UNCLEAR)
                 where = "`data`" if what == "data" else "the whole project"
-                yield Trial(READ_ONLY_PART, f"{where}, {way}, stage `{stage}`", *outcome)
+                yield Trial(READ_ONLY_PART, f"{where}, {way}, stage `{name}`", *outcome)
 
 
 def _stage_command(description: Mapping[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import threading
@@ -11,12 +12,17 @@ from pathlib import Path
 
 from breaking.trials import Outcome, Trial, judge
 from breaking.workspace import EPOCHS, RUNNING, TRAIN, Reference, leftovers, repair_dvc, tracking_problems
+from harveyseg.config.settings import load
 from helpers.project import Project, stages_run
 
 PART = "Killed with SIGKILL"
 TWO_PART = "Two commands at once"
 THIRDS = 3
 """Of a training's epochs; each has a kill, besides the one at any moment of the stage, which is mostly imports."""
+
+
+KILLS_IN_STAGE = 4
+"""Of a chain in one stage."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,16 @@ def plan(reference: Reference, seed: int) -> list[Kill]:
             epochs = (rng.randint(1, length // 2) + third * length for third in range(THIRDS))
             kills += [Kill(stage, rng.uniform(0, 0.1), epoch) for epoch in epochs]
     return kills
+
+
+def run_chain_in_stage(reference: Reference, folder: Path, stage: str) -> Iterator[Trial]:
+    """Kill one stage of the finished project, again and again, where DVC has nothing to restore its results from."""
+    project = reference.copy(folder)
+    shutil.rmtree(project.folder / ".dvc" / "cache")
+    for out in load(project.folder / "dvc.yaml")["stages"][stage]["outs"]:
+        shutil.rmtree(project.folder / out)
+    moments = [random.uniform(0, 1.05) * reference.seconds[stage] for _ in range(KILLS_IN_STAGE)]
+    yield from run_chain(reference, project, [Kill(stage, moment) for moment in moments], ["-s", stage])
 
 
 def run_chain(

@@ -17,7 +17,8 @@ DAMAGED = {
     "tab": (b"train:\n\tlr: 1\n", "line 2: a tab"),
     "bracket": (b"train:\n  lr: 1\nfolds: [0, 1\n", r"line \d: .*Correct this line"),
     "two": (b"a: 1\n---\nb: 2\n", r"line \d: .*Correct this line"),
-    "control": (b"train: \x00\n", "Correct this line"),
+    "control": (b"train: \x00\n", "special characters are not allowed. Correct that"),
+    "date": (b"train: 2026-13-45\n", "month must be in 1..12. Correct that"),
     "utf-16": ("train:\n  lr: 1\n".encode("utf-16"), "is not UTF-8 text.*Save it as UTF-8"),
     "latin-1": ("# Größe\ntrain: 1\n".encode("latin-1"), "is not UTF-8 text.*Save it as UTF-8"),
 }

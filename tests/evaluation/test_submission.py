@@ -1,4 +1,4 @@
-"""Run-length rows against hand-made masks and the usual notebook code; files good and bad; the score of a file."""
+"""Run-length rows of hand-made masks; files good and bad; the score of a file. Made-up ones: test_properties.py."""
 
 from pathlib import Path
 
@@ -26,14 +26,6 @@ SIZE = (1024, 1024)
 LABELS = np.array([[0, 1, 1, 0], [0, 0, 0, 2], [2, 0, 0, 0], [1, 1, 1, 1]], np.uint8)
 
 
-def notebook_encode(mask: npt.NDArray[np.bool_]) -> str:
-    """The code that the competitors' notebooks share."""
-    pixels = np.concatenate([[0], mask.flatten().astype(int), [0]])
-    runs = np.where(pixels[1:] != pixels[:-1])[0] + 1
-    runs[1::2] -= runs[::2]
-    return " ".join(str(value) for value in runs)
-
-
 def test_rows_of_a_hand_made_mask() -> None:
     # Row by row from 1: the first row's roof is 2..3, the last row's 13..16; class 2 is 8..9, over the line's end.
     assert [encode_mask(mask) for mask in masks_of(LABELS)[:3]] == ["2 2 13 4", "8 2", ""]
@@ -41,14 +33,6 @@ def test_rows_of_a_hand_made_mask() -> None:
     assert np.array_equal(decode_mask("2 2 13 4", size=(4, 4)), LABELS == 1)
     assert np.array_equal(decode_mask("8 2", size=(4, 4)), LABELS == 2)
     assert not decode_mask("", size=(4, 4)).any()
-
-
-@pytest.mark.parametrize("classes", [2, 5, 25])
-def test_rows_are_those_of_the_notebooks(classes: int) -> None:
-    labels = np.random.default_rng(classes).integers(0, classes, (16, 16)).astype(np.uint8)
-    for mask in masks_of(labels):
-        assert encode_mask(mask) == notebook_encode(mask)
-        assert np.array_equal(decode_mask(encode_mask(mask), size=(16, 16)), mask)
 
 
 @pytest.mark.parametrize(

@@ -68,13 +68,18 @@ def _describe(error: YAMLError) -> str:
         return f"{where}{problem}. Delete one of the two."
     if "\\t" in problem:
         return f"{where}a tab, which YAML does not allow there. Use blanks."
-    return f"{where}{problem}. Correct this line."
+    return f"{where}{problem}. Correct {'this line' if where else 'that'}."
 
 
 @lru_cache(maxsize=16)
 def _parse_yaml(text: str) -> Any:
     """Parsed once: a command reads ``params.yaml`` and ``dvc.lock`` many times, and the latter takes a second."""
-    return YAML(typ="safe", pure=True).load(text)
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError:
+        raise
+    except Exception as error:  # ruamel lets some through: a date that does not exist, a number of 5000 digits, ...
+        raise YAMLError(str(error)) from error
 
 
 def parse(model: type[SectionT], values: Mapping[str, Any], where: str) -> SectionT:

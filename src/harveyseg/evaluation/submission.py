@@ -67,6 +67,8 @@ def decode_mask(row: str, size: tuple[int, int]) -> BinaryMask:
             run, or runs that overlap or are not in order.
     """
     try:
+        if not row.isascii() or "_" in row:  # Python's numbers may have both
+            raise ValueError
         values = np.array(row.split(), dtype=np.int64)
     except (ValueError, OverflowError):
         raise ValueError("contains something that is not a whole number") from None
@@ -184,7 +186,7 @@ def _check_rows(
     path: Path, table: pd.DataFrame, ids: Iterable[str], classes: ClassList, size: tuple[int, int]
 ) -> dict[str, list[str]]:
     """See :func:`read_submission`."""
-    position_of = {class_id: position for position, class_id in enumerate(_scored_ids(classes))}
+    position_of = {str(class_id): position for position, class_id in enumerate(_scored_ids(classes))}
     allowed = describe_ids(_scored_ids(classes))
     expected_photos = set(ids)
     rows_of: dict[str, list[str | None]] = {}
@@ -205,19 +207,18 @@ def _check_rows(
             problems.append(f"line {line}, {name!r}: {error}")
     for photo in sorted(expected_photos):
         rows = rows_of.get(photo, [None] * len(position_of))
-        missing = [str(class_id) for class_id, row in zip(position_of, rows, strict=True) if row is None]
+        missing = [class_id for class_id, row in zip(position_of, rows, strict=True) if row is None]
         if missing:
             problems.append(f"image {photo!r}: no row for class {', '.join(missing)}")
     raise_problems(problems, str(path), f"Expected: one row for each class {allowed} of {len(expected_photos)} images.")
     return {photo: [row or "" for row in rows] for photo, rows in rows_of.items()}
 
 
-def _photo_and_class(name: str, photos: set[str]) -> tuple[str | None, int]:
-    """``10170.png_1`` or ``10170_1`` -> ("10170", 1); None for an unknown photo, -1 for what is no number."""
+def _photo_and_class(name: str, photos: set[str]) -> tuple[str | None, str]:
+    """``10170.png_1`` or ``10170_1`` -> ("10170", "1"); None for an unknown photo."""
     stem, _, number = name.rpartition("_")
     photo = stem if stem in photos else stem.removesuffix(".png")
-    class_id = int(number) if number.isascii() and number.isdigit() else -1
-    return photo if photo in photos else None, class_id
+    return photo if photo in photos else None, number
 
 
 def score_submission(path: Path, masks_dir: Path, classes: ClassList, size: tuple[int, int]) -> dict[str, float]:

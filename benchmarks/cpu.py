@@ -22,9 +22,10 @@ import torch
 from harveyseg.classes import HARVEY25
 from harveyseg.config.settings import load, parse
 from harveyseg.device import autocast, resolve_precision, seed_everything
-from harveyseg.models import build
+from harveyseg.models.network import build
 from harveyseg.project import library_versions
-from harveyseg.training.losses import LossParams, SegmentationLoss
+from harveyseg.training.losses import SegmentationLoss
+from harveyseg.training.params import LossParams
 
 ROOT = Path(__file__).resolve().parents[1]
 _best = load(ROOT / "src" / "harveyseg" / "config" / "presets" / "best.yaml")

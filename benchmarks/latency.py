@@ -19,7 +19,7 @@ from harveyseg.classes import HARVEY25
 from harveyseg.config import preset
 from harveyseg.inference.params import InferenceParams
 from harveyseg.inference.predictor import Predictor
-from harveyseg.models import build
+from harveyseg.models.network import build
 from harveyseg.project import library_versions
 
 PRESET = Path(preset.__file__).with_name("presets") / "report.yaml"

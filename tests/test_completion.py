@@ -87,3 +87,18 @@ except SystemExit:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_commands_that_only_look_import_no_torch() -> None:
+    """It takes longer than what they do. These modules are what `status`, `table`, `check` and `sync` consist of."""
+    code = """
+import sys
+from pathlib import Path
+from harveyseg.overview import status
+from harveyseg.pipeline import contradictions, recorded
+from harveyseg.tracking import mirror, table
+contradictions.find_contradictions(Path("params.yaml"), [], Path("folds.csv"))
+print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "False\n"

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from harveyseg.device import (
-    Precision,
     autocast,
     compute_environment,
     peak_memory_mb,
@@ -18,6 +17,7 @@ from harveyseg.device import (
     use_precision,
     use_threads,
 )
+from harveyseg.device_names import Precision
 from harveyseg.errors import HarveysegError
 
 CPU = torch.device("cpu")

@@ -6,18 +6,12 @@ import random
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Literal
 
 import numpy as np
 import torch
 
+from harveyseg.device_names import DeviceName, Precision, PrecisionName
 from harveyseg.errors import HarveysegError
-
-DeviceName = Literal["auto", "cpu", "cuda"]
-Precision = Literal["fp32", "tf32", "bf16"]
-"""A resolved precision, as settings, stage keys and run records spell it."""
-PrecisionName = Literal["auto", "fp32", "tf32", "bf16"]
-
 
 _TF32_CAPABILITY = (8, 0)
 

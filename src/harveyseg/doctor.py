@@ -25,7 +25,8 @@ from harveyseg.config.settings import listed_models, load
 from harveyseg.data.demo import DemoParams
 from harveyseg.data.manifest import read_manifest
 from harveyseg.data.photo_files import PHOTO_KINDS
-from harveyseg.device import PrecisionName, compute_environment, resolve_device, resolve_precision
+from harveyseg.device import compute_environment, resolve_device, resolve_precision
+from harveyseg.device_names import PrecisionName
 from harveyseg.errors import HarveysegError, counted
 from harveyseg.pipeline.inputs import copying_problem, missing_problem, spelling_problem
 from harveyseg.project import git_output, git_problem

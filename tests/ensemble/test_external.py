@@ -22,7 +22,7 @@ from harveyseg.files import write_json
 from harveyseg.inference.network_file import load_network, save_network
 from harveyseg.inference.params import InferenceParams
 from harveyseg.inference.probabilities import argmax_map, read_probabilities, write_probabilities
-from harveyseg.models import build
+from harveyseg.models.network import build
 from harveyseg.record import RunRecord, write_run
 from harveyseg.score import confusion, image_scores
 from harveyseg.tracking.client import Tracker, TrackingParams, open_tracker

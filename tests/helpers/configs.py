@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from harveyseg.config.settings import load, parse
-from harveyseg.pipeline.check import ModelConfig, merge
+from harveyseg.config.settings import load, merge, parse
+from harveyseg.pipeline.check import ModelConfig
 from harveyseg.training.params import TrainParams
 from helpers.paths import ROOT
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harveyseg.models import Network, build
+from harveyseg.models.network import Network, build
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class NetworkCase:
     multiple: int = 1
     """The network takes photos whose sides this divides, and no others."""
     size_error: str = "height and width must be divisible by"
-    """What :func:`harveyseg.models.validate` says of other sizes."""
+    """What :func:`harveyseg.models.network.validate` says of other sizes."""
     unused: tuple[str, ...] = ()
     """How the names of parameters begin that no logit depends on."""
     bf16_error: float = 0.05

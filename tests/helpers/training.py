@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from harveyseg.config.settings import parse
+from harveyseg.config.settings import merge, parse
 from harveyseg.data.cache import CachedPart
-from harveyseg.pipeline.check import merge
 from harveyseg.training.checkpoint import Checkpoint
 from harveyseg.training.params import TrainParams
 from harveyseg.training.trainer import Result, Training

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from harveyseg.classes import HARVEY25
 from harveyseg.errors import HarveysegError
 from harveyseg.inference.network_file import load_network, save_network
-from harveyseg.models import build, locate_encoder_weights
+from harveyseg.models import locate_encoder_weights
+from harveyseg.models.network import build
 
 SPEC = {"network": "unet", "width": 4, "dropout": 0.1}
 MEAN, STD, SIZE = (0.1 + 0.2, 1 / 3, 0.5), (2 / 3, 0.1, 1e-17), (64, 96)

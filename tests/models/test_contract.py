@@ -1,4 +1,4 @@
-"""What every network promises, whatever its layers: the contract of :class:`harveyseg.models.Network`."""
+"""What every network promises, whatever its layers: the contract of :class:`harveyseg.models.network.Network`."""
 
 import copy
 
@@ -6,15 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from harveyseg import models
 from harveyseg.errors import HarveysegError
+from harveyseg.models import available
+from harveyseg.models.network import takes_encoder_weights, validate
 from helpers.networks import CASES, NetworkCase, parameter_ids, random_photos
 
 every_network = pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items()])
 
 
 def test_every_network_is_tested() -> None:
-    assert {case.spec["network"] for case in CASES.values()} == set(models.available())
+    assert {case.spec["network"] for case in CASES.values()} == set(available())
 
 
 @every_network
@@ -100,7 +101,7 @@ def test_copies_and_state_dicts_carry_over(case: NetworkCase) -> None:
 def test_sizes_that_it_takes(case: NetworkCase) -> None:
     height = 64 + case.multiple
     width = 64 + 3 * case.multiple
-    models.validate(case.spec, 25, None, "models.x", (height, width), crop=height)
+    validate(case.spec, 25, None, "models.x", (height, width), crop=height)
     logits = case.make().eval()(random_photos(1, height, width))
     assert logits.shape == (1, 25, height // case.stride, width // case.stride)
 
@@ -109,20 +110,20 @@ def test_sizes_that_it_takes(case: NetworkCase) -> None:
 def test_sizes_that_it_does_not_take(case: NetworkCase) -> None:
     for height, width in ((64 + case.multiple // 2, 64), (64, 63)):
         with pytest.raises(HarveysegError) as raised:
-            models.validate(case.spec, 25, None, "models.x", (height, width))
+            validate(case.spec, 25, None, "models.x", (height, width))
         message = str(raised.value)
         assert message.startswith(f"models.x: cannot take photos of {height}x{width} pixels (resize-cache.size): ")
         assert case.size_error in message
     with pytest.raises(
         HarveysegError, match=r"^models\.x: cannot take photos of 63x63 pixels \(train\.augmentation\.cr"
     ):
-        models.validate(case.spec, 25, None, "models.x", (64, 64), crop=63)
+        validate(case.spec, 25, None, "models.x", (64, 64), crop=63)
 
 
 @every_network
 def test_weights_are_refused_where_there_is_no_encoder(case: NetworkCase) -> None:
-    takes_weights = models.takes_encoder_weights(case.spec, "models.x")
+    takes_weights = takes_encoder_weights(case.spec, "models.x")
     assert takes_weights == (case.spec["network"] in ("smp", "fcn"))
     message = "no such file" if takes_weights else "this network is trained from scratch"
     with pytest.raises(HarveysegError, match=rf"^models\.x: encoder_weights = 'nowhere\.pt': {message}"):
-        models.validate(case.spec, 25, "nowhere.pt", "models.x")
+        validate(case.spec, 25, "nowhere.pt", "models.x")

@@ -11,8 +11,8 @@ from torch import Tensor
 from harveyseg.classes import HARVEY25, ClassList
 from harveyseg.errors import HarveysegError
 from harveyseg.inference.network_file import save_network
-from harveyseg.models import Network, build
 from harveyseg.models.initial_weights import load_initial_weights
+from harveyseg.models.network import Network, build
 from helpers.class_lists import make_classes
 
 # As wide as the list of classes is long: only the shapes' dependence on the list tells hidden layers from logits.

@@ -21,8 +21,8 @@ from efficientnet_lite_pytorch import EfficientNet
 from safetensors.torch import save, save_file
 from torch import Tensor
 
-from harveyseg import models
 from harveyseg.errors import HarveysegError
+from harveyseg.models.network import Network, build, encoder_weights_digest, validate
 from harveyseg.models.networks.smp import SmpNetwork
 from helpers.http_server import QuietHandler, serve
 
@@ -31,7 +31,7 @@ PUBLISHED = smp.encoders.encoders["mobilenet_v2"]["pretrained_settings"]["imagen
 
 
 def make(encoder: str, weights: str) -> SmpNetwork:
-    network = models.build({"network": "smp", "encoder": encoder}, 25, weights)
+    network = build({"network": "smp", "encoder": encoder}, 25, weights)
     assert isinstance(network, SmpNetwork)
     return network
 
@@ -44,7 +44,7 @@ def encoder_state() -> dict[str, Tensor]:
     return {name: torch.rand_like(value) if value.is_floating_point() else value + 3 for name, value in state.items()}
 
 
-def assert_loaded(network: models.Network, state: dict[str, Tensor]) -> None:
+def assert_loaded(network: Network, state: dict[str, Tensor]) -> None:
     assert isinstance(network, SmpNetwork)
     loaded = network.model.encoder.state_dict()
     assert loaded.keys() == state.keys()
@@ -59,8 +59,8 @@ def test_weights_from_a_file(tmp_path: Path, encoder_state: dict[str, Tensor], s
         save_file(encoder_state, path)
     else:
         torch.save(encoder_state, path)
-    models.validate(MOBILENET, 25, str(path), "models.mobilenet_v2", (64, 64))
-    assert_loaded(models.build(MOBILENET, 25, str(path)), encoder_state)
+    validate(MOBILENET, 25, str(path), "models.mobilenet_v2", (64, 64))
+    assert_loaded(build(MOBILENET, 25, str(path)), encoder_state)
 
 
 def test_weights_of_a_whole_classifier(tmp_path: Path, encoder_state: dict[str, Tensor]) -> None:
@@ -78,7 +78,7 @@ def test_weights_that_do_not_fit(tmp_path: Path, encoder_state: dict[str, Tensor
     path = tmp_path / "other.safetensors"
     save_file(state, path)
     with pytest.raises(HarveysegError) as raised:
-        models.validate(MOBILENET, 25, str(path), "models.mobilenet_v2")
+        validate(MOBILENET, 25, str(path), "models.mobilenet_v2")
     message = str(raised.value)
     assert message.startswith(f"models.mobilenet_v2: encoder_weights: {path} does not fit the encoder mobilenet_v2: ")
     assert "1 tensors missing: features.1.conv.0.0.weight;" in message
@@ -88,7 +88,7 @@ def test_weights_that_do_not_fit(tmp_path: Path, encoder_state: dict[str, Tensor
 
 def test_weights_path_that_does_not_exist() -> None:
     with pytest.raises(HarveysegError) as raised:
-        models.validate(MOBILENET, 25, "nowhere/weights.pt", "models.mobilenet_v2")
+        validate(MOBILENET, 25, "nowhere/weights.pt", "models.mobilenet_v2")
     message = str(raised.value)
     assert "encoder_weights = 'nowhere/weights.pt': no such file, and no name of weights published" in message
     assert "(there are: `imagenet`)" in message
@@ -139,7 +139,7 @@ def set_hub(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
 def test_imagenet_without_a_network_fails_soon_and_names_the_remedy(encoder: str) -> None:
     start = time.monotonic()
     with pytest.raises(HarveysegError) as raised:
-        models.validate({"network": "smp", "encoder": encoder}, 25, "imagenet", "models.pretrained")
+        validate({"network": "smp", "encoder": encoder}, 25, "imagenet", "models.pretrained")
     assert time.monotonic() - start < 10
     message = str(raised.value)
     assert message.startswith("models.pretrained: encoder_weights = 'imagenet': ")
@@ -152,7 +152,7 @@ def test_imagenet_without_a_network_but_in_the_cache(hub_cache: Path, encoder_st
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     save_file(encoder_state, folder / "model.safetensors")
-    assert_loaded(models.build(MOBILENET, 25, "imagenet"), encoder_state)
+    assert_loaded(build(MOBILENET, 25, "imagenet"), encoder_state)
 
 
 def test_weights_have_one_digest_wherever_they_come_from(
@@ -168,10 +168,10 @@ def test_weights_have_one_digest_wherever_they_come_from(
         state["features.0.0.weight"][0, 0, 0, 0] += change
         save_file(state, folder / "model.safetensors")
         torch.save(state, tmp_path / "own.pt")
-        digests.append(models.encoder_weights_digest(MOBILENET, "imagenet"))
-        assert models.encoder_weights_digest(MOBILENET, str(tmp_path / "own.pt")) == digests[-1]
+        digests.append(encoder_weights_digest(MOBILENET, "imagenet"))
+        assert encoder_weights_digest(MOBILENET, str(tmp_path / "own.pt")) == digests[-1]
         # The decoder, which no weights fill, is not part of it.
-        assert models.encoder_weights_digest({**MOBILENET, "architecture": "FPN"}, "imagenet") == digests[-1]
+        assert encoder_weights_digest({**MOBILENET, "architecture": "FPN"}, "imagenet") == digests[-1]
     assert digests[0] != digests[1]
     assert torch.equal(torch.get_rng_state(), random_state)
 
@@ -209,7 +209,7 @@ def test_imagenet_from_a_hub(hub: dict[str, bytes], encoder_state: dict[str, Ten
     folder = f"/{PUBLISHED['repo_id']}/resolve/{PUBLISHED['revision']}"
     hub[f"{folder}/config.json"] = b"{}"
     hub[f"{folder}/model.safetensors"] = save(encoder_state)
-    assert_loaded(models.build(MOBILENET, 25, "imagenet"), encoder_state)
+    assert_loaded(build(MOBILENET, 25, "imagenet"), encoder_state)
 
 
 @pytest.mark.parametrize("filename", ["model.safetensors", "pytorch_model.bin"])

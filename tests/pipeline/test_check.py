@@ -17,12 +17,12 @@ from dvc.stage.cache import _get_cache_hash
 from dvc_data.hashfile.meta import Meta
 
 from harveyseg.classes import HARVEY25
-from harveyseg.config.settings import Section, load
+from harveyseg.config.settings import Section, load, merge
 from harveyseg.errors import HarveysegError
 from harveyseg.inference.network_file import save_network
 from harveyseg.inference.params import InferenceParams
-from harveyseg.models import build
-from harveyseg.pipeline.check import check_params, merge, read_config, write_config
+from harveyseg.models.network import build
+from harveyseg.pipeline.check import check_params, read_config, write_config
 from helpers.paths import ROOT
 
 MODELS: dict[str, dict[str, Any]] = {

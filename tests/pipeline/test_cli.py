@@ -15,8 +15,9 @@ from harveyseg.classes import HARVEY25
 from harveyseg.config.settings import load
 from harveyseg.evaluation.submission import SubmitParams, write_submission
 from harveyseg.inference.network_file import save_network
-from harveyseg.models import build
-from harveyseg.pipeline.check import check_params, flat_parameters
+from harveyseg.models.network import build
+from harveyseg.pipeline.check import check_params
+from harveyseg.training.params import flat_parameters
 from helpers.commands import run_command
 from helpers.paths import ROOT
 from helpers.records import make_record, write_outputs

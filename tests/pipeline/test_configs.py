@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from harveyseg.config.settings import load, parse
+from harveyseg.config.settings import load, merge, parse
 from harveyseg.errors import HarveysegError
-from harveyseg.pipeline.check import ModelConfig, flat_parameters, merge, read_config, write_config
-from harveyseg.training.params import TrainParams
+from harveyseg.pipeline.check import ModelConfig, read_config, write_config
+from harveyseg.training.params import TrainParams, flat_parameters
 from helpers.paths import ROOT
 
 

@@ -8,9 +8,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from harveyseg.config.settings import load
-from harveyseg.pipeline.check import check_params, flat_parameters
+from harveyseg.pipeline.check import check_params
 from harveyseg.pipeline.contradictions import find_contradictions
 from harveyseg.record import RunRecord, Value
+from harveyseg.training.params import flat_parameters
 from helpers.paths import ROOT
 from helpers.project import lay_over
 from helpers.records import make_record

@@ -15,7 +15,8 @@ import torch
 
 from harveyseg.classes import HARVEY25
 from harveyseg.data.cache import CachedPart
-from harveyseg.device import Precision, resolve_device, resolve_precision
+from harveyseg.device import resolve_device, resolve_precision
+from harveyseg.device_names import Precision
 from harveyseg.pipeline.check import ModelConfig, write_config
 from harveyseg.pipeline.identity import explain_restart, new_record, stage_key
 from harveyseg.record import RunRecord

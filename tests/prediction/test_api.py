@@ -20,7 +20,7 @@ from harveyseg import Predictor
 from harveyseg.classes import HARVEY25, ClassList, SegmentationClass
 from harveyseg.errors import HarveysegError
 from harveyseg.inference.network_file import TrainedNetwork, save_network
-from harveyseg.models import build
+from harveyseg.models.network import build
 from harveyseg.prediction.find_model import find_model
 from harveyseg.prediction.model_folder import write_model_folder
 from harveyseg.prediction.scale import Training

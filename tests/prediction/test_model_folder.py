@@ -16,7 +16,7 @@ from harveyseg.errors import HarveysegError
 from harveyseg.files import write_json
 from harveyseg.inference.network_file import save_network
 from harveyseg.inference.params import InferenceParams
-from harveyseg.models import build
+from harveyseg.models.network import build
 from harveyseg.models.packaged import packaged_models
 from harveyseg.prediction.find_model import find_model
 from harveyseg.prediction.model_folder import read_model_folder, write_model_folder

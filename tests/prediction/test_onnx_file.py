@@ -19,7 +19,7 @@ from torch import nn
 from harveyseg.classes import HARVEY25
 from harveyseg.errors import HarveysegError
 from harveyseg.inference.network_file import TrainedNetwork, save_network
-from harveyseg.models import build
+from harveyseg.models.network import build
 from harveyseg.prediction import onnx_file
 from harveyseg.prediction.find_model import find_model
 from harveyseg.prediction.onnx_file import OnnxFile, tile_layout, write_onnx

@@ -11,7 +11,7 @@ from harveyseg.classes import HARVEY25
 from harveyseg.errors import HarveysegError
 from harveyseg.files import write_json
 from harveyseg.inference.network_file import save_network
-from harveyseg.models import build
+from harveyseg.models.network import build
 from harveyseg.prediction.trained_ensemble import load_trained_ensemble
 from harveyseg.record import write_run
 from helpers.predicting import fitted_rule

@@ -8,7 +8,8 @@ import torch
 from harveyseg.arrays import FloatArray
 from harveyseg.classes import HARVEY25, ClassList
 from harveyseg.training.class_weights import class_weights
-from harveyseg.training.losses import LossParams, SegmentationLoss, at_output_stride
+from harveyseg.training.losses import SegmentationLoss, at_output_stride
+from harveyseg.training.params import LossParams
 from harveyseg.training.self_training import pseudo_label_loss
 from helpers.class_lists import make_classes
 

@@ -6,7 +6,8 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from harveyseg.training.optimiser import make_optimiser, parameter_groups
-from harveyseg.training.schedule import ScheduleName, make_schedule
+from harveyseg.training.params import ScheduleName
+from harveyseg.training.schedule import make_schedule
 
 
 def _optimiser(lr: float = 1.0) -> torch.optim.Optimizer:

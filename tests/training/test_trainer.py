@@ -17,7 +17,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from harveyseg.classes import HARVEY25
 from harveyseg.data.cache import CachedPart
 from harveyseg.errors import HarveysegError
-from harveyseg.models import build
+from harveyseg.models.network import build
 from harveyseg.models.networks.unet import Unet
 from harveyseg.score import argmax_metrics, confusion
 from harveyseg.training.checkpoint import Checkpoint

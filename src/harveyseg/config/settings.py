@@ -126,6 +126,19 @@ def _known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str
     return sorted(model.model_fields)
 
 
+def merge(defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """``defaults`` updated with ``overrides``, mappings merged key by key.
+
+    >>> merge({"lr": 0.001, "loss": {"dice": 0.0, "presence": 0.0}}, {"loss": {"dice": 0.5}})
+    {'lr': 0.001, 'loss': {'dice': 0.5, 'presence': 0.0}}
+    """
+    merged = dict(defaults)
+    for key, value in overrides.items():
+        inner = merged.get(key)
+        merged[key] = merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged
+
+
 def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by their full names; a list is one value, and so is a section without settings.
 

@@ -15,7 +15,7 @@ from harveyseg.classes import ClassList
 from harveyseg.data.class_lists import parse_classes
 from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic
-from harveyseg.models import build
+from harveyseg.models.network import build
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class TrainedNetwork:
     network: nn.Module
     """(B, 3, H, W) float, normalised -> logits (B, C, H / stride, W / stride)."""
     spec: dict[str, Any]
-    """The settings that :func:`harveyseg.models.build` made it from."""
+    """The settings that :func:`harveyseg.models.network.build` made it from."""
     mean: tuple[float, float, float]
     """Mean of each RGB channel of the training photos, on the scale 0..1."""
     std: tuple[float, float, float]
@@ -50,7 +50,7 @@ def save_network(
     Args:
         path: the file.
         state: the network's state dict.
-        spec: as for :func:`harveyseg.models.build`.
+        spec: as for :func:`harveyseg.models.network.build`.
         mean: of each RGB channel of the training photos, on the scale 0..1.
         std: standard deviation of each channel, on the scale 0..1.
         size: (height, width) in pixels of the photos that it was trained on.

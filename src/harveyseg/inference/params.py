@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 
 from harveyseg.arrays import SIDE_MULTIPLE
 from harveyseg.config.settings import Section
-from harveyseg.device import DeviceName, PrecisionName, resolve_device, resolve_precision
+from harveyseg.device_names import DeviceName, PrecisionName
 
 TtaName = Literal["none", "flips", "d4"]
 
@@ -60,6 +60,8 @@ class InferenceParams(Section):
 
     def deciding(self) -> dict[str, str | int | float | None]:
         """:meth:`settings` with ``auto`` resolved on this machine."""
+        from harveyseg.device import resolve_device, resolve_precision  # torch takes seconds
+
         device = resolve_device(self.device)
         precision = resolve_precision(self.precision, device)
         return self.settings() | {"inference.device": device.type, "inference.precision": precision}

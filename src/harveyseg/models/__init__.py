@@ -1,56 +1,21 @@
 """Networks for semantic segmentation, found by name in :mod:`harveyseg.models.networks` and built from their settings.
 
 A network's module is imported only when the network is asked for, so a stage that trains one network does not depend on
-the code of another.
+the code of another. This module needs no torch, which takes seconds to import: commands that look at settings need the
+names alone. :mod:`harveyseg.models.network` builds.
 
 May import: config and the leaf modules.
 """
 
 import ast
-import hashlib
 import importlib
 import pkgutil
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from harveyseg.config.settings import Section, parse
 from harveyseg.errors import HarveysegError
 from harveyseg.models import networks
 from harveyseg.project import project_root
-
-
-class Network(nn.Module, ABC):
-    """A network for semantic segmentation."""
-
-    @abstractmethod
-    def forward(self, photos: Tensor) -> Tensor:
-        """Classify every pixel.
-
-        Args:
-            photos: (B, 3, H, W) float, normalised RGB.
-
-        Returns:
-            Logits, (B, classes, H / k, W / k). k is the network's output stride, a power of two and mostly 1; a caller
-            that needs the photo's size enlarges the logits bilinearly.
-
-        Raises:
-            HarveysegError: when the network cannot take photos of this height and width.
-        """
-
-    @property
-    def pretrained_part(self) -> nn.Module:
-        """What ``encoder_weights`` fill, in a network that takes such weights; all of it unless a network says."""
-        return self
-
-    @abstractmethod
-    def depth_groups(self) -> list[list[nn.Parameter]]:
-        """Every parameter exactly once, in groups from the shallowest layers (near the photo) to the deepest."""
 
 
 def available() -> list[str]:
@@ -62,30 +27,10 @@ def available() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(networks.__path__))
 
 
-def takes_encoder_weights(spec: Mapping[str, Any], where: str) -> bool:
-    """Whether a network can start from pretrained weights; one that cannot must be built with ``None``.
-
-    A default of ``train.encoder_weights`` for all models is ignored for the networks that cannot, so that no record
-    claims a pretraining that did not happen.
-
-    >>> takes_encoder_weights({"network": "unet"}, "models.unet")
-    False
-
-    Args:
-        spec: as for :func:`build`.
-        where: the spec's key in params.yaml, for messages, e.g. ``"models.unet"``.
-
-    Raises:
-        HarveysegError: when the network or one of its settings is wrong.
-    """
-    module, _ = _resolve(spec, where)
-    return bool(module.TAKES_ENCODER_WEIGHTS)
-
-
 def is_pretrainable(network: str, where: str) -> bool:
-    """What :func:`takes_encoder_weights` answers, from the source of the network's module and without its settings.
+    """What :func:`harveyseg.models.network.takes_encoder_weights` answers, from the source of the network's module.
 
-    It is for commands that build no network: importing one of smp takes seconds.
+    It needs no settings, and is for commands that build no network: importing one of smp takes seconds.
 
     >>> is_pretrainable("unet", "models.unet"), is_pretrainable("smp", "models.mobilenet_v2")
     (False, True)
@@ -115,100 +60,17 @@ def locate_encoder_weights(name: str | None) -> str | None:
     return str(path) if path.is_file() else name
 
 
-def build(spec: Mapping[str, Any], classes: int, encoder_weights: str | None) -> Network:
-    """Make a network with fresh weights, drawn from torch's global random state.
-
-    >>> unet = build({"network": "unet", "width": 16}, classes=25, encoder_weights=None)
-    >>> unet(torch.zeros(1, 3, 64, 96)).shape
-    torch.Size([1, 25, 64, 96])
+def network_module(name: str, where: str) -> ModuleType:
+    """The module that defines a network.
 
     Args:
-        spec: ``{"network": <one of available()>, **its settings}``.
-        classes: how many channels its logits have.
-        encoder_weights: name of published weights (``"imagenet"``), path to a local weights file, or ``None``.
+        name: one of :func:`available`.
+        where: the network's key in params.yaml, for messages, e.g. ``"models.unet"``.
 
     Raises:
-        HarveysegError: when the network, a setting or the weights cannot be used.
+        HarveysegError: when there is no such network.
     """
-    return _build(spec, classes, encoder_weights, "models")
-
-
-def encoder_weights_digest(spec: Mapping[str, Any], encoder_weights: str) -> str:
-    """SHA-256 of the pretrained tensors that a network starts from, whichever file or server they are loaded from.
-
-    It tells whether a name such as ``imagenet`` still means the same weights: they may come with a package, and a
-    server may have published others. Torch's random state does not change.
-
-    Args:
-        spec: as for :func:`build`.
-        encoder_weights: as for :func:`build`.
-
-    Raises:
-        HarveysegError: as :func:`build`.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # for layers that are not pretrained
-        part = build(spec, 1, encoder_weights).pretrained_part
-    hashed = hashlib.sha256()
-    for name, value in sorted(part.state_dict().items()):
-        hashed.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        hashed.update(value.contiguous().numpy().tobytes())
-    return hashed.hexdigest()
-
-
-def validate(
-    spec: Mapping[str, Any],
-    classes: int,
-    encoder_weights: str | None,
-    where: str,
-    size: tuple[int, int] | None = None,
-    crop: int | None = None,
-    samples: int | None = None,
-) -> None:
-    """Check that a network can be made, its pretrained weights included, and that it takes photos of a size.
-
-    The network is really built, so that what passes here cannot fail after the data has been read. Published weights
-    that this machine lacks are downloaded. Torch's random state does not change.
-
-    Args:
-        spec: as for :func:`build`.
-        classes: as for :func:`build`.
-        encoder_weights: as for :func:`build`.
-        where: the spec's key in params.yaml, for messages, e.g. ``"models.unet"``.
-        size: (height, width) of the photos in pixels; ``None`` leaves the size unchecked.
-        crop: side in pixels of the crops that the network is trained on; ``None`` for whole photos.
-        samples: photos or crops in the smallest batch of the training; ``None`` leaves it unchecked.
-
-    Raises:
-        HarveysegError: naming the setting, what is wrong with it, and what is allowed.
-    """
-    with torch.random.fork_rng(devices=[]):
-        network = _build(spec, classes, encoder_weights, where)
-    if size is not None:
-        _check_size(network, where, size, "resize-cache.size")
-    if crop is not None:
-        _check_size(network, where, (crop, crop), "train.augmentation.crop")
-    trained = size if crop is None else (crop, crop)
-    if samples == 1 and trained is not None:
-        _check_single_sample(network, where, trained)
-
-
-def _build(spec: Mapping[str, Any], classes: int, encoder_weights: str | None, where: str) -> Network:
-    module, params = _resolve(spec, where)
-    try:
-        network = module.build(params, classes, encoder_weights)
-    except HarveysegError as error:
-        raise HarveysegError(f"{where}: {error}") from error
-    assert isinstance(network, Network)
-    return network
-
-
-def _resolve(spec: Mapping[str, Any], where: str) -> tuple[ModuleType, Section]:
-    """The network's module and its checked settings."""
-    if "network" not in spec:
-        raise HarveysegError(f"{where}.network: missing. Allowed: {', '.join(available())}")
-    module = _import(_known(spec["network"], where))
-    return module, parse(module.Params, {key: value for key, value in spec.items() if key != "network"}, where)
+    return _import(_known(name, where))
 
 
 def _known(name: str, where: str) -> str:
@@ -220,31 +82,3 @@ def _known(name: str, where: str) -> str:
 
 def _import(name: str) -> ModuleType:
     return importlib.import_module(f"{networks.__name__}.{name}")
-
-
-def _check_size(network: Network, where: str, size: tuple[int, int], setting: str) -> None:
-    """Run the network on empty photos: the device ``meta`` computes shapes only, in milliseconds."""
-    height, width = size
-    remedy = "Sizes divisible by 32 suit almost every network; a few encoders take only the size in their name."
-    problem = f"{where}: cannot take photos of {height}x{width} pixels ({setting})"
-    try:
-        # Two photos: batch norm refuses to train on a single value per channel.
-        logits = network.to("meta")(torch.empty(2, 3, height, width, device="meta"))
-    except Exception as error:  # libraries raise all kinds of errors for a size that they cannot take
-        raise HarveysegError(f"{problem}: {str(error).rstrip('.')}. {remedy}") from error
-    stride = height // logits.shape[-2]
-    if stride not in (1, 2, 4) or (stride * logits.shape[-2], stride * logits.shape[-1]) != size:
-        raise HarveysegError(f"{problem}: its logits would have {'x'.join(map(str, logits.shape[-2:]))}. {remedy}")
-
-
-def _check_single_sample(network: Network, where: str, size: tuple[int, int]) -> None:
-    """Train the network on one empty photo of a size that it takes, computing shapes only."""
-    try:
-        network.to("meta").train()(torch.empty(1, 3, *size, device="meta"))
-    except ValueError as error:
-        raise HarveysegError(
-            f"{where}: cannot be trained on one sample of {size[0]}x{size[1]} pixels at a time: it pools them to a "
-            "single pixel, and batch norm needs two values per channel. Set train.batch_size to 2 or more and at "
-            "least to twice train.accumulate, and have at least two training photos, or two crops of one "
-            "(train.sampling.crops_per_photo)."
-        ) from error

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harveyseg.classes import ClassList
 from harveyseg.errors import HarveysegError
-from harveyseg.models import Network, build
+from harveyseg.models.network import Network, build
 from harveyseg.models.packaged import packaged_models
 from harveyseg.models.weights_file import describe_misfit
 from harveyseg.project import project_root
@@ -52,7 +52,7 @@ def load_initial_weights(network: Network, spec: Mapping[str, Any], classes: Cla
     its fresh weights.
 
     Args:
-        network: as :func:`harveyseg.models.build` made it from ``spec``; it is changed.
+        network: as :func:`harveyseg.models.network.build` made it from ``spec``; it is changed.
         spec: the network's settings.
         classes: what its logits stand for.
         name: ``train.init``.

@@ -19,10 +19,12 @@ from harveyseg.pipeline.contradictions import training_differences
 from harveyseg.record import RunRecord, Value, format_value
 
 if TYPE_CHECKING:
-    from dvc.repo import Repo
+    from dvc.repo.index import Index
 
 _SHOWN = 3
 _CODE = "code"
+_Status = Mapping[str, Sequence[str | Mapping[str, Mapping[str, Any]]]]
+"""What ``dvc status --json`` prints."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,11 @@ def find_stale(root: Path, records: Sequence[RunRecord]) -> StaleStages:
     from dvc.repo import Repo
 
     with Repo(str(root)) as repo:
-        stages = [stage.addressing for stage in repo.index.stages]
-        reasons = _dvc_reasons(repo, root)
-        following = _graph(repo)
+        index = repo.index  # kept: DVC reads dvc.yaml and dvc.lock again for every command, each a third of a second
+        status = repo.status()
+    stages = [stage.addressing for stage in index.stages]
+    reasons = _dvc_reasons(status, index, root)
+    following = _graph(index)
     for stage, files in changed_code(root).items():
         more = f" and {counted(len(files) - _SHOWN, 'more file')}" if len(files) > _SHOWN else ""
         reasons.setdefault(stage, []).append(f"{', '.join(files[:_SHOWN])}{more} edited")
@@ -125,13 +129,12 @@ def _changed_files(path: Path, stage: str, scripts: Path, networks: Sequence[str
     return changed_files(before, code_digests(stage_files(stage, scripts, networks)))
 
 
-def _dvc_reasons(repo: "Repo", root: Path) -> dict[str, list[str]]:
+def _dvc_reasons(status: _Status, index: "Index", root: Path) -> dict[str, list[str]]:
     """What ``dvc status`` says of each stage, without what follows from another stage's results being outdated.
 
     Of the stage ``code`` nothing is said: it always runs, and :func:`changed_code` says what comes of it.
     """
-    status: Mapping[str, Sequence[str | Mapping[str, Mapping[str, Any]]]] = repo.status()
-    makers = {out.def_path: stage.addressing for stage in repo.index.stages for out in stage.outs}
+    makers = {out.def_path: stage.addressing for stage in index.stages for out in stage.outs}
     reasons: dict[str, list[str]] = {}
     for stage, entries in status.items():
         if stage == _CODE:
@@ -184,10 +187,10 @@ def _overlap(one: str, other: str) -> bool:
     return first == second or first in second.parents or second in first.parents
 
 
-def _graph(repo: "Repo") -> dict[str, list[str]]:
+def _graph(index: "Index") -> dict[str, list[str]]:
     """The stages that depend on each stage's results; the digests of code do not count."""
-    graph: dict[str, list[str]] = {stage.addressing: [] for stage in repo.index.stages}
-    for stage, needed in repo.index.graph.edges():
+    graph: dict[str, list[str]] = {stage.addressing: [] for stage in index.stages}
+    for stage, needed in index.graph.edges():
         if needed.addressing != _CODE:
             graph[needed.addressing].append(stage.addressing)
     return graph

@@ -14,19 +14,20 @@ import torch
 
 from harveyseg.arrays import SIDE_MULTIPLE
 from harveyseg.classes import HARVEY25, ClassList
-from harveyseg.config.settings import Section, flat_values, load, parse, section
+from harveyseg.config.settings import Section, load, merge, parse, section
 from harveyseg.data.cache import ResizeParams
 from harveyseg.data.class_lists import classes_file, load_classes
 from harveyseg.data.split import SplitParams, files_of_split
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import read_json, sha256, write_json
-from harveyseg.models import build, encoder_weights_digest, locate_encoder_weights, takes_encoder_weights, validate
+from harveyseg.models import locate_encoder_weights
 from harveyseg.models.initial_weights import load_initial_weights, locate_initial_weights
+from harveyseg.models.network import build, encoder_weights_digest, takes_encoder_weights, validate
 from harveyseg.models.packaged import packaged_models
 from harveyseg.pipeline.code import changed_files, code_digests, stage_files
 from harveyseg.project import project_root
-from harveyseg.record import ALL_EMPTY, ENSEMBLE, MODEL_NAME, Value
-from harveyseg.training.params import TrainParams, moved_keys
+from harveyseg.record import ALL_EMPTY, ENSEMBLE, MODEL_NAME
+from harveyseg.training.params import TrainParams, for_network, moved_keys
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,7 +45,7 @@ class ModelConfig:
 
     model: str
     spec: dict[str, Any]
-    """The network, as :func:`harveyseg.models.build` takes it."""
+    """The network, as :func:`harveyseg.models.network.build` takes it."""
     train: TrainParams
     """Section ``train`` with the model's own overrides."""
     code: dict[str, str]
@@ -71,19 +72,6 @@ class ModelConfig:
                 f"{', '.join(changed)}: changed since the stage `code` ran, so this training would be recorded as "
                 "what it is not. Run `dvc repro -f code`, then `dvc repro` again."
             )
-
-
-def merge(defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """``defaults`` updated with ``overrides``, mappings merged key by key.
-
-    >>> merge({"lr": 0.001, "loss": {"dice": 0.0, "presence": 0.0}}, {"loss": {"dice": 0.5}})
-    {'lr': 0.001, 'loss': {'dice': 0.5, 'presence': 0.0}}
-    """
-    merged = dict(defaults)
-    for key, value in overrides.items():
-        inner = merged.get(key)
-        merged[key] = merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
-    return merged
 
 
 def check_params(
@@ -267,17 +255,6 @@ def _check_model(
     return ModelConfig(name, spec, merged, code, _files_read(spec, merged))
 
 
-def for_network(train: TrainParams, overrides: Mapping[str, Any], pretrainable: bool) -> TrainParams:
-    """A model's settings, merged with its own ``overrides``, without encoder weights that are not used.
-
-    The section ``train`` speaks for all models; a network from scratch must not record a pretraining, nor may one that
-    starts from a trained network.
-    """
-    if train.init is None and (pretrainable or "encoder_weights" in overrides):
-        return train
-    return train.model_copy(update={"encoder_weights": None})
-
-
 def _check_initial_weights(spec: Mapping[str, Any], classes: ClassList, init: str, where: str) -> None:
     with torch.random.fork_rng(devices=[]):
         network = build(spec, len(classes), encoder_weights=None)
@@ -336,8 +313,3 @@ def read_config(path: Path) -> ModelConfig:
         return ModelConfig(model, spec, parse(TrainParams, train, "train"), code, files)
     except HarveysegError as error:
         raise HarveysegError(f"{path}: {'; '.join(error.problems)}. {remedy}") from None
-
-
-def flat_parameters(spec: Mapping[str, Any], train: TrainParams) -> dict[str, Value]:
-    """The settings as a flat mapping, e.g. ``train.lr`` -> 0.001 and ``model.network`` -> "unet"."""
-    return flat_values({"model": spec, "train": train.model_dump()})

@@ -41,8 +41,11 @@ def closure(source: Path, without: Collection[str] = ()) -> list[Path]:
         above = [folder / "__init__.py" for folder in source.parents if folder.is_relative_to(PACKAGE)]
         files = {source, *above}  # importing a module runs its packages first
     queue = [source, *files]
+    seen: set[str] = set()
     while queue:
-        for module in _imported_modules(queue.pop()):
+        importing = queue.pop()
+        for module in _imported_names(importing.read_text(encoding="utf-8"), importing) - seen:
+            seen.add(module)
             if any(module == left_out or module.startswith(f"{left_out}.") for left_out in without):
                 continue
             path = _file_of(module)
@@ -118,13 +121,17 @@ def _file_of(module: str) -> Path | None:
     return base.with_suffix(".py") if base.with_suffix(".py").is_file() else None
 
 
-def _imported_modules(source: Path) -> set[str]:
-    """Names of this package's modules that a file imports, also inside functions and one level up (packages)."""
+@cache
+def _imported_names(text: str, source: Path) -> frozenset[str]:
+    """What a file of this text imports of this package, also inside functions, and the packages above; not all modules.
+
+    Each text is parsed once: most closures hold the same files.
+    """
     names: set[str] = set()
-    for node in _imports(source.read_text(encoding="utf-8")):
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        else:
+        elif isinstance(node, ast.ImportFrom):
             module = _absolute_name(node, source)
             names.add(module)
             # The imported name may be a module itself: `from harveyseg.models import unet`.
@@ -135,13 +142,7 @@ def _imported_modules(source: Path) -> set[str]:
         if parts[0] == PACKAGE.name:
             # Importing a.b.c also runs a/__init__ and a.b/__init__.
             modules.update(".".join(parts[:length]) for length in range(1, len(parts) + 1))
-    return {module for module in modules if _file_of(module) is not None}
-
-
-@cache
-def _imports(text: str) -> list[ast.Import | ast.ImportFrom]:
-    """The import statements of a source text; parsed once, since most closures hold the same files."""
-    return [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    return frozenset(modules)
 
 
 def _absolute_name(node: ast.ImportFrom, source: Path) -> str:

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from harveyseg.config.lock import recorded_params
-from harveyseg.config.settings import load, parse
+from harveyseg.config.settings import load, merge, parse
 from harveyseg.data.cache import ResizeParams
 from harveyseg.data.split import SplitParams, split_hash
 from harveyseg.inference.params import InferenceParams
 from harveyseg.models import is_pretrainable
-from harveyseg.pipeline.check import flat_parameters, for_network, merge
 from harveyseg.record import RunRecord, Value, format_value
-from harveyseg.training.params import TrainParams
+from harveyseg.training.params import TrainParams, flat_parameters, for_network
 
 _SHOWN = 3
 

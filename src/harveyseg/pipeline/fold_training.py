@@ -8,7 +8,8 @@ import torch
 
 from harveyseg.data.cache import CachedPart, load_part
 from harveyseg.data.split import fold_rows, read_folds, split_hash
-from harveyseg.device import Precision, resolve_device, resolve_precision
+from harveyseg.device import resolve_device, resolve_precision
+from harveyseg.device_names import Precision
 from harveyseg.inference.network_file import save_network
 from harveyseg.pipeline.check import ModelConfig
 from harveyseg.pipeline.identity import new_record, stage_key

@@ -9,12 +9,14 @@ from pydantic import ValidationError
 
 from harveyseg.classes import ClassList
 from harveyseg.data.cache import CachedPart
-from harveyseg.device import Precision, compute_environment
+from harveyseg.device import compute_environment
+from harveyseg.device_names import Precision
 from harveyseg.files import digest, sha256
-from harveyseg.pipeline.check import ModelConfig, flat_parameters
+from harveyseg.pipeline.check import ModelConfig
 from harveyseg.project import experiment_name, git_state, library_versions
 from harveyseg.record import SKIPPED, RunRecord, Value, format_value
 from harveyseg.training.checkpoint import Checkpoint
+from harveyseg.training.params import flat_parameters
 
 _ABSENT = "absent"
 _SHORT = 8

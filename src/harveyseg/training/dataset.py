@@ -5,23 +5,11 @@ from itertools import islice
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch.utils.data import DataLoader, Dataset
 
 from harveyseg.arrays import ClassMaps, Photos
 from harveyseg.classes import IGNORED, RARE, ClassList
-from harveyseg.config.settings import Section
 from harveyseg.data.augmentation import Augmentation, sample_seed
-
-
-class SamplingParams(Section):
-    """Group ``train.sampling``: how many samples an epoch takes from each photo, and which classes they show."""
-
-    crops_per_photo: int = Field(default=1, ge=1)
-    """Samples of each photo in an epoch, each augmented by itself."""
-    rare_class_probability: float = Field(default=0.0, ge=0, le=1)
-    """Probability that a crop shows a rare class: one below 1% of the training pixels, drawn evenly."""
-
 
 SampleKey = tuple[int, int, int]
 """Epoch, row of the photo in the cache, and which of the photo's samples in this epoch, from 0."""

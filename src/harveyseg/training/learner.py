@@ -16,16 +16,17 @@ from harveyseg.classes import ClassList
 from harveyseg.data.cache import channel_statistics, class_frequencies
 from harveyseg.data.normalisation import normalise
 from harveyseg.device import autocast, resolve_device, resolve_precision
-from harveyseg.models import build, locate_encoder_weights
+from harveyseg.models import locate_encoder_weights
 from harveyseg.models.initial_weights import load_initial_weights
+from harveyseg.models.network import build
 from harveyseg.score import argmax_metrics, confusion
 from harveyseg.training.class_weights import class_weights
 from harveyseg.training.dataset import Batch
 from harveyseg.training.losses import SegmentationLoss
 from harveyseg.training.optimiser import make_moving_average, make_optimiser, parameter_groups
-from harveyseg.training.params import TrainParams
+from harveyseg.training.params import SelfTrainingParams, TrainParams
 from harveyseg.training.schedule import make_schedule
-from harveyseg.training.self_training import SelfTrainingParams, pseudo_label_loss
+from harveyseg.training.self_training import pseudo_label_loss
 
 if TYPE_CHECKING:
     from timm.utils.model_ema import ModelEmaV3
@@ -37,7 +38,7 @@ class Learner:
     """Build the network from torch's global random state, and everything around it.
 
     Args:
-        spec: the network, as :func:`harveyseg.models.build` takes it.
+        spec: the network, as :func:`harveyseg.models.network.build` takes it.
         params: the recipe.
         classes: what the masks hold.
         photos: photos.csv of the photos to train on, and of no other: statistics and class weights come from them.

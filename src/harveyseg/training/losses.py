@@ -2,28 +2,11 @@
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import nn
 
 from harveyseg.arrays import FloatArray
 from harveyseg.classes import IGNORED, ClassList
-from harveyseg.config.settings import Section
-
-
-class LossParams(Section):
-    """Group ``train.loss``: the terms of :class:`SegmentationLoss`. The defaults are plain cross-entropy."""
-
-    softmax_before_loss: bool = False
-    """Apply a softmax before the cross-entropy, which applies one of its own: the report's "softmax at the output"."""
-    dice: float = Field(default=0.0, ge=0, le=1)
-    """Share of the Dice term; the rest is cross-entropy."""
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the cross-entropy's target that is spread evenly over all classes (Szegedy et al. 2016)."""
-    background_weight: float = Field(default=1.0, ge=0)
-    """Weight of the classes that are not scored, such as the background, in the cross-entropy and in the Dice term; 0
-    ignores them."""
-    presence: float = Field(default=0.0, ge=0)
-    """Weight of the image-level classification term: which classes does the sample hold at all?"""
+from harveyseg.training.params import LossParams
 
 
 class SegmentationLoss(nn.Module):

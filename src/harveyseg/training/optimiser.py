@@ -1,32 +1,15 @@
 """The optimiser, learning rates by depth, and the moving average of the weights."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
-from pydantic import Field
 from torch import nn
 
-from harveyseg.config.settings import Section
+from harveyseg.training.params import OptimiserName
 
 if TYPE_CHECKING:
     from timm.utils.model_ema import ModelEmaV3
-
-OptimiserName = Literal["adam", "adamw"]
-
-
-class OptimiserParams(Section):
-    """Group ``train.optimiser``: how the weights move."""
-
-    name: OptimiserName
-    """Adam with an L2 penalty, or AdamW with decoupled weight decay."""
-    weight_decay: float = Field(ge=0)
-    """Strength of that penalty or decay."""
-    depth_factor: float = Field(default=1.0, gt=0, le=1)
-    """Discriminative learning rate: the rate of each shallower group is the next deeper group's rate times this
-    factor; 1 is off."""
-    ema: float | None = Field(default=None, gt=0, lt=1)
-    """Decay of the exponential moving average of the weights; null is off."""
 
 
 def parameter_groups(

@@ -5,15 +5,53 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from harveyseg.config.settings import Section
+from harveyseg.config.settings import Section, flat_values
 from harveyseg.data.augmentation import AugmentationParams
-from harveyseg.device import DeviceName, PrecisionName
+from harveyseg.device_names import DeviceName, PrecisionName
+from harveyseg.record import Value
 from harveyseg.training.class_weights import ClassWeights
-from harveyseg.training.dataset import SamplingParams
-from harveyseg.training.losses import LossParams
-from harveyseg.training.optimiser import OptimiserParams
-from harveyseg.training.schedule import ScheduleParams
-from harveyseg.training.self_training import SelfTrainingParams
+
+OptimiserName = Literal["adam", "adamw"]
+ScheduleName = Literal["constant", "plateau", "cosine", "one_cycle"]
+
+
+class LossParams(Section):
+    """Group ``train.loss``: the terms of :class:`SegmentationLoss`. The defaults are plain cross-entropy."""
+
+    softmax_before_loss: bool = False
+    """Apply a softmax before the cross-entropy, which applies one of its own: the report's "softmax at the output"."""
+    dice: float = Field(default=0.0, ge=0, le=1)
+    """Share of the Dice term; the rest is cross-entropy."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the cross-entropy's target that is spread evenly over all classes (Szegedy et al. 2016)."""
+    background_weight: float = Field(default=1.0, ge=0)
+    """Weight of the classes that are not scored, such as the background, in the cross-entropy and in the Dice term; 0
+    ignores them."""
+    presence: float = Field(default=0.0, ge=0)
+    """Weight of the image-level classification term: which classes does the sample hold at all?"""
+
+
+class OptimiserParams(Section):
+    """Group ``train.optimiser``: how the weights move."""
+
+    name: OptimiserName
+    """Adam with an L2 penalty, or AdamW with decoupled weight decay."""
+    weight_decay: float = Field(ge=0)
+    """Strength of that penalty or decay."""
+    depth_factor: float = Field(default=1.0, gt=0, le=1)
+    """Discriminative learning rate: the rate of each shallower group is the next deeper group's rate times this
+    factor; 1 is off."""
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of the exponential moving average of the weights; null is off."""
+
+
+class ScheduleParams(Section):
+    """Group ``train.schedule``: the learning rate over time, see :func:`make_schedule`."""
+
+    name: ScheduleName
+    """How the learning rate changes: never, by the validation loss, or over all steps."""
+    plateau_patience: int = Field(ge=0)
+    """``plateau`` divides the rate by ten after more than this many epochs without a lower validation loss."""
 
 
 class ValidationParams(Section):
@@ -27,6 +65,26 @@ class ValidationParams(Section):
     """Which epoch's weights are written: the one with the best ``monitor``, or the last."""
     early_stopping: int | None = Field(ge=1)
     """Stop after this many epochs without a better ``monitor``; null trains all epochs."""
+
+
+class SamplingParams(Section):
+    """Group ``train.sampling``: how many samples an epoch takes from each photo, and which classes they show."""
+
+    crops_per_photo: int = Field(default=1, ge=1)
+    """Samples of each photo in an epoch, each augmented by itself."""
+    rare_class_probability: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a crop shows a rare class: one below 1% of the training pixels, drawn evenly."""
+
+
+class SelfTrainingParams(Section):
+    """Group ``train.self_training``: pseudo-labels for the test photos, as many samples a step as labelled ones."""
+
+    weight: float = Field(gt=0)
+    """Weight of the cross-entropy with the pseudo-labels. ``train_loss`` leaves it out, so that it can be compared."""
+    start: float = Field(ge=0, lt=1)
+    """Share of the epochs after which it begins; before that the labels would be bad."""
+    confidence: float = Field(ge=0, lt=1)
+    """Probability above which a pixel's label is learnt."""
 
 
 class TrainParams(Section):
@@ -144,3 +202,19 @@ def moved_keys(train: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         # `optimiser` and `schedule` are groups now; only a plain value there is an old one.
         if isinstance(holder, Mapping) and key in holder and not isinstance(holder[key], Mapping):
             yield old, new
+
+
+def for_network(train: TrainParams, overrides: Mapping[str, Any], pretrainable: bool) -> TrainParams:
+    """A model's settings, merged with its own ``overrides``, without encoder weights that are not used.
+
+    The section ``train`` speaks for all models; a network from scratch must not record a pretraining, nor may one that
+    starts from a trained network.
+    """
+    if train.init is None and (pretrainable or "encoder_weights" in overrides):
+        return train
+    return train.model_copy(update={"encoder_weights": None})
+
+
+def flat_parameters(spec: Mapping[str, Any], train: TrainParams) -> dict[str, Value]:
+    """The settings as a flat mapping, e.g. ``train.lr`` -> 0.001 and ``model.network`` -> "unet"."""
+    return flat_values({"model": spec, "train": train.model_dump()})

@@ -1,10 +1,8 @@
 """The learning rate over time."""
 
 import math
-from typing import Literal
 
 import torch
-from pydantic import Field
 from torch.optim.lr_scheduler import (
     ConstantLR,
     CosineAnnealingLR,
@@ -15,18 +13,7 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
-from harveyseg.config.settings import Section
-
-ScheduleName = Literal["constant", "plateau", "cosine", "one_cycle"]
-
-
-class ScheduleParams(Section):
-    """Group ``train.schedule``: the learning rate over time, see :func:`make_schedule`."""
-
-    name: ScheduleName
-    """How the learning rate changes: never, by the validation loss, or over all steps."""
-    plateau_patience: int = Field(ge=0)
-    """``plateau`` divides the rate by ten after more than this many epochs without a lower validation loss."""
+from harveyseg.training.params import ScheduleName
 
 
 def make_schedule(

@@ -6,20 +6,6 @@ confident labels on the same crop in other colours (FixMatch, Sohn et al. 2020).
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
-
-from harveyseg.config.settings import Section
-
-
-class SelfTrainingParams(Section):
-    """Group ``train.self_training``: pseudo-labels for the test photos, as many samples a step as labelled ones."""
-
-    weight: float = Field(gt=0)
-    """Weight of the cross-entropy with the pseudo-labels. ``train_loss`` leaves it out, so that it can be compared."""
-    start: float = Field(ge=0, lt=1)
-    """Share of the epochs after which it begins; before that the labels would be bad."""
-    confidence: float = Field(ge=0, lt=1)
-    """Probability above which a pixel's label is learnt."""
 
 
 def pseudo_label_loss(logits: torch.Tensor, teacher_logits: torch.Tensor, confidence: float) -> torch.Tensor:

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from harveyseg import models
 from harveyseg.arrays import ClassMap, Photo, Rows
 from harveyseg.data.augmentation import Augmentation
 from harveyseg.data.cache import CachedPart
@@ -27,6 +26,7 @@ from harveyseg.device import (
     use_threads,
 )
 from harveyseg.errors import HarveysegError
+from harveyseg.models.network import validate
 from harveyseg.progress import Progress
 from harveyseg.training.checkpoint import Checkpoint
 from harveyseg.training.dataset import (
@@ -100,7 +100,7 @@ class Training:
     """One training: construct it, iterate :meth:`run` to its end, then ask for :meth:`result`.
 
     Args:
-        spec: the network, as :func:`harveyseg.models.build` takes it.
+        spec: the network, as :func:`harveyseg.models.network.build` takes it.
         params: the recipe.
         part: the cached training photos.
         train_rows: rows of ``part`` to train on.
@@ -152,7 +152,7 @@ class Training:
         params = self._params
         if min(size for batch in self._batches(epoch=0) for size in part_sizes(len(batch), params.accumulate)) == 1:
             classes, size = len(self._part.classes), self._part.size
-            models.validate(self._spec, classes, None, "the network", size, params.augmentation.crop, samples=1)
+            validate(self._spec, classes, None, "the network", size, params.augmentation.crop, samples=1)
         # Prepare: seed before building the network, since its initial weights are random.
         use_threads(params.threads)
         seed_everything(params.seed)

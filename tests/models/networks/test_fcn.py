@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torchvision.models import resnet50
 from torchvision.models.segmentation import fcn_resnet50
 
-from harveyseg import models
 from harveyseg.errors import HarveysegError
+from harveyseg.models import network as models
 from harveyseg.models.networks.fcn import Fcn, Params, build
 from helpers.networks import parameter_count, parameter_ids
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from harveyseg import models
 from harveyseg.errors import HarveysegError
+from harveyseg.models import network as models
 from harveyseg.models.networks.smp import Params, SmpNetwork, build
 from helpers.networks import parameter_ids
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harveyseg.models import Network
 from harveyseg.models.blocks import ContractingPath, StepUp, UnetParams, he_initialise, reject_encoder_weights
+from harveyseg.models.network import Network
 
 TAKES_ENCODER_WEIGHTS = False
 
@@ -70,7 +70,7 @@ class AttentionUnet(Network):
         he_initialise(self)
 
     def forward(self, photos: Tensor) -> Tensor:
-        """See :meth:`harveyseg.models.Network.forward`."""
+        """See :meth:`harveyseg.models.network.Network.forward`."""
         first, *skips, features = self.encoder(photos)
         *steps, last = self.decoder
         for gate, step, skip in zip(self.gates, steps, reversed(skips), strict=True):

@@ -14,7 +14,7 @@ from torchvision.models.segmentation import fcn_resnet50
 
 from harveyseg.config.settings import Section
 from harveyseg.errors import HarveysegError
-from harveyseg.models import Network
+from harveyseg.models.network import Network
 from harveyseg.models.weights_file import load_state, read_state
 from harveyseg.progress import is_terminal
 
@@ -37,13 +37,13 @@ class Fcn(Network):
         self.model = fcn_resnet50(weights=None, weights_backbone=None, num_classes=classes)
 
     def forward(self, photos: Tensor) -> Tensor:
-        """See :meth:`harveyseg.models.Network.forward`."""
+        """See :meth:`harveyseg.models.network.Network.forward`."""
         logits: Tensor = self.model(photos)["out"]
         return logits
 
     @property
     def pretrained_part(self) -> nn.Module:
-        """See :attr:`harveyseg.models.Network.pretrained_part`."""
+        """See :attr:`harveyseg.models.network.Network.pretrained_part`."""
         backbone: nn.Module = self.model.backbone
         return backbone
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from harveyseg.config.settings import Section
 from harveyseg.errors import HarveysegError
-from harveyseg.models import Network
 from harveyseg.models.blocks import he_initialise, reject_encoder_weights
+from harveyseg.models.network import Network
 
 TAKES_ENCODER_WEIGHTS = False
 
@@ -60,7 +60,7 @@ class SegNet(Network):
         he_initialise(self)
 
     def forward(self, photos: Tensor) -> Tensor:
-        """See :meth:`harveyseg.models.Network.forward`."""
+        """See :meth:`harveyseg.models.network.Network.forward`."""
         height, width = photos.shape[-2:]
         multiple = 2 ** len(self.encoder)
         if height % multiple or width % multiple:

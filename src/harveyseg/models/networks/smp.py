@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from harveyseg.config.settings import Section
 from harveyseg.errors import HarveysegError
-from harveyseg.models import Network
+from harveyseg.models.network import Network
 from harveyseg.models.pretrained import TIMM_PREFIX, find_encoder_weights, load_encoder_weights
 
 TAKES_ENCODER_WEIGHTS = True
@@ -98,7 +98,7 @@ class SmpNetwork(Network):
         self._encoder_input = encoder_input
 
     def forward(self, photos: Tensor) -> Tensor:
-        """See :meth:`harveyseg.models.Network.forward`."""
+        """See :meth:`harveyseg.models.network.Network.forward`."""
         try:
             self.model.check_input_shape(photos)
         except RuntimeError as error:
@@ -108,7 +108,7 @@ class SmpNetwork(Network):
 
     @property
     def pretrained_part(self) -> nn.Module:
-        """See :attr:`harveyseg.models.Network.pretrained_part`."""
+        """See :attr:`harveyseg.models.network.Network.pretrained_part`."""
         encoder: nn.Module = self.model.encoder
         return encoder
 

@@ -7,8 +7,8 @@ convolution of the contracting path, dropout 0.1 after every max-pool. Unlike th
 
 from torch import Tensor, nn
 
-from harveyseg.models import Network
 from harveyseg.models.blocks import ContractingPath, StepUp, UnetParams, he_initialise, reject_encoder_weights
+from harveyseg.models.network import Network
 
 TAKES_ENCODER_WEIGHTS = False
 
@@ -31,7 +31,7 @@ class Unet(Network):
         he_initialise(self)
 
     def forward(self, photos: Tensor) -> Tensor:
-        """See :meth:`harveyseg.models.Network.forward`."""
+        """See :meth:`harveyseg.models.network.Network.forward`."""
         *skips, features = self.encoder(photos)
         for step, skip in zip(self.decoder, reversed(skips), strict=True):
             features = step([skip], features)

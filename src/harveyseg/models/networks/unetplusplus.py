@@ -12,8 +12,8 @@ used: the report does not mention it.
 
 from torch import Tensor, nn
 
-from harveyseg.models import Network
 from harveyseg.models.blocks import LEVELS, ContractingPath, StepUp, UnetParams, he_initialise, reject_encoder_weights
+from harveyseg.models.network import Network
 
 TAKES_ENCODER_WEIGHTS = False
 
@@ -40,7 +40,7 @@ class UnetPlusPlus(Network):
         he_initialise(self)
 
     def forward(self, photos: Tensor) -> Tensor:
-        """See :meth:`harveyseg.models.Network.forward`."""
+        """See :meth:`harveyseg.models.network.Network.forward`."""
         pathways: list[list[Tensor]] = [[features] for features in self.encoder(photos)]  # pathways[i][j] is X[i, j]
         for column in self.columns:
             assert isinstance(column, nn.ModuleList)

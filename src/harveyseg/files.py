@@ -211,14 +211,17 @@ def require_writable(folder: Path) -> None:
         raise HarveysegError(f"{folder}: cannot be written to ({error.strerror}). {remedy}") from None
 
 
-def refuse_foreign(path: Path, mark: str) -> None:
-    """Refuse to replace a file that holds no ``mark``, which is in every file that this program writes there.
+def refuse_foreign(path: Path, *marks: str) -> None:
+    """Refuse to replace a file that holds none of ``marks``: each file that this program writes there holds one.
 
     Raises:
         HarveysegError: when such a file exists, or its folder cannot be written to.
     """
     require_writable(path.parent)
-    if os.path.lexists(path) and not (path.is_file() and mark.encode() in path.read_bytes()):
+    if not os.path.lexists(path):
+        return
+    content = path.read_bytes() if path.is_file() else b""
+    if not any(mark.encode() in content for mark in marks):
         raise HarveysegError(f"{path}: exists already, and harveyseg did not write it. Move it, or name another file.")
 
 

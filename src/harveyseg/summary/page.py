@@ -28,6 +28,8 @@ from harveyseg.summary.versions import Version, changes, last_committed, moved, 
 _TEMPLATES = Path(__file__).with_name("template")
 _SIGNATURE = '<meta name="generator" content="harveyseg">'
 """Stands in the template."""
+_OLD_SIGNATURE = "BSD 3-Clause. This file needs no network.</p></footer>"
+"""Stands in the pages from before there was a signature."""
 _WORST = 10
 _ABSENT = "\u2013"
 """A dash."""
@@ -59,7 +61,7 @@ def write_summary(
         HarveysegError: when the pipeline has not run to its end, a file is damaged, the table and the stages' files
             differ, an experiment to compare has no table, or ``path`` is a file of someone else.
     """
-    refuse_foreign(path, _SIGNATURE)
+    refuse_foreign(path, _SIGNATURE, _OLD_SIGNATURE)
     root = params.parent
     versions = [read_version(name, name) for name in compared]  # first, since a wrong name is found at once
     workspace = read_finished_pipeline(params, data)

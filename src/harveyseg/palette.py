@@ -1,6 +1,8 @@
 """One colour for each model, the same in MLflow, in DVC's charts and on the summary page."""
 
-from collections.abc import Sequence
+import colorsys
+from collections.abc import Iterable
+from hashlib import sha256
 
 from harveyseg.record import ALL_EMPTY, ENSEMBLE
 
@@ -18,24 +20,32 @@ OF_MODELS = {
     ENSEMBLE: "#222222",
     ALL_EMPTY: "#9a9a9a",
 }
-"""Of the models that the presets name; a list that lacks some of them does not change the others' colours."""
+"""Of the models that the presets name."""
+_LIGHTNESS = (0.34, 0.46, 0.58)
+"""Dark enough for white paper, light enough for a dark page."""
+_SATURATION = 0.5
 
-FREE = ("#5f6b7a", "#8fbf4d", "#1b3f6b", "#6b2737", *list(OF_MODELS.values())[:-2])
-"""For all other models: the first of those that fewest of them have."""
 
+def model_colour(model: str) -> str:
+    """The colour of a model, which depends on its name alone: not on the other models, nor on who trained first.
 
-def model_colours(models: Sequence[str]) -> dict[str, str]:
-    """A colour for each model; they repeat where there are many.
+    Two models that no preset names may get colours that look alike, as no rule can prevent that knows one of them only.
 
     Args:
-        models: in the order of ``params.yaml``, in which models that no preset names take the free colours.
+        model: its name in ``params.yaml``.
 
     Example:
-        >>> model_colours(["mine", "unet", "yours"])
-        {'mine': '#5f6b7a', 'unet': '#2f6db3', 'yours': '#8fbf4d'}
+        >>> model_colour("unet"), model_colour("mine")
+        ('#2f6db3', '#94c95e')
     """
-    colours: dict[str, str] = {}
-    for model in models:
-        taken = [*colours.values(), *(OF_MODELS[name] for name in models if name in OF_MODELS)]
-        colours[model] = OF_MODELS.get(model) or min(FREE, key=taken.count)
-    return colours
+    if model in OF_MODELS:
+        return OF_MODELS[model]
+    high, low, shade = sha256(model.encode()).digest()[:3]
+    lightness = _LIGHTNESS[shade % len(_LIGHTNESS)]
+    channels = colorsys.hls_to_rgb((256 * high + low) / 65536, lightness, _SATURATION)
+    return "#" + "".join(f"{round(255 * channel):02x}" for channel in channels)
+
+
+def model_colours(models: Iterable[str]) -> dict[str, str]:
+    """:func:`model_colour` of each model."""
+    return {model: model_colour(model) for model in models}

@@ -1,26 +1,22 @@
-"""How a run looks in MLflow's UI: a description with its numbers and its picture, and a colour for each model."""
+"""How a run looks in MLflow's UI: a description with its numbers and its picture."""
 
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from harveyseg.palette import FREE, OF_MODELS
-from harveyseg.record import MODEL_NAME, format_value
-from harveyseg.tracking.client import Tracker
+from harveyseg.record import format_value
 from harveyseg.tracking.outputs import RunState, gain_over_empty
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
-    from mlflow.tracking import MlflowClient
 
 COLOUR = "mlflow.runColor"
+"""Each model's own, see :mod:`harveyseg.palette`."""
 NOTE = "mlflow.note.content"
 _NOTE_DIGEST = "harveyseg.note"
 """The digest of the description that was written: one that somebody edited has another, and is left alone."""
 _DIGEST_LENGTH = 16
-_MODEL_COLOUR = "harveyseg.colour."
-"""The experiment's tags that hold the colours of models outside the palette, so that they are the same in all runs."""
 _PICTURES = ("evaluation/sheet.png", "evaluation/overview.png")
 _ROWS = {
     "score": "score",
@@ -76,27 +72,6 @@ def description_tags(run: "MlflowRun", state: RunState) -> dict[str, str]:
     if note is None or note == present or edited:
         return {}
     return {NOTE: note, _NOTE_DIGEST: _digest(note)}
-
-
-def model_colour(tracker: Tracker, client: "MlflowClient", model: str) -> str:
-    """The colour of a model in this experiment: the palette's, else the next free one at the model's first run.
-
-    Args:
-        tracker: whose experiment; call this while it is :meth:`~harveyseg.tracking.client.Tracker.locked`.
-        client: MLflow's client.
-        model: its name in params.yaml.
-    """
-    if model in OF_MODELS or not MODEL_NAME.fullmatch(model):  # of a record that was changed by hand
-        return OF_MODELS.get(model, FREE[0])
-    name = _MODEL_COLOUR + model
-    if name not in tracker.experiment_tags:
-        tracker.experiment_tags = dict(client.get_experiment(tracker.experiment_id).tags)
-    if name not in tracker.experiment_tags:
-        taken = [value for tag, value in tracker.experiment_tags.items() if tag.startswith(_MODEL_COLOUR)]
-        colour = min(FREE, key=taken.count)  # the first of those that are used least
-        client.set_experiment_tag(tracker.experiment_id, name, colour)
-        tracker.experiment_tags[name] = colour
-    return tracker.experiment_tags[name]
 
 
 def _summary(values: Mapping[str, float]) -> str:

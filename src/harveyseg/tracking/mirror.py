@@ -21,9 +21,10 @@ import psutil  # type: ignore[import-untyped]
 
 from harveyseg.errors import counted, raise_problems
 from harveyseg.files import sha256
+from harveyseg.palette import model_colour
 from harveyseg.progress import track
 from harveyseg.record import WEIGHTS_FILE, RunRecord, format_value
-from harveyseg.tracking.appearance import COLOUR, description_tags, model_colour
+from harveyseg.tracking.appearance import COLOUR, description_tags
 from harveyseg.tracking.client import Tracker
 from harveyseg.tracking.outputs import MAX_NAME, MODEL_FOLDER, Artifact, RunState, check_metrics
 from harveyseg.tracking.processes import is_dead, pipeline_name, this_process
@@ -282,9 +283,8 @@ def _claim(tracker: Tracker, client: "MlflowClient", state: RunState) -> _Mirror
         runs, run = _find(tracker, client, state)
         restored = run is None and _restore(tracker, client, state)
         run = client.get_run(restored) if restored else run
-        colour = model_colour(tracker, client, state.record.model)
-        copy = _MirroredRun(_create(tracker, client, state, runs, colour) if run is None else run)
-        copy.tags = {} if COLOUR in copy.run.data.tags else {COLOUR: colour}
+        copy = _MirroredRun(_create(tracker, client, state, runs) if run is None else run)
+        copy.tags = {} if COLOUR in copy.run.data.tags else {COLOUR: model_colour(state.record.model)}
         if run is not None and len(state.evaluation) > len(run.data.tags.get(EVALUATION_TAG, "")):
             client.set_tag(run.info.run_id, EVALUATION_TAG, state.evaluation)
     copy.others = [other.info.run_id for other in runs if other is not run]
@@ -307,10 +307,8 @@ def _restore(tracker: Tracker, client: "MlflowClient", state: RunState) -> str |
     return str(run.info.run_id)
 
 
-def _create(
-    tracker: Tracker, client: "MlflowClient", state: RunState, others: Sequence["MlflowRun"], colour: str
-) -> "MlflowRun":
-    tags = _tags(state) | {"mlflow.source.name": Path(sys.argv[0]).name, COLOUR: colour}
+def _create(tracker: Tracker, client: "MlflowClient", state: RunState, others: Sequence["MlflowRun"]) -> "MlflowRun":
+    tags = _tags(state) | {"mlflow.source.name": Path(sys.argv[0]).name, COLOUR: model_colour(state.record.model)}
     if state.status == "RUNNING":
         tags["mlflow.user"] = psutil.Process().username()  # for a team's server; an import does not know it
     elif not others:

@@ -12,9 +12,11 @@ from harveyseg.ensemble.members import load_fold_models
 from harveyseg.ensemble.record import new_ensemble_record
 from harveyseg.ensemble.weights import EnsembleParams, choose_weights, write_weights
 from harveyseg.evaluation.metrics import true_masks
+from harveyseg.files import sha256
 from harveyseg.inference.params import InferenceParams
 from harveyseg.pipeline.stage import (
     CacheDir,
+    CodeDir,
     EnsembleDir,
     FoldsFile,
     Made,
@@ -39,6 +41,7 @@ def main(
     models: ModelsDir = Path("data/models"),
     predictions: PredictionsDir = Path("data/predictions"),
     raw: RawDir = Path("data/raw"),
+    code: CodeDir = Path("data/code"),
     out: EnsembleDir = Path("data/ensemble"),
 ) -> Made:
     """Average the models with the weights that score best on photos that they were not trained on."""
@@ -66,7 +69,8 @@ def main(
     with show_running(tracker, record) as run_id:
         record.run_id = run_id
         write_weights(out / "weights.json", fold_models, weights)
-        identity = identify_evaluation(record.uid, inference.deciding(), train.data_hash)
+        evaluated_by = sha256(code / "ensemble.txt")
+        identity = identify_evaluation(record.uid, inference.deciding(), train.data_hash, evaluated_by)
         results = evaluate_ensemble(out, record, fold_models, weights, train, truth, inference.threads, identity)
         write_ensemble_figures(out, results, fold_models, weights, train, truth["val"], inference.threads)
         record.ended_ms = round(time.time() * 1000)

@@ -7,9 +7,11 @@ from harveyseg.data.cache import load_part
 from harveyseg.data.split import fold_rows, read_folds
 from harveyseg.evaluation.metrics import true_masks
 from harveyseg.evaluation.network import evaluate_network
+from harveyseg.files import sha256
 from harveyseg.inference.params import InferenceParams
 from harveyseg.pipeline.stage import (
     CacheDir,
+    CodeDir,
     FoldNumber,
     FoldsFile,
     Made,
@@ -34,6 +36,7 @@ def main(
     cache: CacheDir = Path("data/cache"),
     folds: FoldsFile = Path("data/splits/folds.csv"),
     models: ModelsDir = Path("data/models"),
+    code: CodeDir = Path("data/code"),
     out: PredictionsDir = Path("data/predictions"),
 ) -> Made:
     """Predict the photos that the fold held out and the test photos; score those whose masks are known."""
@@ -45,7 +48,8 @@ def main(
     train = load_part(cache / "train")
     _, held_out = fold_rows(read_folds(folds), train.ids, fold)
     test, truth = load_part(cache / "test"), true_masks(cache / "score")
-    results = evaluate_network(folder, model_folder, train, test, truth, held_out, inference)
+    evaluated_by = sha256(code / "evaluate" / f"{model}.txt")
+    results = evaluate_network(folder, model_folder, train, test, truth, held_out, inference, evaluated_by)
     mirror(tracker, RunOutputs(record, model_folder, folder).state())
     # DVC has committed the training, or this stage would not run.
     Checkpoint(project_root() / ".checkpoints", record.stage_key).remove_unused(record.uid)

@@ -9,9 +9,11 @@ from harveyseg.ensemble.members import load_fold_models
 from harveyseg.ensemble.weights import EnsembleWeights, read_weights
 from harveyseg.errors import counted
 from harveyseg.evaluation.metrics import true_masks
+from harveyseg.files import sha256
 from harveyseg.inference.params import InferenceParams
 from harveyseg.pipeline.stage import (
     CacheDir,
+    CodeDir,
     EnsembleDir,
     FoldsFile,
     Made,
@@ -26,7 +28,7 @@ from harveyseg.postprocess.files import write_rule
 from harveyseg.postprocess.select import PostprocessParams, select_rule, warn_of_single_group
 from harveyseg.postprocess.statistics import collect_statistics
 from harveyseg.progress import Progress
-from harveyseg.record import read_evaluation_id, read_run
+from harveyseg.record import Value, identify_postprocessing, read_evaluation_id, read_run
 from harveyseg.tracking.client import TrackingParams, open_tracker
 from harveyseg.tracking.mirror import mirror
 from harveyseg.tracking.outputs import RunOutputs
@@ -39,6 +41,7 @@ def main(
     models: ModelsDir = Path("data/models"),
     predictions: PredictionsDir = Path("data/predictions"),
     ensemble: EnsembleDir = Path("data/ensemble"),
+    code: CodeDir = Path("data/code"),
     out: PostprocessDir = Path("data/postprocess"),
 ) -> Made:
     """Choose and fit a rule for each model and the ensemble, and log its score on photos that it was not fitted on."""
@@ -56,6 +59,8 @@ def main(
     fold_of = dict(zip(split.index, split["fold"], strict=True))
     overlapping = None if overlaps is None else count_overlapping_photos(overlaps, fold_of, held_out)
     groups = photos["group"].tolist()
+    recorded: dict[str, Value] = {f"postprocess.{name}": value for name, value in settings.model_dump().items()}
+    postprocessed_by = sha256(code / "postprocess.txt")
     warn_of_single_group(groups, settings.method)
 
     lines = []
@@ -86,11 +91,9 @@ def main(
             threshold_figure(val, selected.nested_thresholds, figure, f"{source}: {selected.rule.name}")
             records = {fold: files.record for fold, files in outputs.items()}
             evaluations = {fold: read_evaluation_id(files.metrics) for fold, files in outputs.items()}
-            recorded = {f"postprocess.{name}": value for name, value in settings.model_dump().items()}
+            identities = identify_postprocessing(evaluations, recorded, postprocessed_by)
             size = train.score_size
-            scores = write_rule(
-                out, source, records, val, photos, selected, size, test, evaluations, recorded, overlapping
-            )
+            scores = write_rule(out, source, records, val, photos, selected, size, test, identities, overlapping)
             for files in outputs.values():
                 mirror(tracker, files.state())
             gain = scores["val/postprocess_gain"]

@@ -89,31 +89,42 @@ def test_nan_is_never_written(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_an_evaluation_is_identified_by_run_settings_and_data() -> None:
+def test_an_evaluation_is_identified_by_run_settings_data_and_code() -> None:
     settings: dict[str, Value] = {"inference.tta": "none", "inference.threads": 2}
     flips = settings | {"inference.tta": "flips"}
     ids = {
-        identify_evaluation(uid, chosen, data_hash)["evaluation"]
-        for uid, chosen, data_hash in (
-            ("u1", settings, "d1"),
-            ("u2", settings, "d1"),
-            ("u1", flips, "d1"),
-            ("u1", settings, "d2"),
+        identify_evaluation(uid, chosen, data_hash, code)["evaluation"]
+        for uid, chosen, data_hash, code in (
+            ("u1", settings, "d1", "c1"),
+            ("u2", settings, "d1", "c1"),
+            ("u1", flips, "d1", "c1"),
+            ("u1", settings, "d2", "c1"),
+            ("u1", settings, "d1", "c2"),
         )
     }
-    assert len(ids) == 4
-    assert identify_evaluation("u1", settings, "d1")["evaluation"] in ids
-    assert settings.items() <= identify_evaluation("u1", settings, "d1").items()
+    assert len(ids) == 5
+    assert identify_evaluation("u1", settings, "d1", "c1")["evaluation"] in ids
+    assert settings.items() <= identify_evaluation("u1", settings, "d1", "c1").items()
 
 
-def test_post_processing_is_identified_by_its_settings_and_all_that_it_was_fitted_on() -> None:
-    ids = [
-        str(identify_postprocessing("e1", {"postprocess.method": method}, fitted_on)["evaluation"])
-        for method, fitted_on in (("auto", ["e1", "e2"]), ("argmax", ["e1", "e2"]), ("auto", ["e1", "e3"]))
-    ]
-    assert len(set(ids)) == 3
+def test_post_processing_is_identified_by_its_settings_its_code_and_all_that_it_was_fitted_on() -> None:
+    ids = []
+    for method, second, code in (
+        ("auto", "e2", "c1"),
+        ("argmax", "e2", "c1"),
+        ("auto", "e3", "c1"),
+        ("auto", "e2", "c2"),
+    ):
+        settings: dict[str, Value] = {"postprocess.method": method}
+        entries = identify_postprocessing({0: "e1", 2: second}, settings, code)
+        assert entries.keys() == {0, 2}
+        assert all(settings.items() <= entry.items() for entry in entries.values())
+        assert str(entries[2]["evaluation"]).startswith(f"{second}-")
+        ids.append(str(entries[0]["evaluation"]))
+    assert len(set(ids)) == 4
     assert all(identity.startswith("e1-") for identity in ids)
-    assert identify_postprocessing("e1", {"postprocess.method": "auto"}, ["e2", "e1"])["evaluation"] == ids[0]
+    again = identify_postprocessing({2: "e2", 0: "e1"}, {"postprocess.method": "auto"}, "c1")
+    assert again[0]["evaluation"] == ids[0]
 
 
 def test_a_file_that_names_no_evaluation_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ and apply. ``metrics.json`` names the evaluation: the same weights may be evalua
 
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -124,42 +124,46 @@ def read_run(path: Path) -> RunRecord:
         raise HarveysegError(f"{path}: not a run record (wrong or missing: {keys}). {remedy}") from None
 
 
-def identify_evaluation(uid: str, settings: Mapping[str, Value], data_hash: str) -> dict[str, Value]:
+def identify_evaluation(uid: str, settings: Mapping[str, Value], data_hash: str, code: str) -> dict[str, Value]:
     """The entries of ``metrics.json`` that tell one evaluation of a run from another.
 
     Args:
         uid: the run that is evaluated.
         settings: all that decides the predictions, e.g. ``inference.tta`` -> "flips".
         data_hash: SHA-256 of the photos' manifest, the classes and the score's size.
+        code: SHA-256 of the digests of the code that evaluates.
 
     Returns:
         ``evaluation``, a digest of the arguments, and the settings.
 
-    >>> plain = identify_evaluation("1f", {"inference.tta": "none"}, "d0")
-    >>> plain == identify_evaluation("1f", {"inference.tta": "none"}, "d0")
+    >>> plain = identify_evaluation("1f", {"inference.tta": "none"}, "d0", "c0")
+    >>> plain == identify_evaluation("1f", {"inference.tta": "none"}, "d0", "c0")
     True
-    >>> plain["evaluation"] == identify_evaluation("1f", {"inference.tta": "flips"}, "d0")["evaluation"]
+    >>> plain["evaluation"] == identify_evaluation("1f", {"inference.tta": "flips"}, "d0", "c0")["evaluation"]
     False
     """
-    identity = digest({"uid": uid, "settings": dict(settings), "data": data_hash})
+    identity = digest({"uid": uid, "settings": dict(settings), "data": data_hash, "code": code})
     return {EVALUATION: identity[:_ID_LENGTH], **settings}
 
 
 def identify_postprocessing(
-    evaluation: str, settings: Mapping[str, Value], fitted_on: Iterable[str]
-) -> dict[str, Value]:
-    """The entries that tell the post-processing of an evaluation from others.
+    evaluations: Mapping[int | None, str], settings: Mapping[str, Value], code: str
+) -> dict[int | None, dict[str, Value]]:
+    """The entries that tell the post-processing of evaluations from others.
 
     Args:
-        evaluation: the id of the evaluation that is post-processed.
+        evaluations: by fold, the ids of the evaluations that are post-processed; the rule is fitted on all of them.
         settings: of the post-processing, e.g. ``postprocess.method`` -> "auto".
-        fitted_on: the ids of all evaluations that the rule was fitted on, which are those of all folds.
+        code: SHA-256 of the digests of the code that post-processes.
 
     Returns:
-        ``evaluation``, the id of before, a hyphen and a digest of the other arguments, and the settings.
+        By fold, ``evaluation``, which is the id of before, a hyphen and a digest of the arguments, and the settings.
     """
-    identity = digest({"settings": dict(settings), "fitted_on": sorted(fitted_on)})
-    return {EVALUATION: f"{evaluation}-{identity[:_ID_LENGTH]}", **settings}
+    identity = digest({"settings": dict(settings), "fitted_on": sorted(evaluations.values()), "code": code})
+    return {
+        fold: {EVALUATION: f"{evaluation}-{identity[:_ID_LENGTH]}", **settings}
+        for fold, evaluation in evaluations.items()
+    }
 
 
 def read_evaluation_id(path: Path) -> str:

@@ -5,6 +5,7 @@ the same places, so :class:`harveyseg.prediction.api.Predictor` reads them, too.
 that are to be compared belong into a project of ``harveyseg init``, where DVC and MLflow record them.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from harveyseg.evaluation.network import evaluate_network
 from harveyseg.files import read_json, write_json, write_table, write_text
 from harveyseg.inference.params import InferenceParams
 from harveyseg.pipeline.check import ModelConfig, check_params
+from harveyseg.pipeline.code import code_digests, format_digests, stage_files
 from harveyseg.pipeline.contradictions import find_contradictions
 from harveyseg.pipeline.fold_training import FoldTraining
 from harveyseg.pipeline.identity import kept_record
@@ -208,7 +210,7 @@ class Workspace:
         """
         self._refuse_project(f"dvc repro evaluate@{model}-{fold}")
         folder = self.folder / "data" / "predictions" / f"{model}-{fold}"
-        self._read_config(model)
+        network = self._read_config(model).spec["network"]
         trained = self._model_folder(model, fold)
         if not trained.is_dir():
             raise HarveysegError(f"{trained}: no such folder. Call train({model!r}, {fold}) first.")
@@ -216,7 +218,9 @@ class Workspace:
         self._require_trained_now(read_run(trained / "run.json"), data)
         _, held_out = fold_rows(data.folds, data.train.ids, fold)
         inference = section(self._params, "inference", InferenceParams)
-        metrics = evaluate_network(folder, trained, data.train, data.test, truth, held_out, inference)
+        digests = format_digests(code_digests(stage_files("evaluate", template_folder() / "stages", [network])))
+        code = hashlib.sha256(digests.encode()).hexdigest()  # as of the file that the stage `code` writes
+        metrics = evaluate_network(folder, trained, data.train, data.test, truth, held_out, inference, code)
         return Evaluation(folder, metrics, pd.read_csv(folder / "per_class.csv"))
 
     def _read_configs(self) -> dict[str, ModelConfig]:

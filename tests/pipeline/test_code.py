@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harveyseg.pipeline.code import PACKAGE, closure, code_digests, module_closure, write_digests
+from harveyseg.pipeline.code import PACKAGE, closure, code_digests, format_digests, module_closure
 
 # Imports each module as if it were the first and prints the package's files that then are loaded.
 LOADED = """
@@ -123,5 +123,6 @@ def test_digests_are_the_files_and_the_same_in_every_checkout(tmp_path: Path) ->
 
 
 def test_sha256sum_can_check_what_is_written(tmp_path: Path) -> None:
-    write_digests(tmp_path / "unet.txt", code_digests(module_closure("harveyseg.models.networks.unet")))
+    digests = code_digests(module_closure("harveyseg.models.networks.unet"))
+    (tmp_path / "unet.txt").write_text(format_digests(digests))
     subprocess.run(["sha256sum", "--check", "--quiet", tmp_path / "unet.txt"], cwd=PACKAGE.parent, check=True)

@@ -13,7 +13,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from harveyseg.classes import HARVEY26, ClassList
-from harveyseg.data.class_lists import read_classes
+from harveyseg.data.class_lists import read_classes, write_classes
 from helpers.class_lists import make_classes
 from helpers.paths import ROOT
 from helpers.project import TINY, Project, lay_over
@@ -150,6 +150,37 @@ def test_from_inspect_and_init_to_table_submission_and_maps(data_set: DataSet, t
     assert len(classes) == len(data_set.classes)
     check_submission(project, classes)
     check_maps(project, classes)
+
+
+def test_another_list_of_classes_reads_the_masks_again(tmp_path: Path) -> None:
+    """The file is edited, the setting stays: masks in colours then hold other ids."""
+    project = Project(tmp_path / "project")
+    project.environment["PYTHONPATH"] = str(ROOT / "src")
+    project.folder.mkdir()
+    project.run("harveyseg", "init", ".")
+    DataSet(SIX, save=colours_or_palette).write(tmp_path / "photos")
+    lists = project.folder / "lists"
+    lists.mkdir()
+    write_classes(lists / "classes.yaml", SIX)
+    yaml = YAML()
+    params = yaml.load(project.folder / "params.yaml")
+    own = {"source": "directory", "path": "../photos", "inputs": "lists", "classes": "lists/classes.yaml"}
+    lay_over(params, {**TINY, "data": {**own, "score_size": None}})
+    yaml.dump(params, project.folder / "params.yaml")
+
+    def stored() -> dict[str, list[int]]:
+        masks = sorted((project.folder / "data" / "raw" / "train_masks").iterdir())
+        return {path.name: np.asarray(Image.open(path)).ravel().tolist() for path in masks}
+
+    project.run("dvc", "repro", "download")
+    before = stored()
+    first, second, *rest = SIX.classes
+    swapped = [first.model_copy(update={"color": second.color}), second.model_copy(update={"color": first.color})]
+    write_classes(lists / "classes.yaml", SIX.model_copy(update={"classes": (*swapped, *rest)}))
+    assert project.stages("dvc", "repro", "download") == {"code", "download"}
+    other = {first.id: second.id, second.id: first.id}
+    assert stored() == {name: [other.get(value, value) for value in values] for name, values in before.items()}
+    assert project.stages("dvc", "repro", "download") == set()
 
 
 def check_submission(project: Project, classes: ClassList) -> None:

@@ -1,12 +1,21 @@
 """What DVC runs again after an edit, in a real repository: what the edit decides, and nothing else."""
 
 import pytest
+from mlflow.tracking import MlflowClient
 
+from harveyseg.tracking.values import unpack_values
 from helpers.project import Project
 
 pytestmark = pytest.mark.slow
 
 AFTER_A_TRAINING = {"ensemble", "postprocess", "metrics", "compare", "submit"}
+
+
+CONSTANT = """
+
+def boundary_accuracies(*_: object) -> dict[str, float]:
+    return {"boundary_accuracy": 2.0}
+"""
 
 
 def edit(project: Project, *names: str) -> None:
@@ -62,6 +71,37 @@ def test_a_setting_of_one_model_trains_that_model_alone(project: Project) -> Non
     assert project.stages("dvc", "exp", "run", "-S", "+models.unet.train.lr=0.004", "code") == {"code"}
     assert project.stages("dvc", "repro", "--dry") >= {"train@unet-0"}
     assert "train@attention_unet-0" not in project.stages("dvc", "repro", "--dry")
+
+
+def test_other_code_of_the_evaluation_is_another_evaluation(project: Project) -> None:
+    """As two members whose commits differ in what evaluates: neither overwrites the other's numbers in MLflow."""
+    uid = project.record("unet-0").uid
+
+    def accuracies() -> list[float]:
+        client = MlflowClient(tracking_uri=f"sqlite:///{project.folder / 'mlflow.db'}")
+        runs = client.search_runs(["1"], f"tags.`harveyseg.uid` = '{uid}'")
+        return sorted(unpack_values(run.data.tags)["val/boundary_accuracy"] for run in runs)
+
+    (first,) = accuracies()
+    path = project.folder / "src" / "harveyseg" / "evaluation" / "boundary.py"
+    code = path.read_text()
+    path.write_text(code + CONSTANT)
+    evaluations = {"evaluate@unet-0", "evaluate@attention_unet-0"}
+    assert project.stages("dvc", "repro") == {"code", *evaluations, *AFTER_A_TRAINING}
+    assert project.record("unet-0").uid == uid
+    assert accuracies() == [first, 2.0]
+    assert project.stages("dvc", "repro") == set()
+
+    path.write_text(code)
+    assert project.stages("dvc", "repro") == {"code"}
+    assert accuracies() == [first, 2.0]
+    assert project.run("harveyseg", "check").strip() == "The table and the stages' files agree."
+    assert project.run("harveyseg", "sync").strip() == "MLflow has everything."
+
+    # Other code of the post-processing alone: the same.
+    edit(project, "postprocess/regression.py")
+    assert project.stages("dvc", "repro") == {"code", "ensemble", "postprocess", "metrics", "compare", "submit"}
+    assert accuracies() == [first, first, 2.0]
 
 
 def test_an_edit_of_what_no_stage_runs(project: Project) -> None:

@@ -17,6 +17,8 @@ import pytest
 from dvc.stage.cache import _get_cache_hash
 from ruamel.yaml import YAML
 
+from harveyseg.classes import HARVEY25
+from harveyseg.data.class_lists import stored_classes
 from harveyseg.pipeline.code import PACKAGE, PER_MODEL, STAGES_THAT_READ_MLFLOW, stage_files
 from helpers.paths import ROOT
 from helpers.small_disk import small_disk
@@ -26,6 +28,8 @@ STAGES: dict[str, dict[str, Any]] = DEFINITION["stages"]
 NETWORKS = [path.stem for path in sorted((PACKAGE / "models" / "networks").glob("[!_]*.py"))]
 DIGESTS = {"train": "data/code/train/${item.model}.json", "evaluate": "data/code/evaluate/${item.model}.txt"}
 """Of the stages with a file for each model; the others have `data/code/<stage>.txt`."""
+CLASSES = "data/code/classes.json"
+"""The list of classes, by which `download` reads the masks; the user's file is a dependency of `code` alone."""
 CONFIG_DIGESTS = "data/code/train.json"
 """The digests of the trainings' files, one of which is a parameter of each training."""
 
@@ -44,7 +48,8 @@ def test_a_stage_depends_on_its_own_digests(stage: str) -> None:
     if stage == "train":
         assert (digests, STAGES[stage]["params"]) == ([], [{CONFIG_DIGESTS: ["${item.model}"]}])
     else:
-        assert digests == [DIGESTS.get(stage, f"data/code/{stage}.txt")]
+        classes = [CLASSES] if stage == "download" else []
+        assert digests == [*classes, DIGESTS.get(stage, f"data/code/{stage}.txt")]
 
 
 def test_no_setting_is_lost_from_the_keys_of_dvcs_run_cache() -> None:
@@ -78,11 +83,16 @@ def test_the_stage_code_writes_every_file_that_a_stage_depends_on(tmp_path: Path
     expected = {f"data/code/{stage}.txt" for stage in STAGES.keys() - {"code", *DIGESTS}}
     expected |= {file.replace("${item.model}", model) for file in DIGESTS.values() for model in models}
     written = {path.relative_to(tmp_path).as_posix() for path in (tmp_path / "data").rglob("*") if path.is_file()}
-    assert written == expected | {CONFIG_DIGESTS}
+    assert written == expected | {CLASSES, CONFIG_DIGESTS}
+    assert stored_classes(data / "code") == HARVEY25
     configs = {model: tmp_path / DIGESTS["train"].replace("${item.model}", model) for model in models}
     digests: dict[str, Any] = {model: {sha256(path.read_bytes()).hexdigest(): {}} for model, path in configs.items()}
     assert json.loads((tmp_path / CONFIG_DIGESTS).read_text()) == digests
-    for file in written - {CONFIG_DIGESTS, *(path.relative_to(tmp_path).as_posix() for path in configs.values())}:
+    for file in written - {
+        CLASSES,
+        CONFIG_DIGESTS,
+        *(path.relative_to(tmp_path).as_posix() for path in configs.values()),
+    }:
         for line in (tmp_path / file).read_text().splitlines():
             digest, name = line.split("  ")
             path = PACKAGE.parent / name if name.startswith("harveyseg/") else ROOT / name

@@ -20,7 +20,7 @@ from harveyseg.postprocess.regression import clipped_log_odds
 from harveyseg.postprocess.rules import ArgmaxRule, ExpectedDiceRule
 from harveyseg.postprocess.select import SelectedRule, select_rule
 from harveyseg.postprocess.statistics import SpecialMask, collect_statistics
-from harveyseg.record import RunRecord, identify_evaluation, write_run
+from harveyseg.record import RunRecord, identify_evaluation, identify_postprocessing, write_run
 from harveyseg.score import pair_dice, pair_metrics
 from harveyseg.tracking.client import Tracker
 from harveyseg.tracking.mirror import mirror_all
@@ -102,8 +102,8 @@ def test_a_written_rule_comes_back(noisy: NoisyPhotos, tmp_path: Path) -> None:
     table = pd.DataFrame({"group": GROUPS, "fold": [0] * 4 + [2] * 8})
     selected = select_rule(statistics, GROUPS, "auto")
     evaluations: dict[int | None, str] = {0: "e0", 2: "e2"}
-    settings = {"postprocess.method": "auto"}
-    write_rule(tmp_path, "a", records, statistics, table, selected, SIZE, None, evaluations, settings)
+    identities = identify_postprocessing(evaluations, {"postprocess.method": "auto"}, "c0")
+    write_rule(tmp_path, "a", records, statistics, table, selected, SIZE, None, identities)
     fitted = read_rule(tmp_path / "rules" / "a.json", list(records.values()))
     assert fitted.rule == selected.rule
     assert (fitted.photos, fitted.groups, fitted.uids) == (12, 6, {"a-f0": "u0", "a-f2": "u2"})
@@ -131,8 +131,8 @@ def test_pooled_metrics_are_those_of_all_photos_and_not_means_over_folds(noisy: 
     records: dict[int | None, RunRecord] = {fold: make_record(model="a", fold=fold, uid=f"u{fold}") for fold in (0, 2)}
     photos = pd.DataFrame({"group": GROUPS, "fold": [0] * 4 + [2] * 8})
     selected = select_rule(statistics, GROUPS, "argmax")
-    evaluations: dict[int | None, str] = {0: "e0", 2: "e2"}
-    write_rule(tmp_path, "a", records, statistics, photos, selected, SIZE, statistics, evaluations, {})
+    identities = identify_postprocessing({0: "e0", 2: "e2"}, {}, "c0")
+    write_rule(tmp_path, "a", records, statistics, photos, selected, SIZE, statistics, identities)
 
     # Pixel by pixel, from the masks alone.
     predicted = np.stack([argmax_map(photo, SIZE) for photo in maps])
@@ -184,13 +184,13 @@ def test_an_ensemble_of_one_model_has_the_model_s_scores(noisy: NoisyPhotos, tra
             "test": count_confusions(maps[fold : fold + 3].__getitem__, truth, range(3), 25, 1),
         }
         write_evaluation(
-            predictions, record, confusions, HARVEY25, identify_evaluation(record.uid, {}, record.data_hash)
+            predictions, record, confusions, HARVEY25, identify_evaluation(record.uid, {}, record.data_hash, "c0")
         )
     fold_models = load_fold_models(["unet"], list(folds), data / "models", data / "predictions")
     weights = EnsembleWeights({"unet": 1.0}, {fold: {"unet": 1.0} for fold in folds})
     ensemble = make_record("ensemble", kind="ensemble").model_copy(update={"fold": None})
     write_run(data / "ensemble" / "run.json", ensemble)
-    identity = identify_evaluation(ensemble.uid, {}, ensemble.data_hash)
+    identity = identify_evaluation(ensemble.uid, {}, ensemble.data_hash, "c0")
     masks = {"val": truth, "test": truth[:3]}
     evaluate_ensemble(data / "ensemble", ensemble, fold_models, weights, part, masks, 1, identity)
 
@@ -203,7 +203,8 @@ def test_an_ensemble_of_one_model_has_the_model_s_scores(noisy: NoisyPhotos, tra
     for source, records in sources.items():
         outputs = [locate_outputs(record, data) for record in records.values()]
         evaluations = {fold: output.evaluation for fold, output in zip(records, outputs, strict=True)}
-        write_rule(data / "postprocess", source, records, val, photos, selected, SIZE, test, evaluations, {})
+        identities = identify_postprocessing(evaluations, {}, "c0")
+        write_rule(data / "postprocess", source, records, val, photos, selected, SIZE, test, identities)
     outputs = [locate_outputs(record, data) for record in (*trainings.values(), ensemble)]
     mirror_all(tracker, [output.state() for output in outputs])
 
@@ -229,8 +230,8 @@ def test_overlapping_photos_are_counted_for_a_source_as_a_whole(
     models: dict[int | None, RunRecord] = {fold: make_record(model="a", fold=fold, uid=f"u{fold}") for fold in (0, 2)}
     ensemble: dict[int | None, RunRecord] = {None: make_record(kind="ensemble", model="ensemble", fold=None)}
     for source, records, prefix in (("a", models, "pooled/"), ("ensemble", ensemble, "")):
-        ids = {fold: f"e{fold}" for fold in records}
-        write_rule(tmp_path, source, records, statistics, photos, selected, SIZE, None, ids, {}, overlapping)
+        identities = identify_postprocessing({fold: f"e{fold}" for fold in records}, {}, "c0")
+        write_rule(tmp_path, source, records, statistics, photos, selected, SIZE, None, identities, overlapping)
         for run in read_json(tmp_path / "metrics" / f"{source}.json", "")["runs"]:
             counts = [run.get(f"{prefix}{part}/overlapping_photos") for part in ("val", "test")]
             assert counts == ([None, None] if overlapping is None else [3, 1])
@@ -241,7 +242,8 @@ def test_an_ensemble_has_one_run_for_all_photos(noisy: NoisyPhotos, tmp_path: Pa
     table = pd.DataFrame({"group": GROUPS, "fold": [0] * 4 + [2] * 8})
     selected = SelectedRule(ArgmaxRule(), {"argmax": 0.5}, ["argmax"], np.full((PHOTOS, 24), SpecialMask.ARGMAX))
     record = make_record(kind="ensemble", model="ensemble", fold=None, uid="e")
-    write_rule(tmp_path, "ensemble", {None: record}, statistics, table, selected, SIZE, statistics, {None: "e1"}, {})
+    identities = identify_postprocessing({None: "e1"}, {}, "c0")
+    write_rule(tmp_path, "ensemble", {None: record}, statistics, table, selected, SIZE, statistics, identities)
     (metrics,) = read_json(tmp_path / "metrics" / "ensemble.json", "")["runs"]
     assert metrics["val/score"] == metrics["test/score"] == statistics.argmax_dice.mean()
 

@@ -13,7 +13,7 @@ from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import atomic, read_json, write_json
 
 CLASSES_FILE = "classes.json"
-"""The list of classes, next to the photos in ``data/raw``."""
+"""The list of classes, next to the photos in ``data/raw``, and in ``data/code`` for DVC to see a change."""
 
 
 def classes_file(setting: str) -> str | None:

@@ -27,6 +27,7 @@ def evaluate_network(
     truth: Mapping[str, ClassMaps],
     held_out: Rows,
     inference: InferenceParams,
+    code: str,
 ) -> dict[str, float]:
     """Predict held-out and test photos, score those whose masks are known, and write what ``data/predictions`` holds.
 
@@ -38,6 +39,7 @@ def evaluate_network(
         truth: masks at the score's size, uint8 (N, H, W): ``val``, of all training photos, and ``test`` if known.
         held_out: the rows of ``train`` that the network was not trained on.
         inference: how to predict.
+        code: SHA-256 of the digests of the code that evaluates.
 
     Returns:
         The metrics, named ``<part>/<metric>``, e.g. ``val/argmax_score``.
@@ -62,7 +64,7 @@ def evaluate_network(
     unscored = train.classes.unscored
     boundary = boundary_accuracies(stored["val"].__getitem__, truth["val"], val_rows, unscored, inference.threads)
     boundary_entries = {f"val/{name}": accuracy for name, accuracy in boundary.items()}
-    identity = identify_evaluation(record.uid, inference.deciding(), train.data_hash)
+    identity = identify_evaluation(record.uid, inference.deciding(), train.data_hash, code)
     results = write_evaluation(folder, record, confusions, train.classes, {**identity, **boundary_entries})
 
     grid = prediction_grid(train, val_rows, truth["val"], {"prediction": stored["val"].__getitem__}, photos=4)

@@ -15,8 +15,6 @@ from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 
-from harveyseg.files import write_text
-
 PACKAGE = Path(__file__).resolve().parents[1]
 
 UNHASHED_PACKAGES = frozenset({"harveyseg.tracking"})
@@ -108,9 +106,9 @@ def _portable_name(path: Path) -> str:
     return path.relative_to(folder).as_posix()
 
 
-def write_digests(path: Path, digests: dict[str, str]) -> None:
-    """Write digests as ``sha256sum`` prints them: one line per file, the digest first."""
-    write_text(path, "".join(f"{digest}  {name}\n" for name, digest in digests.items()))
+def format_digests(digests: Mapping[str, str]) -> str:
+    """Digests as ``sha256sum`` prints them: one line per file, the digest first."""
+    return "".join(f"{digest}  {name}\n" for name, digest in digests.items())
 
 
 def _file_of(module: str) -> Path | None:

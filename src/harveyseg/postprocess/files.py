@@ -25,7 +25,7 @@ from harveyseg.postprocess.statistics import (
     round_to_levels,
     upsample_levels,
 )
-from harveyseg.record import POOLED, RunRecord, Value, identify_postprocessing
+from harveyseg.record import POOLED, RunRecord, Value
 from harveyseg.score import pair_metrics
 
 _REMEDY = "Run `dvc repro postprocess`."
@@ -241,8 +241,7 @@ def write_rule(
     selected: SelectedRule,
     score_size: tuple[int, int],
     test: ThresholdStatistics | None,
-    evaluations: Mapping[int | None, str],
-    settings: Mapping[str, Value],
+    identities: Mapping[int | None, Mapping[str, Value]],
     overlapping: Mapping[str, int] | None = None,
 ) -> dict[str, float]:
     """Write ``rules/<source>.json``, a :class:`FittedRule`, and ``metrics/<source>.json``.
@@ -256,8 +255,7 @@ def write_rule(
         selected: the rule, selected on these photos.
         score_size: (height, width) at which it was fitted.
         test: see :func:`postprocess_metrics`.
-        evaluations: by fold, the id of the evaluation whose predictions are post-processed.
-        settings: of the post-processing, by their full names.
+        identities: see :func:`harveyseg.record.identify_postprocessing`.
         overlapping: see :func:`harveyseg.data.split.count_overlapping_photos`; None where overlaps are unknown.
 
     The file of metrics has an entry for each run: for a training the metrics of the photos of its fold, and, the same
@@ -290,8 +288,7 @@ def write_rule(
     for fold, record in records.items():
         in_run = np.array([fold in (None, photo_fold) for photo_fold in photos["fold"]])
         selected_in_run = replace(selected, nested_thresholds=selected.nested_thresholds[in_run])
-        identity = identify_postprocessing(evaluations[fold], settings, evaluations.values())
         run_metrics = postprocess_metrics(val.subset(in_run), selected_in_run, test if len(records) == 1 else None)
-        runs.append({"uid": record.uid, **identity, **run_metrics, **whole})
+        runs.append({"uid": record.uid, **identities[fold], **run_metrics, **whole})
     write_json(folder / "metrics" / f"{source}.json", {**metrics, "runs": runs})
     return metrics

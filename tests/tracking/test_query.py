@@ -103,6 +103,26 @@ def test_weights_are_fetched_whichever_evaluation_is_named(tracker: Tracker, tmp
         assert fetched.read_bytes() == b"weights"
 
 
+def test_weights_that_are_not_those_that_were_sent_are_refused(tracker: Tracker, project: Path, tmp_path: Path) -> None:
+    output = write_outputs(tmp_path / "one", make_record(), SCORES)
+    (output.folder / "weights.safetensors").write_bytes(b"weights")
+    mirror(tracker, output.state())
+    (run,) = find_all_runs(tracker)
+    stored = project / "mlflow-artifacts" / str(run.run_id) / "artifacts" / "model" / "weights.safetensors"
+    assert stored.read_bytes() == b"weights"
+    stored.write_bytes(b"Weights")
+    with pytest.raises(
+        HarveysegError, match=rf"^MLflow's run {run.run_id}: .* is not the file that was sent"
+    ) as caught:
+        download_weights(tracker, str(run.run_id), tmp_path / "new")
+    assert not list((tmp_path / "new").glob("*"))
+    # What it says to do.
+    assert "Delete it there, then run `harveyseg sync`" in str(caught.value)
+    stored.unlink()
+    assert mirror(tracker, output.state()) == "unet-f0: 1 file"
+    assert download_weights(tracker, str(run.run_id), tmp_path / "new").read_bytes() == b"weights"
+
+
 def test_weights_are_fetched_to_a_disk_without_modes(
     tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

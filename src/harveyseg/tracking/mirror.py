@@ -35,6 +35,8 @@ from harveyseg.tracking.query import (
     EXPERIMENT,
     KIND,
     PIPELINE,
+    SENT,
+    SENT_LENGTH,
     STAGE_KEY,
     UID,
     UNKNOWN,
@@ -42,6 +44,7 @@ from harveyseg.tracking.query import (
     list_artifacts,
     runs_of_training,
     select_run,
+    sent_digests,
 )
 from harveyseg.tracking.values import pack_values, shown_metrics, unpack_values
 
@@ -53,9 +56,6 @@ if TYPE_CHECKING:
 RESTORED = "restored"
 """The tag of a run that was made from files, not while it was computed."""
 _PROCESS = "harveyseg.process"
-_ARTIFACTS = "harveyseg.artifacts"
-"""A tag with the start of each sent file's SHA-256, so that a changed file is found without a download."""
-_DIGEST_LENGTH = 16
 
 _EPOCH_MARK = EPOCH_PREFIX + "train_loss"
 """Every epoch has it, and it is sent last of an epoch: its steps tell which epochs are complete."""
@@ -109,7 +109,7 @@ def mirror(tracker: Tracker, state: RunState) -> str | None:
     values = check_metrics({**record.results, **state.metrics}, f"the results of {record.name}")
     metrics = shown_metrics(values, state.hidden)
     epochs = _epoch_values(state.history)
-    digests = {artifact: sha256(artifact.path)[:_DIGEST_LENGTH] for artifact in state.artifacts}
+    digests = {artifact: sha256(artifact.path)[:SENT_LENGTH] for artifact in state.artifacts}
 
     def send(client: "MlflowClient") -> str | None:
         copy = tracker.running.get(record.uid) if state.status == "RUNNING" else None
@@ -444,7 +444,7 @@ def _send_artifacts(
     Weights are stored once per training. A store that fails is left alone from then on.
     """
     run_id = copy.run.info.run_id
-    sent = _sent_digests(copy.run)
+    sent = sent_digests(copy.run)
     outdated = {artifact: digest for artifact, digest in digests.items() if sent.get(artifact.name) != digest}
     count = 0
     try:
@@ -452,7 +452,7 @@ def _send_artifacts(
             for artifact in _absent_artifacts(client, copy, digests, outdated):
                 client.log_artifact(run_id, str(artifact.path), artifact.folder)
                 sent[artifact.name] = digests[artifact]
-                client.set_tag(run_id, _ARTIFACTS, json.dumps(sent, sort_keys=True))  # each time: the next may fail
+                client.set_tag(run_id, SENT, json.dumps(sent, sort_keys=True))  # each time: the next may fail
                 outdated.pop(artifact, None)
                 count += 1
     except Exception as error:
@@ -476,13 +476,6 @@ def _absent_artifacts(
         weights in list_artifacts(client, run_id, {MODEL_FOLDER}) for run_id in copy.others
     )
     return [artifact for artifact in absent if not (elsewhere and artifact.name == weights)]
-
-
-def _sent_digests(run: "MlflowRun") -> dict[str, str]:
-    try:
-        return dict(json.loads(run.data.tags.get(_ARTIFACTS, "{}")))
-    except ValueError:  # cut or edited: everything is sent again
-        return {}
 
 
 def _send_status(client: "MlflowClient", copy: _MirroredRun, state: RunState) -> list[str]:

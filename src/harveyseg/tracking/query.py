@@ -1,5 +1,6 @@
 """Reading runs back from MLflow: by id, by uid and evaluation, or by tag; their curves and their weights."""
 
+import json
 import shutil
 import tempfile
 import time
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from harveyseg.errors import HarveysegError
-from harveyseg.files import atomic
+from harveyseg.files import atomic, sha256
 from harveyseg.progress import format_duration
 from harveyseg.record import MODEL_NAME, WEIGHTS_FILE, RunRecord
 from harveyseg.tracking.client import Tracker
@@ -30,6 +31,9 @@ UNKNOWN = "unknown"
 EXPERIMENT = "harveyseg.experiment"
 EVALUATION_TAG = "harveyseg.evaluation"
 """Which evaluation a run's scores are of. Another evaluation of the same training has a run of its own."""
+SENT = "harveyseg.artifacts"
+"""A tag with the start of each sent file's SHA-256, so that a changed file is found without a download."""
+SENT_LENGTH = 16
 ENVIRONMENT_PREFIX = "environment."
 PIPELINE = "harveyseg.pipeline"
 """The tag to group runs by: the same for all runs of one ``dvc repro`` or ``dvc exp run``."""
@@ -139,6 +143,14 @@ def read_curves(tracker: Tracker, run_id: str) -> dict[str, dict[int, float]]:
     return tracker.demand(read)
 
 
+def sent_digests(run: "MlflowRun") -> dict[str, str]:
+    """The start of the SHA-256 of each file that was sent to a run, by its name among the artifacts."""
+    try:
+        return dict(json.loads(run.data.tags.get(SENT, "{}")))
+    except ValueError:  # cut or edited
+        return {}
+
+
 def has_weights(tracker: Tracker, run_id: str) -> bool:
     """Whether MLflow holds the weights of a run's training.
 
@@ -160,14 +172,21 @@ def download_weights(tracker: Tracker, run_id: str, folder: Path) -> Path:
         The file, ``folder / "weights.safetensors"``.
 
     Raises:
-        HarveysegError: when MLflow or its artifacts cannot be read.
+        HarveysegError: when MLflow or its artifacts cannot be read, or the file is not the one that was sent there.
     """
     target = folder / WEIGHTS_FILE
+    name = f"{MODEL_FOLDER}/{WEIGHTS_FILE}"
 
     def download(client: "MlflowClient") -> None:
         source = _run_with_weights(tracker, client, run_id) or run_id
+        sent = sent_digests(client.get_run(source)).get(name)
         with tempfile.TemporaryDirectory() as temporary, atomic(target) as written:
-            fetched = client.download_artifacts(source, f"{MODEL_FOLDER}/{WEIGHTS_FILE}", temporary)
+            fetched = client.download_artifacts(source, name, temporary)
+            if sent is not None and sha256(Path(fetched))[:SENT_LENGTH] != sent:
+                raise HarveysegError(
+                    f"MLflow's run {source}: {name} is not the file that was sent there; it is damaged, or somebody "
+                    "replaced it. Delete it there, then run `harveyseg sync` in the workspace that trained it."
+                )
             shutil.copyfile(fetched, written)  # without its mode, which some disks refuse
 
     tracker.demand(download)

@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/mosaic.py [--megapixels 10 100 900] [--photo photo.jpg] [--scratch /tmp]
 
 A mosaic is a square GeoTIFF (DEFLATE, tiled, alpha, 5 cm) of one photo side by side, transparent in a corner: a real
-photo of 60 x 80 m of ground, or a drawn one of the demo. The packaged model predicts it with its post-processing,
+photo of 80 x 60 m of ground, or a drawn one of the demo. The packaged model predicts it with its post-processing,
 without test-time augmentation, which takes time but no memory. CPU seconds are those of all threads; other programs on
 the machine hardly change them. The first row is a mosaic of 1 megapixel, whose memory is that of the libraries and the
 network.
@@ -32,7 +32,7 @@ from harveyseg.project import library_versions
 BLOCK = 512
 PIXEL = 0.05
 """Metres."""
-GROUND = (60.0, 80.0)
+GROUND = (80.0, 60.0)
 """(height, width) in metres of the ground that the photo shows."""
 
 
@@ -40,7 +40,7 @@ def main() -> None:
     """Measure and print the table, or, for one mosaic, its line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megapixels", type=int, nargs="+", default=[10, 100, 900])
-    parser.add_argument("--photo", type=Path, help="a real photo of 60 x 80 m of ground; a drawn one if not given")
+    parser.add_argument("--photo", type=Path, help="a real photo of 80 x 60 m of ground; a drawn one if not given")
     parser.add_argument("--scratch", type=Path, help="folder with room for mosaics and maps")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

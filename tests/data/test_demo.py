@@ -15,6 +15,7 @@ from harveyseg.data.demo import DemoParams, write_demo
 from harveyseg.data.demo.camera import _majority, _shadows
 from harveyseg.data.demo.strips import draw_flight, plan_flights
 from harveyseg.data.overlap import LEAST_MATCHES, count_matches, photo_features
+from harveyseg.data.sources import SOURCE_GROUNDS
 from harveyseg.data.split import DISTANCE
 
 SMALL = DemoParams(train=8, test=3, seed=5, width=96)
@@ -87,9 +88,11 @@ def test_no_test_photo_shows_ground_of_a_training_photo(tmp_path: Path) -> None:
     flights = plan_flights(params.train, params.test)
     ids = iter(sorted(part_of, key=int))
     expected = []
+    sides = []
     for flight in flights:
         covered = []
         for frame in draw_flight(flight, params.seed, params.width):
+            sides.append([np.linalg.norm(frame.ground[to] - frame.ground[0]) for to in (3, 1)])
             canvas = np.zeros((2000, 1000), np.uint8)  # tenths of a metre
             cv2.fillConvexPoly(canvas, np.rint(10 * frame.ground).astype(np.int32), 1)
             covered.append((next(ids), canvas.astype(bool)))
@@ -100,6 +103,7 @@ def test_no_test_photo_shows_ground_of_a_training_photo(tmp_path: Path) -> None:
     assert listed == expected
     assert {part_of[first] == part_of[second] for first, second in listed} == {True}
     assert set(part_of.values()) == set(PARTS)
+    assert np.median(sides, axis=0) == pytest.approx(SOURCE_GROUNDS["demo"], rel=0.02)
 
 
 def test_matched_features_find_no_test_photo_with_ground_of_a_training_photo(demo: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_folder_predicts_as_the_workspace_does(tmp_path: Path, loaded: Trained
     assert found.identity == loaded.identity  # so what one predicted is done for the other
     assert found.measured == {"Flooded": {"iou": 0.5, "precision": 0.75, "recall": 0.625}, "Boat": {}}
     assert found.training == loaded.training
-    assert found.training.ground == (60, 80)
+    assert found.training.ground == (80, 60)
     assert found.inference.tta == "flips"
     assert (tmp_path / "elsewhere" / "README.md").read_text() == "# card"
     assert read_model_folder(tmp_path / "elsewhere", argmax=True).rule is None
@@ -214,5 +214,7 @@ def test_the_packaged_model() -> None:
     found = read_model_folder(folder)
     assert found.rule is not None
     assert f"**{found.rule.nested_score:.3f}**" in card
-    assert found.training.ground == (60, 80)
+    assert found.training.ground == (80, 60)
+    for height, width in found.training.sizes:  # in metres as in pixels, which are square
+        assert height / width == pytest.approx(80 / 60, rel=0.15)
     assert found.inference.tta == "d4"

@@ -224,7 +224,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 def test_the_packaged_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its photos show 60 x 80 m in 384 x 512 pixels."""
+    """Its photos, 80 m high and 60 m wide, were resized to 512 x 512 pixels."""
     monkeypatch.chdir(tmp_path)
     status, out, _ = run_command(monkeypatch, capsys, "export", "--onnx", "box.onnx")
     assert status == 0
@@ -232,7 +232,7 @@ def test_the_packaged_model(
     model = deepness.Segmentor(tmp_path / "box.onnx")
     ensemble = find_model(Path("params.yaml"), Path("data"), "harvey25")
     tiles = noise(model.side, 1)
-    expected = expected_probabilities(ensemble, tile_layout([ensemble.networks[0].size], (60, 80)).sizes, tiles)
+    expected = expected_probabilities(ensemble, tile_layout([(512, 512)], (80, 60)).sizes, tiles)
     np.testing.assert_allclose(model.probabilities(tiles), expected, atol=1e-5, rtol=0)
 
 

@@ -1,6 +1,7 @@
 """How many pixels of an image show the ground of one training photo."""
 
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from harveyseg.errors import HarveysegError
 from harveyseg.geo.ground import Georeference, parse_crs
 from harveyseg.prediction.inputs import Input
 from harveyseg.prediction.options import parse_options, parse_reading, parse_training_ground, parse_tta
-from harveyseg.prediction.scale import Training, find_scale, warn_of_unknown_scales
+from harveyseg.prediction.scale import Training, find_scale, warn_of_odd_ground, warn_of_unknown_scales
 from helpers.rasters import EAST, NORTH, UTM
 
 TRAINING = Training((60.0, 80.0), frozenset({(3000, 4000), (3072, 4592)}))
@@ -47,7 +48,27 @@ def test_a_photos_scale_comes_from_its_flight() -> None:
     alike = find_scale(photo(ground=(57.0, 76.0)), TRAINING, NETWORK, None)
     assert alike.photo_size == (3000, 4000)  # a training photo, predicted whole
     assert alike.pixel == pytest.approx((0.019, 0.019))
+    on_its_side = find_scale(photo((4000, 3000), (76.0, 57.0)), TRAINING, NETWORK, None)
+    assert on_its_side.photo_size == (4000, 3000)
     assert find_scale(photo(ground=(120.0, 160.0)), Training(), NETWORK, None).origin == "none"
+
+
+@pytest.mark.parametrize(
+    ("ground", "sizes", "warned"),
+    [
+        ((60.0, 80.0), {(4000, 3000), (4592, 3072)}, "60 x 80 m .* 4592 pixels high and 3072 wide.* 2.0 times.*80x60"),
+        ((80.0, 60.0), {(4000, 3000), (4592, 3072)}, ""),
+        ((60.0, 80.0), {(4000, 3000), (3000, 4000)}, ""),
+        ((60.0, 80.0), set(), ""),
+        (None, {(4000, 3000)}, ""),
+    ],
+)
+def test_height_and_width_of_the_ground_that_were_swapped(
+    ground: tuple[float, float] | None, sizes: set[tuple[int, int]], warned: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_odd_ground(Training(ground, frozenset(sizes)))
+    assert bool(caplog.messages) == bool(warned)
+    assert re.search(warned, caplog.text)
 
 
 def test_options_come_first() -> None:

@@ -121,7 +121,7 @@ def test_the_ground_of_a_training_photo(workspace: Path) -> None:
         return load_trained_ensemble(params, data, "unet").training.ground
 
     assert ground("source: directory") is None
-    assert ground("source: kaggle") == (60, 80)
+    assert ground("source: kaggle") == (80, 60)
     photos = data / "raw" / "train_images"
     photos.mkdir(parents=True)
     for number, height in enumerate(("+20.00", "+60.00", "+300.00")):

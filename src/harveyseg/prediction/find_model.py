@@ -12,6 +12,7 @@ from harveyseg.errors import HarveysegError
 from harveyseg.inference.params import InferenceParams
 from harveyseg.models.packaged import packaged_models
 from harveyseg.prediction.model_folder import MODEL_FILE, read_description, read_model_folder
+from harveyseg.prediction.scale import warn_of_odd_ground
 from harveyseg.prediction.trained_ensemble import TrainedEnsemble, load_trained_ensemble, trained_models
 from harveyseg.tracking.registry import CHAMPION, SCHEME, fetch_model_folder
 
@@ -45,6 +46,14 @@ def find_model(
     """
     if ground is not None and not all(0 < side < math.inf for side in ground):
         raise HarveysegError(f"ground = {ground}: height and width must be metres above 0.")
+    found = _find(params, data, model, argmax, ground)
+    warn_of_odd_ground(found.training)
+    return found
+
+
+def _find(
+    params: Path, data: Path, model: str | None, argmax: bool, ground: tuple[float, float] | None
+) -> TrainedEnsemble:
     if model is not None and model.startswith(SCHEME):
         return _read_registered(model, params.absolute().parent, argmax, ground)
     # A packaged model needs no project: its name is none that a model of a project may have.

@@ -77,7 +77,7 @@ class OnnxFile:
 def tile_layout(network_sizes: Sequence[tuple[int, int]], ground: tuple[float, float]) -> TileLayout:
     """Choose tiles with square pixels that networks can be given at the scale that they were trained at.
 
-    Training resizes photos of 60 x 80 m to, say, 128 x 128 pixels, so a network's pixels need not be square. A tile has
+    Training resizes photos of 80 x 60 m to, say, 128 x 128 pixels, so a network's pixels need not be square. A tile has
     the finest side of the pixels of all networks, at least the shorter side of a photo's ground, and a size that
     changes the scale of things least when each network gets it in multiples of 32 pixels.
 

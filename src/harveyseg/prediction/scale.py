@@ -14,6 +14,9 @@ _SAME = 1.1
 """A photo whose ground differs by less than this factor is predicted whole, like a training photo: flight heights are
 above take-off, and so off by that much on a slope."""
 
+_SQUARE = 1.3
+"""Pixels of a photo are square; estimates of its ground are less exact."""
+
 Origin = Literal["georeference", "flight height", "--gsd", "none"]
 
 logger = logging.getLogger(__name__)
@@ -63,14 +66,34 @@ def find_scale(item: Input, training: Training, network_size: tuple[int, int], g
         )
     if pixel is None or training.ground is None:
         return Scale("none", pixel, (float(item.size[0]), float(item.size[1])))
-    photo_size = (training.ground[0] / pixel[0], training.ground[1] / pixel[1])
-    ratios = [own / trained for own, trained in zip(item.size, photo_size, strict=True)]
-    if not item.georeference and all(1 / _SAME < ratio < _SAME for ratio in ratios):
+    high, wide = training.ground
+    photo_size, turned = ((metres[0] / pixel[0], metres[1] / pixel[1]) for metres in ((high, wide), (wide, high)))
+    if not item.georeference and (_same(item.size, photo_size) or _same(item.size, turned)):
         photo_size = (float(item.size[0]), float(item.size[1]))
+    ratios = [own / trained for own, trained in zip(item.size, photo_size, strict=True)]
     _check(item, max(1 / ratio for ratio in ratios), "{:.1f} times less ground than a training photo")
     enlargement = max(side / trained for side, trained in zip(network_size, photo_size, strict=True))
     _check(item, enlargement, "pixels {:.1f} times as large as those that the networks were trained on")
     return Scale(origin, pixel, photo_size)
+
+
+def warn_of_odd_ground(training: Training) -> None:
+    """Say so where the ground of the training photos has another shape than their pixels: height and width swapped.
+
+    >>> warn_of_odd_ground(Training((80.0, 60.0), frozenset({(4000, 3000)})))
+    """
+    if training.ground is None or not training.sizes:
+        return
+    high, wide = training.ground
+    odd = {size: high / size[0] * size[1] / wide for size in training.sizes}
+    if all(max(ratio, 1 / ratio) > _SQUARE for ratio in odd.values()):
+        height, width = max(training.sizes)
+        logger.warning(
+            "a training photo is said to show %g x %g m of ground (height x width), but is %d pixels high and %d wide, "
+            "so that things would be %.1f times too large one way: correct data.ground, or give --ground, perhaps "
+            "%gx%g",
+            high, wide, height, width, max(odd[height, width], 1 / odd[height, width]), wide, high,
+        )  # fmt: skip
 
 
 def warn_of_unknown_scales(items: list[Input], scales: list[Scale], training: Training) -> None:
@@ -96,6 +119,10 @@ def warn_of_unknown_scales(items: list[Input], scales: list[Scale], training: Tr
             len(unknown),
             len(items),
         )
+
+
+def _same(size: tuple[int, int], expected: tuple[float, float]) -> bool:
+    return all(1 / _SAME < own / other < _SAME for own, other in zip(size, expected, strict=True))
 
 
 def _pixel_size(item: Input, gsd: float | None) -> tuple[Origin, tuple[float, float] | None]:

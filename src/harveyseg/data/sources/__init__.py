@@ -100,12 +100,12 @@ SOURCES: Mapping[str, Callable[[DataParams, Path, Path], SourceData]] = {
 """By the value of ``data.source``; each gets the settings, the project's root and an empty folder to fill."""
 
 SOURCE_GROUNDS: Mapping[str, tuple[float, float]] = {
-    "demo": (48.0, 64.0),
-    "figshare": (60.0, 80.0),
-    "kaggle": (60.0, 80.0),
+    "demo": (85.0, 64.0),
+    "figshare": (80.0, 60.0),
+    "kaggle": (80.0, 60.0),
 }
-"""(height, width) in metres of the ground that a photo shows. The real ones are estimated: FloodNet's camera, with a
-lens equivalent to 26 mm, flew at about 60 m."""
+"""(height, width) in metres of the ground that a photo shows; all are upright. The real ones are estimated: FloodNet's
+camera, with a lens equivalent to 26 mm, flew at about 60 m."""
 
 
 _OWN_FILES = ("manifest.csv", OVERLAPS_FILE, "skipped.csv", "source.json", CLASSES_FILE)

@@ -1,6 +1,7 @@
 """The demo set: what the stages and its viewers can rely on."""
 
 import hashlib
+import weakref
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from pydantic import ValidationError
 from harveyseg.arrays import ClassMap, Photo
 from harveyseg.classes import HARVEY25
 from harveyseg.data.demo import DemoParams, write_demo
-from harveyseg.data.demo.camera import _majority, _shadows
-from harveyseg.data.demo.strips import draw_flight, plan_flights
+from harveyseg.data.demo.camera import Frame, _majority, _shadows
+from harveyseg.data.demo.strips import Flight, draw_flight, plan_flights
 from harveyseg.data.overlap import LEAST_MATCHES, count_matches, photo_features
 from harveyseg.data.sources import SOURCE_GROUNDS
 from harveyseg.data.split import DISTANCE
@@ -207,6 +208,25 @@ def test_large_sets_take_new_ground() -> None:
     flights = plan_flights(800, 200)
     assert sum(flight.frames for flight in flights) == 1000
     assert max(flight.frames for flight in flights) <= 12
+
+
+def test_memory_does_not_grow_with_the_flights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[weakref.ref[Frame]] = []
+    most = 0
+
+    def draw(flight: Flight, seed: int, width: int) -> list[Frame]:
+        nonlocal most
+        ground = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
+        frame = Frame(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8), ground)
+        drawn.append(weakref.ref(frame))
+        most = max(most, sum(reference() is not None for reference in drawn))
+        return [frame]
+
+    monkeypatch.setattr("harveyseg.data.demo.draw_flight", draw)
+    write_demo(tmp_path, DemoParams(train=400, test=100))
+    flights = len(plan_flights(400, 100))
+    assert len(list(tmp_path.rglob("*.jpg"))) == flights > 20
+    assert most <= 4  # two that are drawn, one that is written, one that waits
 
 
 def test_majority_against_counting() -> None:

@@ -12,7 +12,9 @@ strips at some borders, one frame without any label, and rare classes that only 
 May import: config and the leaf modules.
 """
 
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import combinations
 from pathlib import Path
 
@@ -22,11 +24,13 @@ from pydantic import Field
 
 from harveyseg.arrays import ClassMap, Photo
 from harveyseg.config.settings import Section
-from harveyseg.data.demo.strips import draw_flight, plan_flights
+from harveyseg.data.demo.camera import Frame
+from harveyseg.data.demo.strips import Flight, draw_flight, plan_flights
 from harveyseg.files import atomic
 from harveyseg.progress import track
 
 JPEG_QUALITY = 90
+_DRAWN_AT_A_TIME = 2
 
 
 class DemoParams(Section):
@@ -57,13 +61,11 @@ def write_demo(folder: Path, params: DemoParams) -> list[tuple[str, str]]:
         The pairs of ids that show the same ground; always two photos of one part.
     """
     flights = plan_flights(params.train, params.test)
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        drawn = pool.map(lambda flight: draw_flight(flight, params.seed, params.width), flights)
-        frames_of_flights = list(track(drawn, "drawing flights", len(flights), "flights"))
+    drawn = track(_draw_ahead(flights, params), "drawing flights", len(flights), "flights")
     rng = np.random.default_rng([params.seed, len(flights)])
     overlaps: list[tuple[str, str]] = []
     photo_id = 0
-    for flight, frames in zip(flights, frames_of_flights, strict=True):
+    for flight, frames in zip(flights, drawn, strict=True):
         photo_id = max(photo_id + 30, flight.strip.first_id)  # the ids of two flights are never neighbours
         ids = []
         for frame in frames:
@@ -78,6 +80,18 @@ def write_demo(folder: Path, params: DemoParams) -> list[tuple[str, str]]:
             if cv2.intersectConvexConvex(frames[first].ground, frames[second].ground)[0] > 0
         ]
     return overlaps
+
+
+def _draw_ahead(flights: Sequence[Flight], params: DemoParams) -> Iterator[list[Frame]]:
+    """Frames of each flight, in order. Two flights are drawn at a time, however many there are: frames take memory."""
+    waiting: deque[Future[list[Frame]]] = deque()
+    with ThreadPoolExecutor(_DRAWN_AT_A_TIME) as pool:
+        for flight in flights:
+            if len(waiting) == _DRAWN_AT_A_TIME:
+                yield waiting.popleft().result()
+            waiting.append(pool.submit(draw_flight, flight, params.seed, params.width))
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _write(path: Path, image: Photo | ClassMap, options: list[int]) -> None:

@@ -14,7 +14,7 @@ export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 100000000000
 export MALLOC_TOP_PAD_ := 100000000
 
-.PHONY: demo test test-slow check docs notebook screenshots lock oldest faults clean
+.PHONY: demo test test-slow test-long check docs notebook screenshots lock oldest faults clean
 
 demo: $(VENV)  ## fresh clone -> finished pipeline on the embedded data
 	@# A ZIP download is no git repository; DVC has to be told to do without.
@@ -39,7 +39,10 @@ test: $(VENV)  ## the tests and the examples in docstrings, but for those marked
 	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)  ## the tests marked slow: whole pipelines, real servers, killed processes; longer still
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not long"
+
+test-long: $(VENV)  ## the slow tests that take minutes each, which CI leaves out; their outcome goes to benchmarks/results
+	$(BIN)/python benchmarks/long_tests.py
 
 check: $(VENV)  ## style, types, and which package may import which
 	$(BIN)/ruff format --check .

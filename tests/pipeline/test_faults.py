@@ -18,6 +18,7 @@ OF_HYPOTHESIS = {"`params.yaml`", "run lengths", "submissions", "masks"}
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_training_that_is_killed_again_and_again_ends_in_the_same_bytes(finished: Project, tmp_path: Path) -> None:
     # Real programs, which a kill of their process group ends.
     project = Project(finished.copy(tmp_path / "harveyseg").folder, preloaded=False)

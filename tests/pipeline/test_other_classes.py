@@ -115,7 +115,13 @@ DATA_SETS = {
 }
 
 
-@pytest.mark.parametrize("data_set", DATA_SETS.values(), ids=DATA_SETS)
+@pytest.mark.parametrize(
+    "data_set",
+    [
+        pytest.param(data_set, id=name, marks=[pytest.mark.long] if name == "150 classes" else [])
+        for name, data_set in DATA_SETS.items()
+    ],
+)
 def test_from_inspect_and_init_to_table_submission_and_maps(data_set: DataSet, tmp_path: Path) -> None:
     """As a user would: a new repository, a look at the folder, the settings that it suggests, the pipeline."""
     data_set.write(tmp_path / "photos")

@@ -91,6 +91,7 @@ def test_dvc_shows_one_score_for_each_model(finished: Project) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_dvc_shows_which_of_three_experiments_is_best_and_what_was_changed(project: Project) -> None:
     """In a terminal of 160 columns, and in a table of at most 25."""
     changes = {
@@ -160,6 +161,7 @@ def test_dvc_draws_the_graph(finished: Project) -> None:
     assert "train@unet-0" in finished.run("dvc", "dag")
 
 
+@pytest.mark.long
 def test_lr_there_and_back_leaves_a_table_that_shows_the_first(project: Project) -> None:
     first = project.record("unet-0")
     # 0.00001 becomes `1e-05` in params.yaml, which YAML 1.1 reads as a string.
@@ -288,6 +290,7 @@ def test_predict_maps_a_photo_at_its_own_size(finished: Project, tmp_path: Path)
     assert areas[list(HARVEY25.names)].sum(axis=1).iloc[0] == pytest.approx(100, abs=0.05)
 
 
+@pytest.mark.long
 def test_a_killed_training_ends_in_the_same_weights_under_one_run(finished: Project, tmp_path: Path) -> None:
     settings = finished.folder / "data" / "code" / "train" / "unet.json"
     (tmp_path / "code" / "train").mkdir(parents=True)

@@ -71,7 +71,12 @@ CAUSES = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
+LONG = ("a setting of all trainings", "a setting of the post-processing")
+
+
+@pytest.mark.parametrize(
+    "change", [pytest.param(change, marks=[pytest.mark.long] if change in LONG else []) for change in CHANGES]
+)
 def test_what_is_called_stale_is_what_runs(project: Project, change: str) -> None:
     name, old, new = CHANGES[change]
     path = project.folder / name
@@ -110,6 +115,7 @@ def test_reasons_name_the_setting_and_scores_that_do_not_stand_are_marked(projec
     assert "train@unet-0" not in reasons
 
 
+@pytest.mark.long
 def test_each_experiment_with_what_it_changed_and_what_it_gained(project: Project) -> None:
     committed = scores(project)
 

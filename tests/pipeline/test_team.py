@@ -185,6 +185,7 @@ def test_every_block_of_commands_is_tested_or_says_why_not() -> None:
     assert [line for line in fences if not re.fullmatch(r"<!-- (tested: [\w-]+|not tested: .+) -->", line)] == []
 
 
+@pytest.mark.long
 def test_the_story_of_the_document(team: Team) -> None:
     ann = Member(team, "ann")
     ann_shares_a_first_result(team, ann)

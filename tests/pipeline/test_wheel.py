@@ -77,6 +77,7 @@ def init(folder: Path, installed: Path, name: str) -> subprocess.CompletedProces
     return run(folder, installed, sys.executable, "-c", code, "init", name)
 
 
+@pytest.mark.long
 def test_a_new_repository_runs_the_installed_package(installed: Path, tmp_path: Path) -> None:
     """From `init` to the table; a change of the package's version is noticed."""
     with (installed / "harveyseg" / "score.py").open("a") as opened:

@@ -73,6 +73,7 @@ class Study:
             raise AssertionError(f"{error}\n{written}") from None
 
 
+@pytest.mark.long
 def test_a_study_that_is_killed_continues_with_what_is_missing(tmp_path: Path) -> None:
     project = start_project(tmp_path / "a" / "harveyseg", CHANGES)
     # Each trial runs in a copy, from which this path leads elsewhere.
@@ -169,6 +170,7 @@ def test_a_study_that_is_told_to_stop_ends_its_trainings(tmp_path: Path) -> None
     assert not (project.folder / ".dvc" / "tmp" / "study").exists()
 
 
+@pytest.mark.long
 def test_a_project_inside_a_larger_repository_and_photos_that_are_not_in_git(tmp_path: Path) -> None:
     project = start_project(tmp_path / "larger" / "harveyseg", CHANGES)
     shutil.rmtree(project.folder / ".git")

@@ -113,6 +113,7 @@ def begin(clustered: Toy, log: Path, *options: str) -> "subprocess.Popen[bytes]"
 
 @with_ray
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_item_whose_process_was_killed_begins_again(clustered: Toy, tmp_path: Path) -> None:
     log = tmp_path / "log"
     started = begin(clustered, log)
@@ -164,6 +165,7 @@ def test_machines_that_would_compute_differently_are_refused_unless_told(
 
 @with_ray
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("with_its_trainings", [True, False])
 def test_the_item_of_a_killed_node_is_done_by_another_one(
     clustered: Toy, nodes: RayCluster, tmp_path: Path, with_its_trainings: bool

@@ -6,13 +6,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from harveyseg import progress
 from harveyseg.errors import HarveysegError
 from harveyseg.progress import BYTES, SECONDS, Progress, track
-from helpers.terminal import run_in_terminal
+from helpers.terminal import run_in_terminal, screen
 
 STEPS = """
 import logging, sys, time
@@ -27,17 +28,6 @@ for number in track(range(4), "resizing photos"):
     time.sleep(0.15)
 print("done")
 """
-
-
-def screen(written: str) -> list[str]:
-    """What stands on a terminal's screen at the end."""
-    lines: list[str] = []
-    for line in written.split("\r\n"):
-        shown = ""
-        for text in line.split("\r"):
-            shown = text + shown[len(text) :]
-        lines.append(shown.rstrip())
-    return [line for line in lines if line]
 
 
 BAR = re.compile(r"resizing photos: +(\d+)%\|[^|]*\| (\d)/4 photos, ([\d.]+) photos/s, (\d\d:\d\d|\?) left")
@@ -61,6 +51,19 @@ def test_a_narrow_terminal_keeps_the_bar_in_one_line() -> None:
     _, written = run_in_terminal([sys.executable, "-c", STEPS], columns=60)
     assert re.search(r"\|.\| 2/4 photos", written)
     assert max(map(len, re.split(r"[\r\n]", written))) <= 60
+
+
+def test_dvc_passes_the_terminal_on_to_a_stage(tmp_path: Path) -> None:
+    (tmp_path / "steps.py").write_text(STEPS)
+    (tmp_path / "dvc.yaml").write_text(f"stages:\n  steps:\n    cmd: {sys.executable} steps.py\n")
+    dvc = [sys.executable, "-m", "dvc"]
+    subprocess.run([*dvc, "init", "--no-scm", "--quiet"], cwd=tmp_path, check=True)
+    status, written = run_in_terminal([*dvc, "repro"], folder=tmp_path)
+    assert status == 0
+    assert {match[2] for line in written.split("\r") if (match := BAR.search(line))} >= set("0123")
+    shown = screen(written)
+    start = next(place for place, line in enumerate(shown) if line.endswith("steps.py"))
+    assert shown[start + 1 : start + 3] == ["warning: 3.jpg: dark", "done"]
 
 
 def test_a_pipe_gets_no_control_characters() -> None:

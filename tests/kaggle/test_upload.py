@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,7 @@ def test_a_dry_run_says_everything_and_touches_nothing(
         f"data/submission/unet.csv (48 rows, all valid; SHA-256 {digest})",
         COMPETITION,
         f"unet, out of fold 0.71000 [{digest}]",
-        "unet-f0 (MLflow run None)",
+        "score to:     unet-f0\n",
         "submit it unless Kaggle has it, wait for its score, and log that",
     ):
         assert expected in out
@@ -341,6 +342,18 @@ class TestUpload:
         assert upload(monkeypatch, capsys)[0] == 0
         assert len(kaggle.submissions) == len(recorded_uploads(project)) == 1
         assert recorded_uploads(project)[0]["status"] == "complete"
+
+    def test_waiting_says_how_long_at_most(
+        self, kaggle: Kaggle, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("HARVEYSEG_PROGRESS_SECONDS", "0")
+        kaggle.scored_after = 3
+        status, _, err = upload(monkeypatch, capsys)
+        assert status == 0
+        line = r"waiting for the score, at most 15 min 00 s: \d+(\.\d+)?/900 s, (\?|\d\d:\d\d) left"
+        lines = [line for line in err.splitlines() if line.startswith("waiting")]
+        assert lines
+        assert all(re.fullmatch(line, shown) for shown in lines), lines
 
     def test_two_at_once_submit_it_once(self, kaggle: Kaggle, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The second one checked the file before it was submitted, and comes while the first waits for the score."""

@@ -88,7 +88,7 @@ class SubmissionFile:
             f"file:         {self.path} ({counted(self.rows, 'row')}, all valid; SHA-256 {self.sha256[:12]})",
             f"competition:  {self.competition}",
             f"description:  {self.description}",
-            "score to:     " + ", ".join(f"{record.name} (MLflow run {record.run_id})" for record in self.records),
+            "score to:     " + ", ".join(map(_target, self.records)),
         ]
         if self.empty:
             lines.append("warning:      no class is submitted for any photo: this scores as an empty submission does")
@@ -263,6 +263,11 @@ def _find_at_kaggle(file: SubmissionFile, competition: Competition) -> KaggleSub
     """The newest submission of the file in Kaggle's list, found by its mark."""
     mark = _mark(file.sha256)
     return next((item for item in competition.submissions() if item.description.endswith(mark)), None)
+
+
+def _target(record: RunRecord) -> str:
+    """Which run gets the score; one that MLflow did not know when it was made is looked up there by its uid."""
+    return record.name if record.run_id is None else f"{record.name} (MLflow run {record.run_id})"
 
 
 def _mark(digest: str) -> str:

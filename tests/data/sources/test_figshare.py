@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -36,6 +37,7 @@ from helpers.figshare import (
 from helpers.file_server import FileServer, serving
 from helpers.paths import ROOT, files_in
 from helpers.photos import made_ground
+from helpers.terminal import run_in_terminal, screen
 from helpers.waiting import wait_until
 
 
@@ -52,6 +54,31 @@ def service(local_service: FileServer, monkeypatch: pytest.MonkeyPatch) -> Figsh
 
 def wait_for_part(folder: Path, process: subprocess.Popen[str]) -> None:
     wait_until(lambda: any(path.stat().st_size > 50_000 for path in folder.rglob("*.part")), process)
+
+
+def test_a_terminal_shows_one_step_after_the_other(service: Figshare, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("data: {source: figshare, figshare: {test_share: 0.25, seed: 1}}\n")
+    status, written = run_in_terminal([sys.executable, ROOT / "stages/download.py"], folder=tmp_path)
+    assert status == 0
+    bars = re.findall(r"([^\r\n]+): +\d+%\|[^|]*\| ([^\r]+?) left", written)
+    assert list(dict.fromkeys(title for title, _ in bars)) == [
+        "downloading train_images.zip",
+        "unpacking train_images.zip",
+        "downloading train_masks.zip",
+        "unpacking train_masks.zip",
+        "verifying photos",
+        "finding features",
+        "comparing photos",
+        "copying photos",
+    ]
+    for title, figures in bars:
+        unit = "B" if title.startswith("downloading") else "(files|photos|pairs)"
+        assert re.search(rf"{unit}/s, (\d\d:\d\d|\?)$", figures), (title, figures)
+    begun, made = screen(written)  # all bars are gone
+    assert begun.startswith("comparing 32 photos")
+    assert re.fullmatch(
+        r"download: 24 training and 8 test photos, verified, of the source figshare in data/raw \([\d.]+ s\)", made
+    )
 
 
 def test_two_clones_by_the_real_stage(service: Figshare, tmp_path: Path) -> None:

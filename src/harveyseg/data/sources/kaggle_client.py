@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from harveyseg.errors import HarveysegError
-from harveyseg.progress import SECONDS, Progress
+from harveyseg.progress import SECONDS, Progress, format_duration
 
 if TYPE_CHECKING:
     import requests
@@ -131,7 +131,8 @@ class Competition:
     def wait(self, ref: int, seconds: float) -> KaggleSubmission:
         """Wait until a submission is scored; it is still ``pending`` when that takes longer than ``seconds``."""
         deadline = time.monotonic() + seconds
-        with Progress("waiting for the score", seconds, SECONDS) as progress:
+        title = f"waiting for the score, at most {format_duration(seconds)}"
+        with Progress(title, seconds, SECONDS) as progress:
             while True:
                 submission = next((item for item in self.submissions() if item.ref == ref), None)
                 if submission is None:

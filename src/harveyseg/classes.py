@@ -6,7 +6,7 @@ scored come first, each kind sorted by id. Files of users and for users hold ids
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -275,7 +275,72 @@ RESCUENET = _built_in(
         ("Pool", (0, 200, 240)),
     ),
 )
-"""RescueNet (Rahnemoonfar, Chowdhury and Murphy 2023, Scientific Data 10); the colours are this package's."""
+"""RescueNet as published (Rahnemoonfar, Chowdhury and Murphy 2023, Scientific Data 10); the colours are this
+package's."""
 
-BUILT_IN: Mapping[str, ClassList] = {classes.name: classes for classes in (HARVEY25, HARVEY26, FLOODNET10, RESCUENET)}
+RESCUENET12 = _built_in(
+    "rescuenet12",
+    (
+        ("Background", (40, 40, 40)),
+        ("Debris", (112, 9, 255)),
+        ("Water", (30, 90, 200)),
+        ("Building No Damage", (180, 120, 120)),
+        ("Building Minor Damage", (235, 255, 7)),
+        ("Building Major Damage", (255, 184, 6)),
+        ("Building Total Destruction", (255, 0, 0)),
+        ("Vehicle", (255, 0, 220)),
+        ("Road", (140, 140, 140)),
+        ("Tree", (34, 120, 52)),
+        ("Pool", (0, 200, 240)),
+        ("Sand", (160, 150, 20)),
+    ),
+)
+"""The earlier edition, RescueNet_v1.0, by its authors' data loader (``rescuenetv1.py``); the colours are this
+package's."""
+
+_EDITIONS = ((HARVEY25, HARVEY26), (RESCUENET, RESCUENET12))
+
+BUILT_IN: Mapping[str, ClassList] = {
+    classes.name: classes for classes in (HARVEY25, HARVEY26, FLOODNET10, RESCUENET, RESCUENET12)
+}
 """By the name that ``data.classes`` has for it."""
+
+
+def fitting_lists(ids: Collection[int]) -> list[ClassList]:
+    """The built-in lists that have all of these ids, and of whose ids at least two thirds occur.
+
+    >>> [classes.name for classes in fitting_lists(range(11))]
+    ['rescuenet', 'rescuenet12']
+
+    Args:
+        ids: values in masks, without those that stand for no label.
+    """
+    return [
+        classes
+        for classes in BUILT_IN.values()
+        if {entry.id for entry in classes.classes}.issuperset(ids) and 3 * len(ids) >= 2 * len(classes)
+    ]
+
+
+def other_edition(classes: ClassList, ids: Collection[int]) -> str:
+    """Say so where masks of a built-in list may be of another edition of the same data; empty if they cannot be.
+
+    >>> other_edition(RESCUENET, [0, 1, 2])
+    'rescuenet12 fits the masks, too, and calls 1, 2 Debris, Water instead of Water, Building No Damage'
+
+    Args:
+        classes: what the masks are taken for.
+        ids: the values that they hold.
+    """
+    for editions in _EDITIONS:
+        for other in editions:
+            if classes in editions and other != classes and {entry.id for entry in other.classes}.issuperset(ids):
+                known = [dict(zip(of.ids[: len(of)].tolist(), of.names, strict=True)) for of in (other, classes)]
+                differ = [number for number in sorted(ids) if known[0][number] != known[1][number]]
+                if differ:
+                    theirs, ours = (", ".join(names[number] for number in differ) for names in known)
+                    return (
+                        f"{other.name} fits the masks, too, and calls {', '.join(map(str, differ))} {theirs} instead "
+                        f"of {ours}"
+                    )
+    return ""

@@ -4,7 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from harveyseg.classes import BUILT_IN, FLOODNET10, HARVEY25, HARVEY26, RESCUENET, ClassList, SegmentationClass
+from harveyseg.classes import (
+    BUILT_IN,
+    FLOODNET10,
+    HARVEY25,
+    HARVEY26,
+    RESCUENET,
+    RESCUENET12,
+    ClassList,
+    SegmentationClass,
+    fitting_lists,
+    other_edition,
+)
 from harveyseg.data.class_lists import load_classes, read_classes, store_classes, stored_classes, write_classes
 from harveyseg.errors import HarveysegError
 
@@ -67,8 +78,47 @@ def test_the_lists_of_binalab() -> None:
         "background water building-no-damage building-minor-damage building-major-damage building-total-destruction "
         "vehicle road-clear road-blocked tree pool"
     )
-    for classes in (FLOODNET10, RESCUENET):
+    # By the docstring of `rescuenetv1.py` in the authors' repository.
+    assert dict(enumerate(name.replace(" ", "_") for name in RESCUENET12.names)) == {
+        0: "Background", 1: "Debris", 2: "Water", 3: "Building_No_Damage", 4: "Building_Minor_Damage",
+        5: "Building_Major_Damage", 6: "Building_Total_Destruction", 7: "Vehicle", 8: "Road", 9: "Tree", 10: "Pool",
+        11: "Sand",
+    }  # fmt: skip
+    for classes in (FLOODNET10, RESCUENET, RESCUENET12):
         assert classes.ids[: len(classes)].tolist() == list(range(len(classes)))
+
+
+def test_lists_that_fit_the_same_ids() -> None:
+    def fitting(*ids: int) -> list[str]:
+        return [classes.name for classes in fitting_lists(ids)]
+
+    assert fitting(*range(10)) == ["floodnet10", "rescuenet", "rescuenet12"]
+    assert fitting(*range(12)) == ["rescuenet12"]
+    assert fitting(*range(25)) == ["harvey25", "harvey26"]
+    assert fitting(*range(26)) == ["harvey26"]
+    assert fitting(0, 1) == fitting(0, 1, 200) == []
+
+
+def test_the_other_edition_of_a_list() -> None:
+    """Only where it has all ids and calls one of them something else."""
+    assert other_edition(RESCUENET, range(11)).startswith("rescuenet12 fits the masks, too, and calls 1, 2, 3, ")
+    assert (
+        other_edition(RESCUENET12, [0, 7]) == "rescuenet fits the masks, too, and calls 7 Road Clear instead of Vehicle"
+    )
+    assert other_edition(HARVEY25, [16, 17]) == (
+        "harvey26 fits the masks, too, and calls 17 Bridge instead of Water Tank / Oil Tank"
+    )
+    for classes, ids in ((RESCUENET12, [1, 11]), (RESCUENET, [0, 9, 10]), (HARVEY25, range(17)), (FLOODNET10, [1])):
+        assert other_edition(classes, ids) == ""
+
+
+def test_at_most_150_classes(tmp_path: Path) -> None:
+    for number in (150, 151):
+        rows = [f'  - {{id: {index}, name: c{index}, color: "#0000{index:02x}"}}' for index in range(number)]
+        (tmp_path / f"{number}.yaml").write_text("\n".join(["classes:", *rows]))
+    assert len(read_classes(tmp_path / "150.yaml")) == 150
+    with pytest.raises(HarveysegError, match=r"151\.yaml: 1 problem\n  - classes: Tuple should have at most 150 items"):
+        read_classes(tmp_path / "151.yaml")
 
 
 def test_what_is_no_list_is_named(tmp_path: Path) -> None:

@@ -98,6 +98,42 @@ def test_colour_masks_of_which_a_third_are_palettes(
     _read_all(out / "classes.yaml", tmp_path / "data" / "masks", truth)
 
 
+@pytest.mark.parametrize("palette", [False, True])
+def test_values_that_fit_several_built_in_lists(
+    palette: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All are named, with what each calls a value; lists of which little occurs are not."""
+    for seed, classes in ((0, 10), (1, 11), (2, 12), (3, 25), (4, 5)):
+        folder = tmp_path / str(classes) / "masks"
+        folder.mkdir(parents=True)
+        image = Image.fromarray(_class_map(seed, classes))
+        if palette:
+            image.putpalette(np.random.default_rng(0).permutation(3 * 256).astype(np.uint8).tobytes())
+        image.save(folder / "1.png")
+
+    def said(classes: int) -> tuple[str, list[str]]:
+        printed, _ = _inspect(tmp_path / str(classes), monkeypatch, capsys)
+        (note,) = [line for line in printed.splitlines() if "built-in list" in line]
+        return note, [line for line in printed.splitlines() if "% of pixels" in line]
+
+    note, shares = said(11)
+    assert "the built-in lists rescuenet, rescuenet12, or of none: values alone cannot tell" in note
+    assert sum("rescuenet: Vehicle; rescuenet12: Building Total Destruction" in line for line in shares) == 1
+    assert sum(line.endswith("  rescuenet, rescuenet12: Pool") for line in shares) == 1
+    note, shares = said(10)
+    assert "floodnet10, rescuenet, rescuenet12" in note
+    assert sum("floodnet10, rescuenet12: Vehicle; rescuenet: Road Clear" in line for line in shares) == 1
+    note, shares = said(12)
+    assert "could be those of the built-in list rescuenet12: if its names fit" in note
+    assert sum(line.endswith("rescuenet12: Sand") for line in shares) == 1
+    note, shares = said(25)
+    assert "harvey25, harvey26, or of none" in note
+    assert sum("harvey25: Flooded; harvey26: Water Body" in line for line in shares) == 1
+    note, shares = said(5)
+    assert "if the data are of a built-in list (harvey25, " in note
+    assert all(line.endswith("% of pixels") for line in shares)
+
+
 def test_eleven_classes_with_255_and_a_suffix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,6 +44,8 @@ class VerifiedPhotos:
     """A row for each pair (see ``MANIFEST_COLUMNS``); ``image`` and ``mask`` are the files' paths in ``data/raw``."""
     skipped: list[Problem]
     """Why files were left out; a file can have several problems."""
+    ids: frozenset[int]
+    """The class ids in the masks."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class _Checked:
     height: int
     image_sha256: str
     mask_sha256: str
+    ids: frozenset[int]
     problems: list[Problem]
 
 
@@ -99,7 +102,8 @@ def verify_photos(
         remedy += " To continue without them: data.on_bad = skip."
     fatal = sorted(fatal, key=lambda problem: not problem.structural)  # these first, since a message is shortened
     raise_problems([str(problem) for problem in fatal], f"the photos in {name or folder}", remedy)
-    return VerifiedPhotos([pair for pair, _ in good], _manifest(good), problems)
+    ids = frozenset[int]().union(*(result.ids for _, result in good))
+    return VerifiedPhotos([pair for pair, _ in good], _manifest(good), problems, ids)
 
 
 def write_manifest(path: Path, manifest: pd.DataFrame) -> None:
@@ -149,6 +153,7 @@ def _check_pair(folder: Path, pair: Pair, classes: ClassList) -> _Checked:
     size: tuple[int, int] | None = None
     image_sha256 = ""
     mask_sha256 = ""
+    ids = frozenset[int]()
     try:
         data = pair.image.read_bytes()
         image_sha256 = hashlib.sha256(data).hexdigest()
@@ -162,7 +167,7 @@ def _check_pair(folder: Path, pair: Pair, classes: ClassList) -> _Checked:
     if pair.mask is not None:
         try:
             mask = read_mask_of(pair.image, pair.mask, classes, size)
-            mask_sha256 = hashlib.sha256(mask.stored).hexdigest()
+            mask_sha256, ids = hashlib.sha256(mask.stored).hexdigest(), mask.ids
             causes += [(pair.mask, cause) for cause in mask.problems]
             if size and mask.size and mask.size != size:
                 causes.append((pair.mask, _other_size(mask.size, size)))
@@ -170,7 +175,7 @@ def _check_pair(folder: Path, pair: Pair, classes: ClassList) -> _Checked:
             causes.append((pair.mask, f"cannot be read ({error.strerror})"))
     problems = [Problem(str(path.relative_to(folder)), cause, (pair.part, pair.id)) for path, cause in causes]
     width, height = size or (0, 0)
-    return _Checked(width, height, image_sha256, mask_sha256, problems)
+    return _Checked(width, height, image_sha256, mask_sha256, ids, problems)
 
 
 def read_mask_of(photo: Path, path: Path, classes: ClassList, size: tuple[int, int] | None) -> MaskFile:

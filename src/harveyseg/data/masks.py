@@ -55,7 +55,9 @@ class MaskFile:
     stored: bytes
     """The file for ``data/raw``: an 8-bit grey PNG of class ids. If the file is one, these are its own bytes."""
     problems: tuple[str, ...] = ()
-    """If there are any, ``stored`` is meaningless."""
+    """If there are any, ``stored`` and ``ids`` are meaningless."""
+    ids: frozenset[int] = frozenset()
+    """The class ids in it."""
 
 
 def read_mask_file(data: bytes, classes: ClassList) -> MaskFile:
@@ -108,7 +110,7 @@ def turn_back(mask: MaskFile, orientation: int) -> MaskFile:
     """
     with Image.open(io.BytesIO(mask.stored)) as shown:
         turned = np.asarray(shown.transpose(_TURNED_BACK[orientation]))
-    return MaskFile((turned.shape[1], turned.shape[0]), _encode(turned))
+    return MaskFile((turned.shape[1], turned.shape[0]), _encode(turned), ids=mask.ids)
 
 
 def decoding_cause(error: Exception) -> str:
@@ -131,7 +133,8 @@ def _finish(
 ) -> MaskFile:
     if not problems and classes.ignored_value is not None and (class_map == classes.ignored_value).all():
         problems = ("has no label in any pixel; leave photo and mask out",)
-    return MaskFile(size, _encode(class_map) if stored is None else stored, problems)
+    ids = frozenset(np.flatnonzero(np.bincount(class_map.ravel())).tolist()) - {classes.ignored_value}
+    return MaskFile(size, _encode(class_map) if stored is None else stored, problems, ids)
 
 
 def _value_problems(values: ClassMap, classes: ClassList, what: str) -> tuple[str, ...]:

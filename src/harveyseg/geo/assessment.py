@@ -26,7 +26,7 @@ ROOF = (
 """The roof of a building and what lies on it, which would cut it up, in the built-in lists of classes."""
 FLOODED = ("Flooded", "Road Flooded")
 WATER = ("Water Body", "Water")
-ROAD = ("Road / Highway", "Road Non-Flooded", "Road Clear", "Road Blocked")
+ROAD = ("Road / Highway", "Road Non-Flooded", "Road Clear", "Road Blocked", "Road")
 TREES = ("Trees / Shrubs", "Dense Vegetation / Forest", "Tree")
 """What hides the ground from above."""
 

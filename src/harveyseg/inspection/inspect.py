@@ -230,7 +230,10 @@ def _describe_masks(
     lines.append(f"mask kinds: {_counts(Counter(mask.kind for mask in contents.values() if mask.kind))}")
     sizes = Counter(f"{mask.size[0]}x{mask.size[1]}" for mask in contents.values() if mask.size)
     lines.append(f"mask sizes: {_counts(sizes)}")
-    lines += [f"  {key:>8}  {share:9.4%} of pixels" for key, share in suggestion.shares[: _most_shown(suggestion)]]
+    lines += [
+        f"  {key:>8}  {share:9.4%} of pixels  {suggestion.readings.get(key, '')}".rstrip()
+        for key, share in suggestion.shares[: _most_shown(suggestion)]
+    ]
     if (rest := len(suggestion.shares) - _most_shown(suggestion)) > 0:
         lines.append(f"  and {rest} more")
     lines += [f"note: {note}" for note in suggestion.notes]

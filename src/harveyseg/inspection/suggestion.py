@@ -2,13 +2,13 @@
 
 import colorsys
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
 
-from harveyseg.classes import BUILT_IN, IGNORED, MAX_CLASSES, ClassList, SegmentationClass
+from harveyseg.classes import BUILT_IN, IGNORED, MAX_CLASSES, ClassList, SegmentationClass, fitting_lists
 from harveyseg.data.masks import looks_like_jpeg_of_two
 from harveyseg.inspection.mask_values import Colour, MaskContent, looks_resampled
 
@@ -27,6 +27,8 @@ class Suggestion:
     """None where no list would fit; the notes say why."""
     notes: tuple[str, ...]
     """What the user should know or do."""
+    readings: Mapping[str, str] = field(default_factory=dict)
+    """What built-in lists that fit call a value or colour of ``shares``."""
 
 
 def suggest_classes(masks: Sequence[MaskContent], name: str) -> Suggestion:
@@ -80,13 +82,11 @@ def _from_values(values: Counter[int], name: str) -> Suggestion:
         return Suggestion(shares, _by_id([0, 1], None, name), (note,))
     if len(ids) < 2:
         return Suggestion(shares, None, (f"all masks hold the value {ids[0]} only; two classes are needed",))
-    notes = [
-        _names_note("values"),
-        f"if the data are of a built-in list ({', '.join(BUILT_IN)}), name it in data.classes instead",
-    ]
+    notes = [_names_note("values"), _built_in_note(ids)]
     if IGNORED in values:
         notes.append('255 is taken for "no label here" (ignore: 255 in classes.yaml)')
-    return Suggestion(shares, _by_id(ids, IGNORED if IGNORED in values else None, name), tuple(notes))
+    classes = _by_id(ids, IGNORED if IGNORED in values else None, name)
+    return Suggestion(shares, classes, tuple(notes), {str(number): text for number, text in _readings(ids).items()})
 
 
 def _from_colours(masks: Sequence[MaskContent], colours: Counter[Colour], name: str) -> Suggestion:
@@ -98,7 +98,7 @@ def _from_colours(masks: Sequence[MaskContent], colours: Counter[Colour], name: 
     if only_palettes and len(entries) == len(dict(entries)) > len(colours):
         note = "palettes in which several indices have one colour: the indices are taken for the ids"
         values = _from_values(indices, name)
-        return Suggestion(values.shares, values.classes, (note, *values.notes))
+        return replace(values, notes=(note, *values.notes))
     if looks_resampled(colours):
         note = (
             f"{len(colours)} colours, more than classes can be: the masks were resized smoothly or saved as JPEG; "
@@ -107,8 +107,9 @@ def _from_colours(masks: Sequence[MaskContent], colours: Counter[Colour], name: 
         return Suggestion(shares[: 2 * MAX_CLASSES], None, (note,))
     if len(colours) < 2:
         return Suggestion(shares, None, ("all masks hold one colour only; two classes are needed",))
+    entries_of = dict(entries)
     index_of = {colour: index for index, colour in entries}
-    if not consistent or IGNORED in dict(entries):
+    if not consistent or IGNORED in entries_of:
         index_of = {}
     free = (number for number in range(IGNORED) if number not in indices)
     ids = {colour: index_of[colour] if colour in index_of else next(free) for colour, _ in colours.most_common()}
@@ -117,6 +118,10 @@ def _from_colours(masks: Sequence[MaskContent], colours: Counter[Colour], name: 
         notes.append(
             "the indices of the palette files are no ids: their colours decide, and no id is one of the indices"
         )
+    readings = {}
+    if only_palettes and index_of:
+        notes.append(_built_in_note(indices))
+        readings = {hexadecimal(entries_of[number]): text for number, text in _readings(indices).items()}
     return Suggestion(
         shares,
         ClassList(
@@ -127,7 +132,36 @@ def _from_colours(masks: Sequence[MaskContent], colours: Counter[Colour], name: 
             ),
         ),
         tuple(notes),
+        readings,
     )
+
+
+def _built_in_note(ids: Collection[int]) -> str:
+    fitting = [classes.name for classes in fitting_lists(ids)]
+    if not fitting:
+        return f"if the data are of a built-in list ({', '.join(BUILT_IN)}), name it in data.classes instead"
+    if len(fitting) == 1:
+        return (
+            f"the values could be those of the built-in list {fitting[0]}: if its names fit the shares and the photos, "
+            f"set data.classes to {fitting[0]} instead"
+        )
+    return (
+        f"the values could be those of the built-in lists {', '.join(fitting)}, or of none: values alone cannot tell. "
+        "If the names of one fit the shares and the photos, set data.classes to that one instead (docs/classes.md)"
+    )
+
+
+def _readings(ids: Iterable[int]) -> dict[int, str]:
+    """What the built-in lists that fit call each id; those that agree are named together."""
+    ordered = sorted(ids)
+    readings = {}
+    fitting = fitting_lists(ordered)
+    for number in ordered:
+        lists_of: dict[str, list[str]] = {}
+        for classes in fitting:
+            lists_of.setdefault(classes.names[int(classes.indices[number])], []).append(classes.name)
+        readings[number] = "; ".join(f"{', '.join(lists)}: {name}" for name, lists in lists_of.items())
+    return readings
 
 
 def _by_id(ids: Sequence[int], ignore: int | None, name: str) -> ClassList:

@@ -226,6 +226,32 @@ def test_a_folder_without_a_test_part(flight: Path, tmp_path: Path, caplog: pyte
     assert not (tmp_path / "raw/overlaps.csv").exists()
 
 
+@pytest.mark.parametrize(
+    ("classes", "values", "said"),
+    [
+        ("rescuenet", [0, 1, 10], "calls 1 Debris instead of Water"),
+        ("rescuenet12", [0, 1, 10], "calls 1 Water instead of Debris"),
+        ("rescuenet12", [0, 1, 11], ""),
+        ("harvey25", [0, 16, 5], ""),
+        ("harvey25", [23, 0, 5], "calls 23 Water Body instead of Flooded"),
+    ],
+)
+def test_masks_that_may_be_of_another_edition(
+    classes: str, values: list[int], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ids cannot tell, so the user is told, in one line."""
+    for number, value in enumerate(values):  # each mask holds one of them
+        save(Image.fromarray(photo(number)), tmp_path / "own" / "train_images" / f"{number}.png")
+        mask = Image.fromarray(np.full((64, 64), value, np.uint8))
+        save(mask, tmp_path / "own" / "train_masks" / f"{number}.png")
+    settings = {"source": "directory", "path": "own", "inputs": "own", "classes": classes}
+    with caplog.at_level("INFO", "harveyseg"):
+        download_source(parse(DataParams, settings, "data"), tmp_path, tmp_path / "data" / "raw")
+    lines = [message for message in caplog.messages if "fits the masks, too" in message]
+    assert len(lines) == bool(said)
+    assert all(said in line and "docs/classes.md" in line for line in lines)
+
+
 def test_a_test_part_is_not_held_out_from_a_folder_that_has_one(mixed: Path, tmp_path: Path) -> None:
     values = {"source": "directory", "path": "photos", "classes": "classes.yaml", "directory": {"test_share": 0.2}}
     with pytest.raises(HarveysegError, match=r"test_share = 0\.2: \S+photos has a folder test_images.*to null"):

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pandas as pd
 from pydantic import Field, PositiveFloat, ValidationInfo, field_validator
 
-from harveyseg.classes import HARVEY25
+from harveyseg.classes import HARVEY25, other_edition
 from harveyseg.config.settings import Section
 from harveyseg.data.class_lists import CLASSES_FILE, load_classes, store_classes
 from harveyseg.data.demo import DemoParams
@@ -50,8 +50,8 @@ class DataParams(Section):
     on_bad: Literal["error", "skip"] = "error"
     """What to do with photos and masks that cannot be used: stop and list them, or leave them out."""
     classes: str = HARVEY25.name
-    """What the masks hold: ``harvey25``, ``harvey26``, ``floodnet10``, ``rescuenet``, or the path of a YAML file with
-    ids, names and colours (docs/classes.md); a relative path starts at the project's root."""
+    """What the masks hold: ``harvey25``, ``harvey26``, ``floodnet10``, ``rescuenet``, ``rescuenet12``, or the path of a
+    YAML file with ids, names and colours (docs/classes.md); a relative path starts at the project's root."""
     score_size: int | None = Field(default=1024, ge=16, le=8192)
     """Height and width in pixels at which masks are scored and submitted; null: the masks' own size, which must be one
     for all."""
@@ -144,6 +144,8 @@ def download_source(params: DataParams, root: Path, raw: Path) -> None:
         name = data.name or f"data.source = {params.source}"
         skip = params.on_bad == "skip"
         verified = verify_photos(data.folder, classes, skip=skip, name=name, needs_test=data.needs_test)
+        if params.source == "directory" and (said := other_edition(classes, verified.ids)):
+            logger.info("data.classes = %s: %s; docs/classes.md says how to tell", params.classes, said)
         overlaps = data.overlaps
         if data.hold_out is not None:
             verified, overlaps = hold_out_test_part(verified, data.hold_out, name)

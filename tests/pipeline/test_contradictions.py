@@ -109,6 +109,33 @@ def test_an_ensemble_of_other_runs(params: Path, runs: Runs) -> None:
     assert contradictions(params, [(again, unet[1]), small, ensemble]) == text  # a model was trained again
 
 
+def test_photos_of_other_settings(params: Path, runs: Runs) -> None:
+    data = load(params)["data"]
+    lock = {
+        "stages": {
+            "download": {"params": {"params.yaml": {"data": data}}},
+            "resize-cache": {
+                "params": {"params.yaml": {"resize-cache.mask_method": "nearest", "resize-cache.size": 128}}
+            },
+        }
+    }
+    YAML().dump(lock, params.with_name("dvc.lock"))
+    assert contradictions(params, runs) == {}
+    # The same photos at another place, read by more threads.
+    write_params(params, data={"path": "../photos", "inputs": "lists"}, **{"resize-cache": {"threads": 7}})
+    assert contradictions(params, runs) == {}
+    write_params(params, data={"url": "s3://ann:secret@bucket"})
+    text = "data.url is another one in params.yaml than in this run"
+    assert contradictions(params, runs) == {"unet": text, "small": text}
+    write_params(params, data={"score_size": 512, "demo": {"seed": 9}}, **{"resize-cache": {"mask_method": "majority"}})
+    text = (
+        f"data.demo.seed is 9 in params.yaml and {data['demo']['seed']} in this run; data.score_size is 512 in "
+        f"params.yaml and {data['score_size']} in this run; resize-cache.mask_method is majority in params.yaml and "
+        "nearest in this run"
+    )
+    assert contradictions(params, runs) == {"unet": text, "small": text}
+
+
 def test_folds_of_other_settings(params: Path, runs: Runs) -> None:
     recorded = {"folds": 3, "method": "stratified", "groups": "ids", "id_distance": 10, "seed": 0}
     lock = {"stages": {"split": {"params": {"params.yaml": {"split": recorded}}}}}

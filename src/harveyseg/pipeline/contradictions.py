@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harveyseg.config.lock import recorded_params
-from harveyseg.config.settings import load, merge, parse
+from harveyseg.config.settings import flat_settings, load, merge, parse
 from harveyseg.data.cache import ResizeParams
 from harveyseg.data.split import SplitParams, split_hash
 from harveyseg.inference.params import InferenceParams
@@ -19,6 +19,8 @@ from harveyseg.record import RunRecord, Value, format_value
 from harveyseg.training.params import TrainParams, flat_parameters, for_network
 
 _SHOWN = 3
+_NO_CONTENT = ("source", "path", "inputs", "ground")
+"""Keys of ``data`` that are compared elsewhere, or say where the photos are and not which."""
 
 
 def find_contradictions(
@@ -26,7 +28,7 @@ def find_contradictions(
 ) -> dict[str, str]:
     """Compare what made the workspace's runs with ``params.yaml``; neither photos nor weights are needed.
 
-    A run records the hash of its folds, and ``dvc.lock`` the settings that made the workspace's folds.
+    A run records the hash of its folds, and ``dvc.lock`` the settings that made the workspace's data and folds.
 
     Args:
         params: ``params.yaml``, next to which ``dvc.lock`` is.
@@ -41,7 +43,8 @@ def find_contradictions(
     """
     values = load(params)
     evaluation = _evaluation_settings(values)
-    split = _split_differences(values, params.with_name("dvc.lock"))
+    lock = params.with_name("dvc.lock")
+    made = _data_differences(values, lock) + _split_differences(values, lock)
     present = split_hash(folds) if folds.exists() else None
     members = {f"member.{record.model}-{record.fold}": record.uid for record, _ in runs if record.kind == "train"}
     found = {}
@@ -50,7 +53,7 @@ def find_contradictions(
         expected = {name: value for name, value in evaluation.items() if name in parameters}
         if record.kind == "train":
             recorded = {**parameters, "data.source": record.data_source}
-            differences = split + _differences(expected | _training_settings(values, record.model), recorded)
+            differences = made + _differences(expected | _training_settings(values, record.model), recorded)
         else:
             differences = _differences(expected | _named(values, "ensemble", "steps"), parameters)
             # Those that `ensemble.runs` adds have a dot in their names.
@@ -97,6 +100,27 @@ def _differences(expected: Mapping[str, Value], recorded: Mapping[str, Value]) -
         here, there = (format_value(values[name]) if name in values else "absent" for values in (expected, known))
         if here != there:
             differences.append(f"{name} is {here} in params.yaml and {there} in this run")
+    return differences
+
+
+def _data_differences(values: Mapping[str, Any], lock: Path) -> list[str]:
+    """How the settings of the photos differ from those that DVC recorded when it prepared them.
+
+    Runs record ``data.source`` and ``resize-cache.size`` themselves.
+    """
+    differences = []
+    for stage, name, ignored in (("download", "data", _NO_CONTENT), ("resize-cache", "resize-cache", ("size",))):
+        recorded = {key.removeprefix(f"{name}."): value for key, value in recorded_params(lock, stage).items()}
+        known = flat_settings(recorded.get(name, recorded))
+        present = flat_settings(_section(values, name))
+        for key in sorted(known.keys() | present.keys() if name in recorded else known.keys()):
+            here, there = (format_value(side[key]) if key in side else "absent" for side in (present, known))
+            if not known or here == there or key in ignored:
+                continue
+            if key == "url":  # it may hold a password
+                differences.append(f"{name}.{key} is another one in params.yaml than in this run")
+            else:
+                differences.append(f"{name}.{key} is {here} in params.yaml and {there} in this run")
     return differences
 
 

@@ -12,8 +12,9 @@ from harveyseg.ensemble.members import load_fold_models
 from harveyseg.ensemble.record import new_ensemble_record
 from harveyseg.ensemble.weights import EnsembleParams, choose_weights, write_weights
 from harveyseg.evaluation.metrics import true_masks
-from harveyseg.files import sha256
 from harveyseg.inference.params import InferenceParams
+from harveyseg.models import available
+from harveyseg.pipeline.code import require_digested
 from harveyseg.pipeline.stage import (
     CacheDir,
     CodeDir,
@@ -24,6 +25,7 @@ from harveyseg.pipeline.stage import (
     ParamsFile,
     PredictionsDir,
     RawDir,
+    ScriptsDir,
     run,
 )
 from harveyseg.postprocess.select import PostprocessParams
@@ -41,6 +43,7 @@ def main(
     models: ModelsDir = Path("data/models"),
     predictions: PredictionsDir = Path("data/predictions"),
     raw: RawDir = Path("data/raw"),
+    scripts: ScriptsDir = Path("stages"),
     code: CodeDir = Path("data/code"),
     out: EnsembleDir = Path("data/ensemble"),
 ) -> Made:
@@ -49,6 +52,7 @@ def main(
     postprocess = section(params, "postprocess", PostprocessParams)
     inference = section(params, "inference", InferenceParams)
     tracker = open_tracker(section(params, "tracking", TrackingParams))
+    evaluated_by = require_digested(code / "ensemble.txt", "ensemble", scripts, available() if settings.runs else [])
     names, held_out = listed_models(params)
     train = load_part(cache / "train")
     truth = true_masks(cache / "score")
@@ -69,7 +73,6 @@ def main(
     with show_running(tracker, record) as run_id:
         record.run_id = run_id
         write_weights(out / "weights.json", fold_models, weights)
-        evaluated_by = sha256(code / "ensemble.txt")
         identity = identify_evaluation(record.uid, inference.deciding(), train.data_hash, evaluated_by)
         results = evaluate_ensemble(out, record, fold_models, weights, train, truth, inference.threads, identity)
         write_ensemble_figures(out, results, fold_models, weights, train, truth["val"], inference.threads)

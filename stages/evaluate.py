@@ -7,8 +7,8 @@ from harveyseg.data.cache import load_part
 from harveyseg.data.split import fold_rows, read_folds
 from harveyseg.evaluation.metrics import true_masks
 from harveyseg.evaluation.network import evaluate_network
-from harveyseg.files import sha256
 from harveyseg.inference.params import InferenceParams
+from harveyseg.pipeline.code import require_digested
 from harveyseg.pipeline.stage import (
     CacheDir,
     CodeDir,
@@ -19,6 +19,7 @@ from harveyseg.pipeline.stage import (
     ModelsDir,
     ParamsFile,
     PredictionsDir,
+    ScriptsDir,
     run,
 )
 from harveyseg.project import project_root
@@ -36,6 +37,7 @@ def main(
     cache: CacheDir = Path("data/cache"),
     folds: FoldsFile = Path("data/splits/folds.csv"),
     models: ModelsDir = Path("data/models"),
+    scripts: ScriptsDir = Path("stages"),
     code: CodeDir = Path("data/code"),
     out: PredictionsDir = Path("data/predictions"),
 ) -> Made:
@@ -45,10 +47,11 @@ def main(
     model_folder = models / f"{model}-{fold}"
     folder = out / f"{model}-{fold}"
     record = read_run(model_folder / "run.json")
+    network = str(record.parameters["model.network"])
+    evaluated_by = require_digested(code / "evaluate" / f"{model}.txt", "evaluate", scripts, [network])
     train = load_part(cache / "train")
     _, held_out = fold_rows(read_folds(folds), train.ids, fold)
     test, truth = load_part(cache / "test"), true_masks(cache / "score")
-    evaluated_by = sha256(code / "evaluate" / f"{model}.txt")
     results = evaluate_network(folder, model_folder, train, test, truth, held_out, inference, evaluated_by)
     mirror(tracker, RunOutputs(record, model_folder, folder).state())
     # DVC has committed the training, or this stage would not run.

@@ -9,8 +9,8 @@ from harveyseg.ensemble.members import load_fold_models
 from harveyseg.ensemble.weights import EnsembleWeights, read_weights
 from harveyseg.errors import counted
 from harveyseg.evaluation.metrics import true_masks
-from harveyseg.files import sha256
 from harveyseg.inference.params import InferenceParams
+from harveyseg.pipeline.code import require_digested
 from harveyseg.pipeline.stage import (
     CacheDir,
     CodeDir,
@@ -21,6 +21,7 @@ from harveyseg.pipeline.stage import (
     ParamsFile,
     PostprocessDir,
     PredictionsDir,
+    ScriptsDir,
     run,
 )
 from harveyseg.postprocess.figures import threshold_figure
@@ -41,6 +42,7 @@ def main(
     models: ModelsDir = Path("data/models"),
     predictions: PredictionsDir = Path("data/predictions"),
     ensemble: EnsembleDir = Path("data/ensemble"),
+    scripts: ScriptsDir = Path("stages"),
     code: CodeDir = Path("data/code"),
     out: PostprocessDir = Path("data/postprocess"),
 ) -> Made:
@@ -48,6 +50,7 @@ def main(
     settings = section(params, "postprocess", PostprocessParams)
     threads = section(params, "inference", InferenceParams).threads
     tracker = open_tracker(section(params, "tracking", TrackingParams))
+    postprocessed_by = require_digested(code / "postprocess.txt", "postprocess", scripts)
     names, held_out = listed_models(params)
     fold_models = load_fold_models(names, held_out, models, predictions, ensemble / "added")
     truth = true_masks(cache / "score")
@@ -60,7 +63,6 @@ def main(
     overlapping = None if overlaps is None else count_overlapping_photos(overlaps, fold_of, held_out)
     groups = photos["group"].tolist()
     recorded: dict[str, Value] = {f"postprocess.{name}": value for name, value in settings.model_dump().items()}
-    postprocessed_by = sha256(code / "postprocess.txt")
     warn_of_single_group(groups, settings.method)
 
     lines = []

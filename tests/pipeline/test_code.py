@@ -11,7 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from harveyseg.pipeline.code import PACKAGE, closure, code_digests, format_digests, module_closure
+from harveyseg.errors import HarveysegError
+from harveyseg.pipeline.code import (
+    PACKAGE,
+    closure,
+    code_digests,
+    format_digests,
+    module_closure,
+    require_digested,
+    stage_files,
+)
+from helpers.paths import ROOT
 
 # Imports each module as if it were the first and prints the package's files that then are loaded.
 LOADED = """
@@ -126,3 +136,18 @@ def test_sha256sum_can_check_what_is_written(tmp_path: Path) -> None:
     digests = code_digests(module_closure("harveyseg.models.networks.unet"))
     (tmp_path / "unet.txt").write_text(format_digests(digests))
     subprocess.run(["sha256sum", "--check", "--quiet", tmp_path / "unet.txt"], cwd=PACKAGE.parent, check=True)
+
+
+def test_a_stage_refuses_to_run_other_code_than_was_digested(tmp_path: Path) -> None:
+    scripts = tmp_path / "stages"
+    shutil.copytree(ROOT / "stages", scripts)
+    digests = tmp_path / "postprocess.txt"
+    with pytest.raises(HarveysegError, match=r"postprocess\.txt: no such file\. Run `dvc repro -f code`"):
+        require_digested(digests, "postprocess", scripts)
+    digests.write_text(format_digests(code_digests(stage_files("postprocess", scripts))))
+    expected = sha256(digests.read_bytes()).hexdigest()
+    assert require_digested(digests, "postprocess", scripts) == expected
+    script = scripts / "postprocess.py"
+    script.write_text(script.read_text() + "# edited\n")
+    with pytest.raises(HarveysegError, match=r"^stages/postprocess\.py: changed since the stage `code` ran"):
+        require_digested(digests, "postprocess", scripts)

@@ -15,6 +15,8 @@ from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 
+from harveyseg.errors import HarveysegError
+
 PACKAGE = Path(__file__).resolve().parents[1]
 
 UNHASHED_PACKAGES = frozenset({"harveyseg.tracking"})
@@ -109,6 +111,34 @@ def _portable_name(path: Path) -> str:
 def format_digests(digests: Mapping[str, str]) -> str:
     """Digests as ``sha256sum`` prints them: one line per file, the digest first."""
     return "".join(f"{digest}  {name}\n" for name, digest in digests.items())
+
+
+def require_digested(path: Path, stage: str, scripts: Path, networks: Collection[str] = ()) -> str:
+    """Make sure that a stage runs the code that was digested; what it makes is identified by it.
+
+    Args:
+        path: the digests that the stage ``code`` wrote, e.g. ``data/code/evaluate/unet.txt``.
+        stage: see :func:`stage_files`.
+        scripts: see there.
+        networks: see there.
+
+    Returns:
+        SHA-256 of the digests.
+
+    Raises:
+        HarveysegError: naming each file that changed since the stage ``code`` ran; or when ``path`` is absent.
+    """
+    remedy = "Run `dvc repro -f code`, then `dvc repro` again."
+    if not path.is_file():
+        raise HarveysegError(f"{path}: no such file. {remedy}")
+    text = path.read_text(encoding="utf-8")
+    before = {name: digest for digest, _, name in (line.partition("  ") for line in text.splitlines())}
+    if changed := changed_files(before, code_digests(stage_files(stage, scripts, networks))):
+        raise HarveysegError(
+            f"{', '.join(changed)}: changed since the stage `code` ran, so these results would be recorded as those of "
+            f"other code. {remedy}"
+        )
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _file_of(module: str) -> Path | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harveyseg.project import GitState, experiment_name, git_state, library_versions
+from harveyseg.project import GitState, experiment_name, git_state, input_path, library_versions
 from helpers.small_disk import small_disk
 
 
@@ -195,3 +195,27 @@ def test_versions_are_those_installed() -> None:
     assert found["torch"] == version("torch")
     assert found["harveyseg"] == version("harveyseg")
     assert {"albumentations", "mlflow", "numpy"} < found.keys()
+
+
+@pytest.mark.parametrize("variable", ["DVC_ROOT", "HARVEYSEG_ROOT"])
+def test_inputs_are_those_of_an_experiments_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    project, copy, other = (tmp_path / name for name in ("project", "project/.dvc/tmp/exps/copy", "other"))
+    for folder in (copy, other):
+        folder.mkdir(parents=True)
+    for name in ("edited.csv", "ignored.csv", "untracked.csv"):
+        (project / name).write_text("now")
+        (other / name).write_text("of another folder")
+    (copy / "edited.csv").write_text("as it was queued")
+    (copy / "ignored.csv").symlink_to(project / "ignored.csv")
+    (tmp_path / "photos").mkdir()
+    (copy.parent / "photos").symlink_to(tmp_path / "photos")
+    monkeypatch.setenv(variable, str(project))
+    monkeypatch.chdir(project)
+    assert input_path("edited.csv", project) == project / "edited.csv"
+    monkeypatch.chdir(copy)
+    assert input_path("edited.csv", project) == copy / "edited.csv"
+    for name in ("ignored.csv", "untracked.csv", "absent.csv", "../photos", str(tmp_path / "photos")):
+        assert input_path(name, project) == project / name
+    assert input_path("edited.csv", other) == other / "edited.csv"

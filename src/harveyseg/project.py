@@ -97,6 +97,23 @@ def project_root() -> Path:
 
     Those run in a copy under ``.dvc/tmp``; DVC names the real root in ``DVC_ROOT``. A study runs DVC in a copy of the
     whole project, and names the real root in ``HARVEYSEG_ROOT``. What must outlive the copy (the tracker's database,
-    checkpoints) and relative paths in settings are resolved against it.
+    checkpoints) is resolved against it; for relative paths in settings, see :func:`input_path`.
     """
     return Path(os.environ.get("HARVEYSEG_ROOT") or os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
+
+
+def input_path(name: str, root: Path) -> Path:
+    """The file or folder that a setting names, as DVC sees it.
+
+    In a copy of the project, where an experiment or a study runs, that is the copy's own, if git or DVC brought it
+    there: the project's may have been edited since, and DVC records the content of the copy.
+
+    Args:
+        name: absolute, or relative to ``root``.
+        root: the project's root.
+    """
+    here, there = Path.cwd() / name, root / name
+    inside = Path(os.path.normpath(here)).is_relative_to(Path.cwd())
+    if root != project_root() or not inside or not here.exists() or here.resolve() == there.resolve():
+        return there
+    return here

@@ -94,6 +94,23 @@ def test_folds_are_those_of_the_file_of_groups_as_it_is(started: Project) -> Non
     assert "up to date" in started.run("dvc", "status", "split")
 
 
+def test_a_queued_experiment_reads_the_files_of_its_time(started: Project) -> None:
+    """DVC records the file in the experiment's copy; an edit in the project meanwhile belongs to later experiments."""
+    ids = list(pd.read_csv(started.folder / "data" / "splits" / "folds.csv", dtype=str)["id"])
+    before, edited = ("".join(f"{photo},{row // n}\n" for row, photo in enumerate(ids)) for n in (2, 4))
+    groups = started.folder / "groups.csv"
+    groups.write_text(f"id,group\n{before}")
+    started.commit("groups")
+    options = ["-S", "split.groups=groups.csv", "-S", "data.inputs=groups.csv"]
+    started.run("dvc", "exp", "run", "--queue", "--name", "queued", *options, "split")
+    groups.write_text(f"id,group\n{edited}")
+    started.run("dvc", "exp", "run", "--run-all")
+    started.run("git", "checkout", "groups.csv")
+    started.run("dvc", "exp", "apply", "queued")
+    folds = pd.read_csv(started.folder / "data" / "splits" / "folds.csv", dtype=str)
+    assert "".join(f"{row.id},{row.group}\n" for row in folds.itertuples()) == before
+
+
 @pytest.mark.parametrize(("folder", "stage"), [("cache", "resize-cache"), ("predictions", "evaluate")])
 def test_a_full_disk_is_one_sentence_and_the_stage_can_be_repeated(started: Project, folder: str, stage: str) -> None:
     place = started.folder / "data" / folder

@@ -11,6 +11,7 @@ from harveyseg.classes import BUILT_IN, ClassList
 from harveyseg.config.settings import load
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import atomic, read_json, write_json
+from harveyseg.project import input_path
 
 CLASSES_FILE = "classes.json"
 """The list of classes, next to the photos in ``data/raw``, and in ``data/code`` for DVC to see a change."""
@@ -37,7 +38,7 @@ def load_classes(setting: str, root: Path) -> ClassList:
     """
     file = classes_file(setting)
     if file is not None:
-        return read_classes(root / file)
+        return read_classes(input_path(file, root))
     if setting not in BUILT_IN:
         raise HarveysegError(
             f"data.classes = {setting}: no such list of classes. Allowed are {', '.join(BUILT_IN)} and the path of a "

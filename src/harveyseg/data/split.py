@@ -19,6 +19,7 @@ from harveyseg.data.cache import class_counts
 from harveyseg.data.naming import one_form
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import read_table, sha256, write_table
+from harveyseg.project import input_path
 
 DISTANCE = 10
 """Frames whose ids differ by at most this much are assumed to overlap, unless a setting says otherwise."""
@@ -380,7 +381,7 @@ def _read_held_out(ids: list[str], setting: str, root: Path) -> set[str]:
     """The ids of the photos that a list holds out."""
     where = f"split.held_out = {setting}"
     try:
-        lines = (root / setting).read_text(encoding="utf-8").split("\n")
+        lines = input_path(setting, root).read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
         raise HarveysegError(f"{where}: {root / setting}: no such file. Correct split.held_out.") from None
     except UnicodeDecodeError:
@@ -415,7 +416,7 @@ def _groups_from_file(ids: list[str], setting: str, root: Path) -> list[str]:
         )
     where = f"split.groups = {setting}"
     try:
-        table = pd.read_csv(root / name, dtype=str, keep_default_na=False)
+        table = pd.read_csv(input_path(name, root), dtype=str, keep_default_na=False)
     except FileNotFoundError:
         raise HarveysegError(f"{where}: {root / name}: no such file. Correct split.groups.") from None
     except ValueError as error:

@@ -15,7 +15,7 @@ from types import ModuleType
 
 from harveyseg.errors import HarveysegError
 from harveyseg.models import networks
-from harveyseg.project import project_root
+from harveyseg.project import input_path, project_root
 
 
 def available() -> list[str]:
@@ -50,13 +50,10 @@ def is_pretrainable(network: str, where: str) -> bool:
 
 
 def locate_encoder_weights(name: str | None) -> str | None:
-    """``train.encoder_weights`` with a relative path made absolute; ``imagenet`` and other names as they are.
-
-    The path is relative to the project's root, also in a queued experiment, whose own folder lacks untracked files.
-    """
+    """``train.encoder_weights`` with a relative path made absolute; ``imagenet`` and other names as they are."""
     if name is None:
         return None
-    path = project_root() / name
+    path = input_path(name, project_root())
     return str(path) if path.is_file() else name
 
 

@@ -15,7 +15,7 @@ from harveyseg.errors import HarveysegError
 from harveyseg.models.network import Network, build
 from harveyseg.models.packaged import packaged_models
 from harveyseg.models.weights_file import describe_misfit
-from harveyseg.project import project_root
+from harveyseg.project import input_path, project_root
 
 
 def locate_initial_weights(name: str) -> Path:
@@ -27,7 +27,7 @@ def locate_initial_weights(name: str) -> Path:
     Raises:
         HarveysegError: when there is none, or a folder holds several networks.
     """
-    path = packaged_models().get(name) or project_root() / name
+    path = packaged_models().get(name) or input_path(name, project_root())
     if path.is_dir():
         networks = sorted(path.glob("*.safetensors"))
         if len(networks) != 1:

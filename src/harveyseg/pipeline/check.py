@@ -25,7 +25,7 @@ from harveyseg.models.initial_weights import load_initial_weights, locate_initia
 from harveyseg.models.network import build, encoder_weights_digest, takes_encoder_weights, validate
 from harveyseg.models.packaged import packaged_models
 from harveyseg.pipeline.code import changed_files, code_digests, stage_files
-from harveyseg.project import project_root
+from harveyseg.project import input_path, project_root
 from harveyseg.record import ALL_EMPTY, ENSEMBLE, MODEL_NAME
 from harveyseg.training.params import TrainParams, for_network, moved_keys
 
@@ -128,7 +128,7 @@ def check_params(
             for key in config.files:
                 file = str(getattr(config.train, key))
                 # Packaged models are part of the code, and names of published weights are no files of the project.
-                if file not in packaged_models() if key == "init" else (project_root() / file).is_file():
+                if file not in packaged_models() if key == "init" else input_path(file, project_root()).is_file():
                     unwatched = _watch_problems(values, file, f"train.{key} = {file}")
                     problems += [problem for problem in unwatched if problem not in problems]
     raise_problems(problems, str(params), "Correct params.yaml, or the -S option that set it.")
@@ -175,10 +175,11 @@ def _watch_problems(values: Mapping[str, Any], file: str, where: str) -> list[st
     """A file that decides a result, but is absent, or that DVC does not watch: it would not notice other content."""
     data = values.get("data")
     inputs = data.get("inputs") if isinstance(data, dict) else None
-    path = (project_root() / file).resolve()
+    root = project_root()
+    path = input_path(file, root).resolve()
     if not path.exists():
         return [f"{where}: no such file. Correct the path, which starts at the project's folder"]
-    if inputs and path.is_relative_to((project_root() / str(inputs)).resolve()):
+    if inputs and path.is_relative_to(input_path(str(inputs), root).resolve()):
         return []
     return [
         f"{where}: DVC does not watch this file, so a change of it would go unnoticed. Set data.inputs to {file}, or "

@@ -11,6 +11,7 @@ from harveyseg.data.sources.cloud import mirror_folder
 from harveyseg.data.sources.hold_out import HoldOut
 from harveyseg.data.sources.source_data import SourceData
 from harveyseg.errors import HarveysegError
+from harveyseg.project import input_path
 
 
 class DirectoryParams(Section):
@@ -36,7 +37,7 @@ def provide_directory(params: DirectoryParams, path: str, url: str, root: Path, 
     Raises:
         HarveysegError: when there is no such folder, or two, or it has a test part and one is to be held out.
     """
-    folder = root / path
+    folder = input_path(path, root)
     detail: dict[str, str | float]
     if url:
         name = without_secrets(url)

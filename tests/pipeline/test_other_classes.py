@@ -183,6 +183,7 @@ def test_another_list_of_classes_reads_the_masks_again(tmp_path: Path) -> None:
     first, second, *rest = SIX.classes
     swapped = [first.model_copy(update={"color": second.color}), second.model_copy(update={"color": first.color})]
     write_classes(lists / "classes.yaml", SIX.model_copy(update={"classes": (*swapped, *rest)}))
+    assert "download: lists/classes.yaml edited" in project.run("harveyseg", "status")
     assert project.stages("dvc", "repro", "download") == {"code", "download"}
     other = {first.id: second.id, second.id: first.id}
     assert stored() == {name: [other.get(value, value) for value in values] for name, values in before.items()}

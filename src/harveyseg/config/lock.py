@@ -6,10 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harveyseg.config.settings import load
+from harveyseg.config.settings import flat_values, load
+from harveyseg.record import format_value
 
 _DIRECTORY = ".dir"
 """How the MD5 of an output that is a folder ends."""
+_ADDRESSES = ("data.url",)
+"""Settings that may hold a password."""
 
 
 def recorded_outputs(lock: Path, folders: bool = False) -> dict[str, str]:
@@ -36,6 +39,34 @@ def recorded_params(lock: Path, stage: str) -> dict[str, Any]:
         return {}
     params: dict[str, Any] = load(lock).get("stages", {}).get(stage, {}).get("params", {}).get("params.yaml", {})
     return params
+
+
+def differing_settings(values: Mapping[str, Any], lock: Path, stage: str, run: str) -> dict[str, str]:
+    """The settings of a stage that differ from those of its last run; DVC itself names the section only.
+
+    Args:
+        values: ``params.yaml``.
+        lock: ``dvc.lock``.
+        stage: the stage's name.
+        run: what the last run is called, e.g. "the last run".
+
+    Returns:
+        By the setting's full name, a text with both values. That of an address, which may hold a password, has none.
+    """
+    watched = recorded_params(lock, stage)
+    recorded = flat_values(watched)
+    present = {
+        name: value
+        for name, value in flat_values(values).items()
+        if any(name == key or name.startswith(f"{key}.") for key in watched)
+    }
+    found = {}
+    for name in dict.fromkeys([*recorded, *present]):
+        here, there = (format_value(side[name]) if name in side else "absent" for side in (present, recorded))
+        if here != there:
+            both = f"is {here} in params.yaml and {there} in {run}"
+            found[name] = f"{name} {f'is another one in params.yaml than in {run}' if name in _ADDRESSES else both}"
+    return found
 
 
 def stage_outputs(stage: Mapping[str, Any], folders: bool = False) -> Iterator[tuple[str, str]]:

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harveyseg.config.lock import recorded_params
-from harveyseg.config.settings import flat_values, listed_models, load
+from harveyseg.config.lock import differing_settings
+from harveyseg.config.settings import listed_models, load
+from harveyseg.data.class_lists import CLASSES_FILE, classes_file, load_classes, stored_classes
 from harveyseg.errors import counted
 from harveyseg.files import read_json
 from harveyseg.models import available
 from harveyseg.pipeline.code import PER_MODEL, changed_files, code_digests, stage_files
 from harveyseg.pipeline.contradictions import training_differences
-from harveyseg.record import RunRecord, Value, format_value
+from harveyseg.record import RunRecord
 
 if TYPE_CHECKING:
     from dvc.repo.index import Index
@@ -75,6 +76,8 @@ def find_stale(root: Path, records: Sequence[RunRecord]) -> StaleStages:
     for stage, files in changed_code(root).items():
         more = f" and {counted(len(files) - _SHOWN, 'more file')}" if len(files) > _SHOWN else ""
         reasons.setdefault(stage, []).append(f"{', '.join(files[:_SHOWN])}{more} edited")
+    if text := _edited_classes(root):
+        reasons.setdefault("download", []).append(text)
     changed = training_differences(root / "params.yaml", records)
     for record in records:
         if texts := changed.get(record.uid):
@@ -118,6 +121,15 @@ def changed_code(root: Path) -> dict[str, list[str]]:
     return found
 
 
+def _edited_classes(root: Path) -> str | None:
+    """A line if the user's list of classes is not the one that the stage ``code`` has seen."""
+    setting = str((load(root / "params.yaml").get("data") or {}).get("classes"))
+    seen = root / "data" / "code"
+    if classes_file(setting) is None or not (seen / CLASSES_FILE).exists():
+        return None
+    return None if load_classes(setting, root) == stored_classes(seen) else f"{setting} edited"
+
+
 def _changed_files(path: Path, stage: str, scripts: Path, networks: Sequence[str]) -> list[str]:
     if not path.exists():
         return []
@@ -134,6 +146,7 @@ def _dvc_reasons(status: _Status, index: "Index", root: Path) -> dict[str, list[
 
     Of the stage ``code`` nothing is said: it always runs, and :func:`changed_code` says what comes of it.
     """
+    values = load(root / "params.yaml")
     makers = {out.def_path: stage.addressing for stage in index.stages for out in stage.outs}
     reasons: dict[str, list[str]] = {}
     for stage, entries in status.items():
@@ -142,28 +155,8 @@ def _dvc_reasons(status: _Status, index: "Index", root: Path) -> dict[str, list[
         texts: list[str] = []
         for entry in entries:
             texts += [entry] if isinstance(entry, str) else _changes(entry, stage, makers, status.keys())
-        reasons[stage] = [*differing_settings(root, stage), *texts]
+        reasons[stage] = [*differing_settings(values, root / "dvc.lock", stage, "the last run").values(), *texts]
     return reasons
-
-
-def differing_settings(root: Path, stage: str) -> list[str]:
-    """Each setting of a stage that differs from ``dvc.lock``: DVC names the section only."""
-    watched = recorded_params(root / "dvc.lock", stage)
-    recorded = flat_values(watched)
-    present = {
-        name: value
-        for name, value in flat_values(load(root / "params.yaml")).items()
-        if any(name == key or name.startswith(f"{key}.") for key in watched)
-    }
-
-    def shown(values: Mapping[str, Value], name: str) -> str:
-        return format_value(values[name]) if name in values else "absent"
-
-    return [
-        f"{name} is {shown(present, name)} in params.yaml and {shown(recorded, name)} in the last run"
-        for name in dict.fromkeys([*recorded, *present])
-        if shown(present, name) != shown(recorded, name)
-    ]
 
 
 def _changes(

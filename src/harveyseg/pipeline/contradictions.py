@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harveyseg.config.lock import recorded_params
-from harveyseg.config.settings import flat_settings, load, merge, parse
+from harveyseg.config.lock import differing_settings, recorded_params
+from harveyseg.config.settings import load, merge, parse
 from harveyseg.data.cache import ResizeParams
 from harveyseg.data.split import SplitParams, split_hash
 from harveyseg.inference.params import InferenceParams
@@ -19,8 +19,8 @@ from harveyseg.record import RunRecord, Value, format_value
 from harveyseg.training.params import TrainParams, flat_parameters, for_network
 
 _SHOWN = 3
-_NO_CONTENT = ("source", "path", "inputs", "ground")
-"""Keys of ``data`` that are compared elsewhere, or say where the photos are and not which."""
+_NO_CONTENT = ("data.ground", "data.inputs", "data.path", "data.source", "resize-cache.size")
+"""Settings that runs record themselves, or that say where the photos are and not which."""
 
 
 def find_contradictions(
@@ -104,24 +104,11 @@ def _differences(expected: Mapping[str, Value], recorded: Mapping[str, Value]) -
 
 
 def _data_differences(values: Mapping[str, Any], lock: Path) -> list[str]:
-    """How the settings of the photos differ from those that DVC recorded when it prepared them.
-
-    Runs record ``data.source`` and ``resize-cache.size`` themselves.
-    """
-    differences = []
-    for stage, name, ignored in (("download", "data", _NO_CONTENT), ("resize-cache", "resize-cache", ("size",))):
-        recorded = {key.removeprefix(f"{name}."): value for key, value in recorded_params(lock, stage).items()}
-        known = flat_settings(recorded.get(name, recorded))
-        present = flat_settings(_section(values, name))
-        for key in sorted(known.keys() | present.keys() if name in recorded else known.keys()):
-            here, there = (format_value(side[key]) if key in side else "absent" for side in (present, known))
-            if not known or here == there or key in ignored:
-                continue
-            if key == "url":  # it may hold a password
-                differences.append(f"{name}.{key} is another one in params.yaml than in this run")
-            else:
-                differences.append(f"{name}.{key} is {here} in params.yaml and {there} in this run")
-    return differences
+    """How the settings of the photos differ from those that DVC recorded when it prepared them."""
+    found: dict[str, str] = {}
+    for stage in ("download", "resize-cache"):
+        found |= differing_settings(values, lock, stage, "this run")
+    return [text for name, text in sorted(found.items()) if name not in _NO_CONTENT]
 
 
 def _split_differences(values: Mapping[str, Any], lock: Path) -> list[str]:

@@ -14,7 +14,7 @@ export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 100000000000
 export MALLOC_TOP_PAD_ := 100000000
 
-.PHONY: demo test test-slow test-long check docs notebook screenshots lock oldest faults clean
+.PHONY: demo test test-slow test-long check readers docs notebook screenshots lock oldest faults clean
 
 demo: $(VENV)  ## fresh clone -> finished pipeline on the embedded data
 	@# A ZIP download is no git repository; DVC has to be told to do without.
@@ -49,6 +49,12 @@ check: $(VENV)  ## style, types, and which package may import which
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# An environment of its own: GeoDeep is under the AGPL, and Deepness pins an onnxruntime that needs an older numpy.
+readers: $(VENV)  ## the programs that exported ONNX files are for, in .venv/readers: their tests run only then
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/readers
+	$(BIN)/uv pip install --quiet --python $(VENV)/readers/bin/python geodeep==0.9.13 onnxruntime==1.17.0 'numpy<2'
+	touch $(VENV)/readers/.made
 
 docs: $(VENV)  ## the site in docs/_build; fails on a broken link or an outdated page of settings
 	$(BIN)/python docs/settings_page.py --check

@@ -33,7 +33,17 @@ from helpers.rasters import RGBA, grid, red_half, write_tiff
 MISSING = [name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None]
 needs_extra = pytest.mark.skipif(bool(MISSING), reason=f"the extra `onnx` is not installed: {', '.join(MISSING)}")
 GROUND = (48.0, 64.0)
-DEEPNESS_PYTHON = "HARVEYSEG_DEEPNESS_PYTHON"
+READERS = Path(sys.prefix) / "readers"
+needs_readers = pytest.mark.skipif(
+    not (READERS / ".made").exists(), reason="`make readers` did not install GeoDeep and the onnxruntime of Deepness"
+)
+GEODEEP = """
+import sys
+import geodeep, numpy
+mosaic, model, out = sys.argv[1:]
+numpy.save(out, geodeep.segment(mosaic, model))
+print(geodeep.segment(mosaic, model, output_type="geojson"))
+"""
 UNET = {"network": "unet", "width": 2, "dropout": 0.1, "batch_norm": "both", "stem_stride": 2}
 
 
@@ -103,15 +113,19 @@ def test_onnxruntime_finds_what_the_networks_say(exported: Exported) -> None:
     assert exported.file.difference < 1e-5
 
 
+def read(*arguments: object) -> str:
+    """What the Python with the readers prints."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [str(READERS / "bin" / "python"), *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+
+
 @needs_extra
+@needs_readers
 def test_the_onnxruntime_of_deepness_finds_the_same(exported: Exported, tmp_path: Path) -> None:
-    python = os.environ.get(DEEPNESS_PYTHON)
-    if python is None:
-        pytest.skip(f"{DEEPNESS_PYTHON} names no Python that has onnxruntime 1.17.0 and numpy below 2")
     np.save(tmp_path / "tiles.npy", exported.tiles)
-    command = [python, deepness.__file__, str(exported.file.path), str(tmp_path / "tiles.npy"), str(tmp_path / "o.npz")]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert done.stdout == "1.17.0\n"
+    printed = read(deepness.__file__, exported.file.path, tmp_path / "tiles.npy", tmp_path / "o.npz")
+    assert printed == "1.17.0\n"
     found = np.load(tmp_path / "o.npz")
     expected = expected_probabilities(exported.ensemble, exported.file.layout.sizes, exported.tiles)
     np.testing.assert_allclose(found["probabilities"], expected, atol=1e-5, rtol=0)
@@ -174,17 +188,17 @@ def red_is_flooded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @needs_extra
+@needs_readers
 def test_geodeep_segments_a_mosaic(red_is_flooded: Path, tmp_path: Path) -> None:
-    geodeep = pytest.importorskip("geodeep", reason="geodeep is not installed")
     alpha = np.full((1, 400, 600), 255, np.uint8)
     mosaic = write_tiff(
         tmp_path / "mosaic.tif", np.concatenate([red_half(400, 600), alpha]), transform=grid(0.05), colours=RGBA
     )
-    class_map = geodeep.segment(str(mosaic), str(red_is_flooded))
+    collection = json.loads(read("-c", GEODEEP, mosaic, red_is_flooded, tmp_path / "map.npy"))
+    class_map = np.load(tmp_path / "map.npy")
     assert class_map.shape == (200, 300)  # at the networks' scale
     assert (class_map[:, :147] == 0).all()
     assert (class_map[:, 153:] == FLOODED).all()
-    collection = json.loads(geodeep.segment(str(mosaic), str(red_is_flooded), output_type="geojson"))
     assert {feature["properties"]["class"] for feature in collection["features"]} == {"Background", "Flooded"}
 
 

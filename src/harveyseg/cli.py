@@ -337,11 +337,13 @@ def _contradictions(outputs: Sequence["RunOutputs"]) -> dict[str, str]:
 @_commands.command(rich_help_panel=_RESULTS)
 def status() -> None:
     """What is trained and what is stale, which scores stand, what each experiment changed, what to do next."""
-    from harveyseg.overview.status import inspect_workspace, status_lines
+    import shutil
+
+    from harveyseg.overview.status import fit, inspect_workspace, status_lines
     from harveyseg.project import project_root
 
     for line in status_lines(inspect_workspace(project_root())):
-        print(line)
+        print(fit(line, shutil.get_terminal_size().columns) if sys.stdout.isatty() else line)
 
 
 @_commands.command(rich_help_panel=_RESULTS)

@@ -1,6 +1,8 @@
 """The state of the workspace in a few lines: what is trained, what is stale, which scores stand, what to do next."""
 
 import datetime
+import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,9 @@ from harveyseg.record import ENSEMBLE, RunRecord, read_run
 
 _REASONS = 3
 """Reasons for stale stages that are shown; `dvc status` has all."""
+_LABEL = 12
+"""Columns that a label takes."""
+_SCORES = re.compile("held out:|test:|ensemble:")
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,25 @@ def status_lines(overview: Overview) -> Iterator[str]:
     yield f"next:       {_next(overview)}"
     if overview.experiments is not None:
         yield from _experiment_lines(overview.experiments)
+
+
+def fit(line: str, width: int) -> str:
+    """A line of :func:`status_lines` for a terminal: broken between words or scores, with the rest below its text.
+
+    Args:
+        line: as it is.
+        width: columns of the terminal.
+
+    Example:
+        >>> print(fit("held out:   unet 0.7000, ensemble 0.7100; all empty 0.6000", 40))
+        held out:   unet 0.7000,
+                    ensemble 0.7100;
+                    all empty 0.6000
+    """
+    if _SCORES.match(line):  # a name stays with its number: textwrap does not break at such blanks
+        line = line[:_LABEL] + re.sub(r"(?<![,;]) ", "\xa0", line[_LABEL:])
+    shown = textwrap.wrap(line, width, subsequent_indent=_LABEL * " ", break_long_words=False, break_on_hyphens=False)
+    return "\n".join(shown).replace("\xa0", " ")
 
 
 def _trained(overview: Overview) -> str:

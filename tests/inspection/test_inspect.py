@@ -196,6 +196,51 @@ def test_georeferenced_photos(
     assert section(out / "data.yaml", "data", DataParams).ground is None
 
 
+def test_photos_of_other_kinds_and_broken_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What they are is said in a line for each kind; broken files are no duplicates, whatever their bytes."""
+    folder = tmp_path / "data" / "images"
+    folder.mkdir(parents=True)
+    for number in (1, 2):
+        write_tiff(folder / f"{number}.tif", red_half().astype(np.uint16) * 16)
+        (folder / f"empty{number}.jpg").write_bytes(b"")
+        (folder / f"broken{number}.jpg").write_bytes(b"no photo")
+        _photo(folder / f"same{number}.png", 0)
+    write_tiff(folder / "3.tif", red_half().astype(np.float32))
+    write_tiff(folder / "4.tif", red_half())
+    Image.fromarray(np.zeros(SHAPE, np.uint16)).save(folder / "5.png")
+    _mask(tmp_path / "data" / "masks" / "1.png", _class_map(0, 3))  # so that PNG files among the images are photos
+    printed, _ = _inspect(tmp_path / "data", monkeypatch, capsys)
+    lines = printed.splitlines()
+    sixteen = [line for line in lines if line.startswith("1.tif and 1 more: its values are uint16; 8 bits are needed")]
+    assert len(sixteen) == 1
+    assert "--range" in sixteen[0]
+    assert any(line.startswith("3.tif: its values are float32") for line in lines)
+    assert any(line.startswith("5.png: is grey; a colour photo (RGB) is needed") for line in lines)
+    assert "empty1.jpg and 1 more: is empty" in lines
+    assert "broken1.jpg and 1 more: cannot be read as an image" in lines
+    assert not any(line.startswith("4.tif") for line in lines)
+    assert [line for line in lines if "the same photo" in line] == [
+        "the same photo: images/1.tif = images/2.tif", "the same photo: images/same1.png = images/same2.png"
+    ]  # fmt: skip
+    assert "photo sizes: 4 160x96, 3 80x60" in printed
+
+
+def test_linked_folders_are_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in ("images", "masks"):
+        (tmp_path / "card" / place).mkdir(parents=True)
+    _photo(tmp_path / "card" / "images" / "1.jpg", 1)
+    _mask(tmp_path / "card" / "masks" / "1.png", _class_map(0, 3))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "flight").symlink_to(tmp_path / "card")
+    (tmp_path / "card" / "back").symlink_to(tmp_path / "data")  # round and round
+    printed, _ = _inspect(tmp_path / "data", monkeypatch, capsys)
+    assert "1 photo, 1 mask" in printed
+
+
 def test_overlapping_photos_and_masks_of_other_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

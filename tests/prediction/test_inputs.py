@@ -58,6 +58,21 @@ def test_a_folder_is_searched_and_gives_the_names(flight: Path, caplog: pytest.L
     ]
 
 
+def test_links_to_folders_are_followed(flight: Path, tmp_path: Path) -> None:
+    card = tmp_path / "card"
+    (card / "a").mkdir(parents=True)
+    (card / "b").mkdir()
+    Image.new("RGB", (8, 8)).save(card / "a" / "1.jpg")
+    (card / "a" / "other").symlink_to(card / "b")  # a leads to b, b to a, and both back to the card
+    (card / "b" / "other").symlink_to(card / "a")
+    (card / "b" / "card").symlink_to(card)
+    (tmp_path / "linked").symlink_to(card)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "flight").symlink_to(card)
+    for folder, name in ((card, "a_1"), (tmp_path / "linked", "a_1"), (tmp_path / "here", "flight_a_1")):
+        assert [found.name for found in find_inputs([str(folder)], tmp_path / "out")] == [name]
+
+
 def test_a_pattern_names_from_its_fixed_part(flight: Path) -> None:
     names = ["100MEDIA_DJI_0001", "101MEDIA_DJI_0001"]
     assert [item.name for item in check(f"{flight}/1*/DJI_0001.JPG")] == names

@@ -1,12 +1,12 @@
 """Photos and their masks in a folder in the Kaggle layout, paired by their names without opening any file."""
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harveyseg.data.folders import walk_visible
 from harveyseg.data.masks import NOT_PNG
 from harveyseg.data.naming import NamingRule, matching_rules, one_form, stem_of
 from harveyseg.data.photo_files import PHOTO_KINDS
@@ -118,12 +118,11 @@ def layout_folders(folder: Path) -> dict[str, list[Path]]:
     Folders inside one of them are not listed, and hidden folders are not searched.
     """
     places: dict[str, list[Path]] = {name: [] for name in FOLDERS}
-    for top, names, _ in os.walk(folder):
-        visible = sorted(name for name in names if not is_hidden_folder(name))
-        for name in visible:
+    for top, names, _ in walk_visible(folder):
+        for name in names:
             if name.lower() in places:
-                places[name.lower()].append(Path(top) / name)
-        names[:] = [name for name in visible if name.lower() not in places]
+                places[name.lower()].append(top / name)
+        names[:] = [name for name in names if name.lower() not in places]
     return places
 
 

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,26 @@ def examine_tiff(data: bytes, most_pixels: int) -> TiffContent | None:
     alpha = names.index("alpha") if "alpha" in names else None
     transparent = alpha is not None and int(values[alpha].min()) < np.iinfo(values.dtype).max if not problem else False
     return TiffContent((width, height), problem, transparent)
+
+
+def describe_tiff(path: Path) -> TiffContent:
+    """What the header of a file says. Where pixels are not opaque is not looked at.
+
+    Raises:
+        ValueError: when it cannot be opened.
+    """
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+    with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning):
+        try:
+            with rasterio.open(path, driver="GTiff") as file:
+                names = [colour.name for colour in file.colorinterp]
+                size, kind = (file.width, file.height), file.dtypes[0]
+        except RasterioError as error:
+            raise ValueError(str(error)) from None
+    values = "" if kind == "uint8" else f"its values are {kind}; 8 bits are needed"
+    return TiffContent(size, _band_problem(names) or values, transparent=False)
 
 
 def read_tiff(data: bytes) -> Photo:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harveyseg.data.folders import walk_visible
 from harveyseg.data.naming import LAST_WORD
 from harveyseg.data.photo_files import IMAGE_ENDINGS
-from harveyseg.data.sidecars import is_hidden_folder
 from harveyseg.errors import HarveysegError
 
 _MASK_WORDS = re.compile(r"mask|(?<!un)label(?!l?ed)|annotation|ground_?truth", re.IGNORECASE)
@@ -34,7 +34,7 @@ def find_images(folder: Path) -> ImageFiles:
     are the PNG files among photos of other kinds, or the files whose names are those of others with a suffix.
 
     Args:
-        folder: is searched at any depth; hidden files and folders are left out.
+        folder: is searched at any depth, through links to folders; hidden files and folders are left out.
 
     Raises:
         HarveysegError: when it is no folder or holds no image.
@@ -43,7 +43,7 @@ def find_images(folder: Path) -> ImageFiles:
         raise HarveysegError(f"{folder}: is not a folder. Name the folder with your photos and masks.")
     others: Counter[str] = Counter()
     images = []
-    for path in _visible_files(folder):
+    for path in sorted(_visible_files(folder)):
         if path.suffix.lower() in IMAGE_ENDINGS:
             images.append(path)
         else:
@@ -78,8 +78,5 @@ def _masks_by_name(folder: Path, images: Sequence[Path]) -> set[Path]:
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        *folders, name = path.relative_to(folder).parts
-        hidden = name.startswith(".") or any(map(is_hidden_folder, folders))
-        if path.is_file() and not hidden:
-            yield path
+    for directory, _, names in walk_visible(folder):
+        yield from (directory / name for name in names if not name.startswith(".") and (directory / name).is_file())

@@ -13,9 +13,11 @@ from ruamel.yaml import YAML
 
 from harveyseg.classes import ClassList
 from harveyseg.data.class_lists import write_classes
+from harveyseg.data.folders import walk_visible
 from harveyseg.data.naming import NamingRule, find_rule, matching_rules
 from harveyseg.data.overlap import find_overlaps
-from harveyseg.data.photo_files import PHOTO_KINDS
+from harveyseg.data.photo_files import PHOTO_KINDS, DecodedFile
+from harveyseg.data.tiff_files import TIFF_STARTS, describe_tiff
 from harveyseg.errors import HarveysegError, counted, first_names, shortened
 from harveyseg.files import atomic
 from harveyseg.geo.flight import photo_ground
@@ -43,9 +45,11 @@ class _PhotoHeader:
     path: Path
     kind: str
     """Pillow's name of the format; empty when the file cannot be read."""
-    size: tuple[int, int]
-    camera: str
-    ground: tuple[float, float] | None
+    problem: str
+    """Why it is no photo to train on; empty if nothing is known against it."""
+    size: tuple[int, int] = (0, 0)
+    camera: str = ""
+    ground: tuple[float, float] | None = None
     """(height, width) in metres of the ground that the photo shows; None where the file does not say it."""
     has_grid: bool = False
     """Whether a georeference says it, not the flight."""
@@ -88,7 +92,7 @@ def inspect_folder(folder: Path, every: bool = False) -> Inspection:
         *_describe_photos(headers, len(files.photos)),
         *_describe_masks(folder, contents, len(files.masks), suggestion),
         *_describe_pairs(headers, contents, rule),
-        *_describe_duplicates(folder, files.photos),
+        *_describe_duplicates(folder, set(files.photos) - {header.path for header in headers if not header.kind}),
         *_describe_overlaps(files.photos if every else files.photos[:COMPARED], len(files.photos)),
         *_describe_layout(folder, files, rule),
     ]
@@ -145,15 +149,39 @@ def _spread(paths: Sequence[Path], most: int) -> Sequence[Path]:
 
 def _read_header(path: Path) -> _PhotoHeader:
     try:
+        with path.open("rb") as opened:
+            start = opened.read(25)
+        if not start:
+            return _PhotoHeader(path, "", "is empty")
+        if start.startswith(TIFF_STARTS):
+            tiff = describe_tiff(path)
+            return _header(path, "TIFF", tiff.size, tiff.problem)
+        with Image.open(path) as image:
+            kind = "JPEG" if image.format == "MPO" else str(image.format)
+            depth = start[24] if kind == "PNG" else 8
+            content = DecodedFile(kind, image.size, image.mode, frozenset({depth}), 1, transparent=False)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return _PhotoHeader(path, "", "cannot be read as an image")
+    return _header(path, kind, content.size, content.colour_problem)
+
+
+def _header(path: Path, kind: str, size: tuple[int, int], problem: str) -> _PhotoHeader:
+    ground = _mosaic_ground(path) if kind == "TIFF" else None
+    if kind != PHOTO_KINDS.get(path.suffix.lower()):
+        problem = f"is {kind} data; a photo is JPEG, PNG or TIFF, named so"
+    elif "its values are" in problem or "bits per channel" in problem:
+        problem += "; see --range (docs/predict.md), and for training `gdal_translate -ot Byte -scale`"
+    return _PhotoHeader(path, kind, problem, size, _camera(path), ground or photo_ground(path), ground is not None)
+
+
+def _camera(path: Path) -> str:
+    try:
         with Image.open(path) as image:
             exif = image.getexif()
-            words = [str(exif.get(tag, "")).strip("\0 ") for tag in (ExifTags.Base.Make, ExifTags.Base.Model)]
-            kind = "JPEG" if image.format == "MPO" else str(image.format)
-            size = image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return _PhotoHeader(path, "", (0, 0), "", None)
-    camera, ground = " ".join(filter(None, words)), _mosaic_ground(path) if kind == "TIFF" else None
-    return _PhotoHeader(path, kind, size, camera, ground or photo_ground(path), has_grid=ground is not None)
+    except (OSError, ValueError, SyntaxError):  # kinds of pixels that Pillow lacks
+        return ""
+    words = [str(exif.get(tag, "")).strip("\0 ") for tag in (ExifTags.Base.Make, ExifTags.Base.Model)]
+    return " ".join(filter(None, words))
 
 
 def _mosaic_ground(path: Path) -> tuple[float, float] | None:
@@ -200,13 +228,13 @@ def _describe_photos(headers: Sequence[_PhotoHeader], number: int) -> list[str]:
     lines = [f"photos read: {len(headers)} of {number}"] if len(headers) < number else []
     sizes = Counter(f"{header.size[0]}x{header.size[1]}" for header in headers if header.kind)
     lines.append(f"photo sizes: {_counts(sizes)}")
+    names_of = defaultdict(list)
     for header in headers:
-        expected = PHOTO_KINDS.get(header.path.suffix.lower())
-        if not header.kind:
-            lines.append(f"{header.path.name}: cannot be read as an image")
-        elif header.kind != expected:
-            lines.append(f"{header.path.name}: is {header.kind} data; a photo is JPEG, PNG or TIFF, named so")
-    del lines[_SHOWN:]
+        names_of[header.problem].append(header.path.name)
+    del names_of[""]
+    for problem, names in names_of.items():
+        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        lines.append(f"{names[0]}{others}: {problem}")
     cameras = Counter(header.camera for header in headers if header.camera)
     lines.append(f"cameras: {_counts(cameras)}" if cameras else "cameras: the files do not say")
     known = []
@@ -262,7 +290,7 @@ def _describe_pairs(
 
 def _describe_duplicates(folder: Path, photos: Iterable[Path]) -> list[str]:
     by_size = defaultdict(list)
-    for path in photos:
+    for path in sorted(photos):
         by_size[path.stat().st_size].append(path)
     by_hash = defaultdict(list)
     for paths in by_size.values():
@@ -288,7 +316,7 @@ def _describe_overlaps(photos: Sequence[Path], number: int) -> list[str]:
 
 def _describe_layout(folder: Path, files: ImageFiles, rule: NamingRule) -> list[str]:
     """What the source ``directory`` still needs."""
-    names = {path.name.lower() for path in folder.rglob("*") if path.is_dir()}
+    names = {name.lower() for _, names, _ in walk_visible(folder) for name in names}
     missing = [name for name in ("train_images", "train_masks") if name not in names]
     lines = []
     if missing:

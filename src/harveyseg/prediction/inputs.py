@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from harveyseg.data.folders import walk_visible
 from harveyseg.data.naming import one_form, stem_of
 from harveyseg.data.photo_files import IMAGE_ENDINGS, TOO_LARGE, decode_photo_file
-from harveyseg.data.sidecars import count_ignored, is_hidden_folder, is_sidecar
+from harveyseg.data.sidecars import count_ignored, is_sidecar
 from harveyseg.data.tiff_files import TIFF_STARTS
 from harveyseg.errors import HarveysegError, first_names, raise_problems
 from harveyseg.geo.flight import photo_ground
@@ -133,11 +134,9 @@ def check_inputs(candidates: Sequence[Candidate], options: MosaicOptions) -> lis
 
 def _files_below(folder: Path, out: Path) -> Iterator[Path]:
     """All files in a folder at any depth, without hidden folders, those of network drives, and ``out``."""
-    for directory, folders, names in os.walk(folder):
-        folders[:] = [
-            name for name in folders if not is_hidden_folder(name) and Path(directory, name).resolve() != out.resolve()
-        ]
-        yield from (Path(directory, name) for name in names)
+    for directory, folders, names in walk_visible(folder):
+        folders[:] = [name for name in folders if (directory / name).resolve() != out.resolve()]
+        yield from (directory / name for name in names)
 
 
 class _Products:

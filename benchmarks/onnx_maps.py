@@ -2,9 +2,12 @@
 
     harveyseg example town
     .venv/bin/python benchmarks/onnx_maps.py town [--workspace .] [--model NAME]
+    .venv/bin/python benchmarks/onnx_maps.py photos --model harvey25
 
 It needs the extra ``onnx`` and the package ``geodeep``. The networks are those of the workspace, e.g. after
-``make demo``. The maps are compared on the mosaic's own grid, where it shows something:
+``make demo``. Instead of the drawn mosaic, a folder of the competition's photos will do: each becomes a GeoTIFF
+of 80 x 60 m, and all pixels count together. The maps are compared on the images' own grid, where they show
+something:
 
 - *post-processed* and *argmax* are those of ``harveyseg predict``, without and with ``--argmax``;
 - *plain ONNX* resizes the mosaic to the file's resolution and puts the middles of overlapping tiles together, as
@@ -16,6 +19,7 @@ It needs the extra ``onnx`` and the package ``geodeep``. The networks are those 
 import argparse
 import math
 import tempfile
+from collections.abc import Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +31,7 @@ import onnxruntime
 import pandas as pd
 import rasterio
 from affine import Affine
+from PIL import Image
 from rasterio.enums import ColorInterp
 
 from harveyseg import Predictor
@@ -38,62 +43,77 @@ from harveyseg.prediction.onnx_file import TileLayout, write_onnx
 from harveyseg.project import library_versions
 
 CLASSES = ("Flooded", "Property Roof")
+GROUND = 80.0 * 60.0
+"""Square metres of ground that a photo of the competition shows."""
 
 
 def main() -> None:
     """Make the maps and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("town", type=Path, help="the folder that `harveyseg example` wrote")
+    parser.add_argument("images", type=Path, help="the folder that `harveyseg example` wrote, or one of JPEG photos")
     parser.add_argument("--workspace", type=Path, default=Path(), help="the folder of the trained networks")
     parser.add_argument("--model", help="as for `harveyseg predict`")
     arguments = parser.parse_args()
-    with rasterio.open(arguments.town / "truth.tif") as file:
-        truth: ClassMap = file.read(1)
-    with tempfile.TemporaryDirectory() as scratch:
-        maps = make_maps(arguments.town / "mosaic.tif", arguments.workspace, arguments.model, Path(scratch))
+    truth = None
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        if (arguments.images / "truth.tif").is_file():
+            with rasterio.open(arguments.images / "truth.tif") as file:
+                truth = file.read(1).ravel()
+            mosaics = [arguments.images / "mosaic.tif"]
+        else:
+            mosaics = [write_photo(path, scratch) for path in sorted(arguments.images.glob("*.jpg"))]
+        maps = make_maps(mosaics, arguments.workspace, arguments.model, scratch)
     versions = library_versions() | {name: version(name) for name in ("geodeep", "onnxruntime")}
     print(f"\n{date.today()}, {', '.join(f'{name} {version}' for name, version in versions.items())}\n")
     names = Predictor.load(arguments.workspace, arguments.model).classes.names
     print(compare(maps, truth, [names.index(name) for name in CLASSES]).to_markdown(floatfmt=".1f"))
 
 
-def make_maps(mosaic: Path, workspace: Path, model: str | None, scratch: Path) -> dict[str, ClassMap]:
-    """The maps by name, on the mosaic's own grid."""
-    maps = {}
-    for name, argmax in (("post-processed", False), ("argmax", True)):
-        prediction = Predictor.load(workspace, model, argmax=argmax).predict(mosaic, scratch / name)
-        maps[name] = prediction.read_class_map()
-    pixel = prediction.record.pixel_m
-    assert pixel is not None
+def make_maps(mosaics: Sequence[Path], workspace: Path, model: str | None, scratch: Path) -> dict[str, ClassMap]:
+    """The maps by name, on the mosaics' own grids: their pixels one mosaic after the other, (pixels,)."""
+    kinds = {"post-processed": False, "argmax": True}
+    predictors = {name: Predictor.load(workspace, model, argmax=argmax) for name, argmax in kinds.items()}
     ensemble = find_model(workspace / "params.yaml", workspace / "data", model)
     file = write_onnx(ensemble, scratch / "flood.onnx")
-    print(f"{file.describe()}; the mosaic has pixels of {100 * pixel[0]:.2f} cm")
-    size = maps["argmax"].shape
-    whole = (size[0], size[1])
-    plain = classify_tiles(
-        resized(mosaic, pixel, file.layout.pixel), file.path, file.layout, ensemble.inference.overlap
-    )
-    maps["plain ONNX"] = nearest_classes(plain, whole)
-    maps["GeoDeep"] = nearest_classes(geodeep.segment(str(mosaic), str(file.path)), whole)
-    finer = scratch / "finer.tif"
-    write_resized(finer, mosaic, pixel, file.layout.pixel / 2)
-    maps["GeoDeep, half the resolution"] = nearest_classes(geodeep.segment(str(finer), str(file.path)), whole)
-    return maps
+    parts: dict[str, list[ClassMap]] = {}
+    for mosaic in mosaics:
+        maps = {}
+        for name, predictor in predictors.items():
+            prediction = predictor.predict(mosaic, scratch / name)
+            maps[name] = prediction.read_class_map()
+        pixel = prediction.record.pixel_m
+        assert pixel is not None
+        if mosaic is mosaics[0]:
+            print(f"{file.describe()}; the mosaic has pixels of {100 * pixel[0]:.2f} cm")
+        size = maps["argmax"].shape
+        whole = (size[0], size[1])
+        plain = classify_tiles(
+            resized(mosaic, pixel, file.layout.pixel), file.path, file.layout, ensemble.inference.overlap
+        )
+        maps["plain ONNX"] = nearest_classes(plain, whole)
+        maps["GeoDeep"] = nearest_classes(geodeep.segment(str(mosaic), str(file.path)), whole)
+        finer = scratch / "finer.tif"
+        write_resized(finer, mosaic, pixel, file.layout.pixel / 2)
+        maps["GeoDeep, half the resolution"] = nearest_classes(geodeep.segment(str(finer), str(file.path)), whole)
+        for name, class_map in maps.items():
+            parts.setdefault(name, []).append(class_map.ravel())
+    return {name: np.concatenate(pixels) for name, pixels in parts.items()}
 
 
-def compare(maps: dict[str, ClassMap], truth: ClassMap, classes: list[int]) -> pd.DataFrame:
-    """Percentages of the pixels that show something."""
-    seen = truth != 255
+def compare(maps: dict[str, ClassMap], truth: ClassMap | None, classes: list[int]) -> pd.DataFrame:
+    """Percentages of the pixels that show something; right are none where the truth is not known."""
+    seen = maps["argmax"] != 255
     rows = {}
     for name, own in maps.items():
         rows[name] = {
-            "right": np.mean(own[seen] == truth[seen]),
+            "right": np.nan if truth is None else np.mean(own[seen] == truth[seen]),
             "differs from post-processed": np.mean(own[seen] != maps["post-processed"][seen]),
             "differs from argmax": np.mean(own[seen] != maps["argmax"][seen]),
             **{text: np.mean(own[seen] == index) for text, index in zip(CLASSES, classes, strict=True)},
-            "classified where nothing was seen": np.mean(own[~seen] != 255),
+            "classified where nothing was seen": np.nan if seen.all() else np.mean(own[~seen] != 255),
         }
-    return 100 * pd.DataFrame(rows).T.rename_axis("map, % of the pixels")
+    return 100 * pd.DataFrame(rows).T.rename_axis("map, % of the pixels").dropna(axis="columns")
 
 
 def classify_tiles(photo: Photo, model: Path, layout: TileLayout, overlap: float) -> ClassMap:
@@ -113,6 +133,21 @@ def classify_tiles(photo: Photo, model: Path, layout: TileLayout, overlap: float
             kept = (slice(cut if top else 0, side), slice(cut if left else 0, side))  # the next tile overwrites the end
             class_map[top : top + side, left : left + side][kept] = classes[kept]
     return class_map[:height, :width]
+
+
+def write_photo(path: Path, folder: Path) -> Path:
+    """Write a JPEG photo as a GeoTIFF that shows ``GROUND``."""
+    with Image.open(path) as opened:
+        photo = np.asarray(opened.convert("RGB"))
+    height, width = photo.shape[:2]
+    pixel = math.sqrt(GROUND / (height * width))
+    written = folder / f"{path.stem}.tif"
+    with rasterio.open(
+        written, "w", driver="GTiff", height=height, width=width, count=3, dtype="uint8", crs="EPSG:32615",
+        transform=Affine(pixel, 0, 270_000, 0, -pixel, 3_290_000), tiled=True, photometric="RGB",
+    ) as file:  # fmt: skip
+        file.write(photo.transpose(2, 0, 1))
+    return written
 
 
 def resized(path: Path, pixel: tuple[float, float], wanted: float) -> Photo:

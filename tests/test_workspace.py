@@ -223,6 +223,24 @@ def test_nothing_is_trained_on_data_of_other_settings(trained: Workspace) -> Non
         trained.evaluate("tiny")
 
 
+def test_an_edited_file_of_groups_is_noticed(trained: Workspace, tmp_path: Path) -> None:
+    photos = trained.load_data().train.ids
+    groups = tmp_path / "groups.csv"
+
+    def write_groups(size: int) -> None:
+        groups.write_text("".join(["id,group\n", *(f"{photo},{row // size}\n" for row, photo in enumerate(photos))]))
+
+    write_groups(2)
+    edit(trained, "  groups: ids\n", f"  groups: {groups}\n")
+    trained.prepare_data()
+    trained.load_data()
+    write_groups(3)
+    message = r"the file of split\.groups changed after the data were prepared\. Call prepare_data\(\) again"
+    with pytest.raises(HarveysegError, match=message):
+        trained.load_data()
+    assert trained.prepare_data().folds["group"].nunique() == 4  # of ten photos
+
+
 def test_settings_that_a_user_has_edited_are_not_replaced(tmp_path: Path) -> None:
     workspace = Workspace.create(tmp_path, CHANGES)
     assert Workspace.create(tmp_path, CHANGES).folder == workspace.folder  # a notebook that runs once more

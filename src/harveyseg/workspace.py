@@ -16,13 +16,14 @@ import pandas as pd
 from harveyseg.config.preset import change_settings
 from harveyseg.config.settings import flat_values, load, section
 from harveyseg.data.cache import CachedPart, ResizeParams, build_cache, load_part, read_part_classes, read_photos
+from harveyseg.data.class_lists import classes_file
 from harveyseg.data.overlap import overlaps_of_data
 from harveyseg.data.sources import DataParams, download_source
-from harveyseg.data.split import SplitParams, fold_rows, make_folds, read_folds
+from harveyseg.data.split import SplitParams, files_of_split, fold_rows, make_folds, read_folds
 from harveyseg.errors import HarveysegError
 from harveyseg.evaluation.metrics import true_masks
 from harveyseg.evaluation.network import evaluate_network
-from harveyseg.files import read_json, write_json, write_table, write_text
+from harveyseg.files import read_json, sha256, write_json, write_table, write_text
 from harveyseg.inference.params import InferenceParams
 from harveyseg.pipeline.check import ModelConfig, check_params
 from harveyseg.pipeline.code import code_digests, format_digests, stage_files
@@ -237,9 +238,16 @@ class Workspace:
         return configs[model]
 
     def _data_settings(self) -> dict[str, Value]:
-        """What decides the prepared data."""
+        """What decides the prepared data, with the content of the files that settings name."""
         values = load(self._params)
-        return flat_values({name: values.get(name) for name in ("data", "resize-cache", "split")})
+        settings = flat_values({name: values.get(name) for name in ("data", "resize-cache", "split")})
+        named = files_of_split(section(self._params, "split", SplitParams))
+        files: dict[str, str | None] = {f"split.{key}": file for key, file in named.items()}
+        files["data.classes"] = classes_file(str(settings.get("data.classes")))
+        for key, file in files.items():
+            if file is not None and (path := self.folder / file).is_file():
+                settings[f"the file of {key}"] = sha256(path)
+        return settings
 
     def _require_prepared(self) -> None:
         """Refuse data that were prepared with other settings. In a project of DVC, DVC knows."""

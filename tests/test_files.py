@@ -50,6 +50,41 @@ with atomic(Path(sys.argv[1])) as temporary, temporary.open("w") as opened:
 """
 
 
+FOLDER_WRITER = """
+import sys, time
+from pathlib import Path
+from harveyseg.files import replacing
+with replacing(Path(sys.argv[1])) as folder:
+    (folder / "half.txt").write_text("half of the new")
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_folder_that_a_killed_process_was_making_is_deleted_by_the_next_one(tmp_path: Path) -> None:
+    folder = tmp_path / "metrics"
+    with replacing(folder) as building:
+        (building / "whole.txt").write_text("old")
+    (tmp_path / ".metrics-_of_mine").mkdir()
+    (tmp_path / ".metrics-_of_mine" / "notes.txt").touch()
+    with subprocess.Popen(
+        [sys.executable, "-c", FOLDER_WRITER, str(folder)], stdout=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "writing\n"
+        (made,) = {*tmp_path.glob(".metrics-*")} - {tmp_path / ".metrics-_of_mine"}
+        with replacing(folder) as building:  # another process, while the first one works
+            (building / "whole.txt").write_text("new")
+        assert (made / "new" / "half.txt").exists()
+        writer.send_signal(signal.SIGKILL)
+        assert writer.wait() == -signal.SIGKILL
+    assert made.exists()
+    with replacing(folder) as building:
+        (building / "whole.txt").write_text("newest")
+    assert {path.name for path in tmp_path.iterdir()} == {"metrics", ".metrics-_of_mine"}
+    assert (folder / "whole.txt").read_text() == "newest"
+
+
 def test_a_process_killed_in_the_middle_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "state.txt"
     path.write_text("the old file, whole")

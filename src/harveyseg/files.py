@@ -227,15 +227,17 @@ def refuse_foreign(path: Path, *marks: str) -> None:
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """Yield a new folder that replaces ``folder`` on success and is deleted on failure."""
+    """Yield a new folder that replaces ``folder`` on success and is deleted on failure.
+
+    What processes left that were killed in such a block is deleted.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{folder.name}-"
-    with _explain_full_disk(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as temporary:
-        building = Path(temporary) / "new"
+    with _explain_full_disk(folder), _temporary_folder(folder) as temporary:
+        building = temporary / "new"
         building.mkdir()
         yield building
         if folder.exists():
-            folder.rename(Path(temporary) / "old")
+            folder.rename(temporary / "old")
         building.rename(folder)
 
 
@@ -345,6 +347,43 @@ def _open_temporary(path: Path) -> tuple[int, str]:
         if os.path.exists(name):  # else another process took it for a leftover before it was locked
             return handle, name
         os.close(handle)
+
+
+@contextmanager
+def _temporary_folder(folder: Path) -> Iterator[Path]:
+    """Make a temporary folder next to ``folder``, locked like a temporary file, after deleting those without a lock."""
+    for leftover in folder.parent.glob(f".{folder.name}-????????"):
+        if (handle := _lock_folder(leftover, wait=False)) is not None:
+            if {path.name for path in leftover.iterdir()} <= {"new", "old"}:  # else it is somebody's own
+                shutil.rmtree(leftover, ignore_errors=True)
+            os.close(handle)
+    while True:
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+        handle = _lock_folder(temporary, wait=True)
+        if temporary.exists():  # else another process took it for a leftover before it was locked
+            break
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def _lock_folder(folder: Path, wait: bool) -> int | None:
+    """Open and lock a folder; None where another process has the lock, or there are no locks."""
+    if sys.platform == "win32":
+        return None
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:  # no folder, or gone
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
 
 
 def _delete_leftovers(path: Path) -> None:

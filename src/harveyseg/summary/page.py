@@ -16,7 +16,7 @@ from harveyseg.config.settings import section
 from harveyseg.files import refuse_foreign, write_text
 from harveyseg.plots import precise_percent
 from harveyseg.postprocess.select import PostprocessParams
-from harveyseg.project import git_state
+from harveyseg.project import git_output, git_state
 from harveyseg.record import ALL_EMPTY, ENSEMBLE
 from harveyseg.summary import charts, content
 from harveyseg.summary.finished import FinishedPipeline, read_finished_pipeline
@@ -92,6 +92,7 @@ def write_summary(
         "rules": content.rule_rows(workspace),
         "versions": _compare(versions, here),
         "committed": _committed(root, here),
+        "kept": git_output(root, "status", "--porcelain", "--", "dvc.lock", "params.yaml") == "",
         "runs": content.identity_rows(workspace, links),
         "links": links,
         "costs": content.cost_rows(workspace),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from helpers.project import Project, start_project
+from helpers.terminal import run_in_terminal
 
 pytestmark = pytest.mark.slow
 
@@ -49,6 +50,11 @@ def test_nothing_is_stale_after_a_run(finished: Project) -> None:
     assert "dvc exp run" in value_of(printed, "next")
     assert len(printed.splitlines()) <= 10
     assert finished.run("git", "status", "--porcelain") == ""  # it only looks
+    command = [str(finished.programs / "harveyseg"), "status"]
+    status, on_screen = run_in_terminal(command, 80, finished.environment, finished.folder)
+    assert status == 0
+    assert max(map(len, re.split(r"[\r\n]+", on_screen))) <= 80
+    assert on_screen.split()[: len(printed.split())] == printed.split()  # and none of DVC's bars
 
 
 CHANGES = {

@@ -1,6 +1,7 @@
 """The state of the workspace in a few lines: what is trained, what is stale, which scores stand, what to do next."""
 
 import datetime
+import logging
 import re
 import textwrap
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ _REASONS = 3
 """Reasons for stale stages that are shown; `dvc status` has all."""
 _LABEL = 12
 """Columns that a label takes."""
+_DVC_BARS = "dvc.progress"
+"""By this logger's level DVC decides about its bars: one flashes up for each file, a hundred in a second."""
 _SCORES = re.compile("held out:|test:|ensemble:")
 
 
@@ -69,6 +72,7 @@ def inspect_workspace(root: Path) -> Overview:
     from dvc.exceptions import DvcException  # a second
     from dvc.lock import LockError
 
+    logging.getLogger(_DVC_BARS).setLevel(logging.CRITICAL)
     data = root / "data"
     models, folds = listed_models(root / "params.yaml")
     files = PipelineFiles(models, folds, data / "models", data / "ensemble", data / "postprocess" / "metrics")

@@ -170,7 +170,7 @@ def test_photos_of_a_drone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert f"flight height and lens: {pixel} to {pixel}, median {pixel} cm, of 5 photos" in printed
     assert "cameras: 5 DJI FC6310" in printed
     assert "the same photo: images/a/DJI_0001.jpg = images/b/DJI_0009.jpg" in printed
-    assert "2 names occur in several folders (DJI_0001, DJI_0002): their ids get the folder's name" in printed
+    assert "names that occur in several folders: 2 (DJI_0001, DJI_0002); their ids get the folder's name" in printed
     assert "DJI_0010.jpg: is WEBP data" in printed
     assert "masks: none found" in printed
     assert [path.name for path in out.iterdir()] == ["data.yaml"]

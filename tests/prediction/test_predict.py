@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ from harveyseg.prediction.predict import Outcome, PredictionOptions, predict_ima
 from harveyseg.prediction.products import ProductOptions, error_rates
 from harveyseg.prediction.scale import Training
 from harveyseg.prediction.trained_ensemble import TrainedEnsemble
-from helpers.predicting import FLOODED, PARAMS, half_red, sure
+from helpers.commands import run_command
+from helpers.predicting import FLOODED, PARAMS, half_red, single, sure
 from helpers.rasters import RGBA, UTM, grid, red_half, write_dji, write_tiff
 from helpers.small_disk import small_disk
 
@@ -400,6 +402,48 @@ def test_one_that_fails_later_spoils_nothing(
     assert "b.png: not a colour photo that can be read" in caplog.text
     assert list(pd.read_csv(tmp_path / "out" / "areas.csv")["image"]) == ["a.png", "c.png"]
     assert not list((tmp_path / "out").glob("b*"))
+
+
+def test_photos_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """A row is called as the map is, so that each row's shares are those of its map."""
+    for folder in ("100MEDIA", "101MEDIA"):
+        (tmp_path / "card" / folder).mkdir(parents=True)
+    save(tmp_path / "card" / "100MEDIA" / "DJI_0001.JPG", half_red())
+    save(tmp_path / "card" / "101MEDIA" / "DJI_0001.JPG", np.zeros_like(half_red()))
+    outcome = run([tmp_path / "card"], tmp_path / "out")
+    areas = pd.read_csv(tmp_path / "out" / "areas.csv").set_index("image")["Flooded"]
+    assert sorted(areas.index) == ["100MEDIA_DJI_0001.JPG", "101MEDIA_DJI_0001.JPG"]
+    for image, percent in areas.items():
+        class_map = np.asarray(Image.open(tmp_path / "out" / f"{Path(str(image)).stem}.png"))
+        assert percent == pytest.approx(100 * np.mean(class_map == FLOODED), abs=1e-3)
+    assert areas.max() > 40
+    assert areas.min() == 0
+    assert sorted(record.describe().partition(":")[0] for record in outcome.predicted) == sorted(areas.index)
+
+
+def test_the_command_ends_with_1_when_one_fails_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in "abc":
+        save(tmp_path / "photos" / f"{name}.png", half_red())
+
+    def open_picture(item: Input, options: MosaicOptions) -> object:
+        if item.name == "b":
+            os.truncate(item.path, 100)
+        return pictures.open_picture(item, options)
+
+    ensemble = replace(single(sure(FLOODED, 0.5)), inference=PARAMS)
+    monkeypatch.setattr("harveyseg.prediction.find_model.find_model", lambda *_: ensemble)
+    monkeypatch.setattr("harveyseg.prediction.predict.open_picture", open_picture)
+    monkeypatch.chdir(tmp_path)
+    for predicted, done in ((2, 0), (0, 2)):  # the second call finds b broken before anything is predicted
+        status, out, error = run_command(monkeypatch, capsys, "predict", "photos", "--out", "maps")
+        assert status == 1
+        assert "b.png: " in error
+        if predicted:
+            assert out.endswith(f"maps: {predicted} predicted, {done} were done before, 1 failed\n")
+    assert sorted(path.stem for path in (tmp_path / "maps").glob("?.png")) == ["a", "c"]
 
 
 def refuse(error: Exception) -> Callable[..., Any]:

@@ -216,8 +216,8 @@ def _describe_names(files: ImageFiles, rule: NamingRule, explained: int) -> list
     repeated = [stem for stem, count in Counter(path.stem for path in files.photos).items() if count > 1]
     if repeated:
         lines.append(
-            f"{len(repeated)} names occur in several folders ({first_names(repeated)}): their ids get the folder's "
-            "name, which needs masks in folders of the same names"
+            f"names that occur in several folders: {len(repeated)} ({first_names(repeated)}); their ids get the "
+            "folder's name, which needs masks in folders of the same names"
         )
     return lines
 

@@ -60,13 +60,18 @@ class PredictionRecord(BaseModel):
     outputs: dict[str, str]
     """SHA-256 of each product, by file name."""
 
+    @property
+    def image(self) -> str:
+        """Its file's name, with the folders' names where its products have them: drones number photos from 1 again."""
+        return f"{self.name}{Path(self.path).suffix}"
+
     def describe(self) -> str:
         """The image's name and the classes that cover at least 0.1% of what was seen, the largest first."""
         classes = sorted(((percent, name) for name, percent in self.areas.percent.items()), reverse=True)
         shown = [f"{name} {percent:.1f}%" for percent, name in classes if percent >= 0.1]
         unseen = 100 * (1 - self.areas.seen_pixels / self.areas.pixels)
         note = f" (of what was seen; {unseen:.1f}% was not)" if unseen >= 0.05 else ""
-        return f"{Path(self.path).name}: {', '.join(shown) or 'nothing was seen'}{note}"
+        return f"{self.image}: {', '.join(shown) or 'nothing was seen'}{note}"
 
     def missing(self, folder: Path) -> list[str]:
         """The products that are not in ``folder``."""
@@ -135,7 +140,7 @@ def write_areas(folder: Path, records: Sequence[PredictionRecord], classes: Sequ
         areas = record.areas
         rows.append(
             {
-                "image": Path(record.path).name,
+                "image": record.image,
                 "scale": record.scale_origin,
                 "seen_percent": 100 * areas.seen_pixels / areas.pixels,
                 "seen_m2": areas.seen_m2,

@@ -1,12 +1,12 @@
 """Memory and seconds of ``harveyseg predict`` for mosaics of several sizes, each in a process of its own.
 
-    .venv/bin/python benchmarks/mosaic.py [--megapixels 10 100 900] [--photo photo.jpg] [--scratch /tmp]
+    .venv/bin/python benchmarks/mosaic.py [--megapixels 10 100 900] [--photo photo.jpg] [--scratch /tmp] [--tta d4]
 
 A mosaic is a square GeoTIFF (DEFLATE, tiled, alpha, 5 cm) of one photo side by side, transparent in a corner: a real
 photo of 80 x 60 m of ground, or a drawn one of the demo. The packaged model predicts it with its post-processing,
-without test-time augmentation, which takes time but no memory. CPU seconds are those of all threads; other programs on
-the machine hardly change them. The first row is a mosaic of 1 megapixel, whose memory is that of the libraries and the
-network.
+without test-time augmentation unless ``--tta`` names one (its own is d4). CPU seconds are those of all threads; other
+programs on the machine hardly change them. The first row is a mosaic of 1 megapixel, whose memory is that of the
+libraries and the network.
 """
 
 import argparse
@@ -42,14 +42,16 @@ def main() -> None:
     parser.add_argument("--megapixels", type=int, nargs="+", default=[10, 100, 900])
     parser.add_argument("--photo", type=Path, help="a real photo of 80 x 60 m of ground; a drawn one if not given")
     parser.add_argument("--scratch", type=Path, help="folder with room for mosaics and maps")
+    parser.add_argument("--tta", default="none", help="none, flips or d4")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one is not None:
-        measure(arguments.one)
+        measure(arguments.one, arguments.tta)
         return
     versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
     print(f"{date.today()}, rasterio {rasterio.__version__}; {versions}")
-    print(f"{cpu_name()}; model harvey25, tta none; {'a drawn' if arguments.photo is None else 'a real'} photo\n")
+    kind = "a drawn" if arguments.photo is None else "a real"
+    print(f"{cpu_name()}; model harvey25, tta {arguments.tta}; {kind} photo\n")
     photo = drawn_photo() if arguments.photo is None else read_photo(arguments.photo)
     print("| megapixels | seconds | CPU seconds | CPU seconds per 100 megapixels | peak memory, MB |", flush=True)
     print("|---:|---:|---:|---:|---:|", flush=True)
@@ -58,17 +60,17 @@ def main() -> None:
             path = Path(folder) / "mosaic.tif"
             side = round((megapixels * 1e6) ** 0.5)
             write_mosaic(path, side, photo)
-            command = [sys.executable, __file__, "--one", str(path)]
+            command = [sys.executable, __file__, "--one", str(path), "--tta", arguments.tta]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             seconds, cpu, megabytes = map(float, done.stdout.split())
             row = f"| {megapixels} | {seconds:.0f} | {cpu:.0f} | {100 * cpu / megapixels:.0f} | {megabytes:.0f} |"
             print(row, flush=True)
 
 
-def measure(path: Path) -> None:
+def measure(path: Path, tta: str) -> None:
     """Predict one mosaic; print seconds, those of the CPU in all threads, and the peak memory of this process in MB."""
     ensemble = find_model(Path("params.yaml"), Path("data"), "harvey25")
-    params = ensemble.inference.model_copy(update={"device": "cpu", "tta": "none"})
+    params = ensemble.inference.model_copy(update={"device": "cpu", "tta": tta})
     started, cpu_started = time.perf_counter(), time.process_time()
     outcome = predict_images([str(path)], ensemble, params, path.parent / "maps", PredictionOptions())
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started

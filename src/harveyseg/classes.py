@@ -23,6 +23,8 @@ RARE = 0.01
 MAX_CLASSES = 150
 
 _COLOUR = "#[0-9a-fA-F]{6}"
+_COLUMNS = ("image", "scale", "seen_percent", "seen_m2")
+"""Of ``areas.csv``, next to a column for each class."""
 
 
 class SegmentationClass(BaseModel):
@@ -37,6 +39,20 @@ class SegmentationClass(BaseModel):
     """In masks with colours or a palette, and in figures: ``"#rrggbb"``."""
     scored: bool = True
     """Whether the score counts it. What nobody labelled (the background) usually is not."""
+
+    @field_validator("id", mode="before")
+    @classmethod
+    def _check_id(cls, value: Any) -> Any:
+        return _no_truth(value)
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, value: str) -> str:
+        if value != value.strip() or not value.isprintable():
+            raise ValueError(f"{value!r} must be one line without blanks at its ends")
+        if value.casefold() in _COLUMNS or value.casefold().endswith(" m2"):
+            raise ValueError(f"{value!r} is a column of areas.csv; choose another name")
+        return value
 
     @field_validator("color")
     @classmethod
@@ -67,6 +83,11 @@ class ClassList(BaseModel):
     ignore: int | str | None = None
     """Masks have this value, or this colour ``"#rrggbb"``, where there is no label."""
     classes: tuple[SegmentationClass, ...] = Field(min_length=2, max_length=MAX_CLASSES)
+
+    @field_validator("ignore", mode="before")
+    @classmethod
+    def _check_ignore_kind(cls, value: Any) -> Any:
+        return _no_truth(value)
 
     @field_validator("ignore")
     @classmethod
@@ -162,6 +183,13 @@ class ClassList(BaseModel):
         """What decides results: all but the colours in figures."""
         entries = [[entry.id, entry.name, entry.scored] for entry in self.classes]
         return {"classes": entries, "ignore": self.ignored_value}
+
+
+def _no_truth(value: Any) -> Any:
+    """Refuse what YAML reads as true or false, which Python takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError(f"{str(value).lower()} is no value of a mask; write a number")
+    return value
 
 
 def describe_ids(ids: Sequence[int]) -> str:

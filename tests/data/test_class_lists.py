@@ -1,5 +1,6 @@
 """Lists of classes: built in, from a file, and as they are stored."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -121,11 +122,35 @@ def test_at_most_150_classes(tmp_path: Path) -> None:
         read_classes(tmp_path / "151.yaml")
 
 
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ('{id: true, name: X, color: "#000001"}', "id: true is no value of a mask; write a number"),
+        ('{id: 9, name: " X", color: "#000001"}', "name: ' X' must be one line without blanks at its ends"),
+        ('{id: 9, name: "a\\nb", color: "#000001"}', "must be one line"),
+        ('{id: 9, name: Image, color: "#000001"}', "name: 'Image' is a column of areas.csv; choose another name"),
+        ('{id: 9, name: Water m2, color: "#000001"}', "is a column of areas.csv"),
+    ],
+)
+def test_entries_that_would_mislead(entry: str, said: str, tmp_path: Path) -> None:
+    known = ['{id: 2, name: Water, color: "#0000ff"}', '{id: 3, name: Land, color: "#00ff00"}']
+    (tmp_path / "own.yaml").write_text("classes:\n" + "".join(f"  - {row}\n" for row in (*known, entry)))
+    with pytest.raises(HarveysegError, match=re.escape(said)):
+        read_classes(tmp_path / "own.yaml")
+
+
 def test_what_is_no_list_is_named(tmp_path: Path) -> None:
     with pytest.raises(HarveysegError, match=r"data\.classes = harvey: no such list.*harvey25, harvey26"):
         load_classes("harvey", tmp_path)
     with pytest.raises(HarveysegError, match=r"absent\.yaml: no such file"):
         load_classes("absent.yaml", tmp_path)
+    rows = '{id: 2, name: Water, color: "#0000ff"}, {id: 3, name: Land, color: "#00ff00"}'
+    (tmp_path / "true.yaml").write_text(f"ignore: true\nclasses: [{rows}]\n")
+    with pytest.raises(HarveysegError, match="ignore: true is no value of a mask"):
+        load_classes("true.yaml", tmp_path)
+    (tmp_path / "map.yaml").write_text("classes: {0: Ground, 1: Water}\n")
+    with pytest.raises(HarveysegError, match=r"classes: must be a list of entries such as `- \{id: 1, name: Water"):
+        load_classes("map.yaml", tmp_path)
     (tmp_path / "one.yaml").write_text('classes:\n  - {id: 1, name: Water, color: "#0000ff"}\n')
     with pytest.raises(HarveysegError, match="should have at least 2 items"):
         load_classes("one.yaml", tmp_path)

@@ -204,10 +204,12 @@ def check_submission(project: Project, classes: ClassList) -> None:
 
 
 def check_maps(project: Project, classes: ClassList) -> None:
-    """The maps of `predict` hold ids of the list, and their areas its names."""
+    """The maps of `predict` hold ids of the list, and `areas.csv` has each id's share of the pixels under its name."""
     project.run("harveyseg", "predict", "../photos/test_images", "--out", "maps", "--argmax")
-    found: set[int] = set()
-    for path in (project.folder / "maps").glob("[0-9]*.png"):
-        found |= set(np.unique(np.asarray(Image.open(path))).tolist())
-    assert found <= {entry.id for entry in classes.classes}
-    assert set(classes.names) <= set(pd.read_csv(project.folder / "maps" / "areas.csv").columns)
+    areas = pd.read_csv(project.folder / "maps" / "areas.csv").set_index("image")
+    assert len(areas) == 2
+    for image, row in areas.iterrows():
+        class_map = np.asarray(Image.open(project.folder / "maps" / str(image)))  # photos are PNG files, too
+        shares = {entry.name: 100 * np.mean(class_map == entry.id) for entry in classes.classes}
+        assert sum(shares.values()) == pytest.approx(100)
+        assert {name: float(row[name]) for name in shares} == pytest.approx(shares, abs=6e-4)

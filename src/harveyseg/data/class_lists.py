@@ -118,6 +118,8 @@ def parse_classes(values: Any, path: Path, remedy: str) -> ClassList:
 def _describe(values: Any, place: tuple[int | str, ...], message: str) -> str:
     """One line that names the entry by its id or name."""
     match place:
+        case ("classes",) if "valid tuple" in message:
+            return 'classes: must be a list of entries such as `- {id: 1, name: Water, color: "#1e5ac8"}`'
         case ("classes", int(index), *rest):
             entry = values["classes"][index]
             label = entry.get("name", entry.get("id")) if isinstance(entry, dict) else None

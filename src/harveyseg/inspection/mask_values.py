@@ -64,7 +64,8 @@ def _content(image: Image.Image, path: Path) -> MaskContent:
         entries = frozenset(colour_of.items())
         return MaskContent(f"palette{label}", image.size, Counter(), Counter(found), colours, entries, problem)
     if bits != 8 or image.mode not in ("L", "RGB", "RGBA", "CMYK"):
-        unit = f"{bits}-bit {'grey' if image.mode[0] in '1LIF' else image.mode}"
+        grey = "grey with alpha" if image.mode == "LA" else "grey"
+        unit = f"{bits}-bit {grey if image.mode[0] in '1LIF' else image.mode}"
         return MaskContent(f"{unit}{label}", image.size, problem=problem or f"is {unit}; {MASK_FORMS}")
     if image.mode == "L":
         values = Counter({value: count for count, value in _counted(image, 256) or []})

@@ -41,6 +41,15 @@ _Ground = Annotated[
     typer.Option(metavar="HEIGHTxWIDTH", help="Metres of ground that a training photo shows, instead of data.ground."),
 ]
 
+_Address = Annotated[
+    str,
+    typer.Option(
+        envvar="RAY_ADDRESS",
+        metavar="HOST:PORT|auto|local",
+        help="Ray's cluster; `local` starts Ray on this machine, for the time of the command.",
+    ),
+]
+
 _START = "Start"
 _RESULTS = "Results and comparison"
 _MAPS = "Maps of new photos"
@@ -233,14 +242,7 @@ def work(
 
 @_cluster.command("run")
 def cluster_run(
-    address: Annotated[
-        str,
-        typer.Option(
-            envvar="RAY_ADDRESS",
-            metavar="HOST:PORT|auto|local",
-            help="Ray's cluster; `local` starts Ray on this machine, for the time of the command.",
-        ),
-    ] = "local",
+    address: _Address = "local",
     gpus: Annotated[
         float | None,
         typer.Option(min=0, help="GPUs of an item, e.g. 0.5 for two on one; by train.device if not given."),
@@ -251,19 +253,30 @@ def cluster_run(
         typer.Option("--mixed-devices", help="Accept machines that compute on other devices or in other precision."),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run where, and run nothing.")] = False,
+    queue: Annotated[
+        bool, typer.Option("--queue", help="Run what `dvc exp run --queue` has queued instead of the matrix.")
+    ] = False,
 ) -> None:
     """Train and evaluate what is not up to date, on all GPUs and cores, then run `dvc repro`; see docs/cluster.md."""
     from harveyseg.project import project_root
     from harveyseg.scaling.cluster import ClusterOptions, describe_matrix, pending_items, run_matrix
+    from harveyseg.scaling.queued import describe_queue, queued_experiments, run_queue
 
     root = project_root()
     options = ClusterOptions(address, gpus, retries, mixed_devices)
-    items = pending_items(root)
+    items = {} if queue else pending_items(root)
     if dry_run:
-        print("\n".join(describe_matrix(root, items, options)))
+        print("\n".join(describe_queue(root, options) if queue else describe_matrix(root, items, options)))
+    if not queue and (queued := queued_experiments(root)):
+        names = ", ".join(entry.name for entry in queued)
+        print(f"{len(queued)} experiments are queued ({names}), which `harveyseg cluster run --queue` runs.")
+    if dry_run:
         return
     with _stopped_by_signals():
-        run_matrix(root, items, options)
+        if queue:
+            run_queue(root, options)
+        else:
+            run_matrix(root, items, options)
 
 
 @_commands.command(rich_help_panel=_RESULTS)

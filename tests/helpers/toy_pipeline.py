@@ -1,6 +1,7 @@
 """A project with a pipeline of this one's shape, whose trainings last until the test says so."""
 
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -11,6 +12,7 @@ import psutil  # type: ignore[import-untyped]
 from helpers.processes import processes_in
 
 COMMAND = (sys.executable, "-c", "from harveyseg.cli import app; app()")
+# The parameter must not be called `size`: DVC leaves that out of the key of its run cache.
 PIPELINE = """\
 stages:
   code:
@@ -21,7 +23,7 @@ stages:
           persist: true
   prepare:
     cmd: cat data/code.txt params.yaml > data/prepared.txt
-    params: [size]
+    params: [width]
     deps: [data/code.txt]
     outs: [data/prepared.txt]
   train:
@@ -65,6 +67,11 @@ class Toy:
             "GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@example.org",
         }  # fmt: skip
         self._started: list[subprocess.Popen[bytes]] = []
+
+    def copy(self, folder: Path) -> "Toy":
+        """The same project elsewhere, with a cache of its own."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Toy(folder)
 
     def run(self, *command: str, code: int = 0) -> str:
         done = subprocess.run(

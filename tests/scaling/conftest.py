@@ -16,7 +16,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = {
         "dvc.yaml": PIPELINE,
         "train.sh": TRAINING,
-        "params.yaml": "size: 1\n",
+        "params.yaml": "width: 1\n",
         "settings.txt": "settings\n",
         ".gitignore": "/data/\n/*.txt\n!/settings.txt\n/.locks/\n",
     }

@@ -56,7 +56,7 @@ def test_a_dry_run_says_what_would_run_and_starts_nothing(toy: Toy) -> None:
     assert machine.endswith(f"; {len(os.sched_getaffinity(0))} at a time of 1 core")
     assert count.startswith("2 items.")
     assert toy.begun == []
-    (toy.folder / "params.yaml").write_text("size: 2\n")
+    (toy.folder / "params.yaml").write_text("width: 2\n")
     assert "prepare must run before train@" in toy.cluster("--dry-run", code=1)
 
 
@@ -149,7 +149,7 @@ def test_machines_that_would_compute_differently_are_refused_unless_told(
     (tmp_path / "sitecustomize.py").write_text(OTHER_PROCESSOR)
     nodes.add()
     nodes.add(python_path=tmp_path)
-    settings = "size: 1\ntrain: {device: cpu, precision: auto, threads: 1}\n"
+    settings = "width: 1\ntrain: {device: cpu, precision: auto, threads: 1}\n"
     (clustered.folder / "params.yaml").write_text(settings)
     at = ("--address", nodes.address)
     refused = clustered.cluster(*at, code=1)
@@ -179,7 +179,7 @@ def test_the_item_of_a_killed_node_is_done_by_another_one(
     assert started.wait(600) == 0, log.read_text()
     # A training that outlived its node is waited for.
     assert len(clustered.begun) == (3 if with_its_trainings else 2)
-    expected = "".join(f"{model} {line}\n" for model in "ab" for line in ("settings", "size: 1"))
+    expected = "".join(f"{model} {line}\n" for model in "ab" for line in ("settings", "width: 1"))
     assert (clustered.folder / "data" / "table.txt").read_text() == expected
     assert stages_run(clustered.run("dvc", "repro")) == set()
     assert len(set((clustered.folder / "pipelines.txt").read_text().splitlines())) == 1

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from harveyseg.config.settings import load
 from harveyseg.device import resolve_precision
 from harveyseg.errors import HarveysegError
 from harveyseg.scaling.machines import (
@@ -13,6 +14,7 @@ from harveyseg.scaling.machines import (
     Machine,
     Needs,
     describe_plan,
+    plan_experiments,
     plan_resources,
     require_equal_devices,
     require_room,
@@ -42,7 +44,7 @@ def test_an_item_needs_the_threads_and_the_device_of_the_settings(
 ) -> None:
     params = tmp_path / "params.yaml"
     params.write_text(f"train: {{threads: 2, device: {device}}}\ninference: {{threads: 4, device: cpu}}\n")
-    assert plan_resources(params, {"a-0": ["train@a-0"]}, gpus, has_gpus)["a-0"].needs == expected
+    assert plan_resources(load(params), {"a-0": ["train@a-0"]}, gpus, has_gpus)["a-0"].needs == expected
 
 
 def test_a_models_own_settings_decide_what_its_items_need(tmp_path: Path) -> None:
@@ -51,7 +53,7 @@ def test_a_models_own_settings_decide_what_its_items_need(tmp_path: Path) -> Non
         "train: {threads: 1, device: cuda, precision: fp32}\n"
         "models: {a: {network: unet}, b: {train: {threads: 3, device: cpu, precision: bf16}}}\n"
     )
-    planned = plan_resources(params, {"a-0": ["train@a-0"], "b-10": ["train@b-10"]}, None, True)
+    planned = plan_resources(load(params), {"a-0": ["train@a-0"], "b-10": ["train@b-10"]}, None, True)
     assert planned["a-0"].needs == Needs(1, 1)
     assert planned["b-10"].needs == Needs(3, 0)
     assert planned["b-10"].devices == {"train": ("cpu", "bf16")}
@@ -92,12 +94,23 @@ def test_a_machine_takes_as_many_items_as_fit(needs: Needs, expected: int) -> No
 
 
 def test_the_plan_says_what_each_machine_would_run_and_how() -> None:
-    assert describe_plan(ON_A_GPU, [BOX, PLAIN]) == [
+    assert describe_plan(ON_A_GPU, [BOX, PLAIN], {"unet-0": ["train@unet-0"]}) == [
         "unet-0: train@unet-0 (2 cores, 1 GPU)",
         "box: 8 cores, 2 GPUs (A100); 2 at a time of 2 cores, 1 GPU (train on cuda in bf16)",
         "plain: 4 cores (Xeon); 0 at a time of 2 cores, 1 GPU",
         "1 items. A machine takes the next one as soon as it has room.",
     ]
+
+
+def test_an_experiment_occupies_what_the_largest_of_its_models_does() -> None:
+    settings = {
+        "train": {"threads": 1, "device": "cpu", "precision": "fp32"},
+        "models": {"small": {}, "large": {"train": {"threads": 3, "device": "cuda"}}},
+    }
+    planned = plan_experiments({"sweep-1": settings, "sweep-2": {"size": 1}}, None, True)
+    assert {name: item.needs for name, item in planned.items()} == {"sweep-1": Needs(3, 1), "sweep-2": Needs(1, 0)}
+    # All models compute where the experiment does, so the machines must agree on each.
+    assert planned["sweep-1"].devices == {"train of small": ("cpu", "fp32"), "train of large": ("cuda", "fp32")}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -33,7 +33,7 @@ def test_the_project_takes_over_what_workers_made_and_trains_nothing(toy: Toy) -
     assert not list((toy.folder / ".dvc" / "tmp" / "work").iterdir())
     assert stages_run(toy.run("dvc", "repro")) == {"evaluate@b", "table"}
     assert toy.begun == ["a", "b"]
-    expected = "".join(f"{model} {line}\n" for model in "ab" for line in ("settings", "size: 1"))
+    expected = "".join(f"{model} {line}\n" for model in "ab" for line in ("settings", "width: 1"))
     assert (toy.folder / "data" / "table.txt").read_text() == expected
     assert "up to date" in toy.run("dvc", "status")
 
@@ -106,7 +106,7 @@ def test_what_keeps_a_worker_from_beginning_is_one_sentence_with_the_remedy(toy:
     assert "error: code: DVC keeps no results of this stage" in toy.work("code", code=1)
     assert "train@a must run before evaluate@a" in toy.work("evaluate@a", code=1)
     # A stage before it is outdated, and so is what was made from its results.
-    (toy.folder / "params.yaml").write_text("size: 2\n")
+    (toy.folder / "params.yaml").write_text("width: 2\n")
     printed = toy.work("train@a", code=1)
     assert f"error: {toy.folder}: prepare must run before train@a" in printed
     assert "Run `dvc repro prepare` there" in printed
@@ -152,5 +152,5 @@ def test_over_a_remote_a_second_checkout_works_with_a_cache_of_its_own(toy: Toy,
     toy.run("git", "clone", "-q", ".", str(third.folder))
     assert stages_run(third.work("--pull", "train@a")) == set()
     assert stages_run(toy.run("dvc", "repro", "--pull", "evaluate@a")) == set()
-    assert (toy.folder / "data" / "score-a.txt").read_text() == "a settings\na size: 1\n"
+    assert (toy.folder / "data" / "score-a.txt").read_text() == "a settings\na width: 1\n"
     assert (second.begun, third.begun, toy.begun) == (["a"], [], [])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from harveyseg.config.settings import load, section
 from harveyseg.errors import HarveysegError
 from harveyseg.scaling.copies import interrupted_by_signals, stage_environment
 from harveyseg.scaling.engine import LOCAL, Task, connected, list_machines, resolve_on, run_tasks
+from harveyseg.scaling.experiments import Experiment, ExperimentFolder, KilledError
 from harveyseg.scaling.items import (
     PIPELINE,
     matrix_items,
@@ -27,6 +29,7 @@ from harveyseg.scaling.machines import (
     Machine,
     describe_plan,
     local_machine,
+    plan_experiments,
     plan_resources,
     require_equal_devices,
     require_room,
@@ -84,16 +87,38 @@ def describe_matrix(root: Path, items: Mapping[str, Sequence[str]], options: Clu
     Raises:
         HarveysegError: when the machines lack what an item needs, or would compute differently.
     """
-    if options.address == LOCAL:
-        here = local_machine()
-        planned = plan_resources(root / "params.yaml", items, options.gpus, here.gpus > 0)
-        processors, resolved = resolve_settings(_settings(planned))
-        machines = [replace(here, processors=processors, resolved=resolved)]
-        _check(planned, machines, options)
-    else:
+    planned, machines = _look(partial(plan_resources, load(root / "params.yaml"), items, options.gpus), options)
+    return describe_plan(planned, machines, {name: item.stages for name, item in planned.items()})
+
+
+def describe_experiments(
+    params: Mapping[str, Mapping[str, Any]], changes: Mapping[str, Sequence[str]], options: ClusterOptions
+) -> list[str]:
+    """What :func:`run_experiments` would run where; without a cluster, nothing is started for that.
+
+    Args:
+        params: the settings of each experiment.
+        changes: what is said of each.
+        options: where and how.
+
+    Raises:
+        HarveysegError: when the machines lack what an experiment needs, or would compute differently.
+    """
+    planned, machines = _look(partial(plan_experiments, params, options.gpus), options)
+    return describe_plan(planned, machines, changes, "experiments")
+
+
+def _look(plan: Callable[[bool], dict[str, Item]], options: ClusterOptions) -> tuple[dict[str, Item], list[Machine]]:
+    """What would run, and the machines that can take it."""
+    if options.address != LOCAL:
         with connected(options.address) as ray:
-            planned, machines = _plan(ray, root, items, options)
-    return describe_plan(planned, machines)
+            return _plan(ray, plan, options)
+    here = local_machine()
+    planned = plan(here.gpus > 0)
+    processors, resolved = resolve_settings(_settings(planned))
+    machines = [replace(here, processors=processors, resolved=resolved)]
+    _check(planned, machines, options)
+    return planned, machines
 
 
 def run_matrix(root: Path, items: Mapping[str, Sequence[str]], options: ClusterOptions) -> None:
@@ -112,7 +137,8 @@ def run_matrix(root: Path, items: Mapping[str, Sequence[str]], options: ClusterO
     os.environ.setdefault(PIPELINE, pipeline_name(root))  # for the items on all machines, and for `dvc repro`
     if items:
         with connected(options.address) as ray, interrupted_by_signals():
-            planned, machines = _plan(ray, root, items, options)
+            plan = partial(plan_resources, load(root / "params.yaml"), items, options.gpus)
+            planned, machines = _plan(ray, plan, options)
             _warn_of_database(machines)
             try:
                 failed = _run_items(ray, root, planned, machines, options)
@@ -128,16 +154,103 @@ def run_matrix(root: Path, items: Mapping[str, Sequence[str]], options: ClusterO
         raise HarveysegError("`dvc repro` failed after all items were done; the reason is above.")
 
 
+def run_experiments(
+    copies: ExperimentFolder,
+    experiments: Mapping[str, Experiment],
+    params: Mapping[str, Mapping[str, Any]],
+    options: ClusterOptions,
+    ended: Callable[[str, str], None],
+) -> None:
+    """Run experiments on Ray's cluster, each as a whole on one machine at a time.
+
+    Args:
+        copies: on a disk that all machines share.
+        experiments: by name.
+        params: the settings of each.
+        options: where and how.
+        ended: called in this process with an experiment's name and why it failed; empty if it did not.
+
+    Raises:
+        HarveysegError: see :func:`run_matrix`; not for an experiment that fails.
+        KeyboardInterrupt: after a signal, when nothing is running any more.
+    """
+    if not experiments:
+        return
+    with connected(options.address) as ray, interrupted_by_signals():
+        planned, machines = _plan(ray, partial(plan_experiments, params, options.gpus), options)
+        _warn_of_database(machines)
+        known = _known(machines)
+        tasks = {
+            name: Task(
+                run_experiment,
+                (copies, experiment, known, _agreed(planned[name], machines, options)),
+                planned[name].needs,
+            )
+            for name, experiment in experiments.items()
+        }
+        logs = {name: copies.log(name) for name in experiments}
+        for log in logs.values():
+            log.unlink(missing_ok=True)
+        with ItemsView(logs) as view:
+
+            def end(name: str, reason: str) -> None:
+                view.finish(name, reason)
+                ended(name, reason)
+
+            run_tasks(ray, tasks, options.retries, end, view.refresh)
+
+
+def run_experiment(
+    copies: ExperimentFolder, experiment: Experiment, known: Sequence[str], resolved: Mapping[tuple[str, str], str]
+) -> str:
+    """Run one experiment where Ray puts it; see :func:`run_item`.
+
+    Returns:
+        Why it failed; empty if it did not.
+
+    Raises:
+        RuntimeError: when its process was killed, so that Ray tries again.
+    """
+    if difference := _difference(known, resolved):
+        return difference
+    try:
+        copies.run(experiment)
+    except KilledError as error:
+        raise RuntimeError(str(error)) from None
+    except HarveysegError as error:
+        return str(error)
+    return ""
+
+
+def _known(machines: Sequence[Machine]) -> tuple[str, ...]:
+    return tuple(machine.node for machine in machines)
+
+
+def _agreed(item: Item, machines: Sequence[Machine], options: ClusterOptions) -> dict[tuple[str, str], str]:
+    """What an item's settings become on all machines that can take it; empty if that may differ."""
+    able = next(machine for machine in machines if machine.takes(item.needs))
+    return {} if options.mixed_devices else {pair: able.resolved[pair] for pair in item.devices.values()}
+
+
+def _difference(known: Sequence[str], resolved: Mapping[tuple[str, str], str]) -> str:
+    """Why this machine must not take an item: it joined later, and would compute differently; empty if it may."""
+    import ray
+
+    if ray.get_runtime_context().get_node_id() in known or (found := resolve_settings(resolved)[1]) == resolved:
+        return ""
+    return f"{socket.gethostname()} joined later, and has {found}, not {resolved}"
+
+
 def _settings(items: Mapping[str, Item]) -> set[tuple[str, str]]:
     return {pair for item in items.values() for pair in item.devices.values()}
 
 
 def _plan(
-    ray: Any, root: Path, items: Mapping[str, Sequence[str]], options: ClusterOptions
+    ray: Any, plan: Callable[[bool], dict[str, Item]], options: ClusterOptions
 ) -> tuple[dict[str, Item], list[Machine]]:
     """What runs, and the machines that can take it, which have been asked what the settings become there."""
     machines = list_machines(ray)
-    planned = plan_resources(root / "params.yaml", items, options.gpus, any(machine.gpus for machine in machines))
+    planned = plan(any(machine.gpus for machine in machines))
     machines = resolve_on(ray, machines, _settings(planned))
     _check(planned, machines, options)
     return planned, machines
@@ -195,10 +308,8 @@ def run_item(
     Raises:
         RuntimeError: when the process was killed, e.g. for lack of memory, so that Ray tries again.
     """
-    import ray
-
-    if ray.get_runtime_context().get_node_id() not in known and (found := resolve_settings(resolved)[1]) != resolved:
-        return f"{socket.gethostname()} joined later, and has {found}, not {resolved}"
+    if difference := _difference(known, resolved):
+        return difference
     log = Path(root) / LOGS / f"{item}.log"
     with log.open("a", encoding="utf-8") as opened:
         print(f"{socket.gethostname()}: begins", file=opened, flush=True)
@@ -217,11 +328,10 @@ def _run_items(
     (root / LOGS).mkdir(parents=True, exist_ok=True)
     for log in logs.values():
         log.unlink(missing_ok=True)
-    known = tuple(machine.node for machine in machines)
-    tasks = {}
-    for name, item in items.items():
-        able = [machine for machine in machines if machine.takes(item.needs)]
-        resolved = {} if options.mixed_devices else {pair: able[0].resolved[pair] for pair in item.devices.values()}
-        tasks[name] = Task(run_item, (name, item.stages, str(root), known, resolved), item.needs)
+    known = _known(machines)
+    tasks = {
+        name: Task(run_item, (name, item.stages, str(root), known, _agreed(item, machines, options)), item.needs)
+        for name, item in items.items()
+    }
     with ItemsView(logs, _progress_of(root / "params.yaml")) as view:
         return run_tasks(ray, tasks, options.retries, view.finish, view.refresh)

@@ -9,9 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import psutil  # type: ignore[import-untyped]
 
@@ -20,6 +22,8 @@ from harveyseg.files import copy_file, locked
 from harveyseg.project import git_output, git_problem
 
 _SECONDS_TO_STOP = 30
+"""For a training to record that it was stopped."""
+_SECONDS_BETWEEN_LOOKS = 0.2
 
 
 def clone_project(root: Path, folder: Path) -> Path:
@@ -128,6 +132,51 @@ def end_processes_in(folder: Path) -> None:
             with suppress(psutil.Error):
                 end(process)
         psutil.wait_procs(processes, timeout=_SECONDS_TO_STOP)
+
+
+@contextmanager
+def process_group(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], output: IO[str] | None = None
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """A command as the leader of a group of processes, of which none is left after this ``with`` block.
+
+    A signal to DVC alone would leave its stage running. The group is a session of its own: Ctrl-C is for this process,
+    which then ends the others in order.
+
+    Args:
+        command: what to run.
+        folder: its working directory.
+        environment: its environment.
+        output: where it prints; where this process does if None.
+    """
+    leader = subprocess.Popen(
+        command, cwd=folder, env=dict(environment), start_new_session=True, stdout=output, stderr=output
+    )
+    try:
+        yield leader
+    finally:
+        _end_group(leader)
+
+
+def wait_for(leader: "subprocess.Popen[bytes]") -> int:
+    """The exit status of a process, negative after a signal."""
+    while (code := leader.poll()) is None:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)  # Ray interrupts this thread between two calls, not in a long one
+    return code
+
+
+def _end_group(leader: "subprocess.Popen[bytes]") -> None:
+    """End what is left of a group: DVC, its stage and the processes of that."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + _SECONDS_TO_STOP
+        with suppress(ProcessLookupError):  # none is left
+            os.killpg(leader.pid, number)
+            while time.monotonic() < deadline:
+                leader.poll()  # until then its number is taken, and so is the group's
+                os.killpg(leader.pid, 0)
+                time.sleep(0.05)
+            continue
+        return
 
 
 def git(folder: Path, *arguments: str) -> str:

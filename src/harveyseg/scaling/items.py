@@ -5,6 +5,7 @@ Importing DVC takes a second, so it is imported only in functions.
 
 import difflib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -81,11 +82,17 @@ def _open_repo(root: Path) -> tuple[dict[str, Any], dict[str, set[str]]]:
     except NotDvcRepoError:
         raise HarveysegError(f"{root}: no DVC project. Run the command in the folder of dvc.yaml.") from None
     with repo:
-        stages = {stage.addressing: stage for stage in repo.index.stages}
+        stages = {_stage_name(stage, repo.root_dir): stage for stage in repo.index.stages}
         needed: dict[str, set[str]] = {name: set() for name in stages}
         for stage, before in repo.index.graph.edges():  # edges lead to what a stage needs
-            needed[stage.addressing].add(before.addressing)
+            needed[_stage_name(stage, repo.root_dir)].add(_stage_name(before, repo.root_dir))
     return stages, needed
+
+
+def _stage_name(stage: Any, root: str) -> str:
+    """What DVC calls a stage in the project's folder; its own ``addressing`` goes by the working directory."""
+    is_in_root = os.path.dirname(stage.path) == root
+    return str(stage.name if is_in_root and getattr(stage, "name", None) else stage.addressing)
 
 
 def matrix_items(root: Path) -> dict[str, list[str]]:
@@ -104,6 +111,22 @@ def matrix_items(root: Path) -> dict[str, list[str]]:
             f"{root / 'dvc.yaml'}: neither {' nor '.join(MATRIX)} has a matrix, so there are no items."
         )
     return items
+
+
+def shared_stages(root: Path, targets: Sequence[str] = ()) -> tuple[str, ...]:
+    """The stages whose results the matrix reads, in the order of ``dvc.yaml``.
+
+    Args:
+        root: the project.
+        targets: stages, or ``train`` for all of ``train@...``. Only what DVC runs for these is named; all if empty.
+    """
+    stages, needed = _open_repo(root)
+    matrix = {name for name in stages if name.partition("@")[0] in MATRIX}
+    inputs = set().union(*(needed[name] for name in matrix)) - matrix
+    if targets:
+        named = {name for name in stages if name in targets or name.partition("@")[0] in targets}
+        inputs &= named.union(*(_all_needed(needed, name) for name in named))
+    return tuple(name for name in stages if name in inputs)
 
 
 def _all_needed(needed: Mapping[str, set[str]], stage: str) -> set[str]:

@@ -4,12 +4,10 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from harveyseg.config.settings import load
 from harveyseg.device import compute_environment, resolve_device, resolve_precision
 from harveyseg.errors import HarveysegError
 
@@ -73,18 +71,40 @@ class Machine:
 
 
 def plan_resources(
-    params: Path, items: Mapping[str, Sequence[str]], gpus: float | None, has_gpus: bool
+    params: Mapping[str, Any], items: Mapping[str, Sequence[str]], gpus: float | None, has_gpus: bool
 ) -> dict[str, Item]:
     """What each item occupies: the threads of its settings, and a GPU where they mean one.
 
     Args:
-        params: ``params.yaml``.
+        params: the settings.
         items: ``<model>-<fold>`` -> the item's stages.
         gpus: of one item, e.g. 0.5 for two items on a GPU; by ``device`` if None.
         has_gpus: whether any machine has a GPU, which ``device: auto`` then means on all of them.
     """
-    values = load(params)
-    return {item: _plan_item(values, item, tuple(stages), gpus, has_gpus) for item, stages in items.items()}
+    return {item: _plan_item(params, item, tuple(stages), gpus, has_gpus) for item, stages in items.items()}
+
+
+def plan_experiments(params: Mapping[str, Mapping[str, Any]], gpus: float | None, has_gpus: bool) -> dict[str, Item]:
+    """What each experiment occupies, which trains its models one after the other: as much as the largest one needs.
+
+    Args:
+        params: the settings of each.
+        gpus: see :func:`plan_resources`.
+        has_gpus: see there.
+    """
+    return {name: _plan_experiment(settings, gpus, has_gpus) for name, settings in params.items()}
+
+
+def _plan_experiment(params: Mapping[str, Any], gpus: float | None, has_gpus: bool) -> Item:
+    models = plan_resources(params, {f"{name}-0": () for name in params.get("models") or {"": None}}, gpus, has_gpus)
+    needs = [item.needs for item in models.values()]
+    devices = {
+        f"{section} of {name.removesuffix('-0')}": pair
+        for name, item in models.items()
+        for section, pair in item.devices.items()
+    }
+    largest = Needs(max(need.cpus for need in needs), max(need.gpus for need in needs))
+    return Item((), largest, devices)
 
 
 def _plan_item(
@@ -192,9 +212,18 @@ def require_room(items: Mapping[str, Item], machines: Sequence[Machine]) -> None
             )
 
 
-def describe_plan(items: Mapping[str, Item], machines: Sequence[Machine]) -> list[str]:
-    """What would run where: a line for each item, and one for each machine."""
-    lines = [f"{name}: {', '.join(item.stages)} ({item.needs})" for name, item in items.items()]
+def describe_plan(
+    items: Mapping[str, Item], machines: Sequence[Machine], what: Mapping[str, Sequence[str]], kind: str = "items"
+) -> list[str]:
+    """What would run where: a line for each item, and one for each machine.
+
+    Args:
+        items: what would run.
+        machines: with what they resolve the settings to.
+        what: is said of each item.
+        kind: what the items are called.
+    """
+    lines = [f"{name}: {', '.join(what[name])} ({item.needs})" for name, item in items.items()]
     for machine in machines:
         kinds: dict[Needs, dict[str, None]] = {}
         for item in items.values():
@@ -209,4 +238,4 @@ def describe_plan(items: Mapping[str, Item], machines: Sequence[Machine]) -> lis
             for needs, meanings in kinds.items()
         ]
         lines.append("; ".join([str(machine), *takes]))
-    return [*lines, f"{len(items)} items. A machine takes the next one as soon as it has room."]
+    return [*lines, f"{len(items)} {kind}. A machine takes the next one as soon as it has room."]

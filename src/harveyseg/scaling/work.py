@@ -5,24 +5,22 @@ stages belong: a signal to DVC alone would leave a training running.
 """
 
 import logging
-import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from harveyseg.scaling.copies import copies_of_worker, interrupted_by_signals, stage_environment
+from harveyseg.scaling.copies import (
+    copies_of_worker,
+    interrupted_by_signals,
+    process_group,
+    stage_environment,
+    wait_for,
+)
 
 logger = logging.getLogger(__name__)
-
-_SECONDS_TO_STOP = 30
-"""For a training to record that it was stopped."""
-_SECONDS_BETWEEN_LOOKS = 0.2
 
 
 def work(items: Sequence[str], root: Path, pull: bool = False, output: IO[str] | None = None) -> int:
@@ -47,32 +45,16 @@ def work(items: Sequence[str], root: Path, pull: bool = False, output: IO[str] |
     """
     command = [sys.executable, "-m", "harveyseg.scaling.worker", str(root), "pull" if pull else "share", *items]
     with interrupted_by_signals():
-        worker = subprocess.Popen(
-            command, cwd=root, env=stage_environment(root), start_new_session=True, stdout=output, stderr=output
-        )
+        pid = 0
         try:
-            while (code := worker.poll()) is None:
-                time.sleep(_SECONDS_BETWEEN_LOOKS)  # Ray interrupts this thread between two calls, not in a long one
+            with process_group(command, root, stage_environment(root), output) as worker:
+                pid = worker.pid
+                code = wait_for(worker)
         finally:
-            _end_group(worker)
-            copies, prefix = copies_of_worker(root, worker.pid)
+            copies, prefix = copies_of_worker(root, pid)
             for copy in copies.glob(f"*/{prefix}*"):  # the worker has not removed it when it was stopped
                 shutil.rmtree(copy, ignore_errors=True)
     if code < 0:
         logger.error("%s: %s ended the process that worked on it.", ", ".join(items), signal.Signals(-code).name)
         return 128 - code
     return code
-
-
-def _end_group(worker: "subprocess.Popen[bytes]") -> None:
-    """End what is left of a worker: DVC, its stage and the processes of that."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        deadline = time.monotonic() + _SECONDS_TO_STOP
-        with suppress(ProcessLookupError):  # none is left
-            os.killpg(worker.pid, number)
-            while time.monotonic() < deadline:
-                worker.poll()  # until then its number is taken, and so is the group's
-                os.killpg(worker.pid, 0)
-                time.sleep(0.05)
-            continue
-        return

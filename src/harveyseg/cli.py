@@ -171,7 +171,14 @@ def study(
     ] = None,
     listed: Annotated[bool, typer.Option("--list", help="Print the names, one per line.")] = False,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant: train.seed, train.seed + 1, ...")] = 1,
-    jobs: Annotated[int, typer.Option(min=1, help="Trials at a time.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Trials at a time, without --on cluster.")] = 1,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--on", metavar="cluster", help="`cluster`: as many trials at a time as Ray's machines have room for."
+        ),
+    ] = None,
+    address: _Address = "local",
 ) -> None:
     """Run the report's experiments with the recipe and data in params.yaml; print their tables."""
     from harveyseg.config.settings import section
@@ -180,6 +187,7 @@ def study(
     from harveyseg.reproduction.runner import run_studies
     from harveyseg.reproduction.studies import read_recipe, read_studies
     from harveyseg.reproduction.tables import write_study
+    from harveyseg.scaling.cluster import ClusterOptions
     from harveyseg.tracking.client import TrackingParams, open_tracker
 
     if listed:
@@ -187,9 +195,16 @@ def study(
         return
     if not names:
         raise HarveysegError("harveyseg study NAME: which one? `harveyseg study --list` prints the names.")
+    if engine not in (None, "cluster"):
+        raise HarveysegError(f"--on {engine}: must be cluster.")
+    if engine and jobs > 1:
+        raise HarveysegError(
+            "--jobs and --on cluster: the cluster runs as many as there is room for. Leave --jobs out."
+        )
     recipe = read_recipe(PARAMS)
     tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
-    run_studies(names, recipe, project_root(), tracker, seeds, jobs)
+    with _stopped_by_signals():
+        run_studies(names, recipe, project_root(), tracker, seeds, jobs, ClusterOptions(address) if engine else None)
     runs = load_study_runs(recipe, tracker, names)
     for name in names:
         print(write_study(name, runs, DATA / "reports"), flush=True)

@@ -1,16 +1,20 @@
 """Running studies with a real DVC in a real git repository: killed, stopped, repeated, and with photos elsewhere."""
 
+import importlib.util
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 from PIL import Image
+from ruamel.yaml import YAML
 
 from harveyseg.tracking.values import unpack_values
 from helpers.processes import processes_in
@@ -187,6 +191,54 @@ def test_a_project_inside_a_larger_repository_and_photos_that_are_not_in_git(tmp
     assert "Data: directory, 64x64 pixels." in printed
     assert len(project.run("git", "for-each-ref", "refs/exps").splitlines()) == 2
     assert "2 trials, 2 done before" in Study(project, tmp_path / "log").run("study", "softmax")
+
+
+def outputs(project: Project) -> dict[str, dict[str, str]]:
+    """Of each experiment, the digests of its outputs without ids and times."""
+    found = {}
+    for line in project.run(
+        "git", "for-each-ref", "--format=%(objectname) %(refname:lstrip=-1)", "refs/exps"
+    ).splitlines():
+        commit, name = line.split()
+        stages = YAML(typ="safe", pure=True).load(project.run("git", "show", f"{commit}:dvc.lock"))["stages"]
+        outs = [out for stage in stages.values() for out in stage["outs"]]
+        kept = {
+            out["path"]: out["md5"] for out in outs if out["path"].endswith((".npy", ".safetensors", "confusion.csv"))
+        }
+        found[name] = {"data": str(stages["split"]), **kept}
+    return found
+
+
+@pytest.mark.long
+@pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None or (os.cpu_count() or 1) < 2, reason="needs the extra ray and two cores"
+)
+def test_a_study_on_a_cluster_ends_in_the_same_files(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serial = start_project(tmp_path / "serial", CHANGES)
+    one_by_one = Study(serial, tmp_path / "log").run("study", "softmax")
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # for Ray's token
+    clustered = start_project(tmp_path / "clustered", CHANGES)
+    study = Study(clustered, tmp_path / "log")
+    assert "--on ray: must be cluster" in study.run("study", "softmax", "--on", "ray", ok=False)
+    printed = study.run("study", "softmax", "--on", "cluster")
+    assert "Ray listens on 127.0.0.1 only." in printed
+    expected = outputs(serial)
+    assert [len(digests) for digests in expected.values()] == [7, 7]
+    assert outputs(clustered) == expected
+    tables = []
+    for project in (serial, clustered):
+        reports = {path.name: path.read_text() for path in (project.folder / "data" / "reports").iterdir()}
+        table = pd.read_csv(StringIO(reports.pop("study-softmax.csv")))
+        tables.append((reports, table.drop(columns="seconds").to_csv()))  # all but the time that a training took
+    assert tables[0] == tables[1]
+    assert reports["study-softmax.md"] in one_by_one
+    assert reports["study-softmax.md"] in printed
+    assert "2 trials, 2 done before" in study.run("study", "softmax", "--on", "cluster")
+    assert clustered.runs() == serial.runs() == 2
+    assert clustered.runs("runs.status != 'FINISHED'") == 0
+    assert not (clustered.folder / ".dvc" / "tmp" / "study").exists()
 
 
 def test_without_a_commit_it_says_what_is_missing(tmp_path: Path) -> None:

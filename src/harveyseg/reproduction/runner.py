@@ -1,44 +1,30 @@
 """Running the trials of studies, and tagging the runs of each as it finishes.
 
 Each trial is a DVC experiment that runs in a copy of the project as it was when the study began, below
-``.dvc/tmp/study``. DVC changes settings and stashes edits in that copy only, never in the user's files. The finished
-experiment is then fetched into the project, where ``dvc exp show`` lists it.
+``.dvc/tmp/study``; see :mod:`harveyseg.scaling.experiments`.
 
 Importing DVC takes a second, so it is imported only in functions.
 """
 
 import logging
-import shutil
-import subprocess
-import sys
 import tempfile
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import Timeout
 from ruamel.yaml import YAML
 
-from harveyseg.data.sources.experiment_links import link_into_copy
 from harveyseg.errors import HarveysegError
-from harveyseg.files import copy_folder, locked
 from harveyseg.progress import Progress
 from harveyseg.record import read_run
 from harveyseg.reproduction.studies import StudyRecipe, Trial, find_study, read_studies, study_tags, study_trials
 from harveyseg.reproduction.tables import ARGMAX_SCORE, SCORE
-from harveyseg.scaling.copies import (
-    adding_to_cache,
-    clone_project,
-    end_processes_in,
-    git,
-    interrupted_by_signals,
-    remove_copies,
-    stage_environment,
-)
+from harveyseg.scaling.cluster import ClusterOptions, run_experiments
+from harveyseg.scaling.copies import clone_project, end_processes_in, git, interrupted_by_signals
+from harveyseg.scaling.experiments import Experiment, ExperimentFolder, experiment_folder, input_paths
 from harveyseg.tracking.client import Tracker
 from harveyseg.tracking.mirror import mirror
 from harveyseg.tracking.outputs import RunOutputs, locate_outputs
@@ -47,11 +33,12 @@ from harveyseg.tracking.views import study_view
 
 logger = logging.getLogger(__name__)
 
-_FOLDER = Path(".dvc", "tmp", "study")
 _DATA = "split"
 """The last stage before training. Most trials share all that the stages up to here write."""
 _TARGET = "postprocess"
 """The last stage that a study needs: it has no use for the comparison table and the submission of one trial."""
+_INPUTS = "study-inputs"
+"""The name of what looks which code and photos there are now."""
 _SHOWN_STUDIES = 2
 """How many of the studies that share a trial its messages name."""
 
@@ -71,7 +58,15 @@ class _Task:
         return f"{' = '.join(names)}, seed {self.trial.seed} ({self.trial.name})"
 
 
-def run_studies(names: Sequence[str], recipe: StudyRecipe, root: Path, tracker: Tracker, seeds: int, jobs: int) -> None:
+def run_studies(
+    names: Sequence[str],
+    recipe: StudyRecipe,
+    root: Path,
+    tracker: Tracker,
+    seeds: int,
+    jobs: int,
+    cluster: ClusterOptions | None = None,
+) -> None:
     """Run the trials that are missing, and tag the runs of all.
 
     A trial that several studies share runs once. Ctrl-C and SIGTERM end the training runs; they continue after
@@ -83,7 +78,8 @@ def run_studies(names: Sequence[str], recipe: StudyRecipe, root: Path, tracker: 
         root: the project, a git and DVC repository.
         tracker: where the runs are tagged.
         seeds: how many of each variant.
-        jobs: how many trials run at a time.
+        jobs: how many trials run at a time on this machine.
+        cluster: where they run instead, as many at a time as there is room for; on this machine if None.
 
     Raises:
         HarveysegError: when the project is no git and DVC repository, another study runs in it, or a trial fails.
@@ -91,34 +87,69 @@ def run_studies(names: Sequence[str], recipe: StudyRecipe, root: Path, tracker: 
     tasks = _collect_tasks(names, recipe, seeds)
     tracker.prepare_views(map(study_view, names))
     failures = []
-    with interrupted_by_signals(), _copies(root, recipe) as copies:
-        finished = copies.find_finished(tasks)
+    with interrupted_by_signals(), experiment_folder(root, "study") as copies:
+        trials = _Trials(copies, recipe)
+        finished = trials.find_finished(tasks)
         logger.info("%s: %d trials, %d done before", ", ".join(names), len(tasks), len(finished))
         for name, commit in finished.items():
             _adopt(tasks[name], recipe, root, commit, tracker)
-        with (
-            ThreadPoolExecutor(jobs) as pool,
-            Progress("study", len(tasks), "trials", len(finished)) as progress,
-        ):
-            futures = {pool.submit(copies.run, task): task for name, task in tasks.items() if name not in finished}
+        missing = {name: trials.experiment(task.trial) for name, task in tasks.items() if name not in finished}
+
+        def end(name: str, reason: str) -> None:
             try:
-                for future in as_completed(futures):
-                    task = futures[future]
-                    try:
-                        logger.info("%s: %s", task, _adopt(task, recipe, root, future.result(), tracker))
-                    except HarveysegError as error:
-                        logger.error("%s: failed: %s", task, error)
-                        failures.append(f"  {task}: {error}")
-                    progress.add()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                copies.stop()
-                logger.info("Stopped. The same command continues with what is missing.")
-                raise
+                if reason:
+                    raise HarveysegError(reason)
+                commit = copies.find_commit(name, trials.commit()) or trials.commit()
+                logger.info("%s: %s", tasks[name], _adopt(tasks[name], recipe, root, commit, tracker))
+            except HarveysegError as error:
+                logger.error("%s: failed: %s", tasks[name], error)
+                failures.append(f"  {tasks[name]}: {error}")
+
+        if cluster is None:
+            _run_here(copies, missing, tasks, jobs, end)
+        else:
+            settings = {name: _trial_settings(recipe, tasks[name].trial) for name in missing}
+            run_experiments(copies, missing, settings, cluster, end)
     if failures:
         raise HarveysegError(
             "\n".join([f"{len(failures)} trials failed:", *failures, "Fix the cause, then run the command again."])
         )
+
+
+def _trial_settings(recipe: StudyRecipe, trial: Trial) -> dict[str, Any]:
+    """The settings that say what a trial occupies."""
+    return {**recipe.params, "models": {trial.model: recipe.params["models"].get(trial.model) or {}}}
+
+
+def _run_here(
+    copies: ExperimentFolder,
+    experiments: Mapping[str, Experiment],
+    tasks: Mapping[str, _Task],
+    jobs: int,
+    end: Callable[[str, str], None],
+) -> None:
+    """Run experiments on this machine, some at a time."""
+
+    def run(name: str) -> str:
+        logger.info("%s: runs (log: %s)", tasks[name], copies.log(name).relative_to(copies.root))
+        try:
+            copies.run(experiments[name])
+        except HarveysegError as error:
+            return str(error)
+        return ""
+
+    done = len(tasks) - len(experiments)
+    with ThreadPoolExecutor(jobs) as pool, Progress("study", len(tasks), "trials", done) as progress:
+        futures = {pool.submit(run, name): name for name in experiments}
+        try:
+            for future in as_completed(futures):
+                end(futures[future], future.result())
+                progress.add()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            copies.stop()
+            end_processes_in(copies.folder)
+            raise
 
 
 def _collect_tasks(names: Sequence[str], recipe: StudyRecipe, seeds: int) -> dict[str, _Task]:
@@ -135,115 +166,42 @@ def _collect_tasks(names: Sequence[str], recipe: StudyRecipe, seeds: int) -> dic
     return tasks
 
 
-@contextmanager
-def _copies(root: Path, recipe: StudyRecipe) -> Iterator["_Copies"]:
-    """The copies of the project for one study; a second study has to wait for the first one."""
-    folder = root / _FOLDER
-    with ExitStack() as held:
-        try:
-            held.enter_context(locked(root / ".locks" / "study.lock", timeout=0))
-        except Timeout:
-            raise HarveysegError("Another study runs in this project. Wait until it ends, or stop it.") from None
-        try:
-            remove_copies(folder)  # of a study that was killed
-            data = recipe.params["data"]
-            inputs = {f"data.{key}": str(data[key]) for key in ("path", "inputs") if data.get(key)}
-            yield _Copies(root, folder, inputs)
-        finally:
-            remove_copies(folder)
+class _Trials:
+    """The trials as experiments that begin from the project as it is when this is constructed."""
 
+    def __init__(self, copies: ExperimentFolder, recipe: StudyRecipe) -> None:
+        self._copies = copies
+        self._inputs = input_paths(recipe.params)
+        self._snapshot = copies.folder / "snapshot"  # of the git repository, which may begin above the project
+        self._inside = clone_project(copies.root, self._snapshot).relative_to(self._snapshot)
 
-class _Copies:
-    """Copies of the project, as it is when this is constructed, in which DVC can work as it likes."""
+    def experiment(self, trial: Trial) -> Experiment:
+        """What DVC is to do."""
+        return self._experiment(trial.name, before=(_DATA,), targets=(_TARGET,), options=trial.options)
 
-    def __init__(self, root: Path, folder: Path, inputs: Mapping[str, str]) -> None:
-        self._root = root
-        self._folder = folder
-        self._inputs = inputs
-        self._stopped = False
-        self._fetching = threading.Lock()
-        self._snapshot = folder / "snapshot"  # of the git repository, which may begin above the project
-        project = clone_project(root, self._snapshot)
-        self._inside = project.relative_to(self._snapshot)
+    def _experiment(self, name: str, **changes: Any) -> Experiment:
+        return Experiment(name, self._snapshot, self._inside, self._inputs, **changes)
+
+    def commit(self) -> str:
+        """The commit that is checked out in the project."""
+        return git(self._snapshot, "rev-parse", "HEAD")
 
     def find_finished(self, tasks: Mapping[str, _Task]) -> dict[str, str]:
         """Name -> commit of the trials that were made by the project's code from its photos, both as they are now."""
-        listed = git(self._root, "for-each-ref", "--format=%(objectname) %(refname:lstrip=-1)", "refs/exps")
+        root = self._copies.root
+        listed = git(root, "for-each-ref", "--format=%(objectname) %(refname:lstrip=-1)", "refs/exps")
         experiments = [line.split() for line in listed.splitlines()]
         if not any(name in tasks for _, name in experiments):
             return {}
-        project = self._copy("inputs")
-        self._run_dvc(project, self._folder / "inputs.log", "repro", "download")
+        project = self._copies.copy(self._experiment(_INPUTS), self._copies.folder / "inputs")
+        self._copies.log(_INPUTS).unlink(missing_ok=True)
+        self._copies.run_dvc(project, _INPUTS, "repro", "download")
         inputs = _read_inputs((project / "dvc.lock").read_text(encoding="utf-8"))
         return {
             name: commit
             for commit, name in experiments
-            if name in tasks and _read_inputs(git(self._root, "show", f"{commit}:./dvc.lock")) == inputs
+            if name in tasks and _read_inputs(git(root, "show", f"{commit}:./dvc.lock")) == inputs
         }
-
-    def run(self, task: _Task) -> str:
-        """Run a trial; returns the commit of its experiment, which has then been fetched into the project.
-
-        Raises:
-            HarveysegError: when it fails, with the first error that it printed.
-        """
-        name = task.trial.name
-        log = self._root / ".dvc" / "tmp" / f"{name}.log"
-        project = self._copy(name)
-        logger.info("%s: runs (log: %s)", task, log.relative_to(self._root))
-        try:
-            options = [argument for option in task.trial.options for argument in ("-S", option)]
-            with adding_to_cache(self._root):
-                self._run_dvc(project, log, "exp", "run", "--name", f"{name}-data", *options, _DATA)
-            self._run_dvc(project, log, "exp", "run", "--name", name, _TARGET)  # the copy has the trial's settings now
-            reference = git(project, "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{name}")
-            if not reference:  # the settings are those of the commit, and so are all results
-                return git(project, "rev-parse", "HEAD")
-            with self._fetching:
-                copy = git(project, "rev-parse", "--show-toplevel")
-                git(self._root, "fetch", "--quiet", "--no-tags", copy, f"+{reference}:{reference}")
-            return git(project, "rev-parse", reference)
-        finally:
-            shutil.rmtree(self._trial(name), ignore_errors=True)
-
-    def stop(self) -> None:
-        """End the trials that run; no other one starts."""
-        self._stopped = True
-        end_processes_in(self._folder)
-
-    def _trial(self, name: str) -> Path:
-        return self._folder / "trials" / name
-
-    def _copy(self, name: str) -> Path:
-        """The project in a copy of the snapshot; relative paths lead from it to the photos and the other inputs."""
-        repository = self._trial(name) / "project"
-        copy_folder(self._snapshot, repository)
-        project = repository / self._inside
-        for setting, path in self._inputs.items():
-            if not link_into_copy(path, self._root, project, self._folder):
-                raise HarveysegError(
-                    f"{setting} = {path!r}: the path points too far above the project. Use an absolute path."
-                )
-        return project
-
-    def _run_dvc(self, project: Path, log: Path, *arguments: str) -> None:
-        """Run DVC in a copy whose stages store checkpoints and the database in the project."""
-        if self._stopped:
-            raise HarveysegError("stopped")
-        command = [sys.executable, "-m", "dvc", *arguments]
-        with log.open("w", encoding="utf-8") as opened:
-            # A session of its own: Ctrl-C is for this process, which then ends the others in order.
-            done = subprocess.run(
-                command,
-                cwd=project,
-                env=stage_environment(self._root),
-                stdout=opened,
-                stderr=opened,
-                check=False,
-                start_new_session=True,
-            )
-        if done.returncode:
-            raise HarveysegError(_first_error(log))
 
 
 def _read_inputs(lock: str) -> Any:
@@ -292,11 +250,3 @@ def _fetch_outputs(root: Path, commit: str, model: str, folds: Sequence[int], fo
     records = [read_run(folder / "ensemble" / "run.json")]
     records += [read_run(folder / "models" / f"{model}-{fold}" / "run.json") for fold in folds]
     return [locate_outputs(record, folder) for record in records]
-
-
-def _first_error(log: Path) -> str:
-    """The first error in a log, or its last line."""
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if line.lower().startswith("error")]
-    found = [*errors, *lines[-1:], "no output"][0].removeprefix("error: ").removeprefix("ERROR: ")
-    return f"{found} ({log})"

@@ -1,4 +1,4 @@
-"""DVC's experiments in copies of the project, e.g. those that ``dvc exp run --queue`` has queued.
+"""DVC's experiments in copies of the project: those of a study, and those that ``dvc exp run --queue`` has queued.
 
 DVC changes settings and stashes edits in a copy only, never in the user's files. The finished experiment is then
 fetched into the project, where ``dvc exp show`` lists it.

@@ -99,10 +99,11 @@ def test_the_stage_code_writes_every_file_that_a_stage_depends_on(tmp_path: Path
             assert digest == sha256(path.read_bytes()).hexdigest(), f"{file}: {name}"
 
 
-# Imports each script, and a network, as if it were the first, and prints the package's files that then are loaded.
+# Imports each script, and a network, as if it were the first, then what functions of the package import when they are
+# called, and prints the package's files that then are loaded.
 # What only observes is replaced by stubs: a stage does not depend on it, nor on what only it imports.
 LOADED = """
-import importlib, importlib.abc, json, runpy, sys
+import ast, importlib, importlib.abc, json, runpy, sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from unittest.mock import MagicMock
@@ -126,6 +127,16 @@ class Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def exec_module(self, module):
         pass
 
+def own_files():
+    modules = [module for name, module in sys.modules.items() if name.partition(".")[0] == "harveyseg"]
+    return sorted(module.__file__ for module in modules if not isinstance(module, Stub))
+
+def call_imports_in_functions(file):
+    functions = [node for node in ast.walk(ast.parse(open(file).read())) if isinstance(node, ast.FunctionDef)]
+    for node in [inner for function in functions for inner in ast.walk(function)]:
+        if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "harveyseg":
+            exec(ast.unparse(node), {})
+
 stubs = Stubs()
 sys.meta_path.insert(0, stubs)
 loaded = []
@@ -136,8 +147,12 @@ for script, network, observed in json.loads(sys.argv[1]):
     runpy.run_path(script)
     if network:
         importlib.import_module("harveyseg.models.networks." + network)
-    modules = [module for name, module in sys.modules.items() if name.partition(".")[0] == "harveyseg"]
-    loaded.append(sorted(module.__file__ for module in modules if not isinstance(module, Stub)))
+    called = set()
+    while files := set(own_files()) - called:
+        called |= files
+        for file in files:
+            call_imports_in_functions(file)
+    loaded.append(own_files())
 print(json.dumps(loaded))
 """
 

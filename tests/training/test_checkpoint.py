@@ -184,8 +184,9 @@ def test_a_second_process_waits_for_the_same_training_and_says_so_once(tmp_path:
     assert warnings == ""
 
 
-def test_a_finished_training_is_kept_until_it_is_evaluated_or_another_one_finishes(tmp_path: Path) -> None:
-    finished, killed, last = (Checkpoint(tmp_path / ".checkpoints", key) for key in ("a", "b", "c"))
+def test_a_finished_training_is_kept_until_it_is_evaluated_or_another_one_finishes_a_day_later(tmp_path: Path) -> None:
+    names = ("a", "b", "c", "d")
+    finished, killed, parallel, last = (Checkpoint(tmp_path / ".checkpoints", name) for name in names)
     finished.finish({"uid": "a", "ended_ms": 1})
     killed.save_record({"uid": "b", "ended_ms": None})
     (tmp_path / ".checkpoints" / ".DS_Store").touch()  # as file managers leave it
@@ -193,10 +194,13 @@ def test_a_finished_training_is_kept_until_it_is_evaluated_or_another_one_finish
     killed.remove_unused("b")  # the uid of a training that still runs
     assert finished.folder.exists()
     assert killed.folder.exists()
-    last.finish({"uid": "c", "ended_ms": 2})
+    parallel.finish({"uid": "c", "ended_ms": 3_600_000})  # an hour later, as another item of a cluster does
+    assert finished.folder.exists()
+    last.finish({"uid": "d", "ended_ms": 24 * 3_600_000 + 2})
     assert not finished.folder.exists()
     assert killed.folder.exists()
-    last.remove_unused("c")
+    assert parallel.folder.exists()
+    last.remove_unused("d")
     assert not last.folder.exists()
 
 
@@ -204,7 +208,7 @@ def test_a_finished_training_that_another_process_takes_up_stays(tmp_path: Path)
     taken, last = Checkpoint(tmp_path / ".checkpoints", "a"), Checkpoint(tmp_path / ".checkpoints", "b")
     taken.finish({"uid": "a", "ended_ms": 1})
     with taken.owned():
-        last.finish({"uid": "b", "ended_ms": 2})
+        last.finish({"uid": "b", "ended_ms": 48 * 3_600_000})
         assert taken.folder.exists()
 
 

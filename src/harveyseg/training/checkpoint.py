@@ -15,6 +15,9 @@ from filelock import Timeout
 from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic, locked, write_json
 
+_KEPT_MS = 24 * 3600 * 1000
+"""How long a finished training that nothing evaluates is kept."""
+
 
 class Checkpoint:
     """The resumable state of one training, in a folder named by its stage key.
@@ -103,15 +106,19 @@ class Checkpoint:
         return training
 
     def finish(self, record: dict[str, Any]) -> None:
-        """Keep the finished training until it is evaluated, since DVC may fail to commit it, and drop earlier ones.
+        """Keep the finished training until it is evaluated, since DVC may fail to commit it, and drop those of old.
+
+        One that finished a short while ago may be another item's of the same pipeline, which runs at the same time and
+        has yet to be committed.
 
         Args:
-            record: the run's record, whose ``ended_ms`` says that it is finished.
+            record: the run's record, whose ``ended_ms`` says when it finished.
         """
         self.save_record(record)
         for folder in self.folder.parent.iterdir():
             earlier = Checkpoint(self.folder.parent, folder.name)
-            if folder != self.folder and (earlier.load_record() or {}).get("ended_ms") is not None:
+            ended = (earlier.load_record() or {}).get("ended_ms")
+            if folder != self.folder and isinstance(ended, int) and record["ended_ms"] - ended > _KEPT_MS:
                 earlier.remove_unused()
 
     def remove_unused(self, uid: str | None = None) -> None:

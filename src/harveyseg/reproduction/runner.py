@@ -9,9 +9,10 @@ Importing DVC takes a second, so it is imported only in functions.
 import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -138,13 +139,17 @@ def _run_here(
             return str(error)
         return ""
 
-    done = len(tasks) - len(experiments)
-    with ThreadPoolExecutor(jobs) as pool, Progress("study", len(tasks), "trials", done) as progress:
-        futures = {pool.submit(run, name): name for name in experiments}
+    before = len(tasks) - len(experiments)
+    waiting = iter(experiments)
+    with ThreadPoolExecutor(jobs) as pool, Progress("study", len(tasks), "trials", before) as progress:
+        running = {pool.submit(run, name): name for name in islice(waiting, jobs)}
         try:
-            for future in as_completed(futures):
-                end(futures[future], future.result())
-                progress.add()
+            while running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    end(running.pop(future), future.result())
+                    progress.add()
+                    # Not earlier: why a trial failed is to be read before the next one begins.
+                    running |= {pool.submit(run, name): name for name in islice(waiting, 1)}
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             copies.stop()

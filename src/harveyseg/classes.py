@@ -360,15 +360,14 @@ def other_edition(classes: ClassList, ids: Collection[int]) -> str:
         classes: what the masks are taken for.
         ids: the values that they hold.
     """
-    for editions in _EDITIONS:
-        for other in editions:
-            if classes in editions and other != classes and {entry.id for entry in other.classes}.issuperset(ids):
-                known = [dict(zip(of.ids[: len(of)].tolist(), of.names, strict=True)) for of in (other, classes)]
-                differ = [number for number in sorted(ids) if known[0][number] != known[1][number]]
-                if differ:
-                    theirs, ours = (", ".join(names[number] for number in differ) for names in known)
-                    return (
-                        f"{other.name} fits the masks, too, and calls {', '.join(map(str, differ))} {theirs} instead "
-                        f"of {ours}"
-                    )
+    ours = {entry.id: entry.name for entry in classes.classes}
+    for other in next((editions for editions in _EDITIONS if classes in editions), ()):
+        theirs = {entry.id: entry.name for entry in other.classes}
+        differ = [number for number in sorted(ids) if number not in theirs or theirs[number] != ours[number]]
+        if differ and theirs.keys() >= set(differ):
+            return (
+                f"{other.name} fits the masks, too, and calls {', '.join(map(str, differ))} "
+                f"{', '.join(theirs[number] for number in differ)} instead of "
+                f"{', '.join(ours[number] for number in differ)}"
+            )
     return ""

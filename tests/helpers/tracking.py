@@ -18,6 +18,14 @@ def connect(uri: str) -> MlflowClient:
     return MlflowClient(tracking_uri=uri)
 
 
+def remedies_of_other_versions(database: Path) -> dict[str, str]:
+    """By the revision of an older and of a newer MLflow's tables, what the user is told to do."""
+    return {
+        "f5a4f2784254": f"`cp '{database}' '{database}.backup'`, then `mlflow db upgrade 'sqlite:///{database}'`",
+        "ffffffffffff": "Use the newer MLflow: `pip install --upgrade mlflow`",
+    }
+
+
 def set_revision(database: Path, revision: str) -> None:
     """Make MLflow's database look like that of another version."""
     with closing(sqlite3.connect(database)) as connection, connection:

@@ -26,7 +26,7 @@ from helpers.http_server import QuietHandler, serve
 from helpers.ports import free_port
 from helpers.records import SCORES, make_history, make_record
 from helpers.small_disk import small_disk
-from helpers.tracking import connect, set_revision
+from helpers.tracking import connect, remedies_of_other_versions, set_revision
 
 
 def test_default_is_an_absolute_database_in_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,10 +337,7 @@ def test_a_database_of_another_version_is_said_and_left_alone(
     with closing(sqlite3.connect(database)) as connection:
         (latest,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     assert [revision for revision, is_latest in known_revisions().items() if is_latest] == [latest]  # as MLflow says
-    for revision, remedy in {
-        "f5a4f2784254": f"`cp '{database}' '{database}.backup'`, then `mlflow db upgrade 'sqlite:///{database}'`",
-        "ffffffffffff": "Use the newer MLflow: `pip install --upgrade mlflow`",
-    }.items():
+    for revision, remedy in remedies_of_other_versions(database).items():
         set_revision(database, revision)
         before = database.read_bytes()
         caplog.clear()

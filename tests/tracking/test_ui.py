@@ -22,7 +22,7 @@ from helpers.mlflow_server import Server
 from helpers.paths import ROOT
 from helpers.ports import free_port
 from helpers.records import SCORES, make_record, write_outputs
-from helpers.tracking import set_revision
+from helpers.tracking import remedies_of_other_versions, set_revision
 from helpers.waiting import answers, wait_until
 
 MODELS = ("unet", "attention_unet", "mobilenet_v2")
@@ -150,10 +150,7 @@ def test_a_database_of_another_mlflow_is_said_and_left_alone(
     shutil.copy(migrated, database)
     monkeypatch.chdir(project)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    for revision, remedy in {
-        "f5a4f2784254": f"`cp '{database}' '{database}.backup'`, then `mlflow db upgrade 'sqlite:///{database}'`",
-        "ffffffffffff": "Use the newer MLflow: `pip install --upgrade mlflow`",
-    }.items():
+    for revision, remedy in remedies_of_other_versions(database).items():
         set_revision(database, revision)
         before = database.read_bytes()
         status, out, err = run_command(monkeypatch, capsys, "ui", "--port", str(free_port()))

@@ -15,7 +15,7 @@ from harveyseg.data.class_lists import CLASSES_FILE, classes_file, load_classes,
 from harveyseg.errors import counted
 from harveyseg.files import read_json
 from harveyseg.models import available
-from harveyseg.pipeline.code import PER_MODEL, changed_files, code_digests, stage_files
+from harveyseg.pipeline.code import PER_MODEL, changed_files, code_digests, parse_digests, stage_files
 from harveyseg.pipeline.contradictions import training_differences
 from harveyseg.record import RunRecord
 
@@ -136,8 +136,7 @@ def _changed_files(path: Path, stage: str, scripts: Path, networks: Sequence[str
     if path.suffix == ".json":
         before: Mapping[str, Any] = read_json(path, "Run `dvc repro code`.").get("code", {})
     else:
-        lines = (line.split("  ", 1) for line in path.read_text(encoding="utf-8").splitlines())
-        before = {name: digest for digest, name in lines}
+        before = parse_digests(path.read_text(encoding="utf-8"))
     return changed_files(before, code_digests(stage_files(stage, scripts, networks)))
 
 

@@ -113,6 +113,15 @@ def format_digests(digests: Mapping[str, str]) -> str:
     return "".join(f"{digest}  {name}\n" for name, digest in digests.items())
 
 
+def parse_digests(text: str) -> dict[str, str]:
+    """What :func:`format_digests` was given.
+
+    >>> parse_digests(format_digests({"stages/submit.py": "1f0c"}))
+    {'stages/submit.py': '1f0c'}
+    """
+    return {name: digest for digest, _, name in (line.partition("  ") for line in text.splitlines())}
+
+
 def require_digested(path: Path, stage: str, scripts: Path, networks: Collection[str] = ()) -> str:
     """Make sure that a stage runs the code that was digested; what it makes is identified by it.
 
@@ -132,8 +141,7 @@ def require_digested(path: Path, stage: str, scripts: Path, networks: Collection
     if not path.is_file():
         raise HarveysegError(f"{path}: no such file. {remedy}")
     text = path.read_text(encoding="utf-8")
-    before = {name: digest for digest, _, name in (line.partition("  ") for line in text.splitlines())}
-    if changed := changed_files(before, code_digests(stage_files(stage, scripts, networks))):
+    if changed := changed_files(parse_digests(text), code_digests(stage_files(stage, scripts, networks))):
         raise HarveysegError(
             f"{', '.join(changed)}: changed since the stage `code` ran, so these results would be recorded as those of "
             f"other code. {remedy}"

@@ -53,13 +53,14 @@ _Address = Annotated[
 _START = "Start"
 _RESULTS = "Results and comparison"
 _MAPS = "Maps of new photos"
+_MACHINES = "Many trainings at a time"
 _COMPETITION = "The competition and the report"
 
 _commands = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 _cluster = typer.Typer(no_args_is_help=True, help="All items of the matrix at once, on Ray (extra `ray`).")
-_commands.add_typer(_cluster, name="cluster", rich_help_panel=_RESULTS)
+_commands.add_typer(_cluster, name="cluster", rich_help_panel=_MACHINES)
 
 
 @_commands.callback()
@@ -109,6 +110,64 @@ def preset(
 
     apply_preset(name, PARAMS)
     print(f"params.yaml: preset {name}. Run it with `dvc repro`.")
+
+
+@_commands.command(rich_help_panel=_START)
+def doctor() -> None:
+    """Programs, memory, disk and GPU; what of them and the workspace will fail or be slow; exit with 1 if it fails."""
+    from harveyseg.doctor import describe, examine
+    from harveyseg.project import project_root
+
+    root = project_root()
+    findings = examine(root)
+    for line in (*describe(root), *findings):
+        print(line)
+    if any(finding.fails for finding in findings):
+        raise typer.Exit(1)
+    print("Nothing here will fail.")
+
+
+@_commands.command(rich_help_panel=_RESULTS)
+def status() -> None:
+    """What is trained and what is stale, which scores stand, what each experiment changed, what to do next."""
+    import shutil
+
+    from harveyseg.overview.status import fit, inspect_workspace, status_lines
+    from harveyseg.project import project_root
+
+    for line in status_lines(inspect_workspace(project_root())):
+        print(fit(line, shutil.get_terminal_size().columns) if sys.stdout.isatty() else line)
+
+
+@_commands.command(rich_help_panel=_RESULTS)
+def summary(
+    out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("summary.html"),
+    show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="EXP",
+            help="An experiment or commit to set next to the workspace; may be repeated.",
+            autocompletion=complete_experiment,
+        ),
+    ] = None,
+) -> None:
+    """One page of all results: scores, curves, classes, photos with their errors, costs; needs no network."""
+    import webbrowser
+
+    from harveyseg.pipeline.running import require_idle
+    from harveyseg.project import project_root
+    from harveyseg.summary.page import write_summary
+    from harveyseg.tracking.outputs import list_workspace
+
+    require_idle(project_root(), "run `harveyseg summary`")
+    outputs = list_workspace(PARAMS, DATA)
+    names = {output.record.uid: output.record.name for output in outputs}
+    stale = [f"{names[uid]}: {text}" for uid, text in _contradictions(outputs).items()]
+    written = write_summary(out, PARAMS, DATA, compare or (), stale)
+    print(f"{written.path}: {written.size / 1e6:.1f} MB; the best model is {written.winner}")
+    if show:
+        webbrowser.open(written.path.resolve().as_uri())
 
 
 @_commands.command(rich_help_panel=_RESULTS)
@@ -163,246 +222,20 @@ def table(
         )
 
 
-@_commands.command(rich_help_panel=_COMPETITION)
-def study(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(help="As `--list` prints them.", show_default=False, autocompletion=complete_study),
-    ] = None,
-    listed: Annotated[bool, typer.Option("--list", help="Print the names, one per line.")] = False,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant: train.seed, train.seed + 1, ...")] = 1,
-    jobs: Annotated[int, typer.Option(min=1, help="Trials at a time, without --on cluster.")] = 1,
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            "--on", metavar="cluster", help="`cluster`: as many trials at a time as Ray's machines have room for."
-        ),
-    ] = None,
-    address: _Address = "local",
+@_commands.command(rich_help_panel=_RESULTS)
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of MLflow's server.")] = 5000,
+    host: Annotated[str, typer.Option(help="Where it listens; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the browser.")] = True,
 ) -> None:
-    """Run the report's experiments with the recipe and data in params.yaml; print their tables."""
+    """MLflow's UI at the prepared views of all runs; with a team's server, where they are."""
     from harveyseg.config.settings import section
     from harveyseg.project import project_root
-    from harveyseg.reproduction.export import load_study_runs
-    from harveyseg.reproduction.runner import run_studies
-    from harveyseg.reproduction.studies import read_recipe, read_studies
-    from harveyseg.reproduction.tables import write_study
-    from harveyseg.scaling.cluster import ClusterOptions
-    from harveyseg.tracking.client import TrackingParams, open_tracker
+    from harveyseg.tracking.client import TrackingParams
+    from harveyseg.tracking.ui import show_ui
 
-    if listed:
-        print("\n".join(read_studies()))
-        return
-    if not names:
-        raise HarveysegError("harveyseg study NAME: which one? `harveyseg study --list` prints the names.")
-    if engine not in (None, "cluster"):
-        raise HarveysegError(f"--on {engine}: must be cluster.")
-    if engine and jobs > 1:
-        raise HarveysegError(
-            "--jobs and --on cluster: the cluster runs as many as there is room for. Leave --jobs out."
-        )
-    recipe = read_recipe(PARAMS)
-    tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
-    with _stopped_by_signals():
-        run_studies(names, recipe, project_root(), tracker, seeds, jobs, ClusterOptions(address) if engine else None)
-    runs = load_study_runs(recipe, tracker, names)
-    for name in names:
-        print(write_study(name, runs, DATA / "reports"), flush=True)
-
-
-@_commands.command(rich_help_panel=_COMPETITION)
-def results(
-    out: Annotated[Path, typer.Option(help="The file; its figure goes to docs/ next to it.")] = Path("RESULTS.md"),
-    runs: Annotated[
-        Path | None,
-        typer.Option(help="Exported runs of the studies; MLflow's, of the recipe in params.yaml, if not given."),
-    ] = None,
-    export: Annotated[Path | None, typer.Option(help="Also write the runs to this file (JSON Lines).")] = None,
-) -> None:
-    """Write RESULTS.md: the verdict on each claim of the report, and the tables of its studies."""
-    from harveyseg.reproduction.export import export_study_runs, import_study_runs, load_study_runs
-    from harveyseg.reproduction.results import write_results
-    from harveyseg.reproduction.studies import read_recipe
-
-    if runs is not None:
-        studies = import_study_runs(runs)
-    else:
-        from harveyseg.config.settings import section
-        from harveyseg.tracking.client import TrackingParams, open_tracker
-
-        tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
-        studies = load_study_runs(read_recipe(PARAMS), tracker)
-    print(write_results(studies, out, out.parent / "docs" / "study-epochs.png"), end="")
-    if export is not None:
-        export_study_runs(studies, export)
-
-
-@_commands.command(rich_help_panel=_RESULTS)
-def work(
-    items: Annotated[list[str], typer.Argument(help="Stages, e.g. train@unet-0 evaluate@unet-0.", metavar="ITEM...")],
-    pull: Annotated[
-        bool, typer.Option("--pull", help="Take what they read from DVC's remote, and push their results there.")
-    ] = False,
-) -> None:
-    """Run stages in a copy of the project; `dvc repro` then takes their results over. See docs/cluster.md."""
-    from harveyseg.project import project_root
-    from harveyseg.scaling.work import work as work_on
-
-    try:
-        status = work_on(items, project_root(), pull)
-    except KeyboardInterrupt:
-        status = 130
-    raise typer.Exit(status)
-
-
-@_cluster.command("run")
-def cluster_run(
-    address: _Address = "local",
-    gpus: Annotated[
-        float | None,
-        typer.Option(min=0, help="GPUs of an item, e.g. 0.5 for two on one; by train.device if not given."),
-    ] = None,
-    retries: Annotated[int, typer.Option(min=0, help="How often an item begins again whose machine was lost.")] = 2,
-    mixed_devices: Annotated[
-        bool,
-        typer.Option("--mixed-devices", help="Accept machines that compute on other devices or in other precision."),
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run where, and run nothing.")] = False,
-    queue: Annotated[
-        bool, typer.Option("--queue", help="Run what `dvc exp run --queue` has queued instead of the matrix.")
-    ] = False,
-) -> None:
-    """Train and evaluate what is not up to date, on all GPUs and cores, then run `dvc repro`; see docs/cluster.md."""
-    from harveyseg.project import project_root
-    from harveyseg.scaling.cluster import ClusterOptions, describe_matrix, pending_items, run_matrix
-    from harveyseg.scaling.queued import describe_queue, queued_experiments, run_queue
-
-    root = project_root()
-    options = ClusterOptions(address, gpus, retries, mixed_devices)
-    items = {} if queue else pending_items(root)
-    if dry_run:
-        print("\n".join(describe_queue(root, options) if queue else describe_matrix(root, items, options)))
-    if not queue and (queued := queued_experiments(root)):
-        names = ", ".join(entry.name for entry in queued)
-        print(f"{len(queued)} experiments are queued ({names}), which `harveyseg cluster run --queue` runs.")
-    if dry_run:
-        return
-    with _stopped_by_signals():
-        if queue:
-            run_queue(root, options)
-        else:
-            run_matrix(root, items, options)
-
-
-@_commands.command(rich_help_panel=_RESULTS)
-def sync() -> None:
-    """Send MLflow what it lacks of the workspace's runs and of the scores in uploads.json."""
-    from harveyseg.config.settings import section
-    from harveyseg.kaggle.upload import kaggle_scores, read_uploads
-    from harveyseg.tracking.baseline import baseline_state
-    from harveyseg.tracking.client import TrackingParams, open_tracker
-    from harveyseg.tracking.mirror import mirror_all
-    from harveyseg.tracking.outputs import list_workspace, missing_runs
-
-    outputs = list_workspace(PARAMS, DATA, finished=True) or list_workspace(PARAMS, DATA)  # which says what to do
-    _require_recorded(outputs)
-    tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True, restore=True)
-    uploads = read_uploads(UPLOADS)
-    states = [output.state(further_metrics=kaggle_scores(uploads, output.record)) for output in outputs]
-    if (baseline := baseline_state(outputs)) is not None:
-        states.append(baseline)
-    lines = mirror_all(tracker, states)
-    print("\n".join(lines) if lines else "MLflow has everything.")
-    if missing := missing_runs(PARAMS, DATA):
-        print(f"Not there yet: {', '.join(missing)}. `dvc repro` makes what is missing.", file=sys.stderr)
-
-
-@_commands.command(rich_help_panel=_RESULTS)
-def check() -> None:
-    """Exit with 1 if the table and the files of the stages differ, contradict params.yaml, or were changed since."""
-    from harveyseg.tracking.outputs import list_workspace
-    from harveyseg.tracking.table import verify_table
-
-    outputs = list_workspace(PARAMS, DATA)
-    _require_recorded(outputs)
-    differences = verify_table(DATA / "reports" / "comparison.csv", outputs)
-    contradictions = _contradictions(outputs)
-    names = {output.record.uid: output.record.name for output in outputs}
-    differences += [f"{names[uid]}: {text}" for uid, text in contradictions.items()]
-    if contradictions:
-        differences.append("These results are not of the settings in params.yaml: run `dvc repro`.")
-    if differences:
-        print("\n".join(differences), file=sys.stderr)
-        raise typer.Exit(1)
-    print("The table and the stages' files agree.")
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """Around work on a cluster: after Ctrl-C, say that it can be continued, and exit with 130."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("Stopped. The same command continues with what is missing.", file=sys.stderr)
-        raise typer.Exit(130) from None
-
-
-def _require_recorded(outputs: Sequence["RunOutputs"]) -> None:
-    """Refuse runs whose files are not what the pipeline wrote."""
-    from harveyseg.pipeline.recorded import require_recorded
-
-    require_recorded((file for run in outputs for file in run.files()), PARAMS.parent)
-
-
-def _contradictions(outputs: Sequence["RunOutputs"]) -> dict[str, str]:
-    """By uid, how the workspace's runs differ from params.yaml."""
-    from harveyseg.pipeline.contradictions import find_contradictions
-
-    runs = [(output.record, output.known_parameters) for output in outputs]
-    return find_contradictions(PARAMS, runs, DATA / "splits" / "folds.csv")
-
-
-@_commands.command(rich_help_panel=_RESULTS)
-def status() -> None:
-    """What is trained and what is stale, which scores stand, what each experiment changed, what to do next."""
-    import shutil
-
-    from harveyseg.overview.status import fit, inspect_workspace, status_lines
-    from harveyseg.project import project_root
-
-    for line in status_lines(inspect_workspace(project_root())):
-        print(fit(line, shutil.get_terminal_size().columns) if sys.stdout.isatty() else line)
-
-
-@_commands.command(rich_help_panel=_RESULTS)
-def summary(
-    out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("summary.html"),
-    show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
-    compare: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="EXP",
-            help="An experiment or commit to set next to the workspace; may be repeated.",
-            autocompletion=complete_experiment,
-        ),
-    ] = None,
-) -> None:
-    """One page of all results: scores, curves, classes, photos with their errors, costs; needs no network."""
-    import webbrowser
-
-    from harveyseg.pipeline.running import require_idle
-    from harveyseg.project import project_root
-    from harveyseg.summary.page import write_summary
-    from harveyseg.tracking.outputs import list_workspace
-
-    require_idle(project_root(), "run `harveyseg summary`")
-    outputs = list_workspace(PARAMS, DATA)
-    names = {output.record.uid: output.record.name for output in outputs}
-    stale = [f"{names[uid]}: {text}" for uid, text in _contradictions(outputs).items()]
-    written = write_summary(out, PARAMS, DATA, compare or (), stale)
-    print(f"{written.path}: {written.size / 1e6:.1f} MB; the best model is {written.winner}")
-    if show:
-        webbrowser.open(written.path.resolve().as_uri())
+    params = section(PARAMS, "tracking", TrackingParams)
+    raise typer.Exit(show_ui(params, project_root(), host, port, open_browser))
 
 
 @_commands.command(rich_help_panel=_RESULTS)
@@ -432,49 +265,47 @@ def champion(
         print(line)
 
 
-@_commands.command(rich_help_panel=_START)
-def doctor() -> None:
-    """Programs, memory, disk and GPU; what of them and the workspace will fail or be slow; exit with 1 if it fails."""
-    from harveyseg.doctor import describe, examine
-    from harveyseg.project import project_root
+@_commands.command(rich_help_panel=_RESULTS)
+def check() -> None:
+    """Exit with 1 if the table and the files of the stages differ, contradict params.yaml, or were changed since."""
+    from harveyseg.tracking.outputs import list_workspace
+    from harveyseg.tracking.table import verify_table
 
-    root = project_root()
-    findings = examine(root)
-    for line in (*describe(root), *findings):
-        print(line)
-    if any(finding.fails for finding in findings):
+    outputs = list_workspace(PARAMS, DATA)
+    _require_recorded(outputs)
+    differences = verify_table(DATA / "reports" / "comparison.csv", outputs)
+    contradictions = _contradictions(outputs)
+    names = {output.record.uid: output.record.name for output in outputs}
+    differences += [f"{names[uid]}: {text}" for uid, text in contradictions.items()]
+    if contradictions:
+        differences.append("These results are not of the settings in params.yaml: run `dvc repro`.")
+    if differences:
+        print("\n".join(differences), file=sys.stderr)
         raise typer.Exit(1)
-    print("Nothing here will fail.")
+    print("The table and the stages' files agree.")
 
 
 @_commands.command(rich_help_panel=_RESULTS)
-def score(
-    submission: Annotated[Path, typer.Argument(help="A submission file.")],
-    masks: Annotated[Path, typer.Option(help="Folder of the true masks, <id>.png.")],
-    size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PIXELS|HEIGHTxWIDTH|masks",
-            help="The size for which the file was written, where no submission.json next to it says it.",
-        ),
-    ] = None,
-) -> None:
-    """The score of a submission file, for its recorded classes and size, or for those of params.yaml."""
+def sync() -> None:
+    """Send MLflow what it lacks of the workspace's runs and of the scores in uploads.json."""
     from harveyseg.config.settings import section
-    from harveyseg.data.class_lists import load_classes
-    from harveyseg.data.sources import DataParams
-    from harveyseg.evaluation.score_file import score_file
-    from harveyseg.project import project_root
+    from harveyseg.kaggle.upload import kaggle_scores, read_uploads
+    from harveyseg.tracking.baseline import baseline_state
+    from harveyseg.tracking.client import TrackingParams, open_tracker
+    from harveyseg.tracking.mirror import mirror_all
+    from harveyseg.tracking.outputs import list_workspace, missing_runs
 
-    # Elsewhere, what a submission to the competition holds.
-    here = PARAMS.exists()
-    data = section(PARAMS, "data", DataParams) if here else DataParams(source="kaggle")
-    setting = None if data.score_size is None else (data.score_size, data.score_size)
-    name = "data.score_size in params.yaml" if here else "the competition's own script"
-    scored = score_file(submission, masks, load_classes(data.classes, project_root()), setting, name, size)
-    for metric, value in scored.metrics.items():
-        print(f"{metric}: {value:.5f}")
-    print(f"size of its masks: {scored.size[0]} x {scored.size[1]}, {scored.known_by}")
+    outputs = list_workspace(PARAMS, DATA, finished=True) or list_workspace(PARAMS, DATA)  # which says what to do
+    _require_recorded(outputs)
+    tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True, restore=True)
+    uploads = read_uploads(UPLOADS)
+    states = [output.state(further_metrics=kaggle_scores(uploads, output.record)) for output in outputs]
+    if (baseline := baseline_state(outputs)) is not None:
+        states.append(baseline)
+    lines = mirror_all(tracker, states)
+    print("\n".join(lines) if lines else "MLflow has everything.")
+    if missing := missing_runs(PARAMS, DATA):
+        print(f"Not there yet: {', '.join(missing)}. `dvc repro` makes what is missing.", file=sys.stderr)
 
 
 @_commands.command(rich_help_panel=_MAPS)
@@ -566,6 +397,22 @@ def predict(
 
 
 @_commands.command(rich_help_panel=_MAPS)
+def assess(
+    maps: Annotated[list[Path], typer.Argument(help="GeoPackages that `predict` wrote, or their folder.")],
+    buildings: Annotated[
+        Path | None, typer.Option(help="Footprints in a vector file; the roofs on the map if not given.")
+    ] = None,
+    roads: Annotated[Path | None, typer.Option(help="Road lines in a vector file.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace assessments that exist already.")] = False,
+) -> None:
+    """Which buildings stand in water and where roads are cut, with the networks' error rates."""
+    from harveyseg.prediction.assess_maps import assess_maps
+
+    for assessed in assess_maps(maps, buildings, roads, overwrite):
+        print(f"{assessed.text}\n  {assessed.file}")
+
+
+@_commands.command(rich_help_panel=_MAPS)
 def export(
     onnx: Annotated[Path, typer.Option(help="An ONNX file for Deepness (QGIS) and GeoDeep (WebODM).")],
     model: _Model = None,
@@ -582,22 +429,6 @@ def export(
 
 
 @_commands.command(rich_help_panel=_MAPS)
-def assess(
-    maps: Annotated[list[Path], typer.Argument(help="GeoPackages that `predict` wrote, or their folder.")],
-    buildings: Annotated[
-        Path | None, typer.Option(help="Footprints in a vector file; the roofs on the map if not given.")
-    ] = None,
-    roads: Annotated[Path | None, typer.Option(help="Road lines in a vector file.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace assessments that exist already.")] = False,
-) -> None:
-    """Which buildings stand in water and where roads are cut, with the networks' error rates."""
-    from harveyseg.prediction.assess_maps import assess_maps
-
-    for assessed in assess_maps(maps, buildings, roads, overwrite):
-        print(f"{assessed.text}\n  {assessed.file}")
-
-
-@_commands.command(rich_help_panel=_START)
 def example(
     folder: Annotated[Path, typer.Argument(help="An empty folder, or a new one.")],
     seed: Annotated[int, typer.Option(min=0, help="Another seed draws another town.")] = 0,
@@ -607,6 +438,93 @@ def example(
 
     for file in write_example(folder, seed):
         print(file)
+
+
+@_commands.command(rich_help_panel=_MACHINES)
+def work(
+    items: Annotated[list[str], typer.Argument(help="Stages, e.g. train@unet-0 evaluate@unet-0.", metavar="ITEM...")],
+    pull: Annotated[
+        bool, typer.Option("--pull", help="Take what they read from DVC's remote, and push their results there.")
+    ] = False,
+) -> None:
+    """Run stages in a copy of the project; `dvc repro` then takes their results over. See docs/cluster.md."""
+    from harveyseg.project import project_root
+    from harveyseg.scaling.work import work as work_on
+
+    try:
+        status = work_on(items, project_root(), pull)
+    except KeyboardInterrupt:
+        status = 130
+    raise typer.Exit(status)
+
+
+@_cluster.command("run")
+def cluster_run(
+    address: _Address = "local",
+    gpus: Annotated[
+        float | None,
+        typer.Option(min=0, help="GPUs of an item, e.g. 0.5 for two on one; by train.device if not given."),
+    ] = None,
+    retries: Annotated[int, typer.Option(min=0, help="How often an item begins again whose machine was lost.")] = 2,
+    mixed_devices: Annotated[
+        bool,
+        typer.Option("--mixed-devices", help="Accept machines that compute on other devices or in other precision."),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run where, and run nothing.")] = False,
+    queue: Annotated[
+        bool, typer.Option("--queue", help="Run what `dvc exp run --queue` has queued instead of the matrix.")
+    ] = False,
+) -> None:
+    """Train and evaluate what is not up to date, on all GPUs and cores, then run `dvc repro`; see docs/cluster.md."""
+    from harveyseg.project import project_root
+    from harveyseg.scaling.cluster import ClusterOptions, describe_matrix, pending_items, run_matrix
+    from harveyseg.scaling.queued import describe_queue, queued_experiments, run_queue
+
+    root = project_root()
+    options = ClusterOptions(address, gpus, retries, mixed_devices)
+    items = {} if queue else pending_items(root)
+    if dry_run:
+        print("\n".join(describe_queue(root, options) if queue else describe_matrix(root, items, options)))
+    if not queue and (queued := queued_experiments(root)):
+        names = ", ".join(entry.name for entry in queued)
+        print(f"{len(queued)} experiments are queued ({names}), which `harveyseg cluster run --queue` runs.")
+    if dry_run:
+        return
+    with _stopped_by_signals():
+        if queue:
+            run_queue(root, options)
+        else:
+            run_matrix(root, items, options)
+
+
+@_commands.command(rich_help_panel=_COMPETITION)
+def score(
+    submission: Annotated[Path, typer.Argument(help="A submission file.")],
+    masks: Annotated[Path, typer.Option(help="Folder of the true masks, <id>.png.")],
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PIXELS|HEIGHTxWIDTH|masks",
+            help="The size for which the file was written, where no submission.json next to it says it.",
+        ),
+    ] = None,
+) -> None:
+    """The score of a submission file, for its recorded classes and size, or for those of params.yaml."""
+    from harveyseg.config.settings import section
+    from harveyseg.data.class_lists import load_classes
+    from harveyseg.data.sources import DataParams
+    from harveyseg.evaluation.score_file import score_file
+    from harveyseg.project import project_root
+
+    # Elsewhere, what a submission to the competition holds.
+    here = PARAMS.exists()
+    data = section(PARAMS, "data", DataParams) if here else DataParams(source="kaggle")
+    setting = None if data.score_size is None else (data.score_size, data.score_size)
+    name = "data.score_size in params.yaml" if here else "the competition's own script"
+    scored = score_file(submission, masks, load_classes(data.classes, project_root()), setting, name, size)
+    for metric, value in scored.metrics.items():
+        print(f"{metric}: {value:.5f}")
+    print(f"size of its masks: {scored.size[0]} x {scored.size[1]}, {scored.known_by}")
 
 
 @_commands.command(rich_help_panel=_COMPETITION)
@@ -643,20 +561,103 @@ def upload(
         mirror(tracker, RunState(record, metrics=submitted.metrics, evaluation=evaluation))
 
 
-@_commands.command(rich_help_panel=_RESULTS)
-def ui(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of MLflow's server.")] = 5000,
-    host: Annotated[str, typer.Option(help="Where it listens; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the browser.")] = True,
+@_commands.command(rich_help_panel=_COMPETITION)
+def study(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="As `--list` prints them.", show_default=False, autocompletion=complete_study),
+    ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="Print the names, one per line.")] = False,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant: train.seed, train.seed + 1, ...")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Trials at a time, without --on cluster.")] = 1,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--on", metavar="cluster", help="`cluster`: as many trials at a time as Ray's machines have room for."
+        ),
+    ] = None,
+    address: _Address = "local",
 ) -> None:
-    """MLflow's UI at the prepared views of all runs; with a team's server, where they are."""
+    """Run the report's experiments with the recipe and data in params.yaml; print their tables."""
     from harveyseg.config.settings import section
     from harveyseg.project import project_root
-    from harveyseg.tracking.client import TrackingParams
-    from harveyseg.tracking.ui import show_ui
+    from harveyseg.reproduction.export import load_study_runs
+    from harveyseg.reproduction.runner import run_studies
+    from harveyseg.reproduction.studies import read_recipe, read_studies
+    from harveyseg.reproduction.tables import write_study
+    from harveyseg.scaling.cluster import ClusterOptions
+    from harveyseg.tracking.client import TrackingParams, open_tracker
 
-    params = section(PARAMS, "tracking", TrackingParams)
-    raise typer.Exit(show_ui(params, project_root(), host, port, open_browser))
+    if listed:
+        print("\n".join(read_studies()))
+        return
+    if not names:
+        raise HarveysegError("harveyseg study NAME: which one? `harveyseg study --list` prints the names.")
+    if engine not in (None, "cluster"):
+        raise HarveysegError(f"--on {engine}: must be cluster.")
+    if engine and jobs > 1:
+        raise HarveysegError(
+            "--jobs and --on cluster: the cluster runs as many as there is room for. Leave --jobs out."
+        )
+    recipe = read_recipe(PARAMS)
+    tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
+    with _stopped_by_signals():
+        run_studies(names, recipe, project_root(), tracker, seeds, jobs, ClusterOptions(address) if engine else None)
+    runs = load_study_runs(recipe, tracker, names)
+    for name in names:
+        print(write_study(name, runs, DATA / "reports"), flush=True)
+
+
+@_commands.command(rich_help_panel=_COMPETITION)
+def results(
+    out: Annotated[Path, typer.Option(help="The file; its figure goes to docs/ next to it.")] = Path("RESULTS.md"),
+    runs: Annotated[
+        Path | None,
+        typer.Option(help="Exported runs of the studies; MLflow's, of the recipe in params.yaml, if not given."),
+    ] = None,
+    export: Annotated[Path | None, typer.Option(help="Also write the runs to this file (JSON Lines).")] = None,
+) -> None:
+    """Write RESULTS.md: the verdict on each claim of the report, and the tables of its studies."""
+    from harveyseg.reproduction.export import export_study_runs, import_study_runs, load_study_runs
+    from harveyseg.reproduction.results import write_results
+    from harveyseg.reproduction.studies import read_recipe
+
+    if runs is not None:
+        studies = import_study_runs(runs)
+    else:
+        from harveyseg.config.settings import section
+        from harveyseg.tracking.client import TrackingParams, open_tracker
+
+        tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
+        studies = load_study_runs(read_recipe(PARAMS), tracker)
+    print(write_results(studies, out, out.parent / "docs" / "study-epochs.png"), end="")
+    if export is not None:
+        export_study_runs(studies, export)
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Around work on a cluster: after Ctrl-C, say that it can be continued, and exit with 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("Stopped. The same command continues with what is missing.", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def _require_recorded(outputs: Sequence["RunOutputs"]) -> None:
+    """Refuse runs whose files are not what the pipeline wrote."""
+    from harveyseg.pipeline.recorded import require_recorded
+
+    require_recorded((file for run in outputs for file in run.files()), PARAMS.parent)
+
+
+def _contradictions(outputs: Sequence["RunOutputs"]) -> dict[str, str]:
+    """By uid, how the workspace's runs differ from params.yaml."""
+    from harveyseg.pipeline.contradictions import find_contradictions
+
+    runs = [(output.record, output.known_parameters) for output in outputs]
+    return find_contradictions(PARAMS, runs, DATA / "splits" / "folds.csv")
 
 
 def app() -> None:

@@ -2,12 +2,14 @@
 
 import csv
 import json
+import math
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 from ruamel.yaml import YAML
@@ -20,6 +22,7 @@ from harveyseg.tracking.mirror import mirror, mirror_all, show_running
 from harveyseg.tracking.outputs import RunOutputs, RunState, list_workspace, locate_outputs
 from harveyseg.tracking.query import find_all_runs
 from harveyseg.tracking.table import (
+    ALL_FOLDS,
     all_runs_table,
     comparison_table,
     short_table,
@@ -184,14 +187,19 @@ def test_submitted_scores_are_next_to_those_of_the_argmax_maps(tracker: Tracker,
         (ALL_EMPTY, "", "0.60400", "0.00000", "0.59000"),
     ]
     short = short_table(comparison_table(tracker, outputs)).partition("\n\n")[0].splitlines()
-    header, _, *cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in short]
-    assert header == ["model", "val_score", "gain_over_empty", "test_score", "seconds"]
+    columns = [match.span() for match in re.finditer("-+", short[1])]
+    header, _, *cells = [[line[start:end].strip() for start, end in columns] for line in short]
+    assert header == ["model", "score", "gain", "test score", "seconds"]
     assert cells == [  # the best first; a training takes 44 s
         ["ensemble", "0.85000", "0.25000", "0.77000", ""],
         ["attention_unet", "0.78400", "0.18000", "0.77000", "88.0"],
         ["unet", "0.76400", "0.16000", "0.77000", "88.0"],
         [ALL_EMPTY, "0.60400", "0.00000", "0.59000", ""],
     ]
+    for line in short:  # nothing is cut off, or between two columns
+        assert [word for word in re.split(" {2,}", line) if word] == [
+            cell for start, end in columns if (cell := line[start:end].strip())
+        ]
     assert verify_table(project / "reports" / "comparison.csv", outputs) == []
     (project / "data" / "postprocess" / "metrics" / "ensemble.json").unlink()
     differences = verify_table(project / "reports" / "comparison.csv", outputs)
@@ -200,6 +208,22 @@ def test_submitted_scores_are_next_to_those_of_the_argmax_maps(tracker: Tracker,
         "ensemble: test_score is 0.77000, the stages' files say absent",
         "ensemble: val_score is 0.85000, the stages' files say absent",
     ]
+
+
+def test_the_short_table_fits_a_terminal_of_80_columns() -> None:
+    """Six columns, and a model with the longest name of the presets, whose figures are the widest there can be."""
+    presets = ROOT / "src" / "harveyseg" / "config" / "presets"
+    names = [name for preset in presets.iterdir() for name in YAML(typ="safe").load(preset)["models"]]
+    longest = max(names, key=len)
+    values = {"val_score": 0.65429, "gain_over_empty": -0.59999, "val_macro_dice": 0.1, "test_score": 0.7}
+    rows = [
+        {"model": model, "fold": fold, "seconds": seconds, "note": "", **values}
+        for model, fold, seconds in ((longest, "0", 99_999.9), (longest, ALL_FOLDS, math.nan), ("unet", ALL_FOLDS, 1.0))
+    ]
+    lines = short_table(pd.DataFrame(rows)).splitlines()
+    assert lines[0].split("  ")[-4:] == ["gain", "macro Dice", "test score", "seconds"]
+    assert lines[2].split() == [longest, "0.65429", "-0.59999", "0.10000", "0.70000", "99999.9"]
+    assert max(map(len, lines)) <= 80
 
 
 def test_same_bytes_from_a_second_empty_store(tracker: Tracker, project: Path, tmp_path: Path) -> None:
@@ -425,8 +449,8 @@ def test_stage_compare(project: Path) -> None:
     first = subprocess.run(command, cwd=project, env=dict(os.environ), capture_output=True, text=True, check=True)
     assert "sync: unet-f0: imported, 3 epochs, 20 values, 2 files" in first.stdout
     # Post-processing has not run, so the models have no score yet.
-    assert re.search(r"^\| all_empty +\| +0\.60400 ", first.stdout, re.MULTILINE)
-    assert re.search(r"^\| unet +\| +\| +\| +\| +88\.0 \|$", first.stdout, re.MULTILINE)
+    assert re.search(r"^all_empty +0\.60400 ", first.stdout, re.MULTILINE)
+    assert re.search(r"^unet {20,}88\.0$", first.stdout, re.MULTILINE)
     written = (project / "data" / "reports" / "comparison.md").read_text()
     assert re.search(r"^\| unet +\| all +\| +\| +0\.66000 ", written, re.MULTILINE)
     assert verify_table(project / "data" / "reports" / "comparison.csv", outputs) == []

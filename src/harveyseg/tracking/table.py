@@ -94,8 +94,16 @@ _COSTS = (
 )
 _COLUMNS = {column.name: column for column in (*_COMPARED, *_COSTS)}
 _COMPARISON = ["model", "fold", *(column.name for column in _COMPARED), "note"]
-_SHORT = ["val_score", "gain_over_empty", "val_macro_dice", "test_score", "seconds"]
-"""Columns of the table on a terminal, besides ``model``."""
+_SHORT = {
+    "model": "model",
+    "val_score": "score",
+    "gain_over_empty": "gain",
+    "val_macro_dice": "macro Dice",
+    "test_score": "test score",
+    "seconds": "seconds",
+}
+"""Columns of the table on a terminal, and what it calls them: with a model's name of 28 characters it fits into 80."""
+_SHORT_NOTE = "score, gain (over empty), macro Dice: of held-out photos; seconds: of training"
 _COST_TABLE = ["model", "fold", "run_id", *(column.name for column in _COSTS)]
 
 
@@ -160,21 +168,22 @@ def write_comparison(frame: pd.DataFrame, folder: Path) -> None:
 
 
 def short_table(frame: pd.DataFrame) -> str:
-    """The scores of each model and the ensemble as Markdown, for a terminal: the best first, and the notes of all rows.
+    """The scores of each model and the ensemble as text for a terminal: the best first, and the notes of all rows.
 
     Args:
         frame: from :func:`comparison_table`.
 
     Returns:
-        The columns ``model``, ``val_score``, ``gain_over_empty``, ``val_macro_dice``, ``test_score`` and ``seconds``.
-        A model's scores are over the photos of all folds; ``seconds`` are those of all its trainings.
+        The columns ``model``; ``score``, ``gain`` (over empty) and ``macro Dice``, all of the held-out photos; ``test
+        score``; ``seconds``; without those that are empty. A model's scores are over the photos of all folds, its
+        seconds those of all its trainings.
     """
     rows = frame[frame["fold"].isin([ALL_FOLDS, ""])].copy()
     trained = frame[~frame["fold"].isin([ALL_FOLDS, MEAN, SPREAD, ""])]
     seconds = trained.groupby("model")["seconds"].sum(min_count=1)
     rows["seconds"] = rows["model"].map(seconds).fillna(rows["seconds"])
     rows = rows.sort_values("val_score", ascending=False, kind="stable", na_position="last")
-    return _markdown(rows[["model", *_SHORT]]) + _notes(frame)
+    return f"{_aligned(rows[list(_SHORT)])}\n{_SHORT_NOTE}\n{_notes(frame)}"
 
 
 def restore_comparison(frame: pd.DataFrame, folder: Path, tracked: Mapping[str, str]) -> list[Path]:
@@ -211,6 +220,21 @@ def _markdown(frame: pd.DataFrame) -> str:
     cells = cells.loc[:, (cells != "").any()]
     alignment = ["right" if name in _COLUMNS and _COLUMNS[name].format else "left" for name in cells]
     return f"{cells.to_markdown(index=False, disable_numparse=True, colalign=alignment)}\n"
+
+
+def _aligned(frame: pd.DataFrame) -> str:
+    """A table for a terminal, without its empty columns; Markdown would make it 16 columns wider."""
+    cells = _rendered(frame)
+    cells = cells.loc[:, (cells != "").any()]
+    texts = {_SHORT[name]: [_SHORT[name], *cells[name]] for name in _SHORT if name in cells}
+    widths = {name: max(map(len, texts[name])) for name in texts}
+    columns = [
+        [text.ljust(widths[name]) if name == "model" else text.rjust(widths[name]) for text in texts[name]]
+        for name in texts
+    ]
+    header, *lines = ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
+    rule = "  ".join("-" * width for width in widths.values())
+    return "".join(f"{line}\n" for line in (header, rule, *lines))
 
 
 def _notes(frame: pd.DataFrame) -> str:

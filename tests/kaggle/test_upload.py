@@ -387,6 +387,33 @@ class TestUpload:
         assert upload(monkeypatch, capsys)[0] == 0
         assert len(kaggle.submissions) == len(recorded_uploads(project)) == 1
 
+    def test_a_transfer_shows_its_progress_also_where_it_begins_again(
+        self, kaggle: Kaggle, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file = project / "data" / "submission" / "submission.csv"
+        rows = file.read_text().splitlines()
+        rows[1] = rows[1].partition(",")[0] + "," + " ".join(f"{start} 1" for start in range(1, 1024**2, 2))
+        file.write_text("\n".join([*rows, ""]))
+        describe(project)
+        size = file.stat().st_size
+        assert size > 3_000_000
+        monkeypatch.setenv("HARVEYSEG_PROGRESS_SECONDS", "0")  # each line, not one in ten seconds
+        kaggle.answers["PUT"] = [Answer(0)]
+        status, _, err = upload(monkeypatch, capsys)
+        assert status == 0
+        assert kaggle.count("PUT") == 2
+        assert list(kaggle.uploaded.values()) == [file.read_bytes()]
+        line = re.compile(r"sending submission.csv: ([\d.]+)([kM])B/([\d.]+)MB, [\d.]+[kM]B/s, \d\d:\d\d left")
+        shown = [found.groups() for found in map(line.fullmatch, err.splitlines()) if found]
+        sent = [float(amount) * {"k": 1e3, "M": 1e6}[unit] for amount, unit, _ in shown]
+        assert {total for *_, total in shown} == {f"{size / 1e6:.2f}"}
+        again = [place for place in range(1, len(sent)) if sent[place] < sent[place - 1]]
+        assert len(again) == 1
+        for part in (sent[: again[0]], sent[again[0] :]):
+            assert part[0] < size / 10
+            assert part[-1] == pytest.approx(size, abs=10_000)
+            assert len(part) > 10
+
     @pytest.mark.parametrize(
         ("change", "arguments", "message"),
         [

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from harveyseg.errors import HarveysegError
-from harveyseg.progress import SECONDS, Progress, format_duration
+from harveyseg.progress import BYTES, SECONDS, Progress, format_duration
 
 if TYPE_CHECKING:
     import requests
@@ -33,6 +33,8 @@ _WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)
 _LONGEST_WAIT = 300.0
 _POLL_SECONDS = 5.0
 _PAGE_SIZE = 100
+_TRANSFERS = 11
+"""How often a file is sent whose connection breaks."""
 _HELP = "docs/kaggle.md says more."
 _SIGN_IN = (
     "Run `kaggle auth login`, or put a token from https://www.kaggle.com/settings into KAGGLE_API_TOKEN or "
@@ -201,9 +203,54 @@ def _sign_in() -> Any:
 
         api = KaggleApi()
         api.authenticate()
+        api.upload_complete = _transfer
     except SystemExit:
         raise HarveysegError(f"No credentials for Kaggle, or none that it accepts. {_SIGN_IN}") from None
     return api
+
+
+def _transfer(path: str, address: str, _: bool) -> Any:
+    """What the client does to transfer a file, whose own bar would be a second form of progress.
+
+    Args:
+        path: the file.
+        address: signed; it must not be logged or shown.
+        _: whether the client is to be quiet.
+
+    Returns:
+        The client's word for what came of it.
+    """
+    import requests
+    from kaggle.api.kaggle_api_extended import ResumableUploadResult
+    from requests.adapters import HTTPAdapter
+    from urllib3.util import Retry
+
+    file = Path(path)
+    size = file.stat().st_size
+    with requests.Session() as session, Progress(f"sending {file.name}", size, BYTES) as progress:
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, HTTPAdapter(max_retries=Retry(total=_TRANSFERS - 1, backoff_factor=0.5)))
+        with _CountedReader(io.FileIO(file), lambda done: progress.reach(done, size)) as body:
+            try:
+                response = session.put(address, data=body)
+            except requests.RequestException:
+                return ResumableUploadResult.INCOMPLETE
+    done = response.status_code in (HTTPStatus.OK, HTTPStatus.CREATED)
+    return ResumableUploadResult.COMPLETE if done else ResumableUploadResult.FAILED
+
+
+class _CountedReader(io.BufferedReader):
+    """A file that says how much of it was read; less again, where it is sent again."""
+
+    def __init__(self, file: io.FileIO, reached: Callable[[int], object]) -> None:
+        super().__init__(file)
+        self._reached = reached
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next bytes."""
+        data = super().read(size)
+        self._reached(self.tell())
+        return data
 
 
 @contextlib.contextmanager

@@ -612,8 +612,10 @@ def study(
 def results(
     out: Annotated[Path, typer.Option(help="The file; its figure goes to docs/ next to it.")] = Path("RESULTS.md"),
     runs: Annotated[
-        Path | None,
-        typer.Option(help="Exported runs of the studies; MLflow's, of the recipe in params.yaml, if not given."),
+        list[Path] | None,
+        typer.Option(
+            help="Exported runs of the studies, again for each photo size; MLflow's, of params.yaml, if not given."
+        ),
     ] = None,
     export: Annotated[Path | None, typer.Option(help="Also write the runs to this file (JSON Lines).")] = None,
 ) -> None:
@@ -622,17 +624,19 @@ def results(
     from harveyseg.reproduction.results import write_results
     from harveyseg.reproduction.studies import read_recipe
 
-    if runs is not None:
-        studies = import_study_runs(runs)
+    if runs and export is not None:
+        raise HarveysegError("--runs and --export: the runs are in files already. Leave one out.")
+    if runs:
+        studies = [import_study_runs(path) for path in runs]
     else:
         from harveyseg.config.settings import section
         from harveyseg.tracking.client import TrackingParams, open_tracker
 
         tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
-        studies = load_study_runs(read_recipe(PARAMS), tracker)
+        studies = [load_study_runs(read_recipe(PARAMS), tracker)]
     print(write_results(studies, out, out.parent / "docs" / "study-epochs.png"), end="")
     if export is not None:
-        export_study_runs(studies, export)
+        export_study_runs(studies[0], export)
 
 
 @contextmanager

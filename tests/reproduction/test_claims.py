@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from harveyseg.reproduction.claims import Judgement, StudyResults, read_claims
+from harveyseg.reproduction.claims import Judgement, StudyResults, find_deciding, read_claims
 from harveyseg.reproduction.studies import TABLE_1, read_studies
 from harveyseg.reproduction.tables import Variant
 from helpers.studies import make_variant, with_curves
@@ -34,7 +34,7 @@ MARGIN = 0.0393
 
 @pytest.mark.parametrize(
     ("gain", "verdict"),
-    [(0.040, "confirmed"), (0.038, "not testable here"), (-0.038, "not testable here"), (-0.040, "contradicted")],
+    [(0.040, "confirmed"), (0.038, "undecided"), (-0.038, "undecided"), (-0.040, "contradicted")],
 )
 def test_a_gain_counts_beyond_the_margin(gain: float, verdict: str) -> None:
     variants = [make_variant("off", 0.60), make_variant("on", 0.60 + gain)]
@@ -43,7 +43,7 @@ def test_a_gain_counts_beyond_the_margin(gain: float, verdict: str) -> None:
     assert judgement.measured == f"on {0.6 + gain:.4f}; off 0.6000"
     assert judgement.difference == pytest.approx(gain)
     assert judgement.margin == pytest.approx(MARGIN, abs=5e-5)
-    assert judgement.note == ("missing: more seeds" if verdict == "not testable here" else "")
+    assert judgement.note == ("missing: more seeds" if verdict == "undecided" else "")
 
 
 def test_more_seeds_make_the_margin_smaller() -> None:
@@ -67,16 +67,60 @@ def test_chance_is_seldom_confirmed() -> None:
     assert 0.01 < verdicts.count("contradicted") / 400 < 0.05
 
 
+def spread_of(deviation: float) -> Variant:
+    """Five seeds with exactly this deviation: t is 2.776."""
+    return make_variant("0.1", *(0.61 + by * deviation for by in (-1, 1, -1, 1, 0)))
+
+
+@pytest.mark.parametrize(
+    ("gain", "deviation", "verdict"),
+    [
+        # Of two seeds the margin is 2.776 x sqrt(2) = 3.926 times the deviation.
+        (0.000, 0.0025, "no difference"),  # the interval ends at 0.0098
+        (0.000, 0.0026, "undecided"),  # at 0.0102
+        (0.005, 0.0012, "no difference"),  # surely above 0, and surely below 0.01
+        (-0.005, 0.0012, "no difference"),
+        (0.005, 0.0013, "undecided"),  # from -0.0001 to 0.0101
+        (0.009, 0.0020, "confirmed"),  # from 0.0011 to 0.0169
+        (-0.009, 0.0020, "contradicted"),
+    ],
+)
+def test_no_difference_is_an_interval_within_a_hundredth(gain: float, deviation: float, verdict: str) -> None:
+    noise = spread_of(deviation)
+    variants = [make_variant("off", 0.60), make_variant("on", 0.60 + gain)]
+    assert judge("softmax", make_results({"softmax": variants, "dropout": [noise]})).verdict == verdict
+    # "Do not help" holds of class weights that change nothing.
+    weights = [make_variant("none", 0.60), make_variant("report", 0.60 + gain), make_variant("enet", 0.7)]
+    denied = {"no difference": "confirmed", "confirmed": "contradicted", "contradicted": "confirmed"}
+    judgement = judge("class_weights", make_results({"class_weights": weights, "dropout": [noise]}))
+    assert judgement.verdict == denied.get(verdict, verdict)
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "deciding"),
+    [(0, 0, 1), (1, 0, 0), (0, 1, 1), (2, 1, 0), (6, 2, 0), (6, 3, 1), (3, 6, 1), (6, 4, 1)],
+)
+def test_the_largest_photos_with_three_seeds_decide_whatever_they_say(small: int, large: int, deciding: int) -> None:
+    def results(seeds: int, gain: float) -> StudyResults:
+        off = [0.6 + seed / 1000 for seed in range(seeds)]
+        more = make_variant("on", *(score + gain for score in [*off, 0.6]))  # a seed more than "off"
+        return make_results({"softmax": [make_variant("off", *off), more]})
+
+    claim = read_claims()["softmax"]
+    for gain in (0.1, -0.1, 0.0):
+        assert find_deciding(claim, [results(small, gain), results(large, -gain)]) == deciding
+
+
 def test_without_a_known_spread_nothing_is_judged() -> None:
     judgement = judge("softmax", make_results({"softmax": [make_variant("off", 0.5), make_variant("on", 0.7)]}))
-    assert (judgement.verdict, judgement.margin) == ("not testable here", None)
+    assert (judgement.verdict, judgement.margin) == ("undecided", None)
     assert "`harveyseg study softmax --seeds 3`" in judgement.note
 
 
 def test_what_has_not_run_says_how_to_run_it() -> None:
     for name, claim in read_claims().items():
         judgement = claim.judge(make_results({}))
-        assert judgement.verdict == "not testable here", name
+        assert judgement.verdict == "undecided", name
         assert f"`harveyseg study {claim.study}`" in judgement.note or "`dvc repro`" in judgement.note, name
 
 
@@ -95,9 +139,7 @@ def test_every_claim_names_variants_that_its_study_has() -> None:
             assert named <= set(map(str, values)), name
 
 
-@pytest.mark.parametrize(
-    ("report", "verdict"), [(0.61, "not testable here"), (0.55, "confirmed"), (0.65, "contradicted")]
-)
+@pytest.mark.parametrize(("report", "verdict"), [(0.61, "undecided"), (0.55, "confirmed"), (0.65, "contradicted")])
 def test_class_weights_do_not_help_unless_the_reports_do(report: float, verdict: str) -> None:
     # What another formula brings is no statement of the report.
     weights = [make_variant("none", 0.60), make_variant("report", report), make_variant("enet", 0.70)]
@@ -115,8 +157,8 @@ def test_the_smaller_size_is_the_second() -> None:
 @pytest.mark.parametrize(
     ("rival", "verdict", "random_verdict"),
     [
-        (0.60, "confirmed", "not testable here"),
-        (0.64, "not testable here", "not testable here"),
+        (0.60, "confirmed", "undecided"),
+        (0.64, "undecided", "undecided"),
         # Without ImageNet the rival is handicapped, and still better.
         (0.70, "contradicted", "contradicted"),
     ],
@@ -139,7 +181,7 @@ def test_seeds_that_collapsed_to_one_class_are_left_out_and_counted() -> None:
     learnt = make_variant("on", 0.70)
     off = make_variant("off", 0.60)
     nothing = judge("softmax", make_results({"softmax": [off, collapsed], "dropout": [NOISE]}))
-    assert nothing.verdict == "not testable here"
+    assert nothing.verdict == "undecided"
     assert "1 of 1 seeds collapsed to one class" in nothing.measured
     both = Variant("on", (*collapsed.seeds, *learnt.seeds))
     half = make_results({"softmax": [off, both], "dropout": [NOISE]})
@@ -156,7 +198,7 @@ def test_seeds_that_collapsed_to_one_class_are_left_out_and_counted() -> None:
     assert judgement.note == "not so with the seeds that collapsed to one class"
     rivals = [make_variant(name, 0.6, **COLLAPSED) for name in TABLE_1[1:]]
     networks = make_results({"architecture": [make_variant("unet", 0.65), *rivals], "dropout": [NOISE]})
-    assert judge("unet_first", networks).verdict == "not testable here"
+    assert judge("unet_first", networks).verdict == "undecided"
 
 
 def test_trainings_that_studies_share_count_once() -> None:
@@ -173,9 +215,9 @@ def test_trainings_that_studies_share_count_once() -> None:
 @pytest.mark.parametrize(
     ("step", "turned", "verdict", "random_verdict"),
     [
-        (0.04, False, "confirmed", "not testable here"),
-        (0.03, False, "not testable here", "not testable here"),
-        (0.01, True, "not testable here", "not testable here"),
+        (0.04, False, "confirmed", "undecided"),
+        (0.03, False, "undecided", "undecided"),
+        (0.01, True, "undecided", "undecided"),
         # Two of the four began from random weights in the report, too: their order is tested in any case.
         (0.04, True, "contradicted", "contradicted"),
     ],
@@ -204,6 +246,12 @@ def test_three_classes_cover_half_of_the_pixels() -> None:
     assert judge("imbalance", make_results({}, shares={5: 0.2, 6: 0.15, 23: 0.1})).verdict == "contradicted"
 
 
+def longest(*curves: dict[str, dict[int, float]]) -> Variant:
+    """The training of 35 epochs, with these curves of its seeds."""
+    variants = [with_curves(make_variant("35", 0.6 + index / 100), each) for index, each in enumerate(curves)]
+    return Variant("35", tuple(folds for variant in variants for folds in variant.seeds))
+
+
 def curve(lowest: int, slope: float = 0.01) -> dict[int, float]:
     """The losses of 35 epochs, lowest after this one and rising by ``slope`` an epoch away from it."""
     return {epoch: abs(epoch - lowest) * slope + 1 for epoch in range(1, 36)}
@@ -214,12 +262,12 @@ def curve(lowest: int, slope: float = 0.01) -> dict[int, float]:
     [
         (curve(26), "confirmed"),
         (curve(10), "contradicted"),
-        (curve(35), "not testable here"),  # it still falls
-        (curve(22), "not testable here"),  # epoch 19 is as good as that
+        (curve(35), "undecided"),  # it still falls
+        (curve(22), "undecided"),  # epoch 19 is as good as that
     ],
 )
 def test_the_optimum_is_read_off_the_curve(losses: dict[int, float], verdict: str) -> None:
-    judgement = judge("optimum", make_results({"epochs": [with_curves(make_variant("35", 0.6), {"val_loss": losses})]}))
+    judgement = judge("optimum", make_results({"epochs": [longest(*3 * [{"val_loss": losses}])]}))
     assert judgement.verdict == verdict
     lowest = min(losses, key=lambda epoch: losses[epoch])
     assert judgement.measured.startswith(f"lowest validation loss after epoch {lowest} of 35; ")
@@ -237,25 +285,52 @@ def test_the_optimum_is_read_off_the_curve(losses: dict[int, float], verdict: st
 def test_overfitting_is_a_rise_beyond_the_wobble(slope: float, score: float, verdict: str) -> None:
     losses = curve(20, slope)
     scores = {epoch: 0.6 + 0.001 * (epoch % 2) for epoch in range(1, 36)} | dict.fromkeys((33, 34, 35), score)
-    longest = with_curves(make_variant("35", 0.6), {"val_loss": losses, "val_argmax_score": scores})
-    assert judge("overfitting", make_results({"epochs": [longest]})).verdict == verdict
+    seeds = longest(*3 * [{"val_loss": losses, "val_argmax_score": scores}])
+    assert judge("overfitting", make_results({"epochs": [seeds]})).verdict == verdict
+
+
+def test_curves_of_fewer_than_three_seeds_decide_nothing() -> None:
+    curves = {"val_loss": curve(26), "val_argmax_score": curve(26)}
+    for claim in ("optimum", "overfitting"):
+        judgement = judge(claim, make_results({"epochs": [longest(curves, curves)]}))
+        assert (judgement.verdict, judgement.note) == ("undecided", "missing: more seeds")
+
+
+def test_a_flat_curve_has_no_optimum() -> None:
+    flat = {"val_loss": curve(26, slope=0.0005)}
+    assert judge("optimum", make_results({"epochs": [longest(flat, flat, flat)]})).verdict == "no difference"
+
+
+def test_the_epochs_are_not_chosen_by_the_curve_that_they_judge() -> None:
+    """A seed's own lowest epoch is a matter of chance: here each seed's is one of its own outside of 20 to 35."""
+    seeds = []
+    for dip in (3, 9, 15):
+        losses = curve(26, slope=0.002)
+        losses[dip] = 0.5
+        seeds.append({"val_loss": losses})
+    # By its own curve each seed would be lower outside, at its dip; at the others' dips, the later of which is lower,
+    # it is higher than at 26. All are means of three epochs, the lowest of which around a dip at 15 is that of 16.
+    judgement = judge("optimum", make_results({"epochs": [longest(*seeds)]}))
+    outside = (0.002 * (26 - 16), 0.002 * (26 - 16), 0.002 * (26 - 10))
+    assert judgement.difference == pytest.approx(sum(outside) / 3 - 0.004 / 3)
 
 
 def test_a_curve_of_chance_confirms_nothing() -> None:
     rng = np.random.default_rng(0)
     confirmed = {"optimum": 0, "overfitting": 0}
+    levels = {"val_loss": 2.9, "val_argmax_score": 0.6}
     for _ in range(200):
-        losses, scores = (dict(enumerate(rng.normal(level, 0.01, 35), start=1)) for level in (2.9, 0.6))
-        curves = {"val_loss": losses, "val_argmax_score": scores}
-        results = make_results({"epochs": [with_curves(make_variant("35", 0.6), curves)]})
+        seeds = [
+            {name: dict(enumerate(rng.normal(level, 0.01, 35), start=1)) for name, level in levels.items()}
+            for _ in range(3)
+        ]
+        results = make_results({"epochs": [longest(*seeds)]})
         for claim in confirmed:
             confirmed[claim] += judge(claim, results).verdict == "confirmed"
     assert max(confirmed.values()) <= 2, confirmed
 
 
-@pytest.mark.parametrize(
-    ("pools", "verdict"), [(0.20, "confirmed"), (0.16, "not testable here"), (0.0, "contradicted")]
-)
+@pytest.mark.parametrize(("pools", "verdict"), [(0.20, "confirmed"), (0.16, "undecided"), (0.0, "contradicted")])
 def test_minorities_are_the_classes_below_one_percent(pools: float, verdict: str) -> None:
     shares = {0: 0.005, 1: 0.5, 3: 0.004, 4: 0.006, 7: 0.0}
     dice = {"val__argmax_dice/01_property_roof": 0.9, "val__argmax_dice/04_vehicle": 0.1}
@@ -276,7 +351,7 @@ def test_minorities_are_the_classes_below_one_percent(pools: float, verdict: str
         shares=shares,
     )
     both = {"architecture": [network("attention_unet", -0.1), network("unet", -0.1)]}  # means of 0
-    assert judge("minorities", make_results(both, shares=shares)).verdict == "not testable here"
+    assert judge("minorities", make_results(both, shares=shares)).verdict == "undecided"
     # Roofs are no minority, and no photo holds solar panels.
     judgement = judge("minorities", results)
     assert judgement.measured == f"attention_unet {(pools + 0.1) / 2:.4f}; unet 0.1000"
@@ -289,8 +364,8 @@ def test_minorities_are_the_classes_below_one_percent(pools: float, verdict: str
     ("near", "far", "verdict"),
     [
         (0.55, 0.60, "confirmed"),
-        (0.55, 0.65, "not testable here"),  # better at borders as it is everywhere
-        (0.51, 0.60, "not testable here"),
+        (0.55, 0.65, "undecided"),  # better at borders as it is everywhere
+        (0.51, 0.60, "undecided"),
         (0.45, 0.60, "contradicted"),
     ],
 )
@@ -311,7 +386,7 @@ def test_borders_must_gain_more_than_the_interior(near: float, far: float, verdi
     assert judgement.margin == pytest.approx(MARGIN, abs=5e-5)
     assert judgement.verdict == verdict
     alone = judge("borders", make_results({"architecture": networks}))
-    assert alone.verdict == "not testable here"
+    assert alone.verdict == "undecided"
     unmeasured = [make_variant("attention_unet", 0.6), make_variant("unet", 0.6)]
     assert (
         judge("borders", make_results({"architecture": unmeasured})).note == "missing: `harveyseg study architecture`"
@@ -323,4 +398,4 @@ def test_a_shared_machine_does_not_tell_the_latency() -> None:
     networks = [make_variant(name, 0.6, images_per_second=20.0) for name in names]
     judgement = judge("latency", make_results({"architecture": networks}))
     assert judgement.note == "missing: an idle machine (`benchmarks/latency.py`)"
-    assert judgement.verdict == "not testable here"
+    assert judgement.verdict == "undecided"

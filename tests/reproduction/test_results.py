@@ -21,7 +21,7 @@ def test_the_file_from_mlflow_and_from_an_export(tracker: Tracker, project: Path
     log_trial(tracker, project, recipe, "epochs", "35", 0, (0.6, 0.6))
     out, figure = project / "RESULTS.md", project / "docs" / "curves.png"
     runs = load_study_runs(recipe, tracker)
-    text = write_results(runs, out, figure)
+    text = write_results([runs], out, figure)
     assert out.read_text() == text
     cells = [re.split(r" *\| *", line) for line in text.splitlines() if line.startswith("|")]
     settings = {row[1]: row[2] for row in cells if len(row) == 4}
@@ -40,14 +40,14 @@ def test_the_file_from_mlflow_and_from_an_export(tracker: Tracker, project: Path
         before = path.read_bytes() if path.exists() else None
         path.write_text("of mine")
         with pytest.raises(HarveysegError, match=f"{path.name}: exists already, and harveyseg did not write it"):
-            (export_study_runs(runs, path) if path.suffix == ".jsonl" else write_results(runs, out, figure))
+            (export_study_runs(runs, path) if path.suffix == ".jsonl" else write_results([runs], out, figure))
         assert path.read_text() == "of mine"
         path.unlink() if before is None else path.write_bytes(before)
-    assert write_results(runs, out, figure) == text  # its own files are replaced
+    assert write_results([runs], out, figure) == text  # its own files are replaced
     export_study_runs(runs, project / "studies.jsonl")
     export_study_runs(runs, project / "studies.jsonl")
     again = project / "again" / "RESULTS.md"
-    write_results(import_study_runs(project / "studies.jsonl"), again, again.parent / "docs" / "curves.png")
+    write_results([import_study_runs(project / "studies.jsonl")], again, again.parent / "docs" / "curves.png")
     assert again.read_text() == text
     assert (again.parent / "docs" / "curves.png").read_bytes() == figure.read_bytes()
 
@@ -55,5 +55,5 @@ def test_the_file_from_mlflow_and_from_an_export(tracker: Tracker, project: Path
 def test_nothing_is_overwritten_when_nothing_has_run(tracker: Tracker, project: Path, recipe: StudyRecipe) -> None:
     (project / "RESULTS.md").write_text("Made by `harveyseg results`: what was published")
     with pytest.raises(HarveysegError, match=r"no finished run of any study .*`harveyseg study softmax`"):
-        write_results(load_study_runs(recipe, tracker), project / "RESULTS.md", project / "docs" / "curves.png")
+        write_results([load_study_runs(recipe, tracker)], project / "RESULTS.md", project / "docs" / "curves.png")
     assert (project / "RESULTS.md").read_text() == "Made by `harveyseg results`: what was published"

@@ -1,22 +1,31 @@
 """The verdict on each of the report's claims: the claims are data (claims.yaml), a few tests decide them.
 
 The margin of a difference between two means is half the width of its 95% interval: Student's t, with the standard
-deviation between seeds pooled over all variants of which several seeds learnt. A claim that one variant is better than
-others is
+deviation between seeds pooled over all variants of which several seeds learnt. A seed's value is the mean over the
+folds. A claim that one variant is better than others, of which the best counts, is
 
+* of no difference, when the whole interval lies within :data:`NO_DIFFERENCE` of zero, whichever sign it has;
 * confirmed, when its mean is ahead by more than the margin;
 * contradicted, when its mean is behind by more than the margin;
-* not testable here, in between.
+* undecided, otherwise: also when it has not run.
 
-Seeds that collapsed to one class are left out of differences and deviations, but a gain that vanishes with them is
+A claim that a variant does *not* help is confirmed by no difference, and otherwise decided the other way round. Seeds
+that collapsed to one class are left out of differences and deviations, but a gain that vanishes with them is
 contradicted.
+
+Curves are judged by the seeds' curves (means over the folds and three epochs). The epochs that are compared in a
+seed's curve are chosen by the mean curve of the other seeds: the lowest of many epochs would be below any other one by
+chance. A change counts beyond the margin, as above, and beyond four times the mean curve's median step from one epoch
+to the next.
+
+Where a study has run at several photo sizes, a claim is judged at one of them, see :func:`find_deciding`.
 """
 
 import itertools
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.resources import as_file, files
 from typing import Annotated, Literal
@@ -31,18 +40,28 @@ from harveyseg.reproduction.export import StudyRun, StudyRuns
 from harveyseg.reproduction.studies import find_study, read_studies
 from harveyseg.reproduction.tables import ALL_EMPTY_SCORE, ARGMAX_SCORE, Variant, find_variants
 
-Verdict = Literal["confirmed", "contradicted", "not testable here"]
+Verdict = Literal["confirmed", "contradicted", "no difference", "undecided"]
 CONFIRMED: Verdict = "confirmed"
 CONTRADICTED: Verdict = "contradicted"
-NOT_TESTABLE: Verdict = "not testable here"
+SAME: Verdict = "no difference"
+UNDECIDED: Verdict = "undecided"
+
+NO_DIFFERENCE = 0.01
+"""Differences up to this, of scores, Dice, accuracies and losses, do not matter: on 45 photos they are noise."""
+
+
+ENOUGH_SEEDS = 3
+"""Seeds of each variant from which on the photo size matters more than the number of seeds."""
 
 _DEFINITIONS = files("harveyseg.reproduction") / "claims.yaml"
 _PRETRAINED = ("mobilenet_v2", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3")
 """The networks that the report started from ImageNet weights."""
 _CLEAR_CHANGE = 4
-"""A curve has changed where it moved by more than this many times its median step from one epoch to the next."""
+"""A mean curve changes where it moves by more than this many times its median step from one epoch to the next."""
 _SETTLED = 5
 """Epochs after which the steps of a curve are counted."""
+_FEWEST_CURVES = 3
+"""Seeds whose curves are compared: two to choose the epochs for each."""
 _SHORTEST_CURVE = 30
 """Epochs that a curve must have to be tested."""
 
@@ -57,6 +76,11 @@ class Judgement:
     margin: float | None = None
     note: str = ""
     """What is missing for a verdict, or what limits it."""
+
+    @property
+    def low(self) -> float:
+        """The lower end of the difference's 95% interval; minus infinity when it is unknown."""
+        return -math.inf if self.difference is None or self.margin is None else self.difference - self.margin
 
 
 @dataclass(frozen=True)
@@ -147,10 +171,15 @@ class StudyResults:
         """The quantity of each seed; NaN where it is unknown."""
         return _QUANTITIES[quantity](self, variant)
 
-    def longest_curve(self, study: str, name: str) -> Mapping[int, float]:
-        """A curve (epoch, from 1 -> value) of the study's last variant that has run; empty without one."""
+    def longest_curves(self, study: str, name: str) -> list[dict[int, float]]:
+        """A curve (epoch, from 1 -> mean over the folds) of each seed of the study's last variant that has run.
+
+        Seeds that collapsed to one class are left out, and those of which a fold lacks the curve.
+        """
         variants = self.measured(study)
-        return variants[-1].compared.seeds[0][0].curves.get(name, {}) if variants else {}
+        seeds = variants[-1].compared.seeds if variants else ()
+        curves = [[run.curves.get(name, {}) for run in folds] for folds in seeds]
+        return [mean_curve(folds) for folds in curves if min(map(len, folds)) >= _SHORTEST_CURVE]
 
 
 Quantity = Literal["argmax_score", "rare_dice", "boundary_gap"]
@@ -178,7 +207,14 @@ _QUANTITIES: dict[Quantity, Callable[[StudyResults, Variant], list[float]]] = {
 }
 
 
-class Better(Section):
+class _Test(Section):
+    @property
+    def compared(self) -> list[str]:
+        """The variants that decide; all of the study if empty."""
+        return []
+
+
+class Better(_Test):
     """A variant is ahead of the best of its rivals."""
 
     kind: Literal["better"]
@@ -190,6 +226,11 @@ class Better(Section):
     denied: bool = False
     """Whether the claim is that the variant is *not* better."""
 
+    @property
+    def compared(self) -> list[str]:
+        """See the base class."""
+        return [self.variant, *self.rivals]
+
     def judge(self, study: str, results: StudyResults) -> Judgement:
         """Compare the means of the seeds that learnt."""
         labels = list(results.studies.get(study, {}))
@@ -199,14 +240,12 @@ class Better(Section):
         shown = results.find(study, self.shown)
         measured = "; ".join(self._format(results, variant) for variant in (*variants, *shown))
         if collapsed := [variant.label for variant in variants if not variant.learnt.seeds]:
-            return Judgement(measured, NOT_TESTABLE, note=f"missing: a seed of {', '.join(collapsed)} that learns")
+            return Judgement(measured, UNDECIDED, note=f"missing: a seed of {', '.join(collapsed)} that learns")
         means = [statistics.fmean(results.values(variant.learnt, self.quantity)) for variant in variants]
         if any(map(math.isnan, means)):
             return not_run(study)
         if not any(means):
-            return Judgement(
-                measured, NOT_TESTABLE, note="missing: a longer or larger training, in which one is above 0"
-            )
+            return Judgement(measured, UNDECIDED, note="missing: a longer or larger training, in which one is above 0")
         best = max(range(1, len(variants)), key=lambda index: means[index])
         difference = means[0] - means[best]
         noise = results.noise(self.quantity)
@@ -217,7 +256,7 @@ class Better(Section):
             note = "not so with the seeds that collapsed to one class"
             judgement = Judgement(measured, CONTRADICTED, difference, margin, note)
         if self.denied:
-            opposite = {CONFIRMED: CONTRADICTED, CONTRADICTED: CONFIRMED, NOT_TESTABLE: NOT_TESTABLE}
+            opposite = {CONFIRMED: CONTRADICTED, CONTRADICTED: CONFIRMED, SAME: CONFIRMED, UNDECIDED: UNDECIDED}
             judgement = Judgement(measured, opposite[judgement.verdict], difference, margin, judgement.note)
         return self._without_pretraining(judgement, results)
 
@@ -231,7 +270,7 @@ class Better(Section):
             note = "though no encoder had ImageNet weights"
             return Judgement(judgement.measured, CONTRADICTED, judgement.difference, judgement.margin, note)
         note = f"{judgement.note or 'missing:'}{',' if judgement.note else ''} ImageNet weights"
-        return Judgement(judgement.measured, NOT_TESTABLE, judgement.difference, judgement.margin, note)
+        return Judgement(judgement.measured, UNDECIDED, judgement.difference, judgement.margin, note)
 
     def _format(self, results: StudyResults, variant: Variant) -> str:
         """Label and mean, of the seeds that learnt, and of all where some did not."""
@@ -244,11 +283,16 @@ class Better(Section):
         return f"{variant.label} {statistics.fmean(learnt):.4f} ({collapsed}; {statistics.fmean(every):.4f} with them)"
 
 
-class Order(Section):
+class Order(_Test):
     """The variants, by their scores, are in this order, best first."""
 
     kind: Literal["order"]
     variants: list[str]
+
+    @property
+    def compared(self) -> list[str]:
+        """See the base class."""
+        return self.variants
 
     def judge(self, study: str, results: StudyResults) -> Judgement:
         """Compare each pair; without pretraining only the networks that the report did not pretrain either."""
@@ -261,7 +305,7 @@ class Order(Section):
             for side in scored
         )
         if collapsed := [variant.label for variant in variants if not variant.learnt.seeds]:
-            return Judgement(measured, NOT_TESTABLE, note=f"missing: a seed of {', '.join(collapsed)} that learns")
+            return Judgement(measured, UNDECIDED, note=f"missing: a seed of {', '.join(collapsed)} that learns")
         comparable = [variant for variant in variants if results.pretrained or variant.label not in _PRETRAINED]
         noise = results.noise()
         verdicts = [
@@ -275,13 +319,13 @@ class Order(Section):
         if CONTRADICTED in verdicts:
             return Judgement(measured, CONTRADICTED, note="another order")
         if not results.pretrained:
-            return Judgement(measured, NOT_TESTABLE, note="missing: ImageNet weights, more seeds")
-        if NOT_TESTABLE in verdicts:
-            return Judgement(measured, NOT_TESTABLE, note="missing: more seeds")
-        return Judgement(measured, CONFIRMED)
+            return Judgement(measured, UNDECIDED, note="missing: ImageNet weights, more seeds")
+        if UNDECIDED in verdicts:
+            return Judgement(measured, UNDECIDED, note="missing: more seeds")
+        return Judgement(measured, SAME if SAME in verdicts else CONFIRMED)
 
 
-class Near(Section):
+class Near(_Test):
     """A metric of a variant is near a stated value, and that of its counterpart is not."""
 
     kind: Literal["near"]
@@ -291,20 +335,25 @@ class Near(Section):
     value: float
     tolerance: float
 
+    @property
+    def compared(self) -> list[str]:
+        """See the base class."""
+        return [self.variant, self.counterpart]
+
     def judge(self, study: str, results: StudyResults) -> Judgement:
         """Compare the means of the seeds that learnt with the value."""
         variants = results.find(study, [self.variant, self.counterpart])
         if not variants:
             return not_run(study)
         if not all(variant.learnt.seeds for variant in variants):
-            return Judgement("", NOT_TESTABLE, note="missing: a seed of each variant that learns")
+            return Judgement("", UNDECIDED, note="missing: a seed of each variant that learns")
         mean, counterpart = (variant.learnt.mean(self.metric) for variant in variants)
         measured = f"{self.variant} {mean:.3f}; {self.counterpart} {counterpart:.3f}"
         is_near = abs(mean - self.value) < self.tolerance < abs(counterpart - self.value)
         return Judgement(measured, CONFIRMED if is_near else CONTRADICTED, mean - self.value, self.tolerance)
 
 
-class PixelShare(Section):
+class PixelShare(_Test):
     """Classes together have more than a share of the training pixels."""
 
     kind: Literal["pixel_share"]
@@ -314,14 +363,14 @@ class PixelShare(Section):
     def judge(self, study: str, results: StudyResults) -> Judgement:
         """Sum the shares."""
         if not results.shares:
-            return Judgement("", NOT_TESTABLE, note="no run on this data has logged the class shares: `dvc repro`")
+            return Judgement("", UNDECIDED, note="no run on this data has logged the class shares: `dvc repro`")
         shares = {name: results.shares[HARVEY25.names.index(name)] for name in self.classes}
         total = sum(shares.values())
         measured = ", ".join(f"{name} {share:.1%}" for name, share in shares.items()) + f"; together {total:.1%}"
         return Judgement(measured, CONFIRMED if total > self.above else CONTRADICTED)
 
 
-class Optimum(Section):
+class Optimum(_Test):
     """The validation loss is lowest after ``first`` to ``last`` epochs."""
 
     kind: Literal["optimum"]
@@ -329,59 +378,73 @@ class Optimum(Section):
     last: int
 
     def judge(self, study: str, results: StudyResults) -> Judgement:
-        """Compare the lowest loss inside this range with the lowest outside, by the curve of the longest training."""
-        losses = results.longest_curve(study, "val_loss")
-        if len(losses) < _SHORTEST_CURVE or len(results.measured(study)) < len(results.studies[study]):
+        """Compare the lowest loss inside this range with the lowest outside, in the curves of the longest training."""
+        curves = results.longest_curves(study, "val_loss")
+        if not curves or len(results.measured(study)) < len(results.studies[study]):
             return not_run(study)
-        step = _median_step(losses)
-        lowest = min(losses, key=lambda epoch: losses[epoch])
-        inside = min(loss for epoch, loss in losses.items() if self.first <= epoch <= self.last)
-        outside = min(loss for epoch, loss in losses.items() if not self.first <= epoch <= self.last)
-        measured = (
-            f"lowest validation loss after epoch {lowest} of {len(losses)}; {inside:.4f} from {self.first} to "
-            f"{self.last}, {outside:.4f} outside; median step {step:.4f}"
+        mean = mean_curve(curves)
+        lowest = min(mean, key=lambda epoch: mean[epoch])
+        measured = f"lowest validation loss after epoch {lowest} of {len(mean)}"
+        if len(curves) < _FEWEST_CURVES:
+            return Judgement(measured, UNDECIDED, note="missing: more seeds")
+        differences = []
+        for curve, others in _with_others([*map(_means_of_three, curves)]):
+            inside = {epoch: loss for epoch, loss in others.items() if self.first <= epoch <= self.last}
+            outside = {epoch: loss for epoch, loss in others.items() if epoch not in inside}
+            differences.append(
+                curve[min(outside, key=outside.__getitem__)] - curve[min(inside, key=inside.__getitem__)]
+            )
+        judgement = _judge_change(differences, mean)
+        measured += (
+            f"; outside of {self.first} to {self.last} it is {statistics.fmean(differences):+.4f} higher than inside "
+            f"({len(curves)} seeds); median step {_median_step(mean):.4f}"
         )
-        if lowest == max(losses):
-            return Judgement(
-                measured, NOT_TESTABLE, outside - inside, note="missing: a longer training, it still falls"
-            )
-        margin = _CLEAR_CHANGE * step
-        if abs(inside - outside) <= margin:
-            return Judgement(
-                measured, NOT_TESTABLE, outside - inside, margin, "missing: more seeds, the curve is flat there"
-            )
-        return Judgement(measured, CONFIRMED if inside < outside else CONTRADICTED, outside - inside, margin)
+        if judgement.verdict == CONFIRMED and lowest == max(mean):
+            note = "missing: a longer training, it still falls"
+            return Judgement(measured, UNDECIDED, judgement.difference, judgement.margin, note)
+        return replace(judgement, measured=measured)
 
 
-class Overfitting(Section):
+class Overfitting(_Test):
     """The validation loss rises from its lowest to the last epoch while the score does not fall."""
 
     kind: Literal["overfitting"]
 
     def judge(self, study: str, results: StudyResults) -> Judgement:
-        """Compare means of three epochs, since a single lowest epoch is always below a single last one."""
-        losses = results.longest_curve(study, "val_loss")
-        scores = results.longest_curve(study, "val_argmax_score")
-        if min(len(losses), len(scores)) < _SHORTEST_CURVE:
+        """Compare the epoch that is lowest, by the other seeds, with the last.
+
+        A loss that does not rise decides; where it rises, the score must not fall by :data:`NO_DIFFERENCE` or more.
+        """
+        losses = results.longest_curves(study, "val_loss")
+        scores = results.longest_curves(study, "val_argmax_score")
+        if not losses or len(losses) != len(scores):
             return not_run(study)
-        smooth_losses = _means_of_three(losses)
-        smooth_scores = _means_of_three(scores)
-        lowest = min(smooth_losses, key=lambda epoch: smooth_losses[epoch])
-        last = max(smooth_losses)
-        rise = smooth_losses[last] - smooth_losses[lowest]
-        change = smooth_scores[last] - smooth_scores[lowest]
-        margin = _CLEAR_CHANGE * _median_step(losses)
+        if len(losses) < _FEWEST_CURVES:
+            return Judgement("", UNDECIDED, note="missing: more seeds")
+        rises, changes, lowest = [], [], []
+        smooth_losses, smooth_scores = ([*map(_means_of_three, curves)] for curves in (losses, scores))
+        for (loss, others), score in zip(_with_others(smooth_losses), smooth_scores, strict=True):
+            lowest.append(min(others, key=others.__getitem__))
+            rises.append(loss[max(loss)] - loss[lowest[-1]])
+            changes.append(score[max(score)] - score[lowest[-1]])
+        rise = _judge_change(rises, mean_curve(losses))
+        change = _judge_change(changes, mean_curve(scores))
         measured = (
-            f"from around epoch {lowest} to the last: validation loss {rise:+.4f}, argmax score at the training's "
-            f"size {change:+.4f} (median step {_median_step(scores):.4f})"
+            f"from around epoch {statistics.median(lowest):.0f} to the last: validation loss "
+            f"{statistics.fmean(rises):+.4f}, argmax score at the training's size {statistics.fmean(changes):+.4f} "
+            f"({len(losses)} seeds)"
         )
-        if rise <= margin:
-            return Judgement(measured, CONTRADICTED, rise, margin, "no rise; one seed")
-        score_holds = change >= -_CLEAR_CHANGE * _median_step(scores)
-        return Judgement(measured, CONFIRMED if score_holds else CONTRADICTED, rise, margin, "one seed")
+        verdict, note = rise.verdict, rise.note
+        if verdict == SAME:
+            verdict, note = CONTRADICTED, "no rise"
+        elif verdict == CONFIRMED and change.verdict == CONTRADICTED:
+            verdict, note = CONTRADICTED, "the score falls as well"
+        elif verdict == CONFIRMED and change.low < -NO_DIFFERENCE:
+            verdict, note = UNDECIDED, "missing: more seeds, for the score"
+        return Judgement(measured, verdict, rise.difference, rise.margin, note)
 
 
-class Untested(Section):
+class Untested(_Test):
     """A claim that these studies cannot test; a metric is shown."""
 
     kind: Literal["untested"]
@@ -397,7 +460,7 @@ class Untested(Section):
             scores = [variant.compared.mean(ARGMAX_SCORE) for variant in results.distinct]
             shown = [f"all variants of all studies {min(scores):.4f} to {max(scores):.4f}"]
             shown.append(f"all empty {results.distinct[0].mean(ALL_EMPTY_SCORE):.4f}")
-        return Judgement("; ".join(shown), NOT_TESTABLE, note=f"missing: {self.needs}")
+        return Judgement("; ".join(shown), UNDECIDED, note=f"missing: {self.needs}")
 
 
 class Claim(Section):
@@ -413,6 +476,27 @@ class Claim(Section):
         """Test the claim."""
         return self.test.judge(self.study or "", results)
 
+    def count_seeds(self, results: StudyResults) -> int:
+        """How many seeds each variant that the test compares has at the least, with those that collapsed."""
+        study = results.studies.get(self.study or "", {})
+        labels = _labels(self.study, self.test.compared, list(study)) if self.study else []
+        counts = [len(study[label].seeds) if label in study else 0 for label in labels or study]
+        return min(counts, default=0)
+
+
+def find_deciding(claim: Claim, results: Sequence[StudyResults]) -> int:
+    """Which of several recipes' results decide a claim, whatever they say.
+
+    It is the largest photo size at which each variant that the claim compares has :data:`ENOUGH_SEEDS`; without one,
+    the size with most seeds, of equals the larger one.
+
+    Args:
+        claim: any.
+        results: by the size of their photos, smallest first.
+    """
+    seeds = [min(claim.count_seeds(each), ENOUGH_SEEDS) for each in results]
+    return max(range(len(results)), key=lambda index: (seeds[index], index))
+
 
 @cache
 def read_claims() -> Mapping[str, Claim]:
@@ -423,7 +507,7 @@ def read_claims() -> Mapping[str, Claim]:
 
 def not_run(study: str) -> Judgement:
     """The judgement on a claim whose study has not run, or ran before these metrics existed."""
-    return Judgement("", NOT_TESTABLE, note=f"missing: `harveyseg study {study}`")
+    return Judgement("", UNDECIDED, note=f"missing: `harveyseg study {study}`")
 
 
 def _labels(study: str, names: Sequence[str], labels: Sequence[str]) -> list[str]:
@@ -436,13 +520,35 @@ def _labels(study: str, names: Sequence[str], labels: Sequence[str]) -> list[str
 
 
 def _judge(measured: str, difference: float, margin: float) -> Judgement:
-    """The verdict on a claimed gain: beyond the margin one way, the other, or neither."""
+    """The verdict on a claimed gain, see the module."""
     if math.isnan(margin):
         note = "missing: how much seeds differ, `harveyseg study softmax --seeds 3`"
-        return Judgement(measured, NOT_TESTABLE, difference, None, note)
+        return Judgement(measured, UNDECIDED, difference, None, note)
+    if abs(difference) + margin <= NO_DIFFERENCE:
+        return Judgement(measured, SAME, difference, margin)
     if abs(difference) <= margin:
-        return Judgement(measured, NOT_TESTABLE, difference, margin, "missing: more seeds")
+        return Judgement(measured, UNDECIDED, difference, margin, "missing: more seeds")
     return Judgement(measured, CONFIRMED if difference > 0 else CONTRADICTED, difference, margin)
+
+
+def mean_curve(curves: Sequence[Mapping[int, float]]) -> dict[int, float]:
+    """The mean of curves, over the epochs that all have."""
+    epochs = sorted(set.intersection(*(set(curve) for curve in curves)))
+    return {epoch: statistics.fmean(curve[epoch] for curve in curves) for epoch in epochs}
+
+
+def _with_others(curves: Sequence[dict[int, float]]) -> Iterator[tuple[dict[int, float], dict[int, float]]]:
+    """Each curve, and the mean of the others."""
+    for index, curve in enumerate(curves):
+        yield curve, mean_curve([*curves[:index], *curves[index + 1 :]])
+
+
+def _judge_change(changes: Sequence[float], mean: Mapping[int, float]) -> Judgement:
+    """The verdict on a change that each seed's curve has; ``mean`` is the mean curve."""
+    difference = statistics.fmean(changes)
+    noise = Noise(statistics.stdev(changes), len(changes) - 1, 1)
+    margin = max(noise.margin(len(changes), len(changes)) / math.sqrt(2), _CLEAR_CHANGE * _median_step(mean))
+    return _judge("", difference, margin)
 
 
 def _median_step(curve: Mapping[int, float]) -> float:

@@ -5,13 +5,15 @@ What they mean is said in docs/reproduction.md, which is written by hand.
 
 import datetime
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 import pandas as pd
 
 from harveyseg.errors import HarveysegError
 from harveyseg.files import refuse_foreign, write_text
-from harveyseg.reproduction.claims import Noise, StudyResults, read_claims
+from harveyseg.reproduction.claims import Noise, StudyResults, find_deciding, read_claims
 from harveyseg.reproduction.export import StudyRuns
 from harveyseg.reproduction.studies import read_studies
 from harveyseg.reproduction.tables import describe_variants, draw_curves, study_markdown, study_table
@@ -25,18 +27,37 @@ _HEADING = f"""\
 
 """
 _RULE = """\
-A difference larger than its margin (half the width of the 95% interval) confirms or contradicts the claim; a smaller
-one needs more seeds. Seeds that collapsed to one class are left out of the difference and counted; a gain that vanishes
-with them counts as contradicted. Scores are argmax scores of the held-out photos: the report submitted argmax maps.
-`score` in the studies' tables is that of the post-processed maps.
+[The rule](docs/reproduction.md#the-rule) was fixed before the runs. A difference larger than its margin (half the width
+of the 95% interval) confirms or contradicts the claim; there is no difference when the whole interval lies within
+&plusmn;0.01; the rest is undecided. Seeds that collapsed to one class are left out of the difference and counted; a
+gain that vanishes with them counts as contradicted. Scores are argmax scores of the held-out photos: the report
+submitted argmax maps. `score` in the studies' tables is that of the post-processed maps.
 """
 
 
-def write_results(runs: StudyRuns, path: Path, figure: Path) -> str:
+@dataclass(frozen=True)
+class _Part:
+    """The runs of one recipe, and what they say."""
+
+    runs: StudyRuns
+    results: StudyResults
+
+    @property
+    def photo_size(self) -> str:
+        size = self.runs.recipe.params["resize-cache"]["size"]
+        return "x".join(map(str, size)) if isinstance(size, list) else str(size)
+
+    @property
+    def area(self) -> int:
+        size = self.runs.recipe.params["resize-cache"]["size"]
+        return math.prod(size) if isinstance(size, list) else size**2
+
+
+def write_results(recipes: Sequence[StudyRuns], path: Path, figure: Path) -> str:
     """Write RESULTS.md and the learning curves that it shows; returns the text.
 
     Args:
-        runs: of all studies.
+        recipes: the runs of all studies, of one recipe or of several with photos of different sizes.
         path: of RESULTS.md.
         figure: of the PNG, in or below the folder of ``path``.
 
@@ -46,53 +67,61 @@ def write_results(runs: StudyRuns, path: Path, figure: Path) -> str:
     """
     refuse_foreign(path, _SIGNATURE)
     refuse_foreign(figure, _FIGURE_SIGNATURE)
-    results = StudyResults.of(runs)
-    if not results.runs:
+    parts = [_Part(runs, StudyResults.of(runs)) for runs in recipes]
+    parts = sorted((part for part in parts if part.results.runs), key=lambda part: part.area)
+    if not parts:
         raise HarveysegError(
             "There is no finished run of any study with the recipe and data that params.yaml names. "
             "`harveyseg study softmax` runs one, `harveyseg study --list` prints all."
         )
-    curves = f"![Losses of each epoch]({figure.relative_to(path.parent)})\n"
-    parts = [_HEADING, _setting(runs, results), "\n## Claims\n\n", _RULE, "\n", _claims_table(results)]
-    parts.append("\n## The studies\n")
+    text = [_HEADING, _settings_table(parts), "\n## Claims\n\n", _RULE, "\n", _claims_table(parts)]
+    text.append("\n## The studies\n")
     for name, study in read_studies().items():
-        parts.append(f"\n### {study.title}\n\nThe report: {study.says}\n\n")
-        variants = list(results.studies[name].values())
-        if not results.measured(name):
-            parts.append(f"Not run: `harveyseg study {name}`.\n")
-            continue
-        parts.append(f"{study_markdown(study_table(study, variants))}\n{describe_variants(variants)}\n")
-        if study.curves:
-            draw_curves(study, variants, figure)
-            parts.append(f"\n{curves}")
-    text = "".join(parts)
-    write_text(path, text)
-    return text
+        text.append(f"\n### {study.title}\n\nThe report: {study.says}\n")
+        measured = [part for part in parts if part.results.measured(name)]
+        if not measured:
+            text.append(f"\nNot run: `harveyseg study {name}`.\n")
+        for part in measured:
+            variants = list(part.results.studies[name].values())
+            text.append(f"\n{study_markdown(study_table(study, variants))}\n{describe_variants(variants)}\n")
+        if study.curves and measured:
+            draw_curves(study, list(measured[-1].results.studies[name].values()), figure)
+            text.append(f"\n![Losses of each epoch]({figure.relative_to(path.parent)})\n")
+    written = "".join(text)
+    write_text(path, written)
+    return written
 
 
-def _setting(runs: StudyRuns, results: StudyResults) -> str:
-    """On what the studies ran, as a table."""
-    recipe = runs.recipe.params
+def _settings_table(parts: Sequence[_Part]) -> str:
+    """On what the studies ran."""
+    columns = [_settings(part) for part in parts]
+    headings = [f"{part.photo_size} pixels" for part in parts]
+    rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
+    return _table(pd.DataFrame(rows, columns=["setting", *headings]))
+
+
+def _settings(part: _Part) -> dict[str, str]:
+    recipe = part.runs.recipe.params
     train = recipe["train"]
     split = recipe["split"]
-    newest = datetime.datetime.fromtimestamp(max(run.started_ms for run in results.runs) / 1000, datetime.UTC)
-    n_photos = max((value for name, value in runs.data.items() if name.startswith("data/photos/")), default=None)
-    rows = {
-        "data": ", ".join(sorted({run.data_source for run in results.runs})),
+    runs = part.results.runs
+    newest = datetime.datetime.fromtimestamp(max(run.started_ms for run in runs) / 1000, datetime.UTC)
+    n_photos = max((value for name, value in part.runs.data.items() if name.startswith("data/photos/")), default=None)
+    return {
+        "data": ", ".join(sorted({run.data_source for run in runs})),
         "photos": PurePath(str(recipe["data"]["path"])).name,
         "training photos": "unknown" if n_photos is None else f"{n_photos:.0f}",
-        "folds": f"{split['folds']}, held out: {', '.join(map(str, runs.recipe.folds))}",
+        "folds": f"{split['folds']}, held out: {', '.join(map(str, part.runs.recipe.folds))}",
         "groups that share a fold": PurePath(str(split["groups"])).name,
-        "photo size (the report: 256)": f"{recipe['resize-cache']['size']}",
+        "photo size (the report: 256)": part.photo_size,
         "encoder weights": train["encoder_weights"] or "random",
-        "training runs": f"{len(results.runs)}, the last of {newest:%Y-%m-%d}",
+        "training runs": f"{len(runs)}, the last of {newest:%Y-%m-%d}",
         "epochs": f"{train['epochs']}",
         "samples of a photo in an epoch": f"{train['sampling']['crops_per_photo']}",
         "batch size": f"{train['batch_size']}",
         "first seed": f"{train['seed']}",
-        "standard deviation of a seed's argmax score": _format_noise(results.noise()),
+        "standard deviation of a seed's argmax score": _format_noise(part.results.noise()),
     }
-    return _table(pd.DataFrame(rows.items(), columns=["setting", "value"]))
 
 
 def _format_noise(noise: Noise) -> str:
@@ -101,19 +130,22 @@ def _format_noise(noise: Noise) -> str:
     return f"{noise.deviation:.4f} ({noise.n_variants} variants, {noise.freedom} degrees of freedom)"
 
 
-def _claims_table(results: StudyResults) -> str:
-    judgements = [(claim, claim.judge(results)) for claim in read_claims().values()]
-    rows = [
-        {
-            "the report": f"{claim.section}: {claim.says}",
-            "measured here": judgement.measured,
-            "difference": _format_difference(judgement.difference),
-            "margin": "" if judgement.margin is None else f"{judgement.margin:.4f}",
-            "verdict": f"**{judgement.verdict}**",
-            "note": judgement.note,
-        }
-        for claim, judgement in judgements
-    ]
+def _claims_table(parts: Sequence[_Part]) -> str:
+    rows = []
+    for claim in read_claims().values():
+        part = parts[find_deciding(claim, [part.results for part in parts])]
+        judgement = claim.judge(part.results)
+        rows.append(
+            {
+                "the report": f"{claim.section}: {claim.says}",
+                "measured here": judgement.measured,
+                "difference": _format_difference(judgement.difference),
+                "margin": "" if judgement.margin is None else f"{judgement.margin:.4f}",
+                "verdict": f"**{judgement.verdict}**",
+                "pixels": part.photo_size if judgement.measured else "",
+                "note": judgement.note,
+            }
+        )
     return _table(pd.DataFrame(rows))
 
 

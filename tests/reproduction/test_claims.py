@@ -131,11 +131,13 @@ def test_every_claim_names_variants_that_its_study_has() -> None:
         assert (study is None) == (name == "imbalance")
         named = {
             label
-            for key in ("variant", "counterpart", "rivals", "shown", "variants")
-            for label in np.atleast_1d(getattr(claim.test, key, []))
+            for key in ("variant", "counterpart", "rivals", "shown", "variants", "stand_ins")
+            for label in np.atleast_1d(
+                [*getattr(claim.test, key).values()] if key == "stand_ins" else getattr(claim.test, key, [])
+            )
         }
         if study is not None:
-            (values,) = [*study.vary.values()] or [study.models]
+            (values,) = [*study.vary.values()] or [study.models or study.together]
             assert named <= set(map(str, values)), name
 
 
@@ -174,6 +176,25 @@ def test_unet_must_beat_the_best_of_the_others(rival: float, verdict: str, rando
     # FCN and SegNet are not in the report's comparison.
     more = [*networks, make_variant("fcn", 0.9)]
     assert judge("unet_first", make_results({"architecture": more, "dropout": [NOISE]})).verdict == verdict
+
+
+def test_pretrained_networks_stand_in_for_those_whose_weights_cannot_be_had() -> None:
+    claim = read_claims()["b2_beats_b3"]
+    random = [make_variant("efficientnet_b2", 0.60), make_variant("efficientnet_b3", 0.70)]
+    stand_ins = [make_variant("efficientnet_lite1", 0.75), make_variant("efficientnet_lite2", 0.65)]
+    studies = {"architecture": [*random, *stand_ins], "dropout": [NOISE]}
+    judgement = claim.judge(make_results(studies, pretrained=False))
+    assert judgement.verdict == "confirmed"
+    assert judgement.measured == "efficientnet_lite1 0.7500; efficientnet_lite2 0.6500"
+    assert judgement.note == "stand-ins: efficientnet_lite1 for efficientnet_b2, efficientnet_lite2 for efficientnet_b3"
+    # With weights of their own nobody stands in.
+    judgement = claim.judge(make_results(studies))
+    assert (judgement.verdict, judgement.note) == ("contradicted", "")
+    # A pretrained one is not compared with one that is not, unless that one wins.
+    for score, verdict in ((0.60, "undecided"), (0.80, "contradicted")):
+        half = [random[0], make_variant("efficientnet_b3", score), make_variant("efficientnet_lite1", 0.7)]
+        results = make_results({"architecture": half, "dropout": [NOISE]}, pretrained=False)
+        assert claim.judge(results).verdict == verdict
 
 
 def test_seeds_that_collapsed_to_one_class_are_left_out_and_counted() -> None:

@@ -30,9 +30,11 @@ REPORT = {
     "softmax": ["off", "on"],
     "size": ["512", "256"],
     "architecture": [
-        "unet", "attention_unet", "unetplusplus", "mobilenet_v2", "efficientnet_b1", "efficientnet_b2",
-        "efficientnet_b3", "fcn", "segnet",
+        "unet", "attention_unet", "unetplusplus", "mobilenet_v2", "efficientnet_lite0", "efficientnet_lite1",
+        "efficientnet_lite2", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3",
     ],
+    "related_work": ["unet", "fcn", "segnet"],
+    "all_trials": ["undone", "done"],
     "epochs": ["20", "25", "30", "35"],
 }  # fmt: skip
 """The variants of each study of the report's recipe; `grid` besides."""
@@ -56,14 +58,14 @@ def test_every_study_of_the_report_is_there(params: Path) -> None:
 
 def test_the_reports_recipe_is_in_each_study_but_that_of_networks_as_one_trial(params: Path) -> None:
     recipe = read_recipe(params)
-    own = {"16", "none", "0.1", "encoder", "on", "256", "25", "lr 0.001, epochs 25", "unet"}
+    own = {"16", "none", "0.1", "encoder", "on", "256", "25", "lr 0.001, epochs 25", "unet", "done"}
     names = [
         trial.name
         for name in read_studies()
         for trial in study_trials(find_study(name), recipe, 1)
         if trial.variant in own
     ]
-    assert len(names) == len(read_studies()) == 11
+    assert len(names) == len(read_studies()) == 13
     assert len(set(names)) == 1
 
 
@@ -141,5 +143,5 @@ def test_a_models_own_settings_do_not_hide_what_is_varied(params: Path, tmp_path
         assert (config.train.epochs, config.train.seed) == (int(trial.variant), trial.seed)
         assert config.train.optimiser.weight_decay == 0.5  # which the study does not vary
         assert trial.name == f"study-{StudyRecipe(made).key}"
-    (trial,) = (trial for trial in study_trials(find_study("architecture"), recipe, 1) if trial.variant == "segnet")
+    (trial,) = (trial for trial in study_trials(find_study("related_work"), recipe, 1) if trial.variant == "segnet")
     assert settings(params, trial.options, tmp_path)["models"] == {"segnet": {"network": "segnet", "width": 16}}

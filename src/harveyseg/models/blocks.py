@@ -26,6 +26,9 @@ class UnetParams(Section):
     """Probability of zeroing an element after every max-pool."""
     batch_norm: Literal["none", "encoder", "both"] = "encoder"
     """Where every 3x3 convolution is followed by batch normalisation: nowhere, contracting path, everywhere."""
+    initialisation: Literal["he", "pytorch"] = "he"
+    """How convolutions start: as in the U-Net paper (He et al. 2015), or as PyTorch's layers start themselves, uniform
+    within 1 / sqrt(inputs of one output) and with random biases, as in code that says nothing about it."""
     stem_stride: Literal[1, 2, 4] = 1
     """k: blocks of k x k pixels become channels before the first convolution (space to depth, the inverse of the
     sub-pixel shuffle of Shi et al. 2016). All levels and the logits are k times coarser, so that a photo with k times

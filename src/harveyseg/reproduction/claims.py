@@ -208,10 +208,24 @@ _QUANTITIES: dict[Quantity, Callable[[StudyResults, Variant], list[float]]] = {
 
 
 class _Test(Section):
+    stand_ins: dict[str, str] = Field(default_factory=dict)
+    """Network -> the one that is compared instead where the recipe has no ImageNet weights and that one has run."""
+
     @property
     def compared(self) -> list[str]:
-        """The variants that decide; all of the study if empty."""
+        """The variants that decide, as claims.yaml names them; all of the study if empty."""
         return []
+
+    def resolve(self, study: str, results: StudyResults) -> dict[str, str]:
+        """The variants that decide -> those of the results."""
+        variants = results.studies.get(study, {})
+        resolved = dict(zip(self.compared, _labels(study, self.compared, list(variants)), strict=True))
+        if not results.pretrained:
+            measured = {variant.label for variant in results.measured(study)}
+            resolved |= {
+                name: label for name, label in self.stand_ins.items() if name in resolved and label in measured
+            }
+        return resolved
 
 
 class Better(_Test):
@@ -233,8 +247,7 @@ class Better(_Test):
 
     def judge(self, study: str, results: StudyResults) -> Judgement:
         """Compare the means of the seeds that learnt."""
-        labels = list(results.studies.get(study, {}))
-        variants = results.find(study, _labels(study, [self.variant, *self.rivals], labels))
+        variants = results.find(study, [*self.resolve(study, results).values()])
         if not variants:
             return not_run(study)
         shown = results.find(study, self.shown)
@@ -258,19 +271,7 @@ class Better(_Test):
         if self.denied:
             opposite = {CONFIRMED: CONTRADICTED, CONTRADICTED: CONFIRMED, SAME: CONFIRMED, UNDECIDED: UNDECIDED}
             judgement = Judgement(measured, opposite[judgement.verdict], difference, margin, judgement.note)
-        return self._without_pretraining(judgement, results)
-
-    def _without_pretraining(self, judgement: Judgement, results: StudyResults) -> Judgement:
-        """A claim about pretrained encoders is not tested without pretraining, unless a handicapped rival wins."""
-        names = {self.variant, *self.rivals}
-        handicapped_rival_wins = judgement.verdict == CONTRADICTED and self.variant not in _PRETRAINED
-        if results.pretrained or names.isdisjoint(_PRETRAINED):
-            return judgement
-        if handicapped_rival_wins:
-            note = "though no encoder had ImageNet weights"
-            return Judgement(judgement.measured, CONTRADICTED, judgement.difference, judgement.margin, note)
-        note = f"{judgement.note or 'missing:'}{',' if judgement.note else ''} ImageNet weights"
-        return Judgement(judgement.measured, UNDECIDED, judgement.difference, judgement.margin, note)
+        return _without_pretraining(judgement, [variant.label for variant in variants], results)
 
     def _format(self, results: StudyResults, variant: Variant) -> str:
         """Label and mean, of the seeds that learnt, and of all where some did not."""
@@ -296,7 +297,7 @@ class Order(_Test):
 
     def judge(self, study: str, results: StudyResults) -> Judgement:
         """Compare each pair; without pretraining only the networks that the report did not pretrain either."""
-        variants = results.find(study, self.variants)
+        variants = results.find(study, [*self.resolve(study, results).values()])
         if not variants:
             return not_run(study)
         scored = sorted(variants, key=lambda variant: -variant.compared.mean(ARGMAX_SCORE))
@@ -318,7 +319,7 @@ class Order(_Test):
         ]
         if CONTRADICTED in verdicts:
             return Judgement(measured, CONTRADICTED, note="another order")
-        if not results.pretrained:
+        if len(comparable) < len(variants):
             return Judgement(measured, UNDECIDED, note="missing: ImageNet weights, more seeds")
         if UNDECIDED in verdicts:
             return Judgement(measured, UNDECIDED, note="missing: more seeds")
@@ -474,14 +475,21 @@ class Claim(Section):
 
     def judge(self, results: StudyResults) -> Judgement:
         """Test the claim."""
-        return self.test.judge(self.study or "", results)
+        judgement = self.test.judge(self.study or "", results)
+        if not judgement.measured or self.study is None:
+            return judgement
+        resolved = self.test.resolve(self.study, results)
+        stand_ins = [f"{label} for {name}" for name, label in self.test.stand_ins.items() if resolved[name] == label]
+        stated = f"stand-ins: {', '.join(stand_ins)}" if stand_ins else ""
+        return replace(judgement, note="; ".join(filter(None, (judgement.note, stated))))
 
     def count_seeds(self, results: StudyResults) -> int:
         """How many seeds each variant that the test compares has at the least, with those that collapsed."""
-        study = results.studies.get(self.study or "", {})
-        labels = _labels(self.study, self.test.compared, list(study)) if self.study else []
-        counts = [len(study[label].seeds) if label in study else 0 for label in labels or study]
-        return min(counts, default=0)
+        if self.study is None:
+            return 0
+        variants = results.studies.get(self.study, {})
+        labels = [*self.test.resolve(self.study, results).values()] or [*variants]
+        return min((len(variants[label].seeds) if label in variants else 0 for label in labels), default=0)
 
 
 def find_deciding(claim: Claim, results: Sequence[StudyResults]) -> int:
@@ -508,6 +516,22 @@ def read_claims() -> Mapping[str, Claim]:
 def not_run(study: str) -> Judgement:
     """The judgement on a claim whose study has not run, or ran before these metrics existed."""
     return Judgement("", UNDECIDED, note=f"missing: `harveyseg study {study}`")
+
+
+def _without_pretraining(judgement: Judgement, labels: Sequence[str], results: StudyResults) -> Judgement:
+    """A claim about pretrained encoders is not tested without pretraining, unless a handicapped rival wins.
+
+    Args:
+        judgement: of the comparison as it is.
+        labels: of the variants, the one that is said to be better first.
+        results: what was measured.
+    """
+    if results.pretrained or set(labels).isdisjoint(_PRETRAINED):
+        return judgement
+    if judgement.verdict == CONTRADICTED and labels[0] not in _PRETRAINED:
+        return replace(judgement, note="though encoders had no ImageNet weights")
+    note = f"{judgement.note or 'missing:'}{',' if judgement.note else ''} ImageNet weights"
+    return replace(judgement, verdict=UNDECIDED, note=note)
 
 
 def _labels(study: str, names: Sequence[str], labels: Sequence[str]) -> list[str]:

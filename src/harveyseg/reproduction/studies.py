@@ -53,14 +53,16 @@ class Study(Section):
     """Path of a setting -> its values, or label -> value; of several settings every combination."""
     models: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
     """Name -> entry of ``models``; None for the entry in params.yaml."""
+    together: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Label -> path of a setting -> value: what is changed at once."""
     reported: dict[str, Reported] = Field(default_factory=dict)
     curves: bool = False
     """Whether the losses of each epoch belong to the result."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "Study":
-        if bool(self.vary) == bool(self.models):
-            raise ValueError("a study has either `vary` or `models`")
+        if sum(map(bool, (self.vary, self.models, self.together))) != 1:
+            raise ValueError("a study has one of `vary`, `models` and `together`")
         return self
 
 
@@ -152,6 +154,11 @@ def study_variants(study: Study, recipe: StudyRecipe) -> dict[str, tuple[str, di
         }
     if _MODEL not in recipe.params["models"]:
         raise _missing_setting(f"models.{_MODEL}")
+    if study.together:
+        return {
+            label: (_MODEL, {key: _multiplied(value, _present(key, recipe)) for key, value in changes.items()})
+            for label, changes in study.together.items()
+        }
     choices = [
         [(key, label, value) for label, value in _labelled_values(key, values, recipe)]
         for key, values in study.vary.items()
@@ -213,15 +220,21 @@ def _make_trial(recipe: StudyRecipe, variant: str, model: str, changes: Mapping[
 
 def _labelled_values(key: str, values: list[Any] | dict[str, Any], recipe: StudyRecipe) -> list[tuple[str, Any]]:
     """(label, value) of each value of a setting; ``2x`` is twice the value in params.yaml."""
+    present = _present(key, recipe)
+    if isinstance(values, dict):
+        return list(values.items())
+    resolved = [_multiplied(value, present) for value in values]
+    return [(format_value(value), value) for value in resolved]
+
+
+def _present(key: str, recipe: StudyRecipe) -> Any:
+    """The value of a setting in params.yaml."""
     present: Any = recipe.params
     for name in key.split("."):
         if not isinstance(present, Mapping) or name not in present:
             raise _missing_setting(key)
         present = present[name]
-    if isinstance(values, dict):
-        return list(values.items())
-    resolved = [_multiplied(value, present) for value in values]
-    return [(format_value(value), value) for value in resolved]
+    return present
 
 
 def _multiplied(value: Any, present: Any) -> Any:

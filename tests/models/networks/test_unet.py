@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harveyseg.models.blocks import ContractingPath, he_initialise
+from harveyseg.models.network import build as build_network
 from harveyseg.models.networks.unet import Params, Unet, build
 from helpers.networks import parameter_count, parameter_ids
 
@@ -158,6 +159,27 @@ def test_he_initialisation() -> None:
             assert float(layer.weight.detach().std()) == pytest.approx(math.sqrt(2 / incoming), rel=tolerance), name
             assert layer.bias is not None
             assert not layer.bias.any()
+
+
+@pytest.mark.parametrize("kind", ["unet", "attention_unet", "unetplusplus"])
+def test_pytorchs_own_start_is_left_as_it_is(kind: str) -> None:
+    """Kaiming's uniform distribution with a = sqrt(5), as torch.nn documents it: within 1 / sqrt(fan_in)."""
+    for initialisation in ("pytorch", "he"):
+        torch.manual_seed(0)
+        network = build_network({"network": kind, "initialisation": initialisation}, 25, None)
+        layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
+        assert len(layers) > 20
+        # PyTorch counts a transposed convolution's outputs as its inputs.
+        ratios = [
+            float(layer.weight.detach().abs().max()) * math.sqrt(math.prod(layer.weight.shape[1:])) for layer in layers
+        ]
+        biases = [float(layer.bias.detach().abs().sum()) for layer in layers if layer.bias is not None]
+        if initialisation == "pytorch":
+            assert max(ratios) <= 1 + 1e-6
+            assert min(biases) > 0
+        else:
+            assert min(ratios) > 1.5
+            assert max(biases) == 0
 
 
 def test_he_initialisation_keeps_the_scale() -> None:

@@ -59,7 +59,7 @@ class AttentionUnet(Network):
     """(B, 3, H, W) -> logits (B, classes, H / k, W / k), for H and W divisible by 16 k, where k is ``stem_stride``."""
 
     def __init__(self, params: Params, classes: int) -> None:
-        """Make the network with He-initialised weights."""
+        """Make the network with random weights."""
         super().__init__()
         self.encoder = ContractingPath(params.width, params.dropout, params.batch_norm != "none", params.stem_stride)
         *finer, _ = self.encoder.channels
@@ -67,7 +67,8 @@ class AttentionUnet(Network):
         self.gates = nn.ModuleList(AttentionGate(channels) for channels in reversed(finer[1:]))
         self.decoder = nn.ModuleList(StepUp(channels, 1, params.batch_norm == "both") for channels in reversed(finer))
         self.head = nn.Conv2d(params.width, classes, kernel_size=1)
-        he_initialise(self)
+        if params.initialisation == "he":
+            he_initialise(self)
 
     def forward(self, photos: Tensor) -> Tensor:
         """See :meth:`harveyseg.models.network.Network.forward`."""

@@ -26,7 +26,7 @@ class UnetPlusPlus(Network):
     """(B, 3, H, W) -> logits (B, classes, H / k, W / k), for H and W divisible by 16 k, where k is ``stem_stride``."""
 
     def __init__(self, params: Params, classes: int) -> None:
-        """Make the network with He-initialised weights."""
+        """Make the network with random weights."""
         super().__init__()
         self.encoder = ContractingPath(params.width, params.dropout, params.batch_norm != "none", params.stem_stride)
         # columns[j - 1][i] is the node X[i, j].
@@ -37,7 +37,8 @@ class UnetPlusPlus(Network):
             for column in range(1, LEVELS)
         )
         self.head = nn.Conv2d(params.width, classes, kernel_size=1)
-        he_initialise(self)
+        if params.initialisation == "he":
+            he_initialise(self)
 
     def forward(self, photos: Tensor) -> Tensor:
         """See :meth:`harveyseg.models.network.Network.forward`."""

@@ -1,6 +1,7 @@
 """The report's studies on a folder of photos, at 128 and 256 pixels, for hours and in any number of sittings.
 
-    .venv/bin/python benchmarks/studies.py FOLDER_OF_PHOTOS --groups FILE.csv:COLUMN --keep FOLDER [--jobs 2] [--dry-run]
+    .venv/bin/python benchmarks/studies.py FOLDER_OF_PHOTOS --groups FILE.csv:COLUMN --keep FOLDER [--jobs 2]
+        [--dry-run]
 
 What decides most comes first, see PLAN. Each photo size has a clone of this repository in FOLDER, with the preset
 `report-small` on these photos: three folds, each held out in turn, and 435 updates or a few more. The clones keep the
@@ -16,37 +17,37 @@ One thread for each training and as many trainings as cores take less time than 
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from ruamel.yaml import YAML
+import torch.nn.functional as F
+from dvc.utils.hydra import apply_overrides
 
 from harveyseg.classes import HARVEY25
-from harveyseg.data.normalisation import normalise
 from harveyseg.device import autocast, resolve_precision
+from harveyseg.files import locked
 from harveyseg.models.network import build
-from harveyseg.reproduction.studies import StudyRecipe, Trial, find_study, study_trials, study_variants
+from harveyseg.reproduction.studies import StudyRecipe, find_study, read_recipe, study_trials, study_variants
+from harveyseg.scaling.copies import end_processes_in, interrupted_by_signals, process_group
 
 ROOT = Path(__file__).resolve().parents[1]
-UPDATES = 435
-"""As many as 25 epochs of the report's 261 photos in batches of 15."""
-FOLDS = 3
-BATCH = 15
-EPOCHS = 25
-BESIDE_TRAINING = 150
-"""Seconds that a trial of three folds takes beside its batches: see LOG.md."""
 TIMED_BATCHES = 3
+"""Of each network in a dry run, after one that does not count."""
+TRAINING_PHOTOS = 30
+"""Two of the three folds of 45 photos."""
+BESIDE_BATCHES = 150.0
+"""Seconds that a trial of three folds takes beside its batches, on one core."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,152 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, required=True, help="folder of the clones and of the exported runs")
     parser.add_argument("--jobs", type=int, default=2, help="trials at a time, each with one thread")
     parser.add_argument("--dry-run", action="store_true", help="only print the plan, and how long it takes here")
-    parser.add_argument("-S", dest="changes", action="append", default=[], help="change params.yaml, for a short trial")
+    parser.add_argument("-S", dest="changes", action="append", default=[], help="further changes of params.yaml")
     arguments = parser.parse_args()
-    training_photos = len(list((arguments.photos / "train_masks").rglob("*.png")))
-    if not training_photos:
-        parser.error(f"{arguments.photos / 'train_masks'}: no masks (*.png)")
+    if not (arguments.photos / "train_masks").is_dir():
+        parser.error(f"{arguments.photos / 'train_masks'}: no such folder")
     file, _, column = arguments.groups.partition(":")
     if not Path(file).is_file():
         parser.error(f"--groups {file}: no such file")
+    keep = arguments.keep.resolve()
+    inputs = keep / "inputs"
+    inputs.mkdir(parents=True, exist_ok=True)
+    with interrupted_by_signals(), locked(keep / "lock", timeout=0):
+        shutil.copy(file, inputs)
+        changes = [
+            "data.source=directory",
+            f"data.path={arguments.photos.resolve()}",
+            f"data.inputs={inputs}",
+            f"split.groups={inputs / Path(file).name}:{column}".rstrip(":"),
+            "inference.threads=1",
+            *arguments.changes,
+        ]
+        clones = {size: _clone(keep / str(size), size, changes) for size in {part.size for part in PLAN}}
+        if arguments.dry_run:
+            _print_times({size: read_recipe(clone / "params.yaml") for size, clone in clones.items()}, arguments.jobs)
+            return
+        failed = [part for part in PLAN if not _run(part, clones[part.size], keep, arguments.jobs)]
+    if failed:
+        raise SystemExit(f"failed: {', '.join(f'{part.studies} at {part.size}' for part in failed)}; see the logs")
+
+
+def _clone(folder: Path, size: int, changes: Sequence[str]) -> Path:
+    """The clone for a photo size, with its settings; what an earlier call left running in it ends."""
+    if folder.exists():
+        end_processes_in(folder)
+    else:
+        unfinished = folder.with_name(f"{folder.name}-unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        subprocess.run(["git", "clone", "-q", str(ROOT), str(unfinished)], check=True)
+        unfinished.rename(folder)
+    subprocess.run(["git", "-C", str(folder), "checkout", "-q", "--", "params.yaml"], check=True)
+    subprocess.run(_harveyseg("preset", "report-small"), cwd=folder, env=_environment(folder), check=True)
+    apply_overrides(folder / "params.yaml", [f"resize-cache.size={size}", *changes])
+    return folder
+
+
+def _harveyseg(*arguments: str) -> list[str]:
+    return [f"{sys.prefix}/bin/harveyseg", *arguments]
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    path = f"{sys.prefix}/bin{os.pathsep}{os.environ['PATH']}"
+    # The clone's code, whatever the environment has installed.
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1"}
+
+
+def _run(part: Part, clone: Path, keep: Path, jobs: int) -> bool:
+    """Run a part, and export the runs after each trial; returns whether all went well."""
+    log = keep / f"log-{part.size}.txt"
+    command = _harveyseg("study", *part.studies, "--seeds", str(part.seeds), "--jobs", str(jobs))
+    with log.open("a", encoding="utf-8") as opened:
+        start = opened.tell()
+        exported = 0
+        with process_group(command, clone, _environment(clone), opened) as study:
+            while study.poll() is None:
+                time.sleep(5)
+                if (finished := _count_finished(log, start)) > exported:
+                    _export(clone, keep, part.size)
+                    exported = finished
+    _export(clone, keep, part.size)
+    return study.returncode == 0
+
+
+def _count_finished(log: Path, start: int) -> int:
+    """How many trials have ended since a place in the log."""
+    with log.open("rb") as opened:
+        opened.seek(start)
+        return len(re.findall(rb": argmax score \d", opened.read()))
+
+
+def _export(clone: Path, keep: Path, size: int) -> None:
+    command = _harveyseg(
+        "results", "--out", str(keep / f"RESULTS-{size}.md"), "--export", str(keep / f"studies-{size}.jsonl")
+    )
+    done = subprocess.run(command, cwd=clone, env=_environment(clone), capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"{size} pixels: nothing exported: {done.stderr.strip()}", file=sys.stderr, flush=True)
+
+
+def _print_times(recipes: Mapping[int, StudyRecipe], jobs: int) -> None:
+    """The plan with the hours that each part adds."""
+    torch.set_num_threads(1)
+    seen: set[tuple[int, str]] = set()
+    total = 0.0
+    print("| pixels | studies | seeds | new trials | core hours | wall hours, in all |\n|---:|---|---:|---:|---:|---:|")
+    for part in PLAN:
+        recipe = recipes[part.size]
+        trials, seconds = 0, 0.0
+        for name in part.studies:
+            variants = study_variants(find_study(name), recipe)
+            for trial in study_trials(find_study(name), recipe, part.seeds):
+                if (part.size, trial.name) not in seen:
+                    seen.add((part.size, trial.name))
+                    trials += 1
+                    seconds += _trial_seconds(recipe, *variants[trial.variant])
+        total += seconds
+        print(
+            f"| {part.size} | {', '.join(part.studies)} | {part.seeds} | {trials} | {seconds / 3600:.1f} | "
+            f"{total / jobs / 3600:.1f} |",
+            flush=True,
+        )
+
+
+def _trial_seconds(recipe: StudyRecipe, model: str, changes: Mapping[str, Any]) -> float:
+    """Of one core, on all folds."""
+    params = recipe.params
+    spec = dict(params["models"].get(model) or changes[f"models.{model}"])
+    own_training = spec.pop("train", {})
+    for path, value in changes.items():
+        if path.startswith(f"models.{model}."):
+            spec[path.rpartition(".")[2]] = value
+    size = changes.get("resize-cache.size", params["resize-cache"]["size"])
+    epochs: int = changes.get("train.epochs", own_training.get("epochs", params["train"]["epochs"]))
+    batch_size = params["train"]["batch_size"]
+    photos = TRAINING_PHOTOS * params["train"]["sampling"]["crops_per_photo"]
+    batches = len(recipe.folds) * epochs * -(-photos // batch_size)
+    return BESIDE_BATCHES + batches * _batch_seconds(json.dumps(spec, sort_keys=True), size, batch_size)
+
+
+@cache
+def _batch_seconds(spec: str, size: int, batch_size: int) -> float:
+    """Forward, backward and a step, on one core."""
+    cpu = torch.device("cpu")
+    network = build(json.loads(spec), len(HARVEY25), None).to(memory_format=torch.channels_last).train()
+    optimiser = torch.optim.Adam(network.parameters())
+    photos = torch.rand(batch_size, 3, size, size).to(memory_format=torch.channels_last)
+    truth = torch.randint(0, len(HARVEY25), (batch_size, size, size))
+    started = 0.0
+    for batch in range(TIMED_BATCHES + 1):
+        if batch == 1:
+            started = time.perf_counter()
+        optimiser.zero_grad(set_to_none=True)
+        with autocast(cpu, resolve_precision("auto", cpu)):
+            logits = network(photos)
+        F.cross_entropy(logits.float().softmax(1), truth).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    return (time.perf_counter() - started) / TIMED_BATCHES
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ What decides most comes first, see PLAN. Each photo size has a clone of this rep
 commit from which they were made: other code would train everything again.
 
 After each finished trial (a variant with a seed, on all folds) all runs so far are written to
-FOLDER/studies-<size>.jsonl. `harveyseg results --runs` makes RESULTS.md of these files, also of a part of the plan.
+FOLDER/studies-<size>.jsonl.xz. `harveyseg results --runs` makes RESULTS.md of these files, also of a part of the plan.
 However it is stopped, also by SIGKILL, the same command goes on: what is finished is kept, and a training continues
 after its last finished epoch.
 
@@ -162,7 +162,7 @@ def _count_finished(log: Path, start: int) -> int:
 
 def _export(clone: Path, keep: Path, size: int) -> None:
     command = _harveyseg(
-        "results", "--out", str(keep / f"RESULTS-{size}.md"), "--export", str(keep / f"studies-{size}.jsonl")
+        "results", "--out", str(keep / f"RESULTS-{size}.md"), "--export", str(keep / f"studies-{size}.jsonl.xz")
     )
     done = subprocess.run(command, cwd=clone, env=_environment(clone), capture_output=True, text=True, check=False)
     if done.returncode:
@@ -202,10 +202,10 @@ def _trial_seconds(recipe: StudyRecipe, model: str, changes: Mapping[str, Any]) 
         if path.startswith(f"models.{model}."):
             spec[path.rpartition(".")[2]] = value
     size = changes.get("resize-cache.size", params["resize-cache"]["size"])
-    epochs: int = changes.get("train.epochs", own_training.get("epochs", params["train"]["epochs"]))
+    epochs = changes.get("train.epochs", own_training.get("epochs", params["train"]["epochs"]))
     batch_size = params["train"]["batch_size"]
     photos = TRAINING_PHOTOS * params["train"]["sampling"]["crops_per_photo"]
-    batches = len(recipe.folds) * epochs * -(-photos // batch_size)
+    batches: int = len(recipe.folds) * epochs * -(-photos // batch_size)
     return BESIDE_BATCHES + batches * _batch_seconds(json.dumps(spec, sort_keys=True), size, batch_size)
 
 
@@ -220,13 +220,13 @@ def _batch_seconds(spec: str, size: int, batch_size: int) -> float:
     started = 0.0
     for batch in range(TIMED_BATCHES + 1):
         if batch == 1:
-            started = time.perf_counter()
+            started = time.process_time()
         optimiser.zero_grad(set_to_none=True)
         with autocast(cpu, resolve_precision("auto", cpu)):
             logits = network(photos)
         F.cross_entropy(logits.float().softmax(1), truth).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-    return (time.perf_counter() - started) / TIMED_BATCHES
+    return (time.process_time() - started) / TIMED_BATCHES
 
 
 if __name__ == "__main__":

@@ -617,7 +617,9 @@ def results(
             help="Exported runs of the studies, again for each photo size; MLflow's, of params.yaml, if not given."
         ),
     ] = None,
-    export: Annotated[Path | None, typer.Option(help="Also write the runs to this file (JSON Lines).")] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="Also write the runs to this file (JSON Lines, or .jsonl.xz).")
+    ] = None,
 ) -> None:
     """Write RESULTS.md: the verdict on each claim of the report, and the tables of its studies."""
     from harveyseg.reproduction.export import export_study_runs, import_study_runs, load_study_runs

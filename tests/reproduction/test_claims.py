@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from harveyseg.reproduction.claims import Judgement, StudyResults, find_deciding, read_claims
+from harveyseg.reproduction.export import Latency
 from harveyseg.reproduction.studies import TABLE_1, read_studies
 from harveyseg.reproduction.tables import Variant
 from helpers.studies import make_variant, with_curves
@@ -121,14 +122,15 @@ def test_what_has_not_run_says_how_to_run_it() -> None:
     for name, claim in read_claims().items():
         judgement = claim.judge(make_results({}))
         assert judgement.verdict == "undecided", name
-        assert f"`harveyseg study {claim.study}`" in judgement.note or "`dvc repro`" in judgement.note, name
+        remedies = (f"`harveyseg study {claim.study}`", "`dvc repro`", "`benchmarks/latency.py --log`")
+        assert any(remedy in judgement.note for remedy in remedies), name
 
 
 def test_every_claim_names_variants_that_its_study_has() -> None:
     studies = read_studies()
     for name, claim in read_claims().items():
         study = studies.get(claim.study or "")
-        assert (study is None) == (name == "imbalance")
+        assert (study is None) == (name in ("imbalance", "latency"))
         named = {
             label
             for key in ("variant", "counterpart", "rivals", "shown", "variants", "stand_ins")
@@ -414,9 +416,23 @@ def test_borders_must_gain_more_than_the_interior(near: float, far: float, verdi
     )
 
 
-def test_a_shared_machine_does_not_tell_the_latency() -> None:
+@pytest.mark.parametrize(
+    ("ratio", "low", "high", "verdict"),
+    [
+        (0.80, 0.75, 0.90, "confirmed"),
+        (1.60, 1.55, 1.70, "contradicted"),
+        (0.95, 0.80, 1.05, "undecided"),
+        (1.002, 0.998, 1.007, "no difference"),
+    ],
+)
+def test_the_latency_is_that_of_a_measurement(ratio: float, low: float, high: float, verdict: str) -> None:
+    assert judge("latency", make_results({})).note == "missing: `benchmarks/latency.py --log`, on an idle machine"
+    # How fast trainings are beside other jobs does not tell.
     names = ("mobilenet_v2", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "unet")
     networks = [make_variant(name, 0.6, images_per_second=20.0) for name in names]
-    judgement = judge("latency", make_results({"architecture": networks}))
-    assert judgement.note == "missing: an idle machine (`benchmarks/latency.py`)"
-    assert judgement.verdict == "undecided"
+    assert judge("latency", make_results({"architecture": networks})).verdict == "undecided"
+    unet = Latency(milliseconds=90, ratio=1, low=1, high=1)
+    mobilenet = Latency(milliseconds=90 * ratio, ratio=ratio, low=low, high=high)
+    judgement = judge("latency", StudyResults({}, {}, True, {"unet": unet, "mobilenet_v2": mobilenet}))
+    assert judgement.verdict == verdict
+    assert judgement.measured.endswith(f" times the U-Net's time; unet 90.0 ms; mobilenet_v2 {90 * ratio:.1f} ms")

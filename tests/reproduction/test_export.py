@@ -1,14 +1,26 @@
 """The exported runs of studies: nothing is lost, and nothing about the machine is told."""
 
 import json
+import lzma
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from harveyseg.errors import HarveysegError
-from harveyseg.reproduction.export import StudyRuns, export_study_runs, import_study_runs
+from harveyseg.reproduction.export import (
+    LATENCY_EXPERIMENT,
+    Latency,
+    StudyRuns,
+    export_study_runs,
+    import_study_runs,
+    load_study_runs,
+    log_latency,
+)
 from harveyseg.reproduction.studies import StudyRecipe
+from harveyseg.tracking.client import Tracker, TrackingParams, open_tracker
 from helpers.studies import make_variant, with_curves
 
 
@@ -20,13 +32,46 @@ def runs(recipe: StudyRecipe) -> StudyRuns:
     return StudyRuns(recipe, {"data/photos/05_grass": 40.0}, tuple(made))
 
 
-def test_what_is_read_is_what_was_written(runs: StudyRuns, tmp_path: Path) -> None:
-    export_study_runs(runs, tmp_path / "studies.jsonl")
-    read = import_study_runs(tmp_path / "studies.jsonl")
+@pytest.mark.parametrize("name", ["studies.jsonl", "studies.jsonl.xz"])
+def test_what_is_read_is_what_was_written(runs: StudyRuns, tmp_path: Path, name: str) -> None:
+    export_study_runs(runs, tmp_path / name)
+    export_study_runs(runs, tmp_path / name)  # its own file is replaced
+    read = import_study_runs(tmp_path / name)
     assert (read.runs, read.data) == (runs.runs, runs.data)
     for section in ("models", "train", "resize-cache", "folds"):
         assert read.recipe.params[section] == runs.recipe.params[section]
-    assert len((tmp_path / "studies.jsonl").read_text().splitlines()) == 1 + 2
+    if name.endswith(".xz"):
+        text = subprocess.run(["xz", "-dc", tmp_path / name], capture_output=True, check=True, text=True).stdout
+    else:
+        text = (tmp_path / name).read_text()
+    assert len(text.splitlines()) == 1 + 2
+
+
+def test_another_compressed_file_is_neither_read_nor_replaced(runs: StudyRuns, tmp_path: Path) -> None:
+    path = tmp_path / "studies.jsonl.xz"
+    for content in (b"not compressed", lzma.compress(b"something else")):
+        path.write_bytes(content)
+        with pytest.raises(HarveysegError, match=r"studies\.jsonl\.xz: exists already"):
+            export_study_runs(runs, path)
+        with pytest.raises(HarveysegError, match=r"studies\.jsonl\.xz: not an export"):
+            import_study_runs(path)
+        assert path.read_bytes() == content
+
+
+def test_the_newest_latency_goes_along(tracker: Tracker, project: Path, recipe: StudyRecipe) -> None:
+    assert load_study_runs(recipe, tracker).latency == {}
+    measured = open_tracker(TrackingParams(experiment=LATENCY_EXPERIMENT), project, required=True)
+    for ratio in (1.5, 1.6):
+        network = Latency(milliseconds=90 * ratio, ratio=ratio, low=ratio - 0.1, high=ratio + 0.2)
+        log_latency(measured, {"mobilenet_v2": network}, {"size": 256})
+    client = MlflowClient(tracking_uri=tracker.uri)
+    (found, _) = client.search_runs([measured.experiment_id])
+    assert (found.info.status, found.data.params["size"]) == ("FINISHED", "256")
+    runs = load_study_runs(recipe, tracker)
+    assert runs.latency == {"mobilenet_v2": network}
+    assert runs.runs == ()
+    export_study_runs(runs, project / "studies.jsonl")
+    assert import_study_runs(project / "studies.jsonl").latency == runs.latency
 
 
 def test_no_path_or_address_of_the_photos_is_exported(runs: StudyRuns, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib.resources import as_file, files
 from typing import Annotated, Literal
@@ -36,9 +36,9 @@ from scipy.stats import t as student_t
 from harveyseg.classes import HARVEY25, RARE
 from harveyseg.config.settings import Section, load, parse
 from harveyseg.errors import HarveysegError
-from harveyseg.reproduction.export import StudyRun, StudyRuns
+from harveyseg.reproduction.export import Latency, StudyRun, StudyRuns
 from harveyseg.reproduction.studies import find_study, read_studies
-from harveyseg.reproduction.tables import ALL_EMPTY_SCORE, ARGMAX_SCORE, Variant, find_variants
+from harveyseg.reproduction.tables import ARGMAX_SCORE, Variant, find_variants
 
 Verdict = Literal["confirmed", "contradicted", "no difference", "undecided"]
 CONFIRMED: Verdict = "confirmed"
@@ -114,6 +114,8 @@ class StudyResults:
     """Class id -> share of the training pixels; empty where no run has logged it."""
     pretrained: bool
     """Whether the encoders started from ImageNet weights."""
+    latency: Mapping[str, Latency] = field(default_factory=dict)
+    """Network -> how long one photo takes; empty where it was not measured."""
 
     @classmethod
     def of(cls, runs: StudyRuns) -> "StudyResults":
@@ -129,7 +131,7 @@ class StudyResults:
             for class_id, slug in enumerate(HARVEY25.slugs)
             if (key := f"data/pixel_share/{slug}") in runs.data
         }
-        return cls(studies, shares, runs.recipe.params["train"]["encoder_weights"] is not None)
+        return cls(studies, shares, runs.recipe.params["train"]["encoder_weights"] is not None, runs.latency)
 
     def measured(self, study: str) -> list[Variant]:
         """The variants of a study that have run."""
@@ -226,6 +228,12 @@ class _Test(Section):
                 name: label for name, label in self.stand_ins.items() if name in resolved and label in measured
             }
         return resolved
+
+    def count_seeds(self, study: str, results: StudyResults) -> int:
+        """How many seeds each variant that decides has at the least; of what has no seeds, as many as are enough."""
+        variants = results.studies.get(study, {})
+        labels = [*self.resolve(study, results).values()] or [*variants]
+        return min((len(variants[label].seeds) if label in variants else 0 for label in labels), default=0)
 
 
 class Better(_Test):
@@ -361,7 +369,11 @@ class PixelShare(_Test):
     classes: list[str]
     above: float
 
-    def judge(self, study: str, results: StudyResults) -> Judgement:
+    def count_seeds(self, _: str, results: StudyResults) -> int:
+        """See the base class."""
+        return ENOUGH_SEEDS if results.shares else 0
+
+    def judge(self, _: str, results: StudyResults) -> Judgement:
         """Sum the shares."""
         if not results.shares:
             return Judgement("", UNDECIDED, note="no run on this data has logged the class shares: `dvc repro`")
@@ -445,23 +457,29 @@ class Overfitting(_Test):
         return Judgement(measured, verdict, rise.difference, rise.margin, note)
 
 
-class Untested(_Test):
-    """A claim that these studies cannot test; a metric is shown."""
+class Faster(_Test):
+    """One photo takes less time in a network than in the report's U-Net."""
 
-    kind: Literal["untested"]
-    metric: str
-    needs: str
+    kind: Literal["faster"]
+    network: str
 
-    def judge(self, study: str, results: StudyResults) -> Judgement:
-        """Show the metric of all variants."""
-        if not results.measured(study):
-            return not_run(study)
-        shown = [f"{variant.label} {variant.compared.mean(self.metric):.4g}" for variant in results.measured(study)]
-        if self.metric == ARGMAX_SCORE:
-            scores = [variant.compared.mean(ARGMAX_SCORE) for variant in results.distinct]
-            shown = [f"all variants of all studies {min(scores):.4f} to {max(scores):.4f}"]
-            shown.append(f"all empty {results.distinct[0].mean(ALL_EMPTY_SCORE):.4f}")
-        return Judgement("; ".join(shown), UNDECIDED, note=f"missing: {self.needs}")
+    def judge(self, _: str, results: StudyResults) -> Judgement:
+        """Compare the ratio of their times, and its interval, with 1."""
+        measured = "; ".join(f"{name} {latency.milliseconds:.1f} ms" for name, latency in results.latency.items())
+        latency = results.latency.get(self.network)
+        if latency is None:
+            return Judgement(measured, UNDECIDED, note="missing: `benchmarks/latency.py --log`, on an idle machine")
+        gain = 1 - latency.ratio
+        return _judge(f"{latency.ratio:.2f} times the U-Net's time; {measured}", gain, self._margin(latency))
+
+    @staticmethod
+    def _margin(latency: Latency) -> float:
+        """The larger side of the interval, which need not be symmetric."""
+        return max(latency.high - latency.ratio, latency.ratio - latency.low)
+
+    def count_seeds(self, _: str, results: StudyResults) -> int:
+        """See the base class."""
+        return ENOUGH_SEEDS if results.latency else 0
 
 
 class Claim(Section):
@@ -471,7 +489,7 @@ class Claim(Section):
     """The section of the report."""
     says: str
     study: str | None = None
-    test: Annotated[Better | Order | Near | PixelShare | Optimum | Overfitting | Untested, Field(discriminator="kind")]
+    test: Annotated[Better | Order | Near | PixelShare | Optimum | Overfitting | Faster, Field(discriminator="kind")]
 
     def judge(self, results: StudyResults) -> Judgement:
         """Test the claim."""
@@ -485,11 +503,7 @@ class Claim(Section):
 
     def count_seeds(self, results: StudyResults) -> int:
         """How many seeds each variant that the test compares has at the least, with those that collapsed."""
-        if self.study is None:
-            return 0
-        variants = results.studies.get(self.study, {})
-        labels = [*self.test.resolve(self.study, results).values()] or [*variants]
-        return min((len(variants[label].seeds) if label in variants else 0 for label in labels), default=0)
+        return self.test.count_seeds(self.study or "", results)
 
 
 def find_deciding(claim: Claim, results: Sequence[StudyResults]) -> int:

@@ -4,20 +4,29 @@ The file is JSON Lines: the first line holds the recipe and the statistics of th
 """
 
 import json
+import lzma
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harveyseg.errors import HarveysegError
-from harveyseg.files import refuse_foreign, write_text
+from harveyseg.files import atomic, refuse_foreign
 from harveyseg.reproduction.studies import StudyRecipe, read_studies, study_tag
 from harveyseg.tracking.client import Tracker
 from harveyseg.tracking.query import KIND, UID, TrackedRun, find_all_runs, find_tagged_runs, read_curves
 
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
 _SPLIT = "harveyseg.split_hash"
+_MARK = '"recipe": {"'
+"""In the first line of each export."""
+_COMPRESSED = ".xz"
+LATENCY_EXPERIMENT = "latency"
+"""MLflow's experiment of measured latencies, apart from the trainings."""
 
 
 class StudyRun(BaseModel):
@@ -44,11 +53,26 @@ class StudyRun(BaseModel):
     """Versions and hardware."""
 
 
+class Latency(BaseModel):
+    """How long one photo takes in a network, beside how long it takes in the report's U-Net."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    milliseconds: float
+    """Median."""
+    ratio: float
+    """Median of the ratios to the U-Net's time in the same round."""
+    low: float
+    """Lower end of the 95% interval of that median."""
+    high: float
+
+
 class _Header(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     recipe: dict[str, Any]
     data: dict[str, float]
+    latency: dict[str, Latency] = {}
 
 
 @dataclass(frozen=True)
@@ -59,6 +83,8 @@ class StudyRuns:
     data: Mapping[str, float]
     """``data/pixel_share/<class>`` and ``data/photos/<class>`` of the training photos; empty where no run has them."""
     runs: tuple[StudyRun, ...]
+    latency: Mapping[str, Latency] = field(default_factory=dict)
+    """Network -> what `benchmarks/latency.py --log` has logged last; empty where it has not run."""
 
 
 def load_study_runs(recipe: StudyRecipe, tracker: Tracker, names: Sequence[str] | None = None) -> StudyRuns:
@@ -87,19 +113,26 @@ def load_study_runs(recipe: StudyRecipe, tracker: Tracker, names: Sequence[str] 
         drawn = names is None or any(definitions[name].curves for name in studies[run_id])
         runs.append(_study_run(run, studies[run_id], read_curves(tracker, run_id) if drawn else {}))
     ordered = sorted(runs, key=lambda run: (run.started_ms, run.uid))
-    return StudyRuns(recipe, _data_metrics({run.split_hash for run in runs}, tracker), tuple(ordered))
+    data = _data_metrics({run.split_hash for run in runs}, tracker)
+    return StudyRuns(recipe, data, tuple(ordered), _latency(tracker))
 
 
 def export_study_runs(studies: StudyRuns, path: Path) -> None:
     """Write the training runs to a file. The photos' location is omitted: only the last part of that path is kept.
 
+    A name that ends in ``.xz`` makes a compressed file, a tenth of the size.
+
     Raises:
         HarveysegError: when ``path`` is a file of someone else.
     """
-    refuse_foreign(path, '"recipe": {"')  # the first line
-    header = _Header(recipe=_without_locations(studies.recipe.params), data=dict(studies.data))
+    if not _is_export(path):
+        refuse_foreign(path, _MARK)
+    recipe = _without_locations(studies.recipe.params)
+    header = _Header(recipe=recipe, data=dict(studies.data), latency=dict(studies.latency))
     lines = [json.dumps(item.model_dump(), sort_keys=True, allow_nan=False) for item in (header, *studies.runs)]
-    write_text(path, "".join(f"{line}\n" for line in lines))
+    text = "".join(f"{line}\n" for line in lines)
+    with atomic(path) as temporary:
+        temporary.write_bytes(lzma.compress(text.encode()) if path.suffix == _COMPRESSED else text.encode())
 
 
 def import_study_runs(path: Path) -> StudyRuns:
@@ -110,14 +143,27 @@ def import_study_runs(path: Path) -> StudyRuns:
     """
     remedy = "`harveyseg results --export FILE` writes such a file."
     try:
-        header, *runs = path.read_text(encoding="utf-8").splitlines()
+        header, *runs = _read_text(path).splitlines()
         content = _Header.model_validate_json(header)
         recipe = StudyRecipe(content.recipe)
-        return StudyRuns(recipe, content.data, tuple(StudyRun.model_validate_json(line) for line in runs))
+        parsed = tuple(StudyRun.model_validate_json(line) for line in runs)
+        return StudyRuns(recipe, content.data, parsed, content.latency)
     except FileNotFoundError:
         raise HarveysegError(f"{path}: no such file. {remedy}") from None
-    except (ValidationError, ValueError) as error:
+    except (lzma.LZMAError, ValidationError, ValueError) as error:
         raise HarveysegError(f"{path}: not an export of study runs ({error}). {remedy}") from None
+
+
+def _read_text(path: Path) -> str:
+    content = path.read_bytes()
+    return (lzma.decompress(content) if path.suffix == _COMPRESSED else content).decode()
+
+
+def _is_export(path: Path) -> bool:
+    try:
+        return _MARK in _read_text(path)
+    except (OSError, lzma.LZMAError, ValueError):
+        return False
 
 
 def _study_run(run: TrackedRun, studies: dict[str, str], curves: dict[str, dict[int, float]]) -> StudyRun:
@@ -145,6 +191,49 @@ def _data_metrics(splits: set[str], tracker: Tracker) -> dict[str, float]:
             if metrics:
                 return metrics
     return {}
+
+
+def log_latency(tracker: Tracker, networks: Mapping[str, Latency], parameters: Mapping[str, object]) -> None:
+    """Log a measurement as a finished run, from which :func:`load_study_runs` takes it.
+
+    Args:
+        tracker: where to; in the experiment :data:`LATENCY_EXPERIMENT`.
+        networks: what was measured.
+        parameters: how and on what.
+
+    Raises:
+        HarveysegError: when MLflow cannot be used.
+    """
+
+    def log(client: "MlflowClient") -> None:
+        run_id = client.create_run(tracker.experiment_id, run_name="latency").info.run_id
+        for name, value in parameters.items():
+            client.log_param(run_id, name, value)
+        for network, latency in networks.items():
+            for name, number in latency.model_dump().items():
+                client.log_metric(run_id, f"{name}/{network}", number)
+        client.set_terminated(run_id)
+
+    tracker.demand(log)
+
+
+def _latency(tracker: Tracker) -> dict[str, Latency]:
+    """The newest measurement; empty without one."""
+
+    def read(client: "MlflowClient") -> dict[str, float]:
+        experiment = client.get_experiment_by_name(LATENCY_EXPERIMENT)
+        if experiment is None:
+            return {}
+        runs = client.search_runs(
+            [experiment.experiment_id], "attributes.status = 'FINISHED'", order_by=["attributes.start_time DESC"]
+        )
+        return dict(runs[0].data.metrics) if runs else {}
+
+    networks: dict[str, dict[str, float]] = {}
+    for metric, value in tracker.demand(read).items():
+        name, _, network = metric.partition("/")
+        networks.setdefault(network, {})[name] = value
+    return {network: Latency.model_validate(values) for network, values in networks.items()}
 
 
 def _without_locations(params: Mapping[str, Any]) -> dict[str, Any]:

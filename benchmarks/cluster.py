@@ -67,7 +67,7 @@ class Size:
 
 
 SHORT = Size("short", pixels=64, width=4, epochs=40)
-LONG = Size("long", pixels=128, width=16, epochs=90)
+LONG = Size("long", pixels=128, width=16, epochs=80)
 
 
 class Bench:

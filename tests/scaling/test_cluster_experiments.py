@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,8 +17,20 @@ from harveyseg.scaling import cluster
 from harveyseg.scaling.cluster import ClusterOptions, run_experiment, run_experiments
 from harveyseg.scaling.copies import git
 from harveyseg.scaling.engine import Task
-from harveyseg.scaling.experiments import Experiment, ExperimentFolder, KilledError, experiment_folder, input_paths
+from harveyseg.scaling.experiments import (
+    Experiment,
+    ExperimentFolder,
+    KilledError,
+    experiment_folder,
+    input_paths,
+    pipeline_of,
+)
 from harveyseg.scaling.machines import Machine, Needs, resolve_settings
+from harveyseg.tracking.client import TrackingParams, open_tracker
+from harveyseg.tracking.mirror import mirror
+from harveyseg.tracking.outputs import RunState
+from helpers.records import make_record
+from helpers.tracking import all_mlflow_runs
 
 HERE = Machine("here", "host", "host (127.0.0.1)", 2, 0)
 
@@ -36,8 +49,9 @@ class Outcomes(ExperimentFolder):
 
 
 @pytest.fixture
-def needs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Needs]:
-    """A cluster of one machine; what each task occupied."""
+def needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Needs]:
+    """A cluster of one machine, and settings without a tracker; what each task occupied."""
+    (tmp_path / "params.yaml").write_text("{}\n")
     found: dict[str, Needs] = {}
 
     @contextmanager
@@ -88,6 +102,25 @@ def test_each_experiment_occupies_what_its_settings_say_and_one_that_fails_stops
     assert needs == {"a": Needs(1, 0), "b": Needs(2, 0), "c": Needs(2, 0)}
 
 
+@pytest.mark.usefixtures("needs")
+def test_runs_that_were_lost_with_their_machine_are_closed_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "params.yaml").write_text("tracking: {experiment: floods}\n")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setattr("socket.gethostname", lambda: "node-2")
+    tracker = open_tracker(TrackingParams(experiment="floods"))
+    started = round(time.time() * 1000)
+    for model in ("a", "b"):  # each is a training of the experiment of this name
+        monkeypatch.setenv("HARVEYSEG_PIPELINE", pipeline_of(model, Path("repository")))
+        mirror(tracker, RunState(make_record(model, stage_key=model, started_ms=started), "RUNNING"))
+    monkeypatch.setattr("socket.gethostname", lambda: "node-1")
+    copies = Outcomes(tmp_path, tmp_path, {"a": HarveysegError("its machine was lost")})
+    run_experiments(copies, {"a": experiment("a")}, {"a": {}}, ClusterOptions("auto"), lambda name, reason: None)
+    states = {run.info.run_name: run.info.status for run in all_mlflow_runs(tracker, "floods")}
+    assert states == {"a-f0": "KILLED", "b-f0": "RUNNING"}  # another command may still train b
+
+
 def test_an_experiment_that_no_machine_can_take_is_refused_before_any_begins(
     tmp_path: Path, needs: dict[str, Needs]
 ) -> None:
@@ -125,6 +158,7 @@ def test_what_dvc_prints_says_why_it_failed_or_that_it_was_killed(
     copies.log("a").parent.mkdir(parents=True)
     programs = {"fails": "print('error: no photos'); print('ERROR: failed to reproduce'); exit(1)"}
     programs["killed"] = f"import os; os.kill(os.getpid(), {signal.SIGKILL})"
+    programs["named"] = "import os; print('error:', os.environ['HARVEYSEG_PIPELINE']); exit(1)"
     package = tmp_path / "modules" / "dvc"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
@@ -133,6 +167,8 @@ def test_what_dvc_prints_says_why_it_failed_or_that_it_was_killed(
     with pytest.raises(HarveysegError) as caught:
         copies.run_dvc(tmp_path, "a", "fails")
     assert str(caught.value) == f"no photos ({copies.log('a')})"
+    with pytest.raises(HarveysegError, match=rf"^{pipeline_of('b', tmp_path)} \("):
+        copies.run_dvc(tmp_path, "b", "named")
     with pytest.raises(KilledError, match="SIGKILL ended `dvc killed`"):
         copies.run_dvc(tmp_path, "a", "killed")
     copies.stop()

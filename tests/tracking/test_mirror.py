@@ -253,7 +253,7 @@ def test_runs_of_lost_machines_are_closed_with_their_pipeline(
     monkeypatch.setenv("HARVEYSEG_PIPELINE", "another")
     leave_running(tracker, make_record("other", stage_key="b", started_ms=now), "node-2")
     assert close_abandoned(tracker) == []  # neither has been silent for long
-    assert close_abandoned(tracker, ended_pipeline="work 1234567") == ["lost-f0: RUNNING -> KILLED"]
+    assert close_abandoned(tracker, ended_pipelines=["work 1234567"]) == ["lost-f0: RUNNING -> KILLED"]
     assert connect(tracker.uri).get_run(lost).info.status == "KILLED"
 
 

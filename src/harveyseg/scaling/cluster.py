@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from harveyseg.config.settings import load, section
 from harveyseg.errors import HarveysegError
 from harveyseg.scaling.copies import interrupted_by_signals, stage_environment
 from harveyseg.scaling.engine import LOCAL, Task, connected, list_machines, resolve_on, run_tasks
-from harveyseg.scaling.experiments import Experiment, ExperimentFolder, KilledError
+from harveyseg.scaling.experiments import Experiment, ExperimentFolder, KilledError, pipeline_of
 from harveyseg.scaling.items import (
     PIPELINE,
     matrix_items,
@@ -143,7 +143,7 @@ def run_matrix(root: Path, items: Mapping[str, Sequence[str]], options: ClusterO
             try:
                 failed = _run_items(ray, root, planned, machines, options)
             finally:
-                _close_lost_runs(root / "params.yaml", os.environ[PIPELINE])
+                _close_lost_runs(root, [os.environ[PIPELINE]])
         if failed:
             logs = "\n".join(f"  {item}: {reason} ({root / LOGS / item}.log)" for item, reason in failed.items())
             raise HarveysegError(
@@ -188,6 +188,7 @@ def run_experiments(
             )
             for name, experiment in experiments.items()
         }
+        pipelines = [pipeline_of(name, experiment.repository) for name, experiment in experiments.items()]
         logs = {name: copies.log(name) for name in experiments}
         for log in logs.values():
             log.unlink(missing_ok=True)
@@ -197,7 +198,10 @@ def run_experiments(
                 view.finish(name, reason)
                 ended(name, reason)
 
-            run_tasks(ray, tasks, options.retries, end, view.refresh)
+            try:
+                run_tasks(ray, tasks, options.retries, end, view.refresh)
+            finally:
+                _close_lost_runs(copies.root, pipelines)
 
 
 def run_experiment(
@@ -283,10 +287,11 @@ def _progress_of(params: Path) -> Callable[[], Mapping[str, object]]:
     return lambda: running_trainings(tracker, os.environ[PIPELINE])
 
 
-def _close_lost_runs(params: Path, pipeline: str) -> None:
-    """Close the runs of trainings that were lost with their machine, now that none is running."""
+def _close_lost_runs(root: Path, pipelines: Collection[str]) -> None:
+    """Close the runs of trainings that were lost with their machine, now that none of these pipelines is running."""
+    params = root / "params.yaml"
     if "tracking" in load(params):
-        for line in close_abandoned(open_tracker(section(params, "tracking", TrackingParams)), (), pipeline):
+        for line in close_abandoned(open_tracker(section(params, "tracking", TrackingParams)), (), pipelines):
             logger.info("%s", line)
 
 

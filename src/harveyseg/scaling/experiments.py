@@ -19,7 +19,9 @@ from filelock import Timeout
 from harveyseg.data.sources.experiment_links import link_into_copy
 from harveyseg.errors import HarveysegError
 from harveyseg.files import copy_folder, locked
+from harveyseg.project import git_output
 from harveyseg.scaling.copies import adding_to_cache, git, process_group, remove_copies, stage_environment, wait_for
+from harveyseg.scaling.items import PIPELINE
 
 _STOPPED = "stopped"
 
@@ -112,7 +114,8 @@ class ExperimentFolder:
         log = self.log(name)
         with log.open("a", encoding="utf-8") as opened:
             command = [sys.executable, "-m", "dvc", *arguments]
-            with process_group(command, project, stage_environment(self.root), opened) as leader:
+            environment = {**stage_environment(self.root), PIPELINE: pipeline_of(name, project)}
+            with process_group(command, project, environment, opened) as leader:
                 code = wait_for(leader)
         if code < 0:
             raise KilledError(f"{signal.Signals(-code).name} ended `dvc {' '.join(arguments)}` ({log})")
@@ -155,6 +158,16 @@ class ExperimentFolder:
 def _reference(name: str, baseline: str) -> str:
     """Where DVC keeps an experiment that began from a commit."""
     return f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}"
+
+
+def pipeline_of(name: str, repository: Path) -> str:
+    """The pipeline to which an experiment's runs belong, whichever process and machine makes them.
+
+    Args:
+        name: of the experiment.
+        repository: a clone at the commit from which it begins.
+    """
+    return f"{name} {(git_output(repository, 'rev-parse', 'HEAD') or '')[:7]}"
 
 
 def input_paths(params: Mapping[str, Any]) -> dict[str, str]:

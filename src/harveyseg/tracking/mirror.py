@@ -190,17 +190,19 @@ def show_running(tracker: Tracker, record: RunRecord) -> Iterator[str | None]:
             mirror(tracker, RunState(record.model_copy(update={"run_id": run_id, "results": {}}), status))
 
 
-def close_abandoned(tracker: Tracker, stage_keys: Collection[str] = (), ended_pipeline: str | None = None) -> list[str]:
+def close_abandoned(
+    tracker: Tracker, stage_keys: Collection[str] = (), ended_pipelines: Collection[str] = ()
+) -> list[str]:
     """Close, as KILLED, the runs whose process died without closing them.
 
     On this machine it is known which processes are dead. A run of another machine, or of a container that had another
-    host name, counts as abandoned when it has long been silent, has one of ``stage_keys``, or is part of
-    ``ended_pipeline``. Nothing is lost by a mistake: a training that continues, or ends, takes its run up again.
+    host name, counts as abandoned when it has long been silent, has one of ``stage_keys``, or is part of one of
+    ``ended_pipelines``. Nothing is lost by a mistake: a training that continues, or ends, takes its run up again.
 
     Args:
         tracker: where to.
         stage_keys: of what this process is about to compute, or finds finished.
-        ended_pipeline: the name of a pipeline all of whose processes have ended, or were lost with their machine.
+        ended_pipelines: names of pipelines all of whose processes have ended, or were lost with their machine.
 
     Returns:
         One line for each closed run; it names the checkpoint, where one was left.
@@ -214,7 +216,7 @@ def close_abandoned(tracker: Tracker, stage_keys: Collection[str] = (), ended_pi
         for run in tracker.search(client, "attributes.status = 'RUNNING'"):
             signs = [run.info.start_time]
             signs += [epoch.timestamp for epoch in client.get_metric_history(run.info.run_id, _EPOCH_MARK)]
-            if not _is_abandoned(run, signs, stage_keys, ended_pipeline):
+            if not _is_abandoned(run, signs, stage_keys, ended_pipelines):
                 continue
             client.set_terminated(run.info.run_id, "KILLED", max(signs))
             stage_key = run.data.tags.get(STAGE_KEY, "")
@@ -228,7 +230,7 @@ def close_abandoned(tracker: Tracker, stage_keys: Collection[str] = (), ended_pi
 
 
 def _is_abandoned(
-    run: "MlflowRun", signs_ms: Sequence[int], stage_keys: Collection[str], ended_pipeline: str | None
+    run: "MlflowRun", signs_ms: Sequence[int], stage_keys: Collection[str], ended_pipelines: Collection[str]
 ) -> bool:
     """Whether the process of a run has ended, or must have.
 
@@ -236,7 +238,7 @@ def _is_abandoned(
         run: one that is RUNNING.
         signs_ms: when it started, and when its epochs ended.
         stage_keys: see :func:`close_abandoned`.
-        ended_pipeline: see there.
+        ended_pipelines: see there.
     """
     host, _, process = run.data.tags.get(_PROCESS, "").partition(" ")
     if not process:  # a run without the tag was not made here
@@ -245,7 +247,7 @@ def _is_abandoned(
         return is_dead(process)
     if run.data.tags.get(STAGE_KEY) in stage_keys:
         return True
-    if ended_pipeline is not None and run.data.tags.get(PIPELINE) == ended_pipeline:
+    if run.data.tags.get(PIPELINE) in ended_pipelines:
         return True
     times = sorted(signs_ms)
     longest = max((later - earlier for earlier, later in pairwise(times)), default=0)

@@ -87,6 +87,42 @@ def test_after_a_machine_was_lost_the_next_command_begins_again(toy: Toy, tmp_pa
     assert stages_run(toy.run("dvc", "repro", "train@a")) == set()
 
 
+def copies(toy: Toy) -> list[Path]:
+    return list((toy.folder / ".dvc" / "tmp" / "work").glob("*/*/project"))
+
+
+def test_after_a_process_was_killed_the_next_command_takes_its_copy_over(toy: Toy, tmp_path: Path) -> None:
+    first = toy.start(tmp_path / "1.log", "work", "train@a")
+    wait_until(lambda: toy.begun, first)
+    [left] = copies(toy)
+    number = left.stat().st_ino
+    [worker] = psutil.Process(first.pid).children()
+    worker.kill()
+    assert first.wait(120) == 128 + signal.SIGKILL
+    assert processes_in(toy.folder) == []
+    (left / "new.md").write_text("left by an edit of then")
+    (toy.folder / "train.sh").write_text(TRAINING.replace("sed ", "true committed; sed "))
+    toy.commit()
+    (toy.folder / "train.sh").write_text(TRAINING.replace("sed ", "true edited; sed "))
+    second = toy.start(tmp_path / "2.log", "work", "train@a")
+    wait_until(lambda: len(toy.begun) == 2, second)
+    [again] = copies(toy)
+    assert again.stat().st_ino == number
+    assert "true edited" in (again / "train.sh").read_text()
+    assert not (again / "new.md").exists()
+    # Where its training outlived it, the copy is not used again.
+    second.kill()
+    [worker] = [process for process in processes_in(again) if "harveyseg.scaling.worker" in process.cmdline()]
+    worker.kill()
+    third = toy.start(tmp_path / "3.log", "work", "train@a")
+    wait_until(lambda: len(toy.begun) == 3, third)
+    assert len(copies(toy)) == 2
+    toy.let_trainings_end()
+    assert third.wait(120) == 0, (tmp_path / "3.log").read_text()
+    assert copies(toy) == []
+    assert stages_run(toy.run("dvc", "repro", "train@a")) == set()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_training(toy: Toy, tmp_path: Path, number: signal.Signals) -> None:
     stopped = toy.start(tmp_path / "log", "work", "train@a")

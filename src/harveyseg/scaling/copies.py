@@ -47,6 +47,33 @@ def clone_project(root: Path, folder: Path) -> Path:
         )
     repository = Path(git(root, "rev-parse", "--show-toplevel"))
     git(root, "clone", "--quiet", "--shared", str(repository), str(folder))
+    return _make_equal(root, repository, folder)
+
+
+def renew_clone(root: Path, folder: Path) -> Path:
+    """Make a clone, in which nothing works any more, equal to the project as it is now; results in it stay.
+
+    Args:
+        root: the project.
+        folder: of the clone that :func:`clone_project` made.
+
+    Returns:
+        See :func:`clone_project`.
+
+    Raises:
+        HarveysegError: when it is not whole, as its process was killed while it cloned.
+    """
+    repository = Path(git(root, "rev-parse", "--show-toplevel"))
+    git(folder, "fetch", "--quiet", str(repository), "HEAD")
+    git(folder, "reset", "--quiet", "--hard", "FETCH_HEAD")
+    git(folder, "clean", "--quiet", "--force", "-d")
+    project = _make_equal(root, repository, folder)
+    shutil.rmtree(project / ".dvc" / "tmp", ignore_errors=True)  # locks of the killed process
+    return project
+
+
+def _make_equal(root: Path, repository: Path, folder: Path) -> Path:
+    """Bring a clone of the commit the uncommitted changes, the author and DVC's storage; returns the project in it."""
     changes = subprocess.run(
         ["git", "-C", str(repository), "diff", "--binary", "HEAD"], capture_output=True, check=True
     ).stdout
@@ -87,9 +114,14 @@ def adding_to_cache(root: Path) -> AbstractContextManager[None]:
     return locked(root / ".locks" / "cache.lock")
 
 
-def copies_of_worker(root: Path, pid: int) -> tuple[Path, str]:
-    """The folder of all workers' copies, and how the names of those of one process of this machine begin."""
-    return root / ".dvc" / "tmp" / "work", f"{socket.gethostname()}-{pid}-"
+def worker_copies(root: Path) -> Path:
+    """The folder of all workers' copies: ``ITEMS/HOST-PID-...``."""
+    return root / ".dvc" / "tmp" / "work"
+
+
+def copy_prefix(pid: int | None = None) -> str:
+    """How the names of copies begin that one process of this machine works in, or any of its processes."""
+    return f"{socket.gethostname()}-" + ("" if pid is None else f"{pid}-")
 
 
 def stage_environment(root: Path) -> dict[str, str]:
@@ -119,6 +151,16 @@ def remove_copies(folder: Path) -> None:
 
 def end_processes_in(folder: Path) -> None:
     """End all processes that work in a folder: DVC, its stages and their workers."""
+    for end in (psutil.Process.terminate, psutil.Process.kill):
+        processes = processes_in(folder)
+        for process in processes:
+            with suppress(psutil.Error):
+                end(process)
+        psutil.wait_procs(processes, timeout=_SECONDS_TO_STOP)
+
+
+def processes_in(folder: Path) -> list[psutil.Process]:
+    """All processes of this machine that work in a folder."""
 
     def works_inside(process: psutil.Process) -> bool:
         try:
@@ -126,12 +168,7 @@ def end_processes_in(folder: Path) -> None:
         except (psutil.Error, OSError):  # of another user, or just ended
             return False
 
-    for end in (psutil.Process.terminate, psutil.Process.kill):
-        processes = [process for process in psutil.process_iter() if works_inside(process)]
-        for process in processes:
-            with suppress(psutil.Error):
-                end(process)
-        psutil.wait_procs(processes, timeout=_SECONDS_TO_STOP)
+    return [process for process in psutil.process_iter() if works_inside(process)]
 
 
 @contextmanager

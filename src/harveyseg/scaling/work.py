@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import IO
 
 from harveyseg.scaling.copies import (
-    copies_of_worker,
+    copy_prefix,
     interrupted_by_signals,
     process_group,
     stage_environment,
     wait_for,
+    worker_copies,
 )
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,8 @@ def work(items: Sequence[str], root: Path, pull: bool = False, output: IO[str] |
 
     One item is worked on by one process at a time, on all machines that share the project's folder; a second one waits
     and finds the results. Ctrl-C, SIGTERM and a closed terminal end the training; it continues after its last finished
-    epoch when the command is given again.
+    epoch when the command is given again. The copy is removed, unless its process was killed: then the next command for
+    these items on this machine takes it over.
 
     Args:
         items: names of stages, e.g. ``train@unet-0`` and ``evaluate@unet-0``, in any order.
@@ -50,10 +52,10 @@ def work(items: Sequence[str], root: Path, pull: bool = False, output: IO[str] |
             with process_group(command, root, stage_environment(root), output) as worker:
                 pid = worker.pid
                 code = wait_for(worker)
-        finally:
-            copies, prefix = copies_of_worker(root, pid)
-            for copy in copies.glob(f"*/{prefix}*"):  # the worker has not removed it when it was stopped
+        except BaseException:
+            for copy in worker_copies(root).glob(f"*/{copy_prefix(pid)}*"):  # the worker has not removed it
                 shutil.rmtree(copy, ignore_errors=True)
+            raise
     if code < 0:
         logger.error("%s: %s ended the process that worked on it.", ", ".join(items), signal.Signals(-code).name)
         return 128 - code

@@ -22,7 +22,14 @@ from harveyseg.config.settings import load
 from harveyseg.errors import HarveysegError, report_errors
 from harveyseg.files import copy_file, locked
 from harveyseg.logs import configure_logging
-from harveyseg.scaling.copies import adding_to_cache, clone_project, copies_of_worker
+from harveyseg.scaling.copies import (
+    adding_to_cache,
+    clone_project,
+    copy_prefix,
+    processes_in,
+    renew_clone,
+    worker_copies,
+)
 from harveyseg.scaling.items import PIPELINE, Plan, pipeline_name, plan_items, require_upstream
 
 if TYPE_CHECKING:
@@ -32,6 +39,7 @@ logger = logging.getLogger("harveyseg.scaling.worker")  # this module's name is 
 
 _UNTRACKED = ("params.yaml", "dvc.lock")
 """Files that need not be in git, or not as they are now."""
+_CLONE = "project"
 
 
 def run_items(root: Path, items: Sequence[str], pull: bool) -> None:
@@ -43,12 +51,11 @@ def run_items(root: Path, items: Sequence[str], pull: bool) -> None:
             held.enter_context(locked(root / ".locks" / f"work-{item}.lock", waiting=waiting))
         require_upstream(root, plan, absent=pull)
         os.environ.setdefault(PIPELINE, pipeline_name(root))
-        work, prefix = copies_of_worker(root, os.getpid())
-        copies = work / "_".join(sorted(plan.items))
+        copies = worker_copies(root) / "_".join(sorted(plan.items))
         copies.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=copies, prefix=prefix))
+        folder = Path(tempfile.mkdtemp(dir=copies, prefix=copy_prefix(os.getpid())))
         try:
-            project = clone_project(root, folder / "project")
+            project = _take_over(root, copies, folder / _CLONE) or clone_project(root, folder / _CLONE)
             for name in _UNTRACKED:
                 with suppress(FileNotFoundError):
                     copy_file(root / name, project / name)
@@ -62,6 +69,22 @@ def run_items(root: Path, items: Sequence[str], pull: bool) -> None:
         # Nothing works any more in what killed processes left there: each training had its lock until it ended.
         shutil.rmtree(copies, ignore_errors=True)
     logger.info("%s: done. `dvc repro%s` takes the results over.", ", ".join(plan.items), " --pull" if pull else "")
+
+
+def _take_over(root: Path, copies: Path, clone: Path) -> Path | None:
+    """Move here what a killed process of this machine left, with the photos and results that it had brought there.
+
+    A training that outlived it keeps its copy.
+    """
+    for left in copies.glob(f"{copy_prefix()}*/{_CLONE}"):
+        if not processes_in(left):
+            left.rename(clone)
+            try:
+                return renew_clone(root, clone)
+            except HarveysegError as error:
+                logger.info("%s is not used again: %s", left, error)
+                shutil.rmtree(clone)
+    return None
 
 
 def _run_in_copy(root: Path, plan: Plan, pull: bool) -> None:

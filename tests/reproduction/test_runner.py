@@ -167,6 +167,10 @@ def test_a_study_that_is_told_to_stop_ends_its_trainings(tmp_path: Path) -> None
         study.wait_for(started, "Running stage 'train@unet-0'", 1, project.folder / log)
     second = study.run("study", "softmax", ok=False)
     assert "error: Another study runs in this project." in second
+    # An epoch takes a part of a second, so what is left of 100,000 takes hours, for two trials at the same time.
+    left = r"study: [\d.e-]+/2 trials, [^,]+ each, \d+:\d\d:\d\d left, 2 running\n"
+    study.wait_for(started, left, 1, study.log)
+    assert re.findall("no epoch has ended yet|2 running", study.log.read_text())[0] == "no epoch has ended yet"
     started.send_signal(signal.SIGTERM)
     assert started.wait(60) != 0
     assert "The same command continues with what is missing." in study.log.read_text()

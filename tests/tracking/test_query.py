@@ -14,6 +14,7 @@ from harveyseg.tracking.client import Tracker, TrackingParams, open_tracker
 from harveyseg.tracking.mirror import mirror, show_running
 from harveyseg.tracking.outputs import RunOutputs, RunState
 from harveyseg.tracking.query import (
+    PIPELINE,
     download_weights,
     find_all_runs,
     find_runs,
@@ -167,13 +168,13 @@ def test_how_far_the_trainings_of_a_pipeline_are(tracker: Tracker, monkeypatch: 
         mirror(tracker, RunState(other, "RUNNING", make_history(1)))
         monkeypatch.setenv("HARVEYSEG_PIPELINE", "work 1234567")
         record = make_record(parameters={"train.epochs": 5})
-        assert running_trainings(tracker, "work 1234567") == {}
+        assert running_trainings(tracker, PIPELINE, "work 1234567") == {}
         with show_running(tracker, record):
-            assert running_trainings(tracker, "work 1234567") == {}  # no epoch has ended
+            assert running_trainings(tracker, PIPELINE, "work 1234567") == {}  # no epoch has ended
             mirror(tracker, RunState(record, "RUNNING", make_history(2)))
-            (progress,) = running_trainings(tracker, "work 1234567").items()
+            (progress,) = running_trainings(tracker, PIPELINE, "work 1234567").items()
             mirror(tracker, RunState(record, history=make_history(2)))
-            assert running_trainings(tracker, "work 1234567") == {}
+            assert running_trainings(tracker, PIPELINE, "work 1234567") == {}
         mirror(tracker, RunState(other))
     name, training = progress
     assert name == "unet-0"

@@ -8,25 +8,29 @@ Importing DVC takes a second, so it is imported only in functions.
 
 import logging
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
+from harveyseg.config.settings import section
 from harveyseg.errors import HarveysegError
 from harveyseg.progress import Progress
 from harveyseg.record import read_run
+from harveyseg.reproduction.share_done import share_done
 from harveyseg.reproduction.studies import StudyRecipe, Trial, find_study, read_studies, study_tags, study_trials
 from harveyseg.reproduction.tables import ARGMAX_SCORE, SCORE
 from harveyseg.scaling.cluster import ClusterOptions, run_experiments
 from harveyseg.scaling.copies import clone_project, end_processes_in, git, interrupted_by_signals
 from harveyseg.scaling.experiments import Experiment, ExperimentFolder, experiment_folder, input_paths
-from harveyseg.tracking.client import Tracker
+from harveyseg.tracking.client import Tracker, TrackingParams, open_tracker
 from harveyseg.tracking.mirror import mirror
 from harveyseg.tracking.outputs import RunOutputs, locate_outputs
 from harveyseg.tracking.query import tag_runs
@@ -40,6 +44,8 @@ _TARGET = "postprocess"
 """The last stage that a study needs: it has no use for the comparison table and the submission of one trial."""
 _INPUTS = "study-inputs"
 """The name of what looks which code and photos there are now."""
+_SECONDS_BETWEEN_LOOKS = 10.0
+"""Between two questions how far the trials are."""
 _SHOWN_STUDIES = 2
 """How many of the studies that share a trial its messages name."""
 
@@ -107,7 +113,9 @@ def run_studies(
                 failures.append(f"  {tasks[name]}: {error}")
 
         if cluster is None:
-            _run_here(copies, missing, tasks, jobs, end)
+            # Not the required one: where MLflow fails for a moment, only the time left is unknown.
+            lenient = open_tracker(section(root / "params.yaml", "tracking", TrackingParams))
+            _run_here(copies, missing, tasks, jobs, end, partial(share_done, lenient, recipe.params["folds"]))
         else:
             settings = {name: _trial_settings(recipe, tasks[name].trial) for name in missing}
             run_experiments(copies, missing, settings, cluster, end)
@@ -128,28 +136,40 @@ def _run_here(
     tasks: Mapping[str, _Task],
     jobs: int,
     end: Callable[[str, str], None],
+    share: Callable[[str, float], float | None],
 ) -> None:
-    """Run experiments on this machine, some at a time."""
+    """Run experiments on this machine, some at a time; ``share`` tells how much of one is done after some seconds."""
+    began: dict[str, float] = {}
 
     def run(name: str) -> str:
         logger.info("%s: runs (log: %s)", tasks[name], copies.log(name).relative_to(copies.root))
+        began[name] = time.monotonic()
         try:
             copies.run(experiments[name])
         except HarveysegError as error:
             return str(error)
         return ""
 
-    before = len(tasks) - len(experiments)
+    done = before = len(tasks) - len(experiments)
     waiting = iter(experiments)
     with ThreadPoolExecutor(jobs) as pool, Progress("study", len(tasks), "trials", before) as progress:
         running = {pool.submit(run, name): name for name in islice(waiting, jobs)}
+        shares: dict[str, float] = {}
         try:
             while running:
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    end(running.pop(future), future.result())
-                    progress.add()
+                for future in wait(running, _SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED).done:
+                    name = running.pop(future)
+                    end(name, future.result())
+                    shares.pop(name, None)
+                    done += 1
                     # Not earlier: why a trial failed is to be read before the next one begins.
                     running |= {pool.submit(run, name): name for name in islice(waiting, 1)}
+                for name in began.keys() & running.values():
+                    found = share(name, time.monotonic() - began[name])
+                    shares[name] = max(found or 0.0, shares.get(name, 0.0))  # between two trainings it is not known
+                reached = done + sum(shares.values())
+                note = f"{len(running)} running" if reached > before else "no epoch has ended yet"
+                progress.reach(reached, len(tasks), note)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             copies.stop()

@@ -39,6 +39,7 @@ from harveyseg.scaling.view import ItemsView
 from harveyseg.scaling.work import work
 from harveyseg.tracking.client import TrackingParams, open_tracker
 from harveyseg.tracking.mirror import close_abandoned
+from harveyseg.tracking.query import PIPELINE as PIPELINE_TAG
 from harveyseg.tracking.query import running_trainings
 
 logger = logging.getLogger(__name__)
@@ -284,7 +285,7 @@ def _progress_of(params: Path) -> Callable[[], Mapping[str, object]]:
     if "tracking" not in load(params):
         return dict
     tracker = open_tracker(section(params, "tracking", TrackingParams))
-    return lambda: running_trainings(tracker, os.environ[PIPELINE])
+    return lambda: running_trainings(tracker, PIPELINE_TAG, os.environ[PIPELINE])
 
 
 def _close_lost_runs(root: Path, pipelines: Collection[str]) -> None:

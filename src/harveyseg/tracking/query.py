@@ -204,6 +204,8 @@ class TrainingProgress:
     score: float | None
     """The argmax score of the last validation; None before the first one."""
     images_per_second: float
+    seconds: float
+    """Of all its epochs, at the last one's speed."""
     seconds_left: float
 
     def __str__(self) -> str:
@@ -213,12 +215,13 @@ class TrainingProgress:
         return f"epoch {self.epoch}/{self.epochs}{score}, {self.images_per_second:.3g} images/s, {left} left"
 
 
-def running_trainings(tracker: Tracker, pipeline: str) -> dict[str, TrainingProgress]:
-    """How far the trainings of a pipeline are that have finished an epoch; empty when MLflow cannot be read.
+def running_trainings(tracker: Tracker, tag: str, value: str) -> dict[str, TrainingProgress]:
+    """How far the trainings with a tag are that have finished an epoch; empty when MLflow cannot be read.
 
     Args:
         tracker: where to look.
-        pipeline: the value of their tag ``harveyseg.pipeline``.
+        tag: ``PIPELINE`` or ``EXPERIMENT``.
+        value: of the tag.
 
     Returns:
         ``<model>-<fold>`` -> its progress.
@@ -227,18 +230,20 @@ def running_trainings(tracker: Tracker, pipeline: str) -> dict[str, TrainingProg
     def find(client: "MlflowClient") -> dict[str, TrainingProgress]:
         found = {}
         name = f"{EPOCH_PREFIX}train_loss"
-        for run in tracker.search(client, f"attributes.status = 'RUNNING' AND tags.`{PIPELINE}` = '{pipeline}'"):
+        for run in tracker.search(client, f"attributes.status = 'RUNNING' AND tags.`{tag}` = '{value}'"):
             values, tags = run.data.metrics, run.data.tags
             if name not in values or "train.epochs" not in run.data.params:
                 continue
             last = max(client.get_metric_history(run.info.run_id, name), key=lambda metric: metric.step)
             epochs = int(run.data.params["train.epochs"])
-            left = (epochs - last.step) * values[f"{EPOCH_PREFIX}seconds"] - (time.time() - last.timestamp / 1000)
+            seconds = values[f"{EPOCH_PREFIX}seconds"]
+            left = (epochs - last.step) * seconds - (time.time() - last.timestamp / 1000)
             found[f"{tags['harveyseg.model']}-{tags['harveyseg.fold']}"] = TrainingProgress(
                 epoch=last.step,
                 epochs=epochs,
                 score=values.get(f"{EPOCH_PREFIX}val_argmax_score"),
                 images_per_second=values[f"{EPOCH_PREFIX}images_per_second"],
+                seconds=epochs * seconds,
                 seconds_left=max(0.0, left),
             )
         return found

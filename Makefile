@@ -14,7 +14,7 @@ export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 100000000000
 export MALLOC_TOP_PAD_ := 100000000
 
-.PHONY: demo test test-slow test-long check readers docs notebook screenshots lock oldest faults clean
+.PHONY: demo test test-slow test-long check readers docs results notebook screenshots lock oldest faults clean
 
 demo: $(VENV)  ## fresh clone -> finished pipeline on the embedded data
 	@# A ZIP download is no git repository; DVC has to be told to do without.
@@ -60,6 +60,9 @@ docs: $(VENV)  ## the site in docs/_build; fails on a broken link or an outdated
 	$(BIN)/python docs/settings_page.py --check
 	$(BIN)/sphinx-build -c docs --jobs auto --fail-on-warning --keep-going --nitpicky --quiet . docs/_build
 	@echo "docs/_build/docs/index.html"
+
+results: $(VENV)  ## RESULTS.md and its figures, from the exported runs of the report's studies, as far as they have run
+	$(BIN)/harveyseg results $(foreach runs,$(sort $(wildcard benchmarks/results/studies-*.jsonl.xz)),--runs $(runs)) > /dev/null
 
 notebook: $(VENV)  ## runs docs/first_hour.ipynb and keeps its results: after a change of it, or of what it calls
 	$(BIN)/python docs/notebook.py

@@ -610,7 +610,7 @@ def study(
 
 @_commands.command(rich_help_panel=_COMPETITION)
 def results(
-    out: Annotated[Path, typer.Option(help="The file; its figure goes to docs/ next to it.")] = Path("RESULTS.md"),
+    out: Annotated[Path, typer.Option(help="The file; its figures go to docs/ next to it.")] = Path("RESULTS.md"),
     runs: Annotated[
         list[Path] | None,
         typer.Option(
@@ -636,7 +636,7 @@ def results(
 
         tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
         studies = [load_study_runs(read_recipe(PARAMS), tracker)]
-    print(write_results(studies, out, out.parent / "docs" / "study-epochs.png"), end="")
+    print(write_results(studies, out, out.parent / "docs"), end="")
     if export is not None:
         export_study_runs(studies[0], export)
 

@@ -5,7 +5,7 @@ What they mean is said in docs/reproduction.md, which is written by hand.
 
 import datetime
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -13,13 +13,13 @@ import pandas as pd
 
 from harveyseg.errors import HarveysegError
 from harveyseg.files import refuse_foreign, write_text
-from harveyseg.reproduction.claims import Noise, StudyResults, find_deciding, read_claims
+from harveyseg.reproduction.claims import Claim, Judgement, Noise, StudyResults, find_deciding, read_claims
 from harveyseg.reproduction.export import StudyRuns
+from harveyseg.reproduction.figures import FIGURE_SIGNATURE, draw_claims, draw_softmax
 from harveyseg.reproduction.studies import read_studies
 from harveyseg.reproduction.tables import describe_variants, draw_curves, study_markdown, study_table
 
 _SIGNATURE = "Made by `harveyseg results`"
-_FIGURE_SIGNATURE = "Matplotlib"
 _HEADING = f"""\
 # The report's claims, measured
 
@@ -53,20 +53,22 @@ class _Part:
         return math.prod(size) if isinstance(size, list) else size**2
 
 
-def write_results(recipes: Sequence[StudyRuns], path: Path, figure: Path) -> str:
-    """Write RESULTS.md and the learning curves that it shows; returns the text.
+def write_results(recipes: Sequence[StudyRuns], path: Path, figures: Path) -> str:
+    """Write RESULTS.md and its figures, which docs/reproduction.md shows as well; returns the text.
 
     Args:
         recipes: the runs of all studies, of one recipe or of several with photos of different sizes.
         path: of RESULTS.md.
-        figure: of the PNG, in or below the folder of ``path``.
+        figures: folder of ``study-epochs.png`` and the like, in or below the folder of ``path``.
 
     Raises:
         HarveysegError: when no study has a finished run, or someone else wrote a file of these names; no file is
             touched then.
     """
     refuse_foreign(path, _SIGNATURE)
-    refuse_foreign(figure, _FIGURE_SIGNATURE)
+    curves, claims, softmax = (figures / f"study-{name}.png" for name in ("epochs", "claims", "softmax"))
+    for figure in (curves, claims, softmax):
+        refuse_foreign(figure, FIGURE_SIGNATURE)
     parts = [_Part(runs, StudyResults.of(runs)) for runs in recipes]
     parts = sorted((part for part in parts if part.results.runs), key=lambda part: part.area)
     if not parts:
@@ -74,7 +76,10 @@ def write_results(recipes: Sequence[StudyRuns], path: Path, figure: Path) -> str
             "There is no finished run of any study with the recipe and data that params.yaml names. "
             "`harveyseg study softmax` runs one, `harveyseg study --list` prints all."
         )
-    text = [_HEADING, _settings_table(parts), "\n## Claims\n\n", _RULE, "\n", _claims_table(parts)]
+    judged = {name: _judge(claim, parts) for name, claim in read_claims().items()}
+    draw_claims(judged, claims)
+    text = [_HEADING, _settings_table(parts), "\n## Claims\n\n", _RULE, "\n", _claims_table(judged)]
+    text.append(_link("Differences of the claims", claims, path))
     text.append("\n## The studies\n")
     for name, study in read_studies().items():
         text.append(f"\n### {study.title}\n\nThe report: {study.says}\n")
@@ -85,8 +90,11 @@ def write_results(recipes: Sequence[StudyRuns], path: Path, figure: Path) -> str
             variants = list(part.results.studies[name].values())
             text.append(f"\n{study_markdown(study_table(study, variants))}\n{describe_variants(variants)}\n")
         if study.curves and measured:
-            draw_curves(study, list(measured[-1].results.studies[name].values()), figure)
-            text.append(f"\n![Losses of each epoch]({figure.relative_to(path.parent)})\n")
+            draw_curves(study, list(measured[-1].results.studies[name].values()), curves)
+            text.append(_link("Losses of each epoch", curves, path))
+        if name == "softmax" and measured:
+            draw_softmax(list(measured[-1].results.studies[name].values()), softmax)
+            text.append(_link("Losses and gains with one softmax and two", softmax, path))
     written = "".join(text)
     write_text(path, written)
     return written
@@ -130,23 +138,30 @@ def _format_noise(noise: Noise) -> str:
     return f"{noise.deviation:.4f} ({noise.n_variants} variants, {noise.freedom} degrees of freedom)"
 
 
-def _claims_table(parts: Sequence[_Part]) -> str:
-    rows = []
-    for claim in read_claims().values():
-        part = parts[find_deciding(claim, [part.results for part in parts])]
-        judgement = claim.judge(part.results)
-        rows.append(
-            {
-                "the report": f"{claim.section}: {claim.says}",
-                "measured here": judgement.measured,
-                "difference": _format_difference(judgement.difference),
-                "margin": "" if judgement.margin is None else f"{judgement.margin:.4f}",
-                "verdict": f"**{judgement.verdict}**",
-                "pixels": part.photo_size if judgement.measured else "",
-                "note": judgement.note,
-            }
-        )
+def _judge(claim: Claim, parts: Sequence[_Part]) -> tuple[Claim, Judgement, str]:
+    """The judgement on a claim, and the size of the photos that it rests on."""
+    part = parts[find_deciding(claim, [part.results for part in parts])]
+    return claim, claim.judge(part.results), part.photo_size
+
+
+def _claims_table(judged: Mapping[str, tuple[Claim, Judgement, str]]) -> str:
+    rows = [
+        {
+            "the report": f"{claim.section}: {claim.says}",
+            "measured here": judgement.measured,
+            "difference": _format_difference(judgement.difference),
+            "margin": "" if judgement.margin is None else f"{judgement.margin:.4f}",
+            "verdict": f"**{judgement.verdict}**",
+            "pixels": photo_size if judgement.measured else "",
+            "note": judgement.note,
+        }
+        for claim, judgement, photo_size in judged.values()
+    ]
     return _table(pd.DataFrame(rows))
+
+
+def _link(title: str, figure: Path, page: Path) -> str:
+    return f"\n![{title}]({figure.relative_to(page.parent)})\n"
 
 
 def _table(frame: pd.DataFrame) -> str:

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from harveyseg.models.network import Network, build
+from harveyseg.classes import HARVEY25
+from harveyseg.models.network import BringsLoss, Network, build
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ CASES = {
     # Rounding moves some maxima of the max-pools to another pixel, so bfloat16 is compared only roughly.
     "segnet": NetworkCase({"network": "segnet", "width": 16}, multiple=32, bf16_error=0.4),
     "fcn": NetworkCase({"network": "fcn"}),
+    "mask_rcnn": NetworkCase({"network": "mask_rcnn", "objects": ["Vehicle"], "encoder": "resnet18", "channels": 16}),
     "smp FPN": NetworkCase(
         {"network": "smp", "architecture": "FPN", "encoder": "resnet18"}, multiple=32, size_error="divisible by 32"
     ),
@@ -66,6 +68,28 @@ CASES = {
     "smp transformer": NetworkCase({"network": "smp", "encoder": "mit_b0"}),
 }
 """At least one for every network that is available."""
+
+
+def training_loss(network: Network, photos: Tensor, masks: Tensor) -> Tensor:
+    """What a network learns from: its own loss where it brings one, else cross-entropy.
+
+    Args:
+        network: in training mode.
+        photos: (B, 3, H, W).
+        masks: int64 (B, H, W).
+    """
+    if isinstance(network, BringsLoss):
+        return network.make_loss(HARVEY25)(photos, masks.to(torch.uint8))
+    logits = network(photos)
+    stride = masks.shape[-1] // logits.shape[-1]
+    return nn.functional.cross_entropy(logits.float(), masks[:, ::stride, ::stride])
+
+
+def two_vehicles() -> Tensor:
+    """Masks to :func:`random_photos`, int64 (2, 64, 64): in each a vehicle, 4, on background, 0."""
+    masks = torch.zeros(2, 64, 64, dtype=torch.int64)
+    masks[0, 10:30, 20:50] = masks[1, 40:52, 5:30] = 4
+    return masks
 
 
 def parameter_ids(groups: list[list[torch.nn.Parameter]]) -> list[int]:

@@ -4,12 +4,11 @@ import copy
 
 import pytest
 import torch
-from torch import nn
 
 from harveyseg.errors import HarveysegError
 from harveyseg.models import available
-from harveyseg.models.network import takes_encoder_weights, validate
-from helpers.networks import CASES, NetworkCase, parameter_ids, random_photos
+from harveyseg.models.network import BringsLoss, takes_encoder_weights, validate
+from helpers.networks import CASES, NetworkCase, parameter_ids, random_photos, training_loss, two_vehicles
 
 every_network = pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items()])
 
@@ -29,7 +28,10 @@ def test_logits_have_the_photos_size_divided_by_the_stride(case: NetworkCase, si
 @every_network
 def test_gradients_reach_every_parameter(case: NetworkCase) -> None:
     network = case.make()
-    network(random_photos()).square().mean().backward()
+    if isinstance(network, BringsLoss):
+        training_loss(network, random_photos(), two_vehicles()).backward()  # type: ignore[no-untyped-call]
+    else:
+        network(random_photos()).square().mean().backward()
     for name, parameter in network.named_parameters():
         reached = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
         assert reached == (not name.startswith(case.unused)), name
@@ -62,11 +64,11 @@ def test_depth_groups_hold_every_parameter_once(case: NetworkCase) -> None:
 def test_it_learns_from_a_batch_of_two(case: NetworkCase) -> None:
     network = case.make().to(memory_format=torch.channels_last).train()
     photos = random_photos().to(memory_format=torch.channels_last)
-    classes = torch.randint(25, (2, 64 // case.stride, 64 // case.stride))
+    masks = two_vehicles() if isinstance(network, BringsLoss) else torch.randint(25, (2, 64, 64))
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
     losses = []
     for _ in range(8):
-        loss = nn.functional.cross_entropy(network(photos), classes)
+        loss = training_loss(network, photos, masks)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -83,7 +85,13 @@ def test_channels_last_and_bfloat16_stay_close(case: NetworkCase) -> None:
         rounded = network(random_photos().to(memory_format=torch.channels_last))
     assert rounded.dtype == torch.bfloat16
     assert float((rounded.detach().float() - exact).norm() / exact.norm()) < case.bf16_error
-    rounded.float().square().mean().backward()
+    if isinstance(network, BringsLoss):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = training_loss(network.train(), random_photos(), two_vehicles())
+        assert loss.dtype == torch.float32
+        loss.backward()  # type: ignore[no-untyped-call]
+    else:
+        rounded.float().square().mean().backward()
     assert all(torch.isfinite(value.grad).all() for value in network.parameters() if value.grad is not None)
 
 
@@ -123,7 +131,7 @@ def test_sizes_that_it_does_not_take(case: NetworkCase) -> None:
 @every_network
 def test_weights_are_refused_where_there_is_no_encoder(case: NetworkCase) -> None:
     takes_weights = takes_encoder_weights(case.spec, "models.x")
-    assert takes_weights == (case.spec["network"] in ("smp", "fcn"))
+    assert takes_weights == (case.spec["network"] in ("smp", "fcn", "mask_rcnn"))
     message = "no such file" if takes_weights else "this network is trained from scratch"
     with pytest.raises(HarveysegError, match=rf"^models\.x: encoder_weights = 'nowhere\.pt': {message}"):
         validate(case.spec, 25, "nowhere.pt", "models.x")

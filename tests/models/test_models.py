@@ -15,7 +15,7 @@ UNET = {"network": "unet"}
 
 
 def test_available() -> None:
-    assert available() == ["attention_unet", "fcn", "segnet", "smp", "unet", "unetplusplus"]
+    assert available() == ["attention_unet", "fcn", "mask_rcnn", "segnet", "smp", "unet", "unetplusplus"]
 
 
 def test_listing_and_building_import_no_other_network() -> None:
@@ -51,18 +51,24 @@ def test_validate_leaves_the_random_state() -> None:
     [
         (
             {"network": "unett"},
-            "models.foo.network = 'unett': allowed: attention_unet, fcn, segnet, smp, unet, unetplusplus",
+            "models.foo.network = 'unett': allowed: attention_unet, fcn, mask_rcnn, segnet, smp, unet, unetplusplus",
         ),
         (
             {"network": "blocks"},
-            "models.foo.network = 'blocks': allowed: attention_unet, fcn, segnet, smp, unet, unetplusplus",
+            "models.foo.network = 'blocks': allowed: attention_unet, fcn, mask_rcnn, segnet, smp, unet, unetplusplus",
         ),
-        ({"network": None}, "models.foo.network = None: allowed: attention_unet, fcn, segnet, smp, unet, unetplusplus"),
+        (
+            {"network": None},
+            "models.foo.network = None: allowed: attention_unet, fcn, mask_rcnn, segnet, smp, unet, unetplusplus",
+        ),
         (
             {"network": ["unet"]},
-            "models.foo.network = ['unet']: allowed: attention_unet, fcn, segnet, smp, unet, unetplusplus",
+            "models.foo.network = ['unet']: allowed: attention_unet, fcn, mask_rcnn, segnet, smp, unet, unetplusplus",
         ),
-        ({"width": 16}, "models.foo.network: missing. Allowed: attention_unet, fcn, segnet, smp, unet, unetplusplus"),
+        (
+            {"width": 16},
+            "models.foo.network: missing. Allowed: attention_unet, fcn, mask_rcnn, segnet, smp, unet, unetplusplus",
+        ),
         ({"network": "unet", "depth": 4}, "models.foo.depth: unknown key. Known are: batch_norm, dropout, stem_stride"),
         ({"network": "unet", "width": 0}, "models.foo.width = 0: Input should be greater than or equal to 1"),
         ({"network": "unet", "width": 10**6}, "models.foo.width = 1000000: Input should be less than or equal to 512"),

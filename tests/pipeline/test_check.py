@@ -71,7 +71,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         ("folds = ['a']", "must be a list of fold numbers"),
         ("train.lr = -0.1", "greater than 0"),
         ("models.unet.train.batch_size = 0", "greater than or equal to 1"),
-        ("models.unet.network = 'unett'", "allowed: attention_unet, fcn, segnet, smp, unet, unetplusplus"),
+        ("models.unet.network = 'unett'", "allowed: attention_unet, fcn, mask_rcnn, segnet, smp, unet, unetplusplus"),
         ("models.my model", "letters, digits and underscores"),
         ("models.ensemble", "none of all_empty, ensemble, harvey25, mean, submission"),
         ("models.wide.widht", "unknown key. Known are: batch_norm, dropout, stem_stride, width"),
@@ -83,6 +83,24 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
     ]:
         assert sum(line.startswith(start) and reason in line for line in found) == 1, (start, found)
     assert len(found) == 11  # the wrong default is every model's, and yet one problem
+
+
+def test_a_network_with_its_own_loss_is_checked_against_the_classes_and_the_recipe(tmp_path: Path) -> None:
+    detector = {"network": "mask_rcnn", "encoder": "resnet18", "channels": 8}
+    taught = {"self_training": {"weight": 1, "start": 0, "confidence": 0.9}, "optimiser": {"ema": 0.9}}
+    scratch = {"encoder_weights": None}
+    models: dict[str, Any] = {
+        "cars": {**detector, "objects": ["Car"], "train": scratch},
+        "taught": {**detector, "objects": ["vehicle"], "train": {**scratch, **taught}},
+        "nothing": {**detector, "train": scratch},
+        "good": {**detector, "objects": ["vehicle"], "train": scratch},
+    }
+    cars, pseudo, nothing = problems(write_params(tmp_path, models))
+    assert cars.startswith(
+        "models.cars: objects: 'Car' is no class whose objects can be found; allowed: Property Roof,"
+    )
+    assert pseudo.startswith("models.taught: train.self_training: pseudo-labels are classes of pixels")
+    assert nothing.startswith("models.nothing.objects: missing")
 
 
 def test_sections_of_later_stages_are_checked_with_the_rest(tmp_path: Path) -> None:

@@ -85,6 +85,15 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return Exported(ensemble, file, noise(file.layout.side))
 
 
+def test_a_network_whose_computation_depends_on_the_photo_is_refused(tmp_path: Path) -> None:
+    network = random_network({"network": "mask_rcnn", "objects": ["Vehicle"], "channels": 8}, (64, 64), 0)
+    ensemble = TrainedEnsemble((network,), (1.0,), name="detector", identity="0123", training=Training(GROUND))
+    with pytest.raises(
+        HarveysegError, match=r"^detector: has a network of the kind mask_rcnn, which finds objects one"
+    ):
+        write_onnx(ensemble, tmp_path / "flood.onnx")
+
+
 def expected_probabilities(
     ensemble: TrainedEnsemble, sizes: Sequence[tuple[int, int]], tiles: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.float64]:

@@ -33,7 +33,7 @@ REPORT = {
         "unet", "attention_unet", "unetplusplus", "mobilenet_v2", "efficientnet_lite0", "efficientnet_lite1",
         "efficientnet_lite2", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3",
     ],
-    "related_work": ["unet", "fcn", "segnet"],
+    "related_work": ["unet", "fcn", "segnet", "mask_rcnn"],
     "all_trials": ["undone", "done"],
     "epochs": ["20", "25", "30", "35"],
 }  # fmt: skip

@@ -22,7 +22,7 @@ def available() -> list[str]:
     """Names of the networks, sorted; none of them is imported.
 
     >>> available()
-    ['attention_unet', 'fcn', 'segnet', 'smp', 'unet', 'unetplusplus']
+    ['attention_unet', 'fcn', 'mask_rcnn', 'segnet', 'smp', 'unet', 'unetplusplus']
     """
     return sorted(module.name for module in pkgutil.iter_modules(networks.__path__))
 

@@ -2,13 +2,14 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from harveyseg.classes import ClassList
 from harveyseg.config.settings import Section, parse
 from harveyseg.errors import HarveysegError
 from harveyseg.models import available, network_module
@@ -16,6 +17,9 @@ from harveyseg.models import available, network_module
 
 class Network(nn.Module, ABC):
     """A network for semantic segmentation."""
+
+    exportable: ClassVar[bool] = True
+    """Whether it computes the same for all photos, so that an ONNX file can hold it."""
 
     @abstractmethod
     def forward(self, photos: Tensor) -> Tensor:
@@ -40,6 +44,30 @@ class Network(nn.Module, ABC):
     @abstractmethod
     def depth_groups(self) -> list[list[nn.Parameter]]:
         """Every parameter exactly once, in groups from the shallowest layers (near the photo) to the deepest."""
+
+
+@runtime_checkable
+class BringsLoss(Protocol):
+    """A network that is trained by a loss of its own, in place of ``train.loss``.
+
+    For one that learns something else than the class of each pixel, such as boxes. All else is as for other networks,
+    and its ``forward`` returns logits, too; it is called in evaluation mode only.
+    """
+
+    def make_loss(self, classes: ClassList) -> Callable[[Tensor, Tensor], Tensor]:
+        """The loss of this network for a list of classes.
+
+        Args:
+            classes: what the masks hold.
+
+        Returns:
+            A function of photos, (B, 3, H, W) float, normalised, and masks, (B, H, W) uint8, the index of each pixel's
+            class, 255 where there is no label. It is called in training mode, under autocast if the training has it,
+            and returns a float32 scalar, the mean over the photos. It may draw from torch's global random state.
+
+        Raises:
+            HarveysegError: when the network's settings do not suit the classes.
+        """
 
 
 def takes_encoder_weights(spec: Mapping[str, Any], where: str) -> bool:

@@ -27,6 +27,7 @@ from harveyseg.models.packaged import packaged_models
 from harveyseg.pipeline.code import changed_files, code_digests, stage_files
 from harveyseg.project import input_path, project_root
 from harveyseg.record import ALL_EMPTY, ENSEMBLE, MODEL_NAME
+from harveyseg.training.own_loss import own_loss
 from harveyseg.training.params import TrainParams, for_network, moved_keys
 
 P = ParamSpec("P")
@@ -250,17 +251,19 @@ def _check_model(
         raise HarveysegError("\n".join(problems), problems)
     samples = merged.batch_size // merged.accumulate
     validate(spec, len(classes), weights, where, size, merged.augmentation.crop, samples)
-    if merged.init is not None:
-        _check_initial_weights(spec, classes, merged.init, where)
+    _check_trainable(spec, classes, merged, where)
     code = code_digests(stage_files("train", scripts, [spec["network"]]))
     return ModelConfig(name, spec, merged, code, _files_read(spec, merged))
 
 
-def _check_initial_weights(spec: Mapping[str, Any], classes: ClassList, init: str, where: str) -> None:
+def _check_trainable(spec: Mapping[str, Any], classes: ClassList, train: TrainParams, where: str) -> None:
+    """A network's own loss, and the weights that it starts from."""
     with torch.random.fork_rng(devices=[]):
         network = build(spec, len(classes), encoder_weights=None)
     try:
-        load_initial_weights(network, spec, classes, init)
+        own_loss(network, classes, train)
+        if train.init is not None:
+            load_initial_weights(network, spec, classes, train.init)
     except HarveysegError as error:
         raise HarveysegError(f"{where}: {error}") from error
 

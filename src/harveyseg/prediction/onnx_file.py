@@ -26,6 +26,7 @@ from harveyseg.errors import HarveysegError
 from harveyseg.files import atomic, refuse_foreign
 from harveyseg.inference.network_file import TrainedNetwork
 from harveyseg.inference.sizes import round_side
+from harveyseg.models.network import Network
 from harveyseg.prediction.trained_ensemble import TrainedEnsemble
 from harveyseg.project import library_versions
 
@@ -127,6 +128,7 @@ def write_onnx(ensemble: TrainedEnsemble, path: Path) -> OnnxFile:
             "harveyseg export: the ground that a training photo shows is not known here, so the file could not say at "
             "which resolution it works. Give it with --ground, or in data.ground of params.yaml."
         )
+    _check_exportable(ensemble)
     layout = tile_layout([network.size for network in ensemble.networks], ensemble.training.ground)
     model = _TileModel(ensemble, layout).eval()
     _check_bytes(model, ensemble.name)
@@ -205,6 +207,20 @@ def _require_packages() -> None:
     if missing:
         raise HarveysegError(
             f"harveyseg export: not installed: {', '.join(missing)}. Install the extra: pip install -e '.[onnx]'"
+        )
+
+
+def _check_exportable(ensemble: TrainedEnsemble) -> None:
+    kinds = {
+        trained.spec["network"]
+        for trained in ensemble.networks
+        if isinstance(trained.network, Network) and not trained.network.exportable
+    }
+    if kinds:
+        raise HarveysegError(
+            f"{ensemble.name}: has a network of the kind {', '.join(sorted(kinds))}, which finds objects one by one. "
+            "What it computes depends on the photo, but the programs that read the file need one fixed graph. Choose "
+            "another model with --model."
         )
 
 

@@ -24,6 +24,7 @@ from harveyseg.training.class_weights import class_weights
 from harveyseg.training.dataset import Batch
 from harveyseg.training.losses import SegmentationLoss
 from harveyseg.training.optimiser import make_moving_average, make_optimiser, parameter_groups
+from harveyseg.training.own_loss import own_loss
 from harveyseg.training.params import SelfTrainingParams, TrainParams
 from harveyseg.training.schedule import make_schedule
 from harveyseg.training.self_training import pseudo_label_loss
@@ -68,6 +69,7 @@ class Learner:
         if params.init is not None:
             copied = load_initial_weights(network, spec, classes, params.init)
             logger.info("train.init: %s, which knows %d of %d classes", params.init, len(copied), len(classes))
+        self._own_loss = own_loss(network, classes, params)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.loss = SegmentationLoss(params.loss, classes, _class_weights(params, classes, photos)).to(self.device)
         groups = parameter_groups(network.depth_groups(), params.lr, params.optimiser.depth_factor)
@@ -100,8 +102,7 @@ class Learner:
             for size in part_sizes(len(images), self._accumulate):
                 part = slice(start, start + size)
                 start += size
-                logits = self._predict(self.network, images[part])
-                loss: torch.Tensor = self.loss(logits, batch[part].long(), None if size == len(images) else batch)
+                loss = self._part_loss(images[part], batch[part], batch)
                 total += loss.detach() * len(images)
                 if unlabelled is not None and self._self_training is not None:
                     plain, recoloured = unlabelled
@@ -111,6 +112,16 @@ class Learner:
             self._step()
             samples += len(images)
         return float(total) / samples
+
+    def _part_loss(self, images: torch.Tensor, masks: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
+        """The share that a part of a batch, photos (B, H, W, 3) and masks (B, H, W), has in the batch's loss."""
+        if self._own_loss is not None:
+            with autocast(self.device, self.precision):
+                mean = self._own_loss(self._normalise(images), masks)
+            return len(masks) / len(batch) * mean
+        logits = self._predict(self.network, images)
+        loss: torch.Tensor = self.loss(logits, masks.long(), None if len(masks) == len(batch) else batch)
+        return loss
 
     def _step(self) -> None:
         self.optimiser.step()
@@ -174,10 +185,14 @@ class Learner:
 
     def _predict(self, network: nn.Module, images: torch.Tensor) -> torch.Tensor:
         """Logits (B, C, H / stride, W / stride) of photos (B, H, W, 3), uint8."""
-        inputs = normalise(images.to(self.device, non_blocking=True), self.mean, self.std)
+        inputs = self._normalise(images)
         with autocast(self.device, self.precision):
             logits: torch.Tensor = network(inputs)
         return logits
+
+    def _normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """Photos (B, H, W, 3), uint8, as networks take them, on the device."""
+        return normalise(images.to(self.device, non_blocking=True), self.mean, self.std)
 
     @property
     def lr(self) -> float:

@@ -137,6 +137,10 @@ def test_dvcs_charts_are_drawn_without_a_network(project: Project) -> None:
         # Each number of held-out and test photos, of the models and the ensemble, as often as it is in the table.
         numbers = [text for text in drawn["Scores of what is submitted"] if re.fullmatch(r"0\.\d{3}", text)]
         assert Counter(numbers) == Counter(f"{score:.3f}" for score in scores["score"])
+        best = scores[scores["part"] == "held-out photos"].groupby("model")["score"].max()
+        assert [text for text in drawn["Scores of what is submitted"] if text in best] == [
+            *best.sort_values(ascending=False).index
+        ]
         assert set(dice["class"]) <= set(drawn["Dice of each class"])
         assert "05 Grass" in drawn["Confusion of the ensemble"]
         return drawn

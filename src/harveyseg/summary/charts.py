@@ -20,6 +20,8 @@ Spec = dict[str, Any]
 _ENSEMBLE = "var(--ink)"
 """Its black, which would not show on a dark page."""
 _TICKS = "#2f6db3"
+_AROUND_POINTS: Spec = {"zero": False, "padding": 10}
+"""A scale on which no point lies half outside."""
 
 CONFIG: Spec = {
     "background": None,
@@ -28,6 +30,7 @@ CONFIG: Spec = {
     "axis": {
         "labelColor": "var(--ink)",
         "labelFontSize": 11,
+        "labelFlush": False,
         "titleColor": "var(--muted)",
         "gridColor": "var(--line)",
         "domainColor": "var(--line)",
@@ -92,7 +95,7 @@ def scores_chart(rows: Sequence[Mapping[str, Any]], baseline: float | None, colo
     points = {
         "mark": {"type": "point", "filled": True, "size": 90, "opacity": 0.9},
         "encoding": {
-            "x": {"field": "score", "type": "quantitative", "scale": {"zero": False}, "title": "score"},
+            "x": {"field": "score", "type": "quantitative", "scale": _AROUND_POINTS, "title": "score"},
             "y": {"field": "model", "type": "nominal", "sort": None, "title": None, "axis": {"grid": True}},
             "color": _model_colour(colours),
             "shape": {
@@ -373,7 +376,7 @@ def versions_chart(rows: Sequence[Mapping[str, Any]], models: Sequence[str], ver
         height=_height(models, 24),
         mark={"type": "point", "filled": True, "size": 90, "opacity": 0.85},
         encoding={
-            "x": {"field": "score", "type": "quantitative", "scale": {"zero": False}, "title": "score, held out"},
+            "x": {"field": "score", "type": "quantitative", "scale": _AROUND_POINTS, "title": "score, held out"},
             "y": {"field": "model", "type": "nominal", "sort": list(models), "title": None},
             "color": {
                 "field": "version",

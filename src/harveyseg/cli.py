@@ -569,6 +569,9 @@ def study(
     ] = None,
     listed: Annotated[bool, typer.Option("--list", help="Print the names, one per line.")] = False,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant: train.seed, train.seed + 1, ...")] = 1,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="VARIANT", help="Only this variant, as the table names it; repeatable.")
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Trials at a time, without --on cluster.")] = 1,
     engine: Annotated[
         str | None,
@@ -602,7 +605,8 @@ def study(
     recipe = read_recipe(PARAMS)
     tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
     with _stopped_by_signals():
-        run_studies(names, recipe, project_root(), tracker, seeds, jobs, ClusterOptions(address) if engine else None)
+        cluster = ClusterOptions(address) if engine else None
+        run_studies(names, recipe, project_root(), tracker, seeds, jobs, cluster, only or ())
     runs = load_study_runs(recipe, tracker, names)
     for name in names:
         print(write_study(name, runs, DATA / "reports"), flush=True)

@@ -107,6 +107,18 @@ def test_seeds_count_up_from_that_of_the_recipe(params: Path, tmp_path: Path) ->
     assert [settings(params, trial.options, tmp_path)["train"]["seed"] for trial in made] == [5, 6, 7] * 2
 
 
+def test_some_variants_of_a_study(params: Path) -> None:
+    recipe = read_recipe(params)
+    study = find_study("architecture")
+    some = study_trials(study, recipe, 2, ["efficientnet_lite1", "unet"])
+    assert [(trial.variant, trial.seed) for trial in some] == [
+        ("unet", 0), ("unet", 1), ("efficientnet_lite1", 0), ("efficientnet_lite1", 1)
+    ]  # fmt: skip
+    assert {trial.name for trial in some} < {trial.name for trial in study_trials(study, recipe, 2)}
+    with pytest.raises(HarveysegError, match=r"--only 'segnet': no variant of this study\. It has: unet, attention_"):
+        study_trials(study, recipe, 1, ["unet", "segnet"])
+
+
 def test_sizes_are_multiples_of_the_recipes(params: Path) -> None:
     params.write_text(params.read_text().replace("\n  size: 256\n", "\n  size: [64, 96]\n"))
     assert list(study_variants(find_study("size"), read_recipe(params))) == ["[128, 192]", "[64, 96]"]

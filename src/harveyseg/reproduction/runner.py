@@ -73,6 +73,7 @@ def run_studies(
     seeds: int,
     jobs: int,
     cluster: ClusterOptions | None = None,
+    only: Sequence[str] = (),
 ) -> None:
     """Run the trials that are missing, and tag the runs of all.
 
@@ -87,11 +88,12 @@ def run_studies(
         seeds: how many of each variant.
         jobs: how many trials run at a time on this machine.
         cluster: where they run instead, as many at a time as there is room for; on this machine if None.
+        only: the variants to run, which each study must have; all if empty.
 
     Raises:
         HarveysegError: when the project is no git and DVC repository, another study runs in it, or a trial fails.
     """
-    tasks = _collect_tasks(names, recipe, seeds)
+    tasks = _collect_tasks(names, recipe, seeds, only)
     tracker.prepare_views(map(study_view, names))
     failures = []
     with interrupted_by_signals(), experiment_folder(root, "study") as copies:
@@ -177,11 +179,11 @@ def _run_here(
             raise
 
 
-def _collect_tasks(names: Sequence[str], recipe: StudyRecipe, seeds: int) -> dict[str, _Task]:
+def _collect_tasks(names: Sequence[str], recipe: StudyRecipe, seeds: int, only: Sequence[str]) -> dict[str, _Task]:
     """Name -> trial, with every study that has it, also those that are not run now."""
     tasks: dict[str, _Task] = {}
     for name in names:
-        for trial in study_trials(find_study(name), recipe, seeds):
+        for trial in study_trials(find_study(name), recipe, seeds, only):
             tasks.setdefault(trial.name, _Task(trial))
     for name, study in read_studies().items():
         with suppress(HarveysegError):  # the recipe lacks what this study varies

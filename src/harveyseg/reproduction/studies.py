@@ -7,7 +7,7 @@ a digest of all its settings, so studies share trials; the recipe itself is a va
 import copy
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import as_file, files
@@ -172,15 +172,25 @@ def study_variants(study: Study, recipe: StudyRecipe) -> dict[str, tuple[str, di
     return variants
 
 
-def study_trials(study: Study, recipe: StudyRecipe, seeds: int) -> list[Trial]:
-    """All variants, each with the seeds ``train.seed``, ``train.seed + 1``, ...
+def study_trials(study: Study, recipe: StudyRecipe, seeds: int, only: Sequence[str] = ()) -> list[Trial]:
+    """The variants, each with the seeds ``train.seed``, ``train.seed + 1``, ...
+
+    Args:
+        study: one of :func:`read_studies`.
+        recipe: the settings in params.yaml.
+        seeds: how many of each variant.
+        only: the variants; all if empty.
 
     Raises:
-        HarveysegError: when params.yaml lacks what the study varies.
+        HarveysegError: when params.yaml lacks what the study varies, or the study has no such variant.
     """
+    variants = study_variants(study, recipe)
+    if unknown := [variant for variant in only if variant not in variants]:
+        raise HarveysegError(f"--only {unknown[0]!r}: no variant of this study. It has: {', '.join(variants)}")
     return [
         _make_trial(recipe, variant, model, changes, recipe.params["train"]["seed"] + offset)
-        for variant, (model, changes) in study_variants(study, recipe).items()
+        for variant, (model, changes) in variants.items()
+        if not only or variant in only
         for offset in range(seeds)
     ]
 

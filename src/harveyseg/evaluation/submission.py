@@ -42,7 +42,12 @@ def encode_mask(mask: BinaryMask) -> str:
     >>> encode_mask(np.array([[False, True, True], [True, False, True]]))
     '2 3 6 1'
     """
-    edges = np.flatnonzero(np.diff(mask.reshape(-1).view(np.int8), prepend=0, append=0))
+    pixels = mask.reshape(-1)
+    edges = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
+    if pixels[:1].any():
+        edges = np.insert(edges, 0, 0)
+    if pixels[-1:].any():
+        edges = np.append(edges, len(pixels))
     starts = edges[::2]
     ends = edges[1::2]
     pairs = np.stack((starts + 1, ends - starts), axis=1)

@@ -192,7 +192,7 @@ class _Files(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         path = self._paths[index % len(self._paths)]
-        photo = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        photo = cv2.cvtColor(np.asarray(cv2.imread(str(path))), cv2.COLOR_BGR2RGB)
         mask = cv2.imread(str(path.with_suffix(".png")), cv2.IMREAD_GRAYSCALE)
         sample = self._transform(image=photo, mask=mask)
         return sample["image"], sample["mask"]

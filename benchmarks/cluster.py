@@ -11,6 +11,7 @@ Parts, each of which runs by itself and is kept, so that a call that was stopped
     node-killed     SIGKILL to everything on one node
     interrupted     Ctrl-C to the command, which is then given again
     remote          two clones with caches of their own work for the project over a remote
+    remote-nodes    the same by `harveyseg cluster run --pull`
     report          all that is known so far, as Markdown
 
 Every part but `overheads` ends in a comparison with a serial run by benchmarks/same_results.py, and looks for items
@@ -147,8 +148,10 @@ def run(project: Project, *command: str, **environment: str) -> float:
 class Cluster:
     """Two Ray nodes with one core each, for one project."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, apart: bool = False) -> None:
         self.project = project
+        self.apart = apart
+        """Whether the nodes share no folder with the project, and none with each other."""
         self.nodes: list[subprocess.Popen[bytes]] = []
         self.seconds: list[float] = []
         """Until each node was there."""
@@ -168,13 +171,15 @@ class Cluster:
         head = ["--head", "--port", str(_PORT), "--include-dashboard=false", "--temp-dir", self.temporary, *address]
         for place in (head, ["--address", f"{_ADDRESS}:{_PORT}", *address]):
             began = time.monotonic()
+            home = self.project.folder.parent / f"node-{len(self.nodes)}"
+            of_its_own = {"XDG_CACHE_HOME": str(home)} if self.apart else {}
             with (self.project.folder.parent / "ray.log").open("a") as log:
                 node = subprocess.Popen(
                     ["ray", "start", *place, "--num-cpus", "1", "--block"],
                     cwd=self.temporary,
                     env={
                         name: value
-                        for name, value in (self.project.environment | self.environment).items()
+                        for name, value in (self.project.environment | self.environment | of_its_own).items()
                         if name != "RAY_ADDRESS" or "--head" not in place
                     },
                     stdout=log,
@@ -219,9 +224,9 @@ class Cluster:
 
 
 @contextmanager
-def cluster(project: Project) -> Iterator[Cluster]:
+def cluster(project: Project, apart: bool = False) -> Iterator[Cluster]:
     """Two nodes in this ``with`` block, and no process of the project after it."""
-    nodes = Cluster(project)
+    nodes = Cluster(project, apart)
     try:
         nodes.start()
         yield nodes
@@ -448,6 +453,21 @@ def remote(work: Path) -> dict[str, Any]:
     return {"what happened": f"{len(repeated)} trainings by `dvc repro --pull`", **check(project, serial)}
 
 
+def remote_nodes(work: Path) -> dict[str, Any]:
+    """Two Ray nodes, each with a cache of its own, work for the project over a remote."""
+    bench = Bench(work, SHORT)
+    serial = bench.serial()
+    project = bench.copy("remote-nodes")
+    folder = project.folder.parent
+    project.run("dvc", "remote", "add", "--local", "--default", "store", str(folder / "store"))
+    with cluster(project, apart=True) as nodes:
+        run(project, "harveyseg", "cluster", "run", "--pull", **nodes.environment)
+        repeated = stages_run((folder / "harveyseg-cluster.log").read_text()) & {f"train@{item}" for item in ITEMS}
+        worked = [str(len(list(folder.glob(f"node-{node}/harveyseg/*/*/.dvc/tmp/cluster/*")))) for node in range(2)]
+        done = f"{' and '.join(worked)} items on the nodes, {len(repeated)} trainings by `dvc repro --pull`"
+        return {"what happened": done, **check(project, serial)}
+
+
 PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "speed": speed,
     "overheads": overheads,
@@ -456,6 +476,7 @@ PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "node-killed": disturbed("node-killed", _kill_node),
     "interrupted": disturbed("interrupted", _interrupt),
     "remote": remote,
+    "remote-nodes": remote_nodes,
 }
 
 

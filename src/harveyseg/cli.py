@@ -474,14 +474,19 @@ def cluster_run(
     queue: Annotated[
         bool, typer.Option("--queue", help="Run what `dvc exp run --queue` has queued instead of the matrix.")
     ] = False,
+    pull: Annotated[
+        bool, typer.Option("--pull", help="The machines share no disk: bring inputs and results over DVC's remote.")
+    ] = False,
 ) -> None:
     """Train and evaluate what is not up to date, on all GPUs and cores, then run `dvc repro`; see docs/cluster.md."""
     from harveyseg.project import project_root
     from harveyseg.scaling.cluster import ClusterOptions, describe_matrix, pending_items, run_matrix
     from harveyseg.scaling.queued import describe_queue, queued_experiments, run_queue
 
+    if queue and pull:
+        raise HarveysegError("--queue and --pull: experiments need the project's disk. Leave one of them out.")
     root = project_root()
-    options = ClusterOptions(address, gpus, retries, mixed_devices)
+    options = ClusterOptions(address, gpus, retries, mixed_devices, pull)
     items = {} if queue else pending_items(root)
     if dry_run:
         print("\n".join(describe_queue(root, options) if queue else describe_matrix(root, items, options)))

@@ -30,9 +30,11 @@ class RayCluster:
         self._nodes: list[subprocess.Popen[bytes]] = []
         self.address = ""
 
-    def add(self, cores: int = 1, python_path: Path | None = None) -> None:
+    def add(self, cores: int = 1, python_path: Path | None = None, cache_home: Path | None = None) -> None:
         """Start one more node."""
         environment = dict(self._environment)
+        if cache_home is not None:
+            environment["XDG_CACHE_HOME"] = str(cache_home)
         if python_path is not None:
             environment["PYTHONPATH"] = os.pathsep.join([str(python_path), environment.get("PYTHONPATH", "")])
         ray = str(Path(sys.executable).with_name("ray"))

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from helpers.processes import listening, processes_in
 from helpers.project import stages_run
 from helpers.ray_cluster import RayCluster
-from helpers.toy_pipeline import Toy
+from helpers.toy_pipeline import TRAINING, Toy
 from helpers.waiting import wait_until
 
 with_ray = pytest.mark.skipif(
@@ -88,7 +89,7 @@ def test_after_a_failed_item_the_others_are_done_and_nothing_trains_in_the_proje
     printed = clustered.cluster(code=1)
     assert "error: 1 of 2 items failed:" in printed
     log = clustered.folder / ".dvc" / "tmp" / "cluster" / "b.log"
-    assert f"  b: exit status 1 ({log})" in printed
+    assert f"  b: exit status 1 ({socket.gethostname()}:{log})" in printed
     assert "train@b: failed to run: sh train.sh b, exited with 3" in log.read_text()
     assert clustered.begun == ["a", "b"]  # a wrong setting is not tried again
     (clustered.folder / "fails.txt").unlink()
@@ -184,3 +185,35 @@ def test_the_item_of_a_killed_node_is_done_by_another_one(
     assert stages_run(clustered.run("dvc", "repro")) == set()
     assert len(set((clustered.folder / "pipelines.txt").read_text().splitlines())) == 1
     assert processes_in(clustered.folder) == []
+
+
+@with_ray
+@pytest.mark.slow
+@pytest.mark.long
+def test_machines_that_share_no_disk_work_over_a_remote(clustered: Toy, nodes: RayCluster, tmp_path: Path) -> None:
+    assert "--pull needs a remote of DVC that all machines reach." in clustered.cluster("--pull", code=1)
+    assert "--queue and --pull" in clustered.cluster("--pull", "--queue", code=1)
+    store = tmp_path / "store"
+    clustered.run("dvc", "remote", "add", "--local", "--default", "store", str(store))
+    (clustered.folder / "train.sh").write_text(TRAINING.replace("sed ", 'touch "$HARVEYSEG_ROOT/edited.txt"; sed '))
+    for name in ("first", "second"):  # each machine has a cache of its own
+        nodes.add(cache_home=tmp_path / name)
+    log = tmp_path / "log"
+    started = clustered.start(log, "cluster", "run", "--pull", "--address", nodes.address)
+
+    def begun() -> list[Path]:
+        return list(tmp_path.glob("*/harveyseg/project-*/repository/begun.txt"))
+
+    wait_until(lambda: len(begun()) == 2, started)
+    assert sorted(path.read_text() for path in begun()) == ["a\n", "b\n"]
+    for path in begun():
+        path.with_name("go.txt").touch()
+    assert started.wait(600) == 0, log.read_text()
+    # The project has taken all over, and the remote has the runs of the items only.
+    assert stages_run(log.read_text()) == {"table"}
+    assert clustered.begun == []
+    assert all(path.with_name("edited.txt").exists() for path in begun())
+    expected = "".join(f"{model} {line}\n" for model in "ab" for line in ("settings", "width: 1"))
+    assert (clustered.folder / "data" / "table.txt").read_text() == expected
+    assert len(list(store.glob("**/runs/*/*/*"))) == 4
+    assert not any(list((path.parent / ".dvc" / "tmp" / "work").glob("*/*")) for path in begun())

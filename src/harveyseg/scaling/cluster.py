@@ -35,6 +35,7 @@ from harveyseg.scaling.machines import (
     require_room,
     resolve_settings,
 )
+from harveyseg.scaling.parcel import Parcel, pack_project, unpack_project
 from harveyseg.scaling.view import ItemsView
 from harveyseg.scaling.work import work
 from harveyseg.tracking.client import TrackingParams, open_tracker
@@ -63,6 +64,8 @@ class ClusterOptions:
     """How often an item begins again whose process or machine was lost."""
     mixed_devices: bool = False
     """Whether machines may compute on different devices or in different precision."""
+    pull: bool = False
+    """Whether the machines share no disk with the project, so that DVC's remote brings inputs and takes results."""
 
 
 def pending_items(root: Path) -> dict[str, tuple[str, ...]]:
@@ -126,7 +129,7 @@ def run_matrix(root: Path, items: Mapping[str, Sequence[str]], options: ClusterO
     """Run items on Ray's cluster, or on this machine where there is none, then ``dvc repro`` in the project.
 
     Args:
-        root: the project, on a disk that all machines share.
+        root: the project, on a disk that all machines share unless ``options.pull`` is set.
         items: as :func:`pending_items` returns them.
         options: where and how.
 
@@ -137,22 +140,39 @@ def run_matrix(root: Path, items: Mapping[str, Sequence[str]], options: ClusterO
     """
     os.environ.setdefault(PIPELINE, pipeline_name(root))  # for the items on all machines, and for `dvc repro`
     if items:
+        project = pack_project(root) if options.pull else root
         with connected(options.address) as ray, interrupted_by_signals():
             plan = partial(plan_resources, load(root / "params.yaml"), items, options.gpus)
             planned, machines = _plan(ray, plan, options)
-            _warn_of_database(machines)
+            if options.pull:
+                _push_inputs(root, planned)
+            else:
+                _warn_of_database(machines)
             try:
-                failed = _run_items(ray, root, planned, machines, options)
+                failed = _run_items(ray, root, project, planned, machines, options)
             finally:
                 _close_lost_runs(root, [os.environ[PIPELINE]])
         if failed:
-            logs = "\n".join(f"  {item}: {reason} ({root / LOGS / item}.log)" for item, reason in failed.items())
+            logs = "\n".join(f"  {item}: {reason}" for item, reason in failed.items())
             raise HarveysegError(
                 f"{len(failed)} of {len(items)} items failed:\n{logs}\nCorrect the cause, then run the same command "
                 "again; what is done is not repeated."
             )
-    if subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=root, env=stage_environment(root)).returncode:
+    if _dvc(root, "repro", *(["--pull"] if options.pull else [])):
         raise HarveysegError("`dvc repro` failed after all items were done; the reason is above.")
+
+
+def _push_inputs(root: Path, items: Mapping[str, Item]) -> None:
+    """Bring DVC's remote what the items read."""
+    inputs = plan_items(root, [stage for item in items.values() for stage in item.stages]).inputs
+    if _dvc(root, "push", *inputs):
+        raise HarveysegError(f"`dvc push {' '.join(inputs)}` failed; the reason is above.")
+
+
+def _dvc(root: Path, *arguments: str) -> int:
+    """Run DVC in the project; returns its exit status."""
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return subprocess.run(command, cwd=root, env=stage_environment(root), check=False).returncode
 
 
 def run_experiments(
@@ -297,46 +317,61 @@ def _close_lost_runs(root: Path, pipelines: Collection[str]) -> None:
 
 
 def run_item(
-    item: str, stages: Sequence[str], root: str, known: Sequence[str], resolved: Mapping[tuple[str, str], str]
-) -> int | str:
+    item: str,
+    stages: Sequence[str],
+    project: Path | Parcel,
+    known: Sequence[str],
+    resolved: Mapping[tuple[str, str], str],
+) -> str:
     """Run one item's stages where Ray puts it.
 
     Args:
         item: its name.
         stages: in the order in which they run.
-        root: the project.
+        project: on a disk that this machine shares, or to be worked on here over DVC's remote.
         known: the machines that were asked what the settings become there.
         resolved: what that is; empty if it may differ.
 
     Returns:
-        The exit status, or why it was not begun.
+        Why it failed; empty if it did not.
 
     Raises:
         RuntimeError: when the process was killed, e.g. for lack of memory, so that Ray tries again.
     """
     if difference := _difference(known, resolved):
         return difference
-    log = Path(root) / LOGS / f"{item}.log"
+    try:
+        root = unpack_project(project) if isinstance(project, Parcel) else project
+    except HarveysegError as error:
+        return str(error)
+    log = root / LOGS / f"{item}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as opened:
         print(f"{socket.gethostname()}: begins", file=opened, flush=True)
-        status = work(stages, Path(root), output=opened)
+        status = work(stages, root, isinstance(project, Parcel), opened)
         print(f"{socket.gethostname()}: exit status {status}", file=opened, flush=True)
+    reason = f"exit status {status} ({socket.gethostname()}:{log})" if status else ""
     if status >= _KILLED:
-        raise RuntimeError(f"{item}: exit status {status}")
-    return status
+        raise RuntimeError(reason)
+    return reason
 
 
 def _run_items(
-    ray: Any, root: Path, items: Mapping[str, Item], machines: Sequence[Machine], options: ClusterOptions
+    ray: Any,
+    root: Path,
+    project: Path | Parcel,
+    items: Mapping[str, Item],
+    machines: Sequence[Machine],
+    options: ClusterOptions,
 ) -> dict[str, str]:
     """Run all items and show them; returns those that failed, and why."""
     logs = {item: root / LOGS / f"{item}.log" for item in items}
-    (root / LOGS).mkdir(parents=True, exist_ok=True)
     for log in logs.values():
         log.unlink(missing_ok=True)
     known = _known(machines)
+    stored = ray.put(project)
     tasks = {
-        name: Task(run_item, (name, item.stages, str(root), known, _agreed(item, machines, options)), item.needs)
+        name: Task(run_item, (name, item.stages, stored, known, _agreed(item, machines, options)), item.needs)
         for name, item in items.items()
     }
     with ItemsView(logs, _progress_of(root / "params.yaml")) as view:

@@ -21,6 +21,8 @@ from harveyseg.errors import HarveysegError
 from harveyseg.files import copy_file, locked
 from harveyseg.project import git_output, git_problem
 
+LOCAL_SETTINGS = Path(".dvc", "config.local")
+"""DVC's settings that are not in git."""
 _SECONDS_TO_STOP = 30
 """For a training to record that it was stopped."""
 _SECONDS_BETWEEN_LOOKS = 0.2
@@ -39,15 +41,37 @@ def clone_project(root: Path, folder: Path) -> Path:
     Raises:
         HarveysegError: when the project is no git repository, or nothing is committed.
     """
+    repository = find_repository(root)
+    git(root, "clone", "--quiet", "--shared", str(repository), str(folder))
+    return _make_equal(root, repository, folder)
+
+
+def find_repository(root: Path) -> Path:
+    """The folder of the project's git repository, which may begin above the project.
+
+    Raises:
+        HarveysegError: when there is none, or nothing is committed.
+    """
     if problem := git_problem(root):
         raise HarveysegError("{}. {}.".format(*problem))
     if git_output(root, "rev-parse", "HEAD") is None:
         raise HarveysegError(
             f"{root}: nothing is committed, which DVC's experiments need. Run `git add -A && git commit -m start`."
         )
-    repository = Path(git(root, "rev-parse", "--show-toplevel"))
-    git(root, "clone", "--quiet", "--shared", str(repository), str(folder))
-    return _make_equal(root, repository, folder)
+    return Path(git(root, "rev-parse", "--show-toplevel"))
+
+
+def read_changes(repository: Path) -> bytes:
+    """The uncommitted changes of tracked files, as a patch."""
+    command = ["git", "-C", str(repository), "diff", "--binary", "HEAD"]
+    return subprocess.run(command, capture_output=True, check=True).stdout
+
+
+def apply_changes(repository: Path, changes: bytes) -> None:
+    """Make the changes of :func:`read_changes` in a clone of the commit."""
+    if changes:
+        command = ["git", "-C", str(repository), "apply", "--whitespace=nowarn"]
+        subprocess.run(command, input=changes, capture_output=True, check=True)
 
 
 def renew_clone(root: Path, folder: Path) -> Path:
@@ -64,22 +88,22 @@ def renew_clone(root: Path, folder: Path) -> Path:
         HarveysegError: when it is not whole, as its process was killed while it cloned.
     """
     repository = Path(git(root, "rev-parse", "--show-toplevel"))
-    git(folder, "fetch", "--quiet", str(repository), "HEAD")
-    git(folder, "reset", "--quiet", "--hard", "FETCH_HEAD")
-    git(folder, "clean", "--quiet", "--force", "-d")
+    check_out(folder, repository)
     project = _make_equal(root, repository, folder)
     shutil.rmtree(project / ".dvc" / "tmp", ignore_errors=True)  # locks of the killed process
     return project
 
 
+def check_out(folder: Path, source: Path) -> None:
+    """Bring a repository to the commit of another one, or of a bundle; files that git ignores stay."""
+    git(folder, "fetch", "--quiet", str(source), "HEAD")
+    git(folder, "reset", "--quiet", "--hard", "FETCH_HEAD")
+    git(folder, "clean", "--quiet", "--force", "-d")
+
+
 def _make_equal(root: Path, repository: Path, folder: Path) -> Path:
     """Bring a clone of the commit the uncommitted changes, the author and DVC's storage; returns the project in it."""
-    changes = subprocess.run(
-        ["git", "-C", str(repository), "diff", "--binary", "HEAD"], capture_output=True, check=True
-    ).stdout
-    if changes:
-        command = ["git", "-C", str(folder), "apply", "--whitespace=nowarn"]
-        subprocess.run(command, input=changes, capture_output=True, check=True)
+    apply_changes(folder, read_changes(repository))
     for key in ("user.name", "user.email"):
         with suppress(HarveysegError):  # not set
             git(folder, "config", key, git(root, "config", key))
@@ -90,15 +114,28 @@ def _make_equal(root: Path, repository: Path, folder: Path) -> Path:
 
 def _share_storage(root: Path, project: Path) -> None:
     """Let DVC use the cache and the remotes of the project, whose settings may hold relative paths."""
-    from dvc.config import Config
     from dvc.repo import Repo
 
-    local_settings = Path(".dvc", "config.local")
-    if (root / local_settings).exists():
-        copy_file(root / local_settings, project / local_settings)
+    local_settings = root / LOCAL_SETTINGS
+    if local_settings.exists():
+        copy_file(local_settings, project / LOCAL_SETTINGS)
     with Repo(str(root)) as repo:
         cache = repo.cache.legacy.path
-        remotes = {name: str(remote["url"]) for name, remote in repo.config["remote"].items()}
+    set_storage(project, cache, remote_addresses(root))
+
+
+def remote_addresses(root: Path) -> dict[str, str]:
+    """The addresses of DVC's remotes by name; where they are paths, absolute ones."""
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        return {name: str(remote["url"]) for name, remote in repo.config["remote"].items()}
+
+
+def set_storage(project: Path, cache: str, remotes: Mapping[str, str]) -> None:
+    """Say in the settings of this checkout only where DVC's cache and remotes are."""
+    from dvc.config import Config
+
     with Config(str(project / ".dvc")).edit("local") as settings:
         settings["cache"]["dir"] = cache
         for name, url in remotes.items():

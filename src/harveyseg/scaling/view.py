@@ -22,7 +22,7 @@ class ItemsView:
     """A table on a terminal, drawn again and again; elsewhere one line where an item begins or ends.
 
     Args:
-        logs: the file that each item's output goes to, by item; it need not exist yet.
+        logs: the file that each item's output goes to, by item; it need not exist yet, or may be on another machine.
         progress: asked now and then how far the trainings are, by item; where it does not know an item, the last line
             of its log is shown.
     """
@@ -58,8 +58,8 @@ class ItemsView:
             item: its name.
             reason: why it failed; empty if it did not.
         """
-        seconds = time.monotonic() - self._began.get(item, time.monotonic())
-        self._ended[item] = f"failed: {reason}" if reason else f"done in {format_duration(seconds)}"
+        took = f" in {format_duration(time.monotonic() - self._began[item])}" if item in self._began else ""
+        self._ended[item] = f"failed: {reason}" if reason else f"done{took}"
         self._say(item, self._ended[item])
 
     def refresh(self) -> None:
@@ -83,8 +83,10 @@ class ItemsView:
         for item, log in self._logs.items():
             if item in self._ended:
                 table.add_row(item, self._ended[item])
+            elif item in self._known:
+                table.add_row(item, str(self._known[item]))
             elif item in self._began:
-                table.add_row(item, str(self._known.get(item) or last_line(log)))
+                table.add_row(item, last_line(log))
             else:
                 table.add_row(item, "waits for a free machine")
         return table

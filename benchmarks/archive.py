@@ -1,30 +1,36 @@
 """Seconds for each photo and peak memory of the pipeline's stages, with more and more photos.
 
-    .venv/bin/python benchmarks/archive.py [--times 1 4 16] [--scratch /tmp]
+    .venv/bin/python benchmarks/archive.py [--times 1 4 16] [--work FOLDER]
 
 In a clone, the stages run one after the other with so many times the demo's photos (36 for training, 12 for the test),
 two U-Nets of width 16 that train for one epoch at 64 x 64 pixels, scores at 512 x 512, and post-processing that fits
-rules. CPU seconds are those of all threads; other programs on the machine hardly change them. What a stage takes for
-each further photo is the difference of two sizes; so the start of Python and its libraries is not in it. Peak memory is
-the largest resident set, which counts mapped files, whose pages the system takes back when it needs memory; the part
-that it cannot take back (anonymous memory) is sampled.
+rules. What a stage took is kept in the folder: a call that was stopped goes on with the stage where it was, each size
+can be measured by a call of its own, and the tables have all that is known.
+
+CPU seconds are those of all threads; other programs on the machine hardly change them. What a stage takes for each
+further photo is the difference of two sizes; so the start of Python and its libraries is not in it. Peak memory is the
+largest resident set, which counts mapped files, whose pages the system takes back when it needs memory; the part that
+it cannot take back (anonymous memory) is sampled.
 """
 
 import argparse
 import itertools
+import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
 from ruamel.yaml import YAML
 
+from harveyseg.files import write_text
 from harveyseg.project import library_versions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,6 +39,8 @@ TRAIN, TEST = 36, 12
 CACHED, SCORED = 64, 512
 """Pixels of a side, in the cache and of the score."""
 MODELS = ("unet", "attention_unet")
+STAGES = ("code", "download", "resize_cache", "split", "train", "evaluate", "ensemble", "postprocess")
+OF_EACH_MODEL = ("train", "evaluate")
 MEASURED = ("download", "resize_cache", "evaluate", "ensemble", "postprocess")
 _SECONDS_BETWEEN_SAMPLES = 0.05
 
@@ -50,40 +58,52 @@ class Usage(NamedTuple):
 
 
 def main() -> None:
-    """Measure all sizes, print the tables."""
+    """Measure what is not known yet, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--scratch", type=Path, help="folder with room for the clones, 4 GB for 16 times")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "harveyseg-archive",
+        help="folder with room for a clone, 4 GB for 16 times",
+    )
     arguments = parser.parse_args()
+    for times in arguments.times:
+        measure(arguments.work.resolve(), times)
     versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
     print(f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, {versions}\n", flush=True)
     print("| stage | photos | seconds | CPU seconds | peak memory, MB | anonymous, MB |", flush=True)
     print("|---|---:|---:|---:|---:|---:|", flush=True)
-    usages: dict[int, dict[str, Usage]] = {}
-    for times in arguments.times:
+    usages = {}
+    for times in sorted(int(kept.stem) for kept in arguments.work.glob("*.json")):
         photos = times * (TRAIN + TEST)
-        usages[photos] = {}
-        with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
-            for stage, usage in run_stages(Path(folder) / "clone", times):
-                usages[photos][stage] = usage
-                numbers = " | ".join(f"{value:.0f}" for value in usage)
-                print(f"| {stage} | {photos} | {numbers} |", flush=True)
-    print_growth(usages)
+        usages[photos] = read_kept(arguments.work / f"{times}.json")
+        for stage, usage in usages[photos].items():
+            numbers = " | ".join(f"{value:.0f}" for value in usage)
+            print(f"| {stage} | {photos} | {numbers} |", flush=True)
+    print_growth({photos: known for photos, known in usages.items() if known.keys() >= set(MEASURED)})
 
 
-def run_stages(clone: Path, times: int) -> Iterator[tuple[str, Usage]]:
-    """Run the pipeline in a clone, up to post-processing."""
-    subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
-    write_settings(clone / "params.yaml", times)
-    items = [["--model", model, "--fold", "0"] for model in MODELS]
-    for stage in ("code", "download", "resize_cache", "split"):
-        yield stage, run_stage(clone, stage)
-    for stage in ("train", "evaluate"):
-        for item in items[:-1]:
-            run_stage(clone, stage, *item)
-        yield stage, run_stage(clone, stage, *items[-1])
-    for stage in ("ensemble", "postprocess"):
-        yield stage, run_stage(clone, stage)
+def read_kept(path: Path) -> dict[str, Usage]:
+    """What the stages took that have been measured with so many photos."""
+    return {stage: Usage(*values) for stage, values in json.loads(path.read_text()).items()} if path.exists() else {}
+
+
+def measure(work: Path, times: int) -> None:
+    """Run those stages of the pipeline, up to post-processing, whose usage is not known, and keep it."""
+    kept, clone = work / f"{times}.json", work / f"clone-{times}"
+    known = read_kept(kept)
+    if not known:
+        shutil.rmtree(clone, ignore_errors=True)
+        subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+        write_settings(clone / "params.yaml", times)
+    for stage in STAGES:
+        if stage not in known:
+            items = [["--model", model, "--fold", "0"] for model in MODELS] if stage in OF_EACH_MODEL else [[]]
+            known[stage] = [run_stage(clone, stage, *item) for item in items][-1]
+            write_text(kept, json.dumps(known, indent=2))
+            print(f"{times} times, {stage}: {known[stage].seconds:.0f} s", file=sys.stderr, flush=True)
+    shutil.rmtree(clone, ignore_errors=True)
 
 
 def write_settings(path: Path, times: int) -> None:

@@ -152,6 +152,8 @@ def anonymous_memory(pid: int) -> float:
 def print_growth(usages: Mapping[int, Mapping[str, Usage]]) -> None:
     """What each further photo takes, from each size to the next."""
     steps = list(itertools.pairwise(usages))
+    if not steps:
+        return
     heads = [f"{few} to {many} photos: CPU seconds, anonymous kB" for few, many in steps]
     print(f"\n| each further photo | {' | '.join(heads)} |")
     print(f"|---|{'---:|' * len(steps)}")

@@ -43,6 +43,7 @@ import psutil  # type: ignore[import-untyped]
 from harveyseg.progress import format_duration
 from harveyseg.project import library_versions
 from harveyseg.record import read_run
+from harveyseg.scaling.copies import interrupted_by_signals
 from helpers.processes import processes_in
 from helpers.project import Project, stages_run, start_project
 from helpers.waiting import wait_until
@@ -529,7 +530,8 @@ def main() -> None:
             print(report(work))
         elif arguments.again or not kept.exists():
             began = time.monotonic()
-            result = {"nodes": where, **PARTS[part](work)}
+            with interrupted_by_signals():  # also then, no node of Ray is left
+                result = {"nodes": where, **PARTS[part](work)}
             kept.write_text(json.dumps(result, indent=2))
             print(f"{part}: {format_duration(time.monotonic() - began)}; {json.dumps(result)}", flush=True)
 

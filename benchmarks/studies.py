@@ -25,6 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -33,6 +34,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from dvc.utils.hydra import apply_overrides
+from filelock import Timeout
 
 from harveyseg.classes import HARVEY25
 from harveyseg.device import autocast, resolve_precision
@@ -97,7 +99,12 @@ def main() -> None:
     keep = arguments.keep.resolve()
     inputs = keep / "inputs"
     inputs.mkdir(parents=True, exist_ok=True)
-    with interrupted_by_signals(), locked(keep / "lock", timeout=0):
+    with ExitStack() as held:
+        held.enter_context(interrupted_by_signals())
+        try:
+            held.enter_context(locked(keep / "lock", timeout=0))
+        except Timeout:
+            parser.error(f"--keep {keep}: another call works there")
         shutil.copy(file, inputs)
         changes = [
             "data.source=directory",

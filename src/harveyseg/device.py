@@ -86,8 +86,9 @@ def seed_everything(seed: int) -> None:
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     torch.backends.cudnn.benchmark = False
-    # Bilinear upsampling has no deterministic CUDA backward: warn_only lets those networks run nevertheless.
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Bilinear upsampling has no deterministic CUDA backward: "warn" lets those networks run nevertheless. This is
+    # use_deterministic_algorithms(True, warn_only=True), which also imports torch's compiler.
+    torch.set_deterministic_debug_mode("warn")
     # That also fills each new tensor with NaN, which matters only to code that reads memory it never wrote, and takes
     # up to a sixth of the time of a training step on a CPU (benchmarks/cpu.py).
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

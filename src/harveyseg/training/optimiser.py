@@ -1,7 +1,8 @@
 """The optimiser, learning rates by depth, and the moving average of the weights."""
 
+import inspect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import nn
@@ -10,6 +11,8 @@ from harveyseg.training.params import OptimiserName
 
 if TYPE_CHECKING:
     from timm.utils.model_ema import ModelEmaV3
+
+Optimiser = TypeVar("Optimiser", bound=torch.optim.Optimizer)
 
 
 def parameter_groups(
@@ -37,9 +40,21 @@ def parameter_groups(
 
 def make_optimiser(name: OptimiserName, groups: list[dict[str, object]], weight_decay: float) -> torch.optim.Optimizer:
     """Adam (L2 penalty in the gradient, as the report used it) or AdamW (decoupled; Loshchilov and Hutter 2019)."""
-    optimiser = torch.optim.Adam if name == "adam" else torch.optim.AdamW
+    optimiser = _without_compiler(torch.optim.Adam if name == "adam" else torch.optim.AdamW)
     # One kernel for all tensors: EfficientNets have hundreds, and a loop over them takes longer than their arithmetic.
     return optimiser(groups, weight_decay=weight_decay, fused=True)
+
+
+def _without_compiler(optimiser: type[Optimiser]) -> type[Optimiser]:
+    """The same optimiser, whose methods do not import torch's compiler.
+
+    torch wraps them for ``torch.compile``, which is not used here, and each wrapper first imports ``torch._dynamo``
+    with sympy and triton, which takes a second and a half. Unwrapped, the very same code runs.
+    """
+    wrapped = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+    methods = {name: inspect.unwrap(getattr(optimiser, name)) for name in wrapped}
+    methods["step"] = torch.no_grad()(inspect.unwrap(optimiser.step))
+    return type(optimiser.__name__, (optimiser,), methods)
 
 
 def make_moving_average(network: nn.Module, decay: float) -> "ModelEmaV3":

@@ -96,6 +96,18 @@ def predict_class_map(
     return Path("maps", "photo.png").read_bytes()
 
 
+def test_the_input_example_gives_no_warning(
+    registry: Registry, elsewhere: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """MLflow predicts it while the model is registered, and a user would read of a file that is not theirs."""
+    (file,) = [file for file in registry.logged_files() if file.name == "serving_input_example.json"]
+    (row,) = json.loads(file.read_text())["dataframe_split"]["data"]
+    photo = elsewhere / "example.png"
+    photo.write_bytes(base64.b64decode(row[0]))
+    Predictor.load(CHAMPION).predict(photo, elsewhere / "maps")
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == []
+
+
 def test_the_command_the_python_function_and_predictor_give_one_map(
     registry: Registry, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

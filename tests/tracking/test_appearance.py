@@ -23,7 +23,7 @@ def test_the_description_has_the_numbers_and_the_picture(tracker: Tracker, tmp_p
     mirror(tracker, output.state())
     (run,) = all_mlflow_runs(tracker)
     lines = run.data.tags[NOTE].split("\n\n")
-    assert lines[0] == ("Score **0.71234**, +0.11234 to submitting nothing, argmax score 0.66667, test score 0.65000")
+    assert lines[0] == ("Score **0.71234**, +0.11234 over submitting nothing, argmax score 0.66667, test score 0.65000")
     assert lines[1] == "`unet`, fold 0 held out, experiment `ocher-pope`, `train.lr` = 0.01, data demo"
     assert f"(get-artifact?path=evaluation%2Fsheet.png&run_uuid={run.info.run_id})" in lines[2]
     assert "| score | 0.71234 | 0.65000 |" in lines[3]

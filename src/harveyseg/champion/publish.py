@@ -249,10 +249,10 @@ def _signature() -> "ModelSignature":
 
 
 def _example(size: tuple[int, int]) -> pd.DataFrame:
-    """A photo of nothing, of a training photo's size, as a PNG.
+    """A photo of nothing, of a training photo's size, as a PNG; without black or white, which could be a frame.
 
     In a data frame, since only there MLflow decodes the base64 of requests.
     """
-    gradient = np.linspace(0, 255, size[1], dtype=np.uint8)
+    gradient = np.linspace(40, 215, size[1], dtype=np.uint8)
     photo = np.broadcast_to(gradient[None, :, None], (*size, 3))
     return pd.DataFrame({"photo": [cv2.imencode(".png", np.ascontiguousarray(photo))[1].tobytes()]})

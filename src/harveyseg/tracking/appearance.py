@@ -79,7 +79,7 @@ def _summary(values: Mapping[str, float]) -> str:
     if "val/score" in values:
         gain = gain_over_empty(values)
         parts.append(f"Score **{values['val/score']:.5f}**")
-        parts += [] if gain is None else [f"{gain:+.5f} to submitting nothing"]
+        parts += [] if gain is None else [f"{gain:+.5f} over submitting nothing"]
     parts.append(f"argmax score {values['val/argmax_score']:.5f}")
     parts += [f"test score {values['test/score']:.5f}"] if "test/score" in values else []
     return ", ".join(parts)

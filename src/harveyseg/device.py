@@ -5,11 +5,12 @@ import platform
 import random
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
 
+from harveyseg.depthwise import DepthwiseGradients
 from harveyseg.device_names import DeviceName, Precision, PrecisionName
 from harveyseg.errors import HarveysegError
 
@@ -68,9 +69,15 @@ def use_precision(precision: Precision) -> None:
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
 
 
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+@contextmanager
+def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
     """Autocast to bfloat16 for ``bf16``; otherwise a context that does nothing."""
-    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+    if precision != "bf16":
+        yield
+        return
+    gradients = DepthwiseGradients() if device.type == "cpu" else nullcontext()
+    with torch.autocast(device.type, dtype=torch.bfloat16), gradients:
+        yield
 
 
 def use_threads(count: int) -> None:

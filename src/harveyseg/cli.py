@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PARAMS = Path("params.yaml")
 DATA = Path("data")
+SUMMARY = Path("summary.html")
 UPLOADS = Path("uploads.json")
 
 _Model = Annotated[
@@ -134,14 +135,19 @@ def status() -> None:
 
     from harveyseg.overview.status import fit, inspect_workspace, status_lines
     from harveyseg.project import project_root
+    from harveyseg.summary.outdated import is_outdated
 
-    for line in status_lines(inspect_workspace(project_root())):
+    root = project_root()
+    lines = [*status_lines(inspect_workspace(root))]
+    if is_outdated(root / SUMMARY, root / "data"):
+        lines.append(f"summary:    {SUMMARY} shows other results than these; `harveyseg summary` writes it anew")
+    for line in lines:
         print(fit(line, shutil.get_terminal_size().columns) if sys.stdout.isatty() else line)
 
 
 @_commands.command(rich_help_panel=_RESULTS)
 def summary(
-    out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("summary.html"),
+    out: Annotated[Path, typer.Option(help="The HTML file.")] = SUMMARY,
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     compare: Annotated[
         list[str] | None,

@@ -83,6 +83,15 @@ def test_every_cell_of_the_table_is_there(both_folds: Project, page: Page) -> No
                 assert cell in ("", shared.get(str(name))), name
 
 
+def test_status_says_when_the_page_shows_other_results(both_folds: Project, tmp_path: Path) -> None:
+    project = both_folds.copy(tmp_path / "harveyseg")
+    assert "summary:" not in project.run("harveyseg", "status")
+    project.run("dvc", "exp", "apply", "plain")
+    assert "summary.html shows other results than these" in project.run("harveyseg", "status")
+    project.run("harveyseg", "summary")
+    assert "summary:" not in project.run("harveyseg", "status")
+
+
 def test_the_best_model_is_the_first_row_and_the_baseline_in_its_place(page: Page) -> None:
     header, *rows = page.tables["score-table"]
     scores = [float(row[header.index("val_score")]) for row in rows if row[1] in ("all", "")]

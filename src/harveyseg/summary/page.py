@@ -22,6 +22,7 @@ from harveyseg.summary import charts, content
 from harveyseg.summary.finished import FinishedPipeline, read_finished_pipeline
 from harveyseg.summary.gallery import Gallery, make_gallery
 from harveyseg.summary.links import find_links
+from harveyseg.summary.outdated import results_digest
 from harveyseg.summary.pairs import Pairs, WorstPair, compute_pairs, worst_pairs
 from harveyseg.summary.versions import Version, changes, last_committed, moved, present_version, read_version
 
@@ -74,6 +75,7 @@ def write_summary(
     thresholds, threshold_table = content.threshold_rows(workspace, pairs)
     context: dict[str, Any] = {
         "winner": winner,
+        "results": results_digest(data),
         "stale": stale,
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": git_state(root),

@@ -86,3 +86,19 @@ def test_a_line_names_at_most_four_settings() -> None:
     (experiment,) = compare_rows(rows, settings).experiments
     assert len(experiment.changes) == 6
     assert experiment.describe() == ", ".join(f"train.x{number} 0 -> 1" for number in range(4)) + " and 2 more"
+
+
+def test_the_experiment_that_is_in_the_workspace_is_marked() -> None:
+    wide, steps = row("wide", ensemble=0.72, folds="[1]"), row("steps", ensemble=0.71)
+    other = row("other", ensemble=0.72, folds="[0, 1]")
+
+    def marked(workspace: dict[str, Any]) -> list[str]:
+        rows = [workspace | {"rev": "workspace", "typ": "baseline", "Experiment": None}, COMMITTED, other, wide, steps]
+        return [
+            line.split()[0] for line in compare_rows(rows, SETTINGS).lines() if line.endswith(" (in the workspace)")
+        ]
+
+    assert marked(wide) == ["wide"]
+    assert marked(steps) == ["steps"]  # no setting that is known here differs, but the score does
+    assert marked(COMMITTED) == []
+    assert marked(wide | {"ensemble": 0.5}) == []

@@ -1,7 +1,7 @@
 """What each DVC experiment changed, and by how much that moved the ensemble's score."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,8 @@ class Experiments:
     """The ensemble's, as committed; None where the commit holds no results."""
     experiments: Sequence[Experiment]
     """Finished ones first, the best on top."""
+    applied: str | None = None
+    """The experiment whose settings and scores the workspace has; None where these are the commit's or no one's."""
 
     @property
     def best(self) -> Experiment | None:
@@ -74,7 +76,8 @@ class Experiments:
         for experiment in self.experiments:
             score = _number(experiment.score, ".4f") or experiment.state or "-"
             gain = _number(experiment.gain, "+.4f")
-            yield f"  {experiment.name:{width}}  {score:>7}  {gain:>7}  {experiment.describe()}"
+            here = " (in the workspace)" if experiment.name == self.applied else ""
+            yield f"  {experiment.name:{width}}  {score:>7}  {gain:>7}  {experiment.describe()}{here}"
 
 
 def list_experiments(root: Path) -> Experiments:
@@ -102,14 +105,14 @@ def compare_rows(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any])
     names = dict.fromkeys([*settings, *(name for row in rows for name in row if _is_setting(name, settings))])
     models = dict.fromkeys(name.split(".")[1] for name in names if name.startswith("models."))
     base = _score(commit)
+    workspace = next(row for row in rows if row["rev"] == "workspace")
+    applied = None
     experiments = []
     for row in rows:
         if row["typ"] == "baseline":
             continue
         changes = {
-            name: (_setting(commit, name), _setting(row, name))
-            for name in names
-            if _text(commit.get(name)) != _text(row.get(name))
+            name: (_setting(commit, name), _setting(row, name)) for name in names if _differ(commit, row, [name])
         }
         score = _score(row)
         gain = None if score is None or base is None else score - base
@@ -120,9 +123,12 @@ def compare_rows(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any])
             for model in models
             if isinstance(row.get(model), float) and isinstance(commit.get(model), float)
         }
+        alike = [*names, *models, ENSEMBLE]
+        if score is not None and not _differ(workspace, row, alike) and _differ(workspace, commit, alike):
+            applied = applied or name
         experiments.append(Experiment(name, "" if state == "success" else state, changes, score, gain, moved))
     experiments.sort(key=lambda experiment: -math.inf if experiment.score is None else experiment.score, reverse=True)
-    return Experiments(str(commit["rev"]), base, experiments)
+    return Experiments(str(commit["rev"]), base, experiments, applied)
 
 
 def _is_setting(column: str, settings: Mapping[str, Any]) -> bool:
@@ -146,6 +152,10 @@ def _text(value: object) -> str:
     if isinstance(value, float):
         return format_value(int(value) if value.is_integer() else value)
     return str(value)
+
+
+def _differ(first: Mapping[str, Any], second: Mapping[str, Any], columns: Iterable[str]) -> bool:
+    return any(_text(first.get(column)) != _text(second.get(column)) for column in columns)
 
 
 def _score(row: Mapping[str, Any]) -> float | None:

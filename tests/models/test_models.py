@@ -69,7 +69,10 @@ def test_validate_leaves_the_random_state() -> None:
             {"width": 16},
             "models.foo.network: missing. Allowed: attention_unet, fcn, mask_rcnn, segnet, smp, unet, unetplusplus",
         ),
-        ({"network": "unet", "depth": 4}, "models.foo.depth: unknown key. Known are: batch_norm, dropout, stem_stride"),
+        (
+            {"network": "unet", "depth": 4},
+            "models.foo.depth: unknown key. Known are: batch_norm, dropout, initialisation, stem_stride",
+        ),
         ({"network": "unet", "width": 0}, "models.foo.width = 0: Input should be greater than or equal to 1"),
         ({"network": "unet", "width": 10**6}, "models.foo.width = 1000000: Input should be less than or equal to 512"),
         ({"network": "unet", "width": 16.5}, "models.foo.width = 16.5: Input should be a valid integer"),

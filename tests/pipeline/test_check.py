@@ -74,7 +74,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         ("models.unet.network = 'unett'", "allowed: attention_unet, fcn, mask_rcnn, segnet, smp, unet, unetplusplus"),
         ("models.my model", "letters, digits and underscores"),
         ("models.ensemble", "none of all_empty, ensemble, harvey25, mean, submission"),
-        ("models.wide.widht", "unknown key. Known are: batch_norm, dropout, stem_stride, width"),
+        ("models.wide.widht", "unknown key. Known are: batch_norm, dropout, initialisation, stem_stride, width"),
         (
             "models.wide.train.augmentation.flop",
             "unknown key. Known are: brightness, brightness_limit, colour, contrast",

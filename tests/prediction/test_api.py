@@ -154,7 +154,11 @@ def test_models_without_a_workspace(tmp_path: Path, workspace: Path, monkeypatch
     write_model_folder(tmp_path / "exported", own, "notice", "card")
     photo = noise(128, 160)
     monkeypatch.chdir(tmp_path)
+    params = workspace / "params.yaml"
+    fp32 = params.read_text()
+    params.write_text(fp32.replace("precision: fp32", "precision: auto"))  # as for a model folder: the machine's choice
     expected = Predictor.load(workspace, "b").classify(photo)
+    params.write_text(fp32)
     np.testing.assert_array_equal(Predictor.load("exported").classify(photo), expected)
     without = Predictor.load("exported", tta="none").classify(photo)
     assert (without != expected).any()

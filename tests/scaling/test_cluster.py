@@ -22,13 +22,13 @@ with_ray = pytest.mark.skipif(
 )
 
 
-# Another machine's processor, which computes with bfloat16 by itself.
-OTHER_PROCESSOR = """\
+# Says which processor a machine has; those with the flag avx512_bf16 compute with bfloat16.
+PROCESSOR = """\
 import builtins, io
 opened = builtins.open
 def other(path, *arguments, **options):
     if path == "/proc/cpuinfo":
-        return io.StringIO("model name : Other\\nflags : avx512_bf16\\n")
+        return io.StringIO("model name : NAME\\nflags : FLAGS\\n")
     return opened(path, *arguments, **options)
 builtins.open = other
 """
@@ -147,9 +147,10 @@ def test_ctrl_c_leaves_nothing_running(clustered: Toy, tmp_path: Path) -> None:
 def test_machines_that_would_compute_differently_are_refused_unless_told(
     clustered: Toy, nodes: RayCluster, tmp_path: Path
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text(OTHER_PROCESSOR)
-    nodes.add()
-    nodes.add(python_path=tmp_path)
+    for name, flags in (("First", "avx2"), ("Other", "avx2 avx512_bf16")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sitecustomize.py").write_text(PROCESSOR.replace("NAME", name).replace("FLAGS", flags))
+        nodes.add(python_path=tmp_path / name)
     settings = "width: 1\ntrain: {device: cpu, precision: auto, threads: 1}\n"
     (clustered.folder / "params.yaml").write_text(settings)
     at = ("--address", nodes.address)

@@ -139,7 +139,7 @@ def status() -> None:
 
     root = project_root()
     lines = [*status_lines(inspect_workspace(root))]
-    if is_outdated(root / SUMMARY, root / "data"):
+    if is_outdated(root / SUMMARY, root / DATA):
         lines.append(f"summary:    {SUMMARY} shows other results than these; `harveyseg summary` writes it anew")
     for line in lines:
         print(fit(line, shutil.get_terminal_size().columns) if sys.stdout.isatty() else line)

@@ -106,6 +106,7 @@ def compare_rows(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any])
     models = dict.fromkeys(name.split(".")[1] for name in names if name.startswith("models."))
     base = _score(commit)
     workspace = next(row for row in rows if row["rev"] == "workspace")
+    alike = [*names, *models, ENSEMBLE]
     applied = None
     experiments = []
     for row in rows:
@@ -123,12 +124,12 @@ def compare_rows(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any])
             for model in models
             if isinstance(row.get(model), float) and isinstance(commit.get(model), float)
         }
-        alike = [*names, *models, ENSEMBLE]
-        if score is not None and not _differ(workspace, row, alike) and _differ(workspace, commit, alike):
-            applied = applied or name
+        if score is not None and applied is None and not _differ(workspace, row, alike):
+            applied = name
         experiments.append(Experiment(name, "" if state == "success" else state, changes, score, gain, moved))
     experiments.sort(key=lambda experiment: -math.inf if experiment.score is None else experiment.score, reverse=True)
-    return Experiments(str(commit["rev"]), base, experiments, applied)
+    changed = _differ(workspace, commit, alike)
+    return Experiments(str(commit["rev"]), base, experiments, applied if changed else None)
 
 
 def _is_setting(column: str, settings: Mapping[str, Any]) -> bool:

@@ -23,6 +23,8 @@ from harveyseg.project import git_output, git_problem
 
 LOCAL_SETTINGS = Path(".dvc", "config.local")
 """DVC's settings that are not in git."""
+UNTRACKED = ("params.yaml", "dvc.lock")
+"""Files that need not be in git, or not as they are now."""
 _SECONDS_TO_STOP = 30
 """For a training to record that it was stopped."""
 _SECONDS_BETWEEN_LOOKS = 0.2

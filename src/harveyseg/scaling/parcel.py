@@ -15,6 +15,7 @@ from harveyseg.errors import HarveysegError
 from harveyseg.files import locked, write_text
 from harveyseg.scaling.copies import (
     LOCAL_SETTINGS,
+    UNTRACKED,
     apply_changes,
     check_out,
     find_repository,
@@ -25,8 +26,8 @@ from harveyseg.scaling.copies import (
     set_storage,
 )
 
-_FILES = ("params.yaml", "dvc.lock", str(LOCAL_SETTINGS))
-"""Files that need not be in git, or not as they are now."""
+_FILES = (*UNTRACKED, str(LOCAL_SETTINGS))
+"""Files that travel beside git's history."""
 
 
 @dataclass(frozen=True)

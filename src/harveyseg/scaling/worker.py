@@ -23,6 +23,7 @@ from harveyseg.errors import HarveysegError, report_errors
 from harveyseg.files import copy_file, locked
 from harveyseg.logs import configure_logging
 from harveyseg.scaling.copies import (
+    UNTRACKED,
     adding_to_cache,
     clone_project,
     copy_prefix,
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("harveyseg.scaling.worker")  # this module's name is __main__
 
-_UNTRACKED = ("params.yaml", "dvc.lock")
-"""Files that need not be in git, or not as they are now."""
 _CLONE = "project"
 
 
@@ -56,7 +55,7 @@ def run_items(root: Path, items: Sequence[str], pull: bool) -> None:
         folder = Path(tempfile.mkdtemp(dir=copies, prefix=copy_prefix(os.getpid())))
         try:
             project = _take_over(root, copies, folder / _CLONE) or clone_project(root, folder / _CLONE)
-            for name in _UNTRACKED:
+            for name in UNTRACKED:
                 with suppress(FileNotFoundError):
                     copy_file(root / name, project / name)
             os.chdir(project)

@@ -223,7 +223,7 @@ def _markdown(frame: pd.DataFrame) -> str:
 
 
 def _aligned(frame: pd.DataFrame) -> str:
-    """A table for a terminal, without its empty columns; Markdown would make it 16 columns wider."""
+    """A table for a terminal, without its empty columns; any style of tabulate pads the titles, which is too wide."""
     cells = _rendered(frame)
     cells = cells.loc[:, (cells != "").any()]
     texts = {_SHORT[name]: [_SHORT[name], *cells[name]] for name in _SHORT if name in cells}

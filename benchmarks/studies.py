@@ -1,16 +1,17 @@
 """The report's studies on a folder of photos, at 128 and 256 pixels, for hours and in any number of sittings.
 
     .venv/bin/python benchmarks/studies.py FOLDER_OF_PHOTOS --groups FILE.csv:COLUMN --keep FOLDER [--jobs 2]
-        [--dry-run]
+        [--done FILE ...] [--commit COMMIT] [--dry-run]
 
 What decides most comes first, see PLAN. Each photo size has a clone of this repository in FOLDER, with the preset
 `report-small` on these photos: three folds, each held out in turn, and 435 updates or a few more. The clones keep the
-commit from which they were made: other code would train everything again.
+commit from which they were made, HEAD or --commit: other code would train everything again.
 
 After each finished trial (a variant with a seed, on all folds) all runs so far are written to
 FOLDER/studies-<size>.jsonl.xz. `harveyseg results --runs` makes RESULTS.md of these files, also of a part of the plan.
 However it is stopped, also by SIGKILL, the same command goes on: what is finished is kept, and a training continues
-after its last finished epoch.
+after its last finished epoch. On another machine, --done names the files that earlier ones wrote, studies-<size>-*.
+What these have does not run again.
 
 One thread for each training and as many trainings as cores take less time than one that uses all cores.
 --dry-run runs nothing: it times a few batches of each network alone on one core, and prints how long the plan takes.
@@ -88,6 +89,8 @@ def main() -> None:
     parser.add_argument("--groups", required=True, help="which photos overlap, e.g. overlap_groups.csv:group_strict")
     parser.add_argument("--keep", type=Path, required=True, help="folder of the clones and of the exported runs")
     parser.add_argument("--jobs", type=int, default=2, help="trials at a time, each with one thread")
+    parser.add_argument("--done", type=Path, nargs="+", default=[], help="studies-<size>-*.jsonl.xz of other machines")
+    parser.add_argument("--commit", default="HEAD", help="whose code trains: that of --done, so that it is one code")
     parser.add_argument("--dry-run", action="store_true", help="only print the plan, and how long it takes here")
     parser.add_argument("-S", dest="changes", action="append", default=[], help="further changes of params.yaml")
     arguments = parser.parse_args()
@@ -114,16 +117,20 @@ def main() -> None:
             "inference.threads=1",
             *arguments.changes,
         ]
-        clones = {size: _clone(keep / str(size), size, changes) for size in {part.size for part in PLAN}}
+        sizes = {part.size for part in PLAN}
+        clones = {size: _clone(keep / str(size), arguments.commit, size, changes) for size in sizes}
+        done = {size: [file.resolve() for file in arguments.done if f"-{size}-" in file.name] for size in sizes}
         if arguments.dry_run:
             _print_times({size: read_recipe(clone / "params.yaml") for size, clone in clones.items()}, arguments.jobs)
             return
-        failed = [part for part in PLAN if not _run(part, clones[part.size], keep, arguments.jobs)]
+        failed = [
+            part for part in PLAN if not _run(part, clones[part.size], keep, arguments.jobs, done[part.size])
+        ]
     if failed:
         raise SystemExit(f"failed: {', '.join(f'{part.studies} at {part.size}' for part in failed)}; see the logs")
 
 
-def _clone(folder: Path, size: int, changes: Sequence[str]) -> Path:
+def _clone(folder: Path, commit: str, size: int, changes: Sequence[str]) -> Path:
     """The clone for a photo size, with its settings; what an earlier call left running in it ends."""
     if folder.exists():
         end_processes_in(folder)
@@ -131,6 +138,7 @@ def _clone(folder: Path, size: int, changes: Sequence[str]) -> Path:
         unfinished = folder.with_name(f"{folder.name}-unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         subprocess.run(["git", "clone", "-q", str(ROOT), str(unfinished)], check=True)
+        subprocess.run(["git", "-C", str(unfinished), "checkout", "-q", "-B", "studies", commit], check=True)
         unfinished.rename(folder)
     subprocess.run(["git", "-C", str(folder), "checkout", "-q", "--", "params.yaml"], check=True)
     subprocess.run(_harveyseg("preset", "report-small"), cwd=folder, env=_environment(folder), check=True)
@@ -148,11 +156,12 @@ def _environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "PATH": path, "PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1"}
 
 
-def _run(part: Part, clone: Path, keep: Path, jobs: int) -> bool:
+def _run(part: Part, clone: Path, keep: Path, jobs: int, done: Sequence[Path]) -> bool:
     """Run a part, and export the runs after each trial; returns whether all went well."""
     log = keep / f"log-{part.size}.txt"
     command = _harveyseg("study", *part.studies, "--seeds", str(part.seeds), "--jobs", str(jobs))
     command += [argument for variant in part.only for argument in ("--only", variant)]
+    command += [argument for file in done for argument in ("--done", str(file))]
     with log.open("a", encoding="utf-8") as opened:
         start = opened.tell()
         exported = 0

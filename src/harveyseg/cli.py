@@ -583,6 +583,13 @@ def study(
     only: Annotated[
         list[str] | None, typer.Option(metavar="VARIANT", help="Only this variant, as the table names it; repeatable.")
     ] = None,
+    done: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Runs that `results --export` wrote elsewhere: their trials do not run, the tables have them; repeatable.",
+        ),
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Trials at a time, without --on cluster.")] = 1,
     engine: Annotated[
         str | None,
@@ -595,7 +602,7 @@ def study(
     """Run the report's experiments with the recipe and data in params.yaml; print their tables."""
     from harveyseg.config.settings import section
     from harveyseg.project import project_root
-    from harveyseg.reproduction.export import load_study_runs
+    from harveyseg.reproduction.export import import_runs_of, load_study_runs, merge_study_runs
     from harveyseg.reproduction.runner import run_studies
     from harveyseg.reproduction.studies import read_recipe, read_studies
     from harveyseg.reproduction.tables import write_study
@@ -614,11 +621,13 @@ def study(
             "--jobs and --on cluster: the cluster runs as many as there is room for. Leave --jobs out."
         )
     recipe = read_recipe(PARAMS)
+    exported = {str(path): import_runs_of(recipe, path) for path in done or ()}
     tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
     with _stopped_by_signals():
         cluster = ClusterOptions(address) if engine else None
-        run_studies(names, recipe, project_root(), tracker, seeds, jobs, cluster, only or ())
-    runs = load_study_runs(recipe, tracker, names)
+        elsewhere = [run for part in exported.values() for run in part.runs]
+        run_studies(names, recipe, project_root(), tracker, seeds, jobs, cluster, only or (), elsewhere)
+    [runs] = merge_study_runs({"MLflow": load_study_runs(recipe, tracker, names), **exported})
     for name in names:
         print(write_study(name, runs, DATA / "reports"), flush=True)
 
@@ -629,7 +638,8 @@ def results(
     runs: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Exported runs of the studies, again for each photo size; MLflow's, of params.yaml, if not given."
+            help="Exported runs of the studies, of one photo size or several, from one machine or several; MLflow's, "
+            "of params.yaml, if not given."
         ),
     ] = None,
     export: Annotated[
@@ -637,14 +647,14 @@ def results(
     ] = None,
 ) -> None:
     """Write RESULTS.md: the verdict on each claim of the report, and the tables of its studies."""
-    from harveyseg.reproduction.export import export_study_runs, import_study_runs, load_study_runs
+    from harveyseg.reproduction.export import export_study_runs, import_study_runs, load_study_runs, merge_study_runs
     from harveyseg.reproduction.results import write_results
     from harveyseg.reproduction.studies import read_recipe
 
     if runs and export is not None:
         raise HarveysegError("--runs and --export: the runs are in files already. Leave one out.")
     if runs:
-        studies = [import_study_runs(path) for path in runs]
+        studies = merge_study_runs({str(path): import_study_runs(path) for path in runs})
     else:
         from harveyseg.config.settings import section
         from harveyseg.tracking.client import TrackingParams, open_tracker

@@ -15,9 +15,11 @@ from harveyseg.reproduction.export import (
     Latency,
     StudyRuns,
     export_study_runs,
+    import_runs_of,
     import_study_runs,
     load_study_runs,
     log_latency,
+    merge_study_runs,
 )
 from harveyseg.reproduction.studies import StudyRecipe
 from harveyseg.tracking.client import Tracker, TrackingParams, open_tracker
@@ -92,3 +94,48 @@ def test_another_file_is_refused(content: str, tmp_path: Path) -> None:
         import_study_runs(tmp_path / "studies.jsonl")
     with pytest.raises(HarveysegError, match=r"absent\.jsonl: no such file\. `harveyseg results --export FILE`"):
         import_study_runs(tmp_path / "absent.jsonl")
+
+
+def elsewhere(recipe: StudyRecipe, **changes: object) -> StudyRecipe:
+    """The recipe on another machine: the photos lie in another folder, and one setting of training may differ."""
+    params = json.loads(json.dumps(recipe.params))
+    params["data"]["path"] = f"/mnt/{Path(params['data']['path']).name}"
+    params["tracking"] = {"uri": "http://127.0.0.1:9"}
+    params["train"] |= changes
+    return StudyRecipe(params)
+
+
+def test_runs_of_two_machines_become_one_recipes(runs: StudyRuns, recipe: StudyRecipe) -> None:
+    first, second = (run.model_copy(update={"started_ms": started}) for run, started in zip(runs.runs, (2, 1), strict=True))
+    other = elsewhere(recipe, lr=0.5)
+    parts = {
+        "MLflow": replace(runs, runs=(first,)),
+        "a.jsonl": replace(runs, recipe=elsewhere(recipe), runs=(second, first), data={"data/photos/01_x": 1.0}),
+        "b.jsonl": replace(runs, recipe=other, runs=(second,)),
+    }
+    both, alone = merge_study_runs(parts)
+    assert (both.recipe, both.runs) == (recipe, (second, first))  # the older one first, each once
+    assert both.data == {"data/photos/05_grass": 40.0, "data/photos/01_x": 1.0}
+    assert (alone.recipe, alone.runs) == (other, (second,))
+
+
+def test_a_study_on_other_photos_is_not_mixed_in(runs: StudyRuns, recipe: StudyRecipe) -> None:
+    first, second = runs.runs
+    parts = {
+        "a.jsonl": replace(runs, runs=(first,)),
+        "b.jsonl": replace(runs, recipe=elsewhere(recipe), runs=(second.model_copy(update={"split_hash": "f" * 64}),)),
+    }
+    with pytest.raises(HarveysegError, match=r"b\.jsonl: its study softmax ran on other photos.* than that of a\.jsonl"):
+        merge_study_runs(parts)
+
+
+def test_runs_of_another_recipe_are_not_taken_for_done(runs: StudyRuns, recipe: StudyRecipe, tmp_path: Path) -> None:
+    path = tmp_path / "studies.jsonl"
+    export_study_runs(replace(runs, recipe=elsewhere(recipe)), path)
+    assert import_runs_of(recipe, path).runs == runs.runs
+    export_study_runs(replace(runs, recipe=elsewhere(recipe, lr=0.5)), path)
+    with pytest.raises(HarveysegError, match=r"studies\.jsonl: .* another recipe than params\.yaml, .* in train\.lr\. "):
+        import_runs_of(recipe, path)
+    export_study_runs(replace(runs, recipe=elsewhere(recipe, lr=0.5, a_setting_of_tomorrow=None)), path)
+    with pytest.raises(HarveysegError, match=r"differs in train\.lr and 1 more\. "):
+        import_runs_of(recipe, path)

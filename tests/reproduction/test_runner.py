@@ -16,9 +16,12 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 from ruamel.yaml import YAML
 
+from harveyseg.reproduction.export import StudyRuns, export_study_runs
+from harveyseg.reproduction.studies import read_recipe
 from harveyseg.tracking.values import unpack_values
 from helpers.processes import processes_in
 from helpers.project import FEW_PHOTOS, Project, start_project
+from helpers.studies import make_variant
 from helpers.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -156,6 +159,28 @@ def test_a_study_that_is_killed_continues_with_what_is_missing(tmp_path: Path) -
     started.send_signal(signal.SIGTERM)
     assert started.wait(60) != 0
     assert not (project.folder / ".dvc" / "tmp" / "study").exists()
+
+
+def test_a_trial_that_ran_on_another_machine_does_not_run_again(tmp_path: Path) -> None:
+    project = start_project(tmp_path / "harveyseg", CHANGES)
+    recipe = read_recipe(project.folder / "params.yaml")
+    assert recipe.folds == [0, 1]
+    [*on] = make_variant("on", 0.7, 0.7).seeds
+    [*off] = make_variant("off", 0.6).seeds
+    # Of the trial `off` one fold is missing.
+    runs = [
+        run.model_copy(update={"studies": {"softmax": label}, "seed": recipe.params["train"]["seed"], "fold": fold})
+        for label, variant in (("on", on), ("off", off))
+        for fold, (run,) in enumerate(variant)
+    ]
+    export_study_runs(StudyRuns(recipe, {}, tuple(runs)), tmp_path / "studies.jsonl.xz")
+    study = Study(project, tmp_path / "log")
+    printed = study.run("study", "softmax", "--done", str(tmp_path / "studies.jsonl.xz"), ok=False)
+    assert "softmax: 1 of 2 trials are in exported files" in printed
+    assert "softmax: 1 trials, 0 done before" in printed
+    assert re.findall(r"(on|off), seed \d+ \(study-\w+\): argmax score", printed) == ["off"]
+    # These runs are of other photos than the ones here: made-up numbers stand in no table beside real ones.
+    assert "studies.jsonl.xz: its study softmax ran on other photos" in printed
 
 
 def test_a_study_that_is_told_to_stop_ends_its_trainings(tmp_path: Path) -> None:

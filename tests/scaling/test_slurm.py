@@ -1,6 +1,7 @@
-"""The Slurm script of the documentation, in a real Slurm with two nodes on this machine."""
+"""The Slurm scripts of the documentation, in a real Slurm with two nodes on this machine."""
 
 import getpass
+import importlib.util
 import re
 from collections.abc import Iterator
 
@@ -19,8 +20,9 @@ pytestmark = [
 ]
 
 DOCUMENT = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
-[SCRIPT] = [block for block in re.findall(r"```sh\n(.*?)```", DOCUMENT, re.DOTALL) if "#SBATCH" in block]
-[SUBMIT] = [block for block in re.findall(r"```sh\n(.*?)```", DOCUMENT, re.DOTALL) if "sbatch --parsable" in block]
+BLOCKS = re.findall(r"```sh\n(.*?)```", DOCUMENT, re.DOTALL)
+SCRIPT, RAY_SCRIPT = (block for block in BLOCKS if "#SBATCH" in block)
+[SUBMIT] = [block for block in BLOCKS if "sbatch --parsable" in block]
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +89,18 @@ def test_an_item_that_fails_keeps_the_project_from_training_it(project: Toy, slu
     assert project.begun == ["a", "b"]
     assert not (project.folder / "data" / "table.txt").exists()
     slurm.ask("scancel", "--user", getpass.getuser())
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra `ray`")
+def test_ray_in_a_job_of_two_nodes_trains_all_items_and_ends_with_the_job(project: Toy, slurm: Slurm) -> None:
+    project.run("dvc", "repro", "prepare")
+    (project.folder / "ray.sh").write_text(RAY_SCRIPT)
+    project.run("sbatch", "ray.sh")
+    wait_until(lambda: sorted(project.begun) == ["a", "b"])
+    assert states(slurm) == [f"R {','.join(NODES)}"]
+    project.let_trainings_end()
+    wait_until(lambda: not states(slurm))
+    assert (project.folder / "data" / "table.txt").exists(), logs(project)
+    assert len(project.begun) == 2
+    assert "up to date" in project.run("dvc", "status")
+    assert processes_in(project.folder) == []

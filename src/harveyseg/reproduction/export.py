@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from harveyseg.config.settings import flat_settings
 from harveyseg.errors import HarveysegError
-from harveyseg.files import atomic, refuse_foreign
-from harveyseg.reproduction.studies import StudyRecipe, read_studies, study_tag
+from harveyseg.files import atomic, digest, refuse_foreign
+from harveyseg.reproduction.studies import SECTIONS, StudyRecipe, read_studies, study_tag
 from harveyseg.tracking.client import Tracker
 from harveyseg.tracking.query import KIND, UID, TrackedRun, find_all_runs, find_tagged_runs, read_curves
 
@@ -25,6 +26,7 @@ _SPLIT = "harveyseg.split_hash"
 _MARK = '"recipe": {"'
 """In the first line of each export."""
 _COMPRESSED = ".xz"
+_ABSENT = object()
 LATENCY_EXPERIMENT = "latency"
 """MLflow's experiment of measured latencies, apart from the trainings."""
 
@@ -152,6 +154,67 @@ def import_study_runs(path: Path) -> StudyRuns:
         raise HarveysegError(f"{path}: no such file. {remedy}") from None
     except (lzma.LZMAError, ValidationError, ValueError) as error:
         raise HarveysegError(f"{path}: not an export of study runs ({error}). {remedy}") from None
+
+
+def import_runs_of(recipe: StudyRecipe, path: Path) -> StudyRuns:
+    """Read an export of runs of this recipe.
+
+    Raises:
+        HarveysegError: when the file is absent, no export, or has runs of another recipe.
+    """
+    runs = import_study_runs(path)
+    ours, theirs = map(_settings, (recipe, runs.recipe))
+    if differing := [name for name in ours | theirs if ours.get(name, _ABSENT) != theirs.get(name, _ABSENT)]:
+        more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
+        raise HarveysegError(
+            f"{path}: its runs are of another recipe than params.yaml, which differs in {differing[0]}{more}. "
+            "Use the recipe of these runs, or leave the file out."
+        )
+    return runs
+
+
+def merge_study_runs(parts: Mapping[str, StudyRuns]) -> list[StudyRuns]:
+    """Make one of all runs of a recipe, wherever they ran; recipes that differ in locations only are the same.
+
+    Args:
+        parts: runs by where they were read, a file or MLflow. Of each recipe the first one's locations stay.
+
+    Returns:
+        One for each recipe, in the order of the first of each; runs oldest first, each once.
+
+    Raises:
+        HarveysegError: when a study of a recipe ran on other photos, or another split of them, in two parts.
+    """
+    recipes: dict[str, dict[str, StudyRuns]] = {}
+    for origin, part in parts.items():
+        recipes.setdefault(digest(_settings(part.recipe)), {})[origin] = part
+    return [_merge_recipe(parts) for parts in recipes.values()]
+
+
+def _merge_recipe(parts: Mapping[str, StudyRuns]) -> StudyRuns:
+    splits: dict[str, tuple[str, str]] = {}
+    for origin, part in parts.items():
+        newest = {study: run.split_hash for run in part.runs for study in run.studies}
+        for study, split in newest.items():
+            first, other = splits.setdefault(study, (origin, split))
+            if split != other:
+                raise HarveysegError(
+                    f"{origin}: its study {study} ran on other photos, or another split of them, than that of {first}. "
+                    "They cannot be compared: leave one of both out."
+                )
+    runs = {run.uid: run for part in parts.values() for run in part.runs}
+    return StudyRuns(
+        next(iter(parts.values())).recipe,
+        {name: value for part in parts.values() for name, value in part.data.items()},
+        tuple(sorted(runs.values(), key=lambda run: (run.started_ms, run.uid))),
+        {network: latency for part in parts.values() for network, latency in part.latency.items()},
+    )
+
+
+def _settings(recipe: StudyRecipe) -> dict[str, Any]:
+    """What decides the scores of a recipe's trials, flat, without where the photos lie."""
+    params = _without_locations(recipe.params)
+    return flat_settings({name: params[name] for name in SECTIONS})
 
 
 def _read_text(path: Path) -> str:

@@ -24,6 +24,7 @@ from harveyseg.config.settings import section
 from harveyseg.errors import HarveysegError
 from harveyseg.progress import Progress
 from harveyseg.record import read_run
+from harveyseg.reproduction.export import StudyRun
 from harveyseg.reproduction.share_done import share_done
 from harveyseg.reproduction.studies import StudyRecipe, Trial, find_study, read_studies, study_tags, study_trials
 from harveyseg.reproduction.tables import ARGMAX_SCORE, SCORE
@@ -58,6 +59,12 @@ class _Task:
     studies: list[tuple[str, str]] = field(default_factory=list)
     """(study, variant) of each."""
 
+    def ran_in(self, runs: Sequence[StudyRun], folds: Sequence[int]) -> bool:
+        """Whether these runs have all folds of the trial."""
+        mine = set(self.studies)
+        found = {run.fold for run in runs if run.seed == self.trial.seed and not mine.isdisjoint(run.studies.items())}
+        return found >= set(folds)
+
     def __str__(self) -> str:
         names = [f"{study}: {variant}" for study, variant in self.studies[:_SHOWN_STUDIES]]
         if len(self.studies) > _SHOWN_STUDIES:
@@ -74,6 +81,7 @@ def run_studies(
     jobs: int,
     cluster: ClusterOptions | None = None,
     only: Sequence[str] = (),
+    exported: Sequence[StudyRun] = (),
 ) -> None:
     """Run the trials that are missing, and tag the runs of all.
 
@@ -89,11 +97,16 @@ def run_studies(
         jobs: how many trials run at a time on this machine.
         cluster: where they run instead, as many at a time as there is room for; on this machine if None.
         only: the variants to run, which each study must have; all if empty.
+        exported: runs of this recipe from elsewhere. A trial of which they have all folds does not run.
 
     Raises:
         HarveysegError: when the project is no git and DVC repository, another study runs in it, or a trial fails.
     """
     tasks = _collect_tasks(names, recipe, seeds, only)
+    elsewhere = {name for name, task in tasks.items() if task.ran_in(exported, recipe.folds)}
+    if elsewhere:
+        logger.info("%s: %d of %d trials are in exported files", ", ".join(names), len(elsewhere), len(tasks))
+    tasks = {name: task for name, task in tasks.items() if name not in elsewhere}
     tracker.prepare_views(map(study_view, names))
     failures = []
     with interrupted_by_signals(), experiment_folder(root, "study") as copies:

@@ -26,11 +26,12 @@ TABLE_1 = (
 )  # fmt: skip
 """The report's U-Net and the networks that it compares with it."""
 
+SECTIONS = ("data", "resize-cache", "split", "folds", "models", "train", "ensemble", "postprocess", "inference")
+"""What decides a trial's scores."""
+
 _DEFINITIONS = files("harveyseg.reproduction") / "studies.yaml"
 _MODEL = "unet"
 """The model of params.yaml whose recipe the studies vary."""
-_SECTIONS = ("data", "resize-cache", "split", "folds", "models", "train", "ensemble", "postprocess", "inference")
-"""What decides a trial's scores."""
 _MULTIPLE = re.compile(r"(\d+)x")
 
 
@@ -91,7 +92,7 @@ class StudyRecipe:
 
     def __post_init__(self) -> None:
         """Check that every section is there."""
-        missing = [name for name in _SECTIONS if name not in self.params]
+        missing = [name for name in SECTIONS if name not in self.params]
         if missing:
             raise HarveysegError(
                 f"params.yaml: the section {missing[0]!r} is missing. `harveyseg preset report` writes a complete file."
@@ -283,4 +284,4 @@ def _missing_setting(key: str) -> HarveysegError:
 
 
 def _digest(settings: Mapping[str, Any]) -> str:
-    return digest({name: settings[name] for name in _SECTIONS})[:12]
+    return digest({name: settings[name] for name in SECTIONS})[:12]

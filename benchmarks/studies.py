@@ -123,9 +123,7 @@ def main() -> None:
         if arguments.dry_run:
             _print_times({size: read_recipe(clone / "params.yaml") for size, clone in clones.items()}, arguments.jobs)
             return
-        failed = [
-            part for part in PLAN if not _run(part, clones[part.size], keep, arguments.jobs, done[part.size])
-        ]
+        failed = [part for part in PLAN if not _run(part, clones[part.size], keep, arguments.jobs, done[part.size])]
     if failed:
         raise SystemExit(f"failed: {', '.join(f'{part.studies} at {part.size}' for part in failed)}; see the logs")
 

@@ -587,7 +587,7 @@ def study(
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="Runs that `results --export` wrote elsewhere: their trials do not run, the tables have them; repeatable.",
+            help="Runs that `results --export` wrote on another machine; their trials do not run again; repeatable.",
         ),
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Trials at a time, without --on cluster.")] = 1,

@@ -106,7 +106,9 @@ def elsewhere(recipe: StudyRecipe, **changes: object) -> StudyRecipe:
 
 
 def test_runs_of_two_machines_become_one_recipes(runs: StudyRuns, recipe: StudyRecipe) -> None:
-    first, second = (run.model_copy(update={"started_ms": started}) for run, started in zip(runs.runs, (2, 1), strict=True))
+    first, second = (
+        run.model_copy(update={"started_ms": started}) for run, started in zip(runs.runs, (2, 1), strict=True)
+    )
     other = elsewhere(recipe, lr=0.5)
     parts = {
         "MLflow": replace(runs, runs=(first,)),
@@ -125,7 +127,9 @@ def test_a_study_on_other_photos_is_not_mixed_in(runs: StudyRuns, recipe: StudyR
         "a.jsonl": replace(runs, runs=(first,)),
         "b.jsonl": replace(runs, recipe=elsewhere(recipe), runs=(second.model_copy(update={"split_hash": "f" * 64}),)),
     }
-    with pytest.raises(HarveysegError, match=r"b\.jsonl: its study softmax ran on other photos.* than that of a\.jsonl"):
+    with pytest.raises(
+        HarveysegError, match=r"b\.jsonl: its study softmax ran on other photos.* than that of a\.jsonl"
+    ):
         merge_study_runs(parts)
 
 
@@ -134,7 +138,9 @@ def test_runs_of_another_recipe_are_not_taken_for_done(runs: StudyRuns, recipe: 
     export_study_runs(replace(runs, recipe=elsewhere(recipe)), path)
     assert import_runs_of(recipe, path).runs == runs.runs
     export_study_runs(replace(runs, recipe=elsewhere(recipe, lr=0.5)), path)
-    with pytest.raises(HarveysegError, match=r"studies\.jsonl: .* another recipe than params\.yaml, .* in train\.lr\. "):
+    with pytest.raises(
+        HarveysegError, match=r"studies\.jsonl: .* another recipe than params\.yaml, .* in train\.lr\. "
+    ):
         import_runs_of(recipe, path)
     export_study_runs(replace(runs, recipe=elsewhere(recipe, lr=0.5, a_setting_of_tomorrow=None)), path)
     with pytest.raises(HarveysegError, match=r"differs in train\.lr and 1 more\. "):

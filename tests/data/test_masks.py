@@ -64,6 +64,18 @@ def test_colours_are_translated_from_rgb_and_from_palettes_whose_indices_are_no_
         assert np.array_equal(stored(mask.stored), IDS)
 
 
+def test_pixels_that_an_alpha_channel_hides_are_no_class() -> None:
+    """Editors keep any colour below them, mostly black, which may be the colour or the id of a class."""
+    image = Image.fromarray(TABLE[IDS]).convert("RGBA")
+    image.putpixel((3, 2), (0, 0, 0, 0))
+    image.putpixel((4, 2), (255, 0, 0, 254))
+    for classes in (OWN, HARVEY25, make_classes({3: "#000000", 4: "#ff0000"})):
+        assert read_mask_file(png(image), classes).problems == (
+            "is transparent in 2 pixels, whose class nobody can see; fill them with the colour of a class, or of "
+            "`ignore`",
+        )
+
+
 def test_a_palette_whose_indices_and_colours_are_both_classes_is_refused() -> None:
     order = np.random.default_rng(1).permutation(25).astype(np.uint8)
     place = np.argsort(order).astype(np.uint8)  # where in the shuffled palette each class's colour stands

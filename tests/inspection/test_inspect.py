@@ -290,8 +290,10 @@ def test_grey_and_colour_masks_fit_no_list(
     _mask(tmp_path / "data" / "masks" / "0.png", np.zeros(SHAPE, np.uint8))
     _mask(tmp_path / "data" / "masks" / "1.png", SIX[_class_map(1, 6)])
     Image.fromarray(np.zeros((*SHAPE, 2), np.uint8), "LA").save(tmp_path / "data" / "masks" / "2.png")
+    Image.new("RGBA", SHAPE[::-1], (255, 0, 0, 0)).save(tmp_path / "data" / "masks" / "3.png")
     printed, out = _inspect(tmp_path / "data", monkeypatch, capsys)
     assert "2.png: is 8-bit grey with alpha; a mask must be 8-bit grey" in printed
+    assert f"3.png: is transparent in {SHAPE[0] * SHAPE[1]} pixels, whose class nobody can see" in printed
     assert "masks of mixed kinds: 1 are grey and hold values, 1 hold colours" in printed
     assert not (out / "classes.yaml").exists()
 

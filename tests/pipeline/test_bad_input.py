@@ -546,6 +546,11 @@ PARTS = [
                     classes="photos/classes.yaml",
                 ),
             ),
+            Case(
+                "a mask is transparent",
+                DOWNLOAD,
+                photos(write("train_masks/9.png", encoded(Image.new("RGBA", (64, 48), (0, 0, 0, 0)), "PNG"))),
+            ),
             Case("a mask has 255", DOWNLOAD, photos(write("train_masks/9.png", encoded(with_value(255, 7), "PNG")))),
             Case("a mask has 16 bits", DOWNLOAD, photos(write("train_masks/9.png", grey16()))),
             Case("a mask is a JPEG", DOWNLOAD, photos(write("train_masks/9.png", encoded(photo(1))))),

@@ -66,7 +66,7 @@ def read_mask_file(data: bytes, classes: ClassList) -> MaskFile:
     In an 8-bit grey file, the value is the class id. In an RGB file, each pixel gets the class of its colour, or, where
     red, green and blue are equal and no colour of the list occurs, the class whose id they are. In a palette file the
     colours decide if they all are in the list, else the indices; where both would do and differ, the file is refused.
-    Transparency is ignored.
+    So is one whose alpha channel hides pixels: what lies below is often not what was labelled.
 
     Args:
         data: the bytes of a PNG file.
@@ -84,6 +84,7 @@ def read_mask_file(data: bytes, classes: ClassList) -> MaskFile:
             # 16 bits of colour become 8.
             bits = data[24]
             kind = _ColourType(data[25])
+            hidden = hidden_pixels_problem(image)
             values = np.asarray(image.convert("RGB") if bits == 8 and _is_colour(kind) else image)
             palette = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
     except Exception as error:  # decoders raise many types on broken bytes; each means the same to the user
@@ -93,6 +94,8 @@ def read_mask_file(data: bytes, classes: ClassList) -> MaskFile:
     if kind == _ColourType.PALETTE:
         class_map, problems = _read_palette(values, palette, classes)
         return _finish(size, class_map, problems, classes)
+    if bits == 8 and hidden:
+        return MaskFile(size, data, (hidden,))
     if bits == 8 and _is_colour(kind):
         class_map, problems = _read_colours(values, classes)
         return _finish(size, class_map, problems, classes)
@@ -111,6 +114,21 @@ def turn_back(mask: MaskFile, orientation: int) -> MaskFile:
     with Image.open(io.BytesIO(mask.stored)) as shown:
         turned = np.asarray(shown.transpose(_TURNED_BACK[orientation]))
     return MaskFile((turned.shape[1], turned.shape[0]), _encode(turned), ids=mask.ids)
+
+
+def hidden_pixels_problem(image: Image.Image) -> str:
+    """What is wrong with a colour mask that is not opaque; empty where nothing is.
+
+    >>> hidden_pixels_problem(Image.new("RGBA", (3, 2), (255, 0, 0, 0)))
+    'is transparent in 6 pixels, whose class nobody can see; fill them with the colour of a class, or of `ignore`'
+    """
+    hidden = 0 if image.mode != "RGBA" else sum(image.getchannel("A").histogram()[:-1])
+    if not hidden:
+        return ""
+    return (
+        f"is transparent in {hidden} pixels, whose class nobody can see; fill them with the colour of a class, or of "
+        "`ignore`"
+    )
 
 
 def decoding_cause(error: Exception) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from harveyseg.classes import MAX_CLASSES
-from harveyseg.data.masks import MASK_FORMS, NOT_PNG, decoding_cause
+from harveyseg.data.masks import MASK_FORMS, NOT_PNG, decoding_cause, hidden_pixels_problem
 
 Colour = tuple[int, int, int]
 
@@ -70,6 +70,8 @@ def _content(image: Image.Image, path: Path) -> MaskContent:
     if image.mode == "L":
         values = Counter({value: count for count, value in _counted(image, 256) or []})
         return MaskContent(f"8-bit grey{label}", image.size, values, problem=problem)
+    if hidden := hidden_pixels_problem(image):
+        return MaskContent(f"colour with alpha{label}", image.size, problem=problem or hidden)
     counted = _counted(image.convert("RGB"), _COLOUR_LIMIT)
     if counted is None:
         return MaskContent(f"colour{label}", image.size, problem=problem or "holds more colours than classes can have")

@@ -134,15 +134,22 @@ def test_each_experiment_with_what_it_changed_and_what_it_gained(project: Projec
 
     project.run("dvc", "exp", "run", "--name", "plain", "-S", "postprocess.method=argmax")
     plain = expected("postprocess.method auto -> argmax")
+    plain_score = scores(project)["ensemble"]
     project.run("dvc", "exp", "run", "--name", "fast", "-S", "postprocess.method=auto", "-S", "train.lr=0.02")
     fast = expected("train.lr 0.01 -> 0.02")
     project.run("dvc", "exp", "run", "--queue", "--name", "long", "-S", "train.lr=0.01", "-S", "train.epochs=3")
     printed = project.run("harveyseg", "status")
     lines = {line.split()[0]: line.split(maxsplit=3) for line in printed.partition("experiments")[2].splitlines()[1:]}
     assert lines["plain"][1:] == plain
-    assert lines["fast"][1:] == fast
+    assert lines["fast"][1:] == [*fast[:-1], f"{fast[-1]} (in the workspace)"]
     assert " ".join(lines["long"][1:]) == "queued train.epochs 2 -> 3"
     assert value_of(printed, "next") == "`dvc queue start` runs long"
+    project.run("dvc", "queue", "remove", "--queued")
+    other_is_better = plain_score > max(committed["ensemble"], scores(project)["ensemble"])
+    following = value_of(project.run("harveyseg", "status"), "next")
+    assert following.startswith("`dvc exp apply plain`") == other_is_better
+    # The workspace scores what `fast` does, so nobody is told to apply that.
+    assert "dvc exp apply fast" not in following
 
 
 def scores(project: Project) -> dict[str, Any]:

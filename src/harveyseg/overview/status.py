@@ -203,16 +203,15 @@ def _next(overview: Overview) -> str:
         return "`harveyseg ui` compares all runs; experiments need a commit in git (`harveyseg doctor`)"
     if queued := [experiment.name for experiment in experiments.experiments if experiment.state == "queued"]:
         return f"`dvc queue start` runs {', '.join(queued)}"
-    if experiments.best is not None and not _applied(overview, experiments.best.score):
-        return f"`dvc exp apply {experiments.best.name}` makes the best experiment the workspace"
+    best = experiments.best
+    if best is not None and best.score is not None and best.score > _workspace_score(overview.scores):
+        return f"`dvc exp apply {best.name}` makes the best experiment the workspace"
     if not overview.committed:
         return "`git add -A && git commit` keeps these results; experiments are compared with those of a commit"
     return "`dvc exp run -S train.lr=0.001` tries a change; `dvc plots show` and `harveyseg ui` show details"
 
 
-def _applied(overview: Overview, score: float | None) -> bool:
-    """Whether the workspace has this score of the ensemble."""
-    if overview.scores is None:
-        return False
-    rows = overview.scores[(overview.scores["model"] == ENSEMBLE) & (overview.scores["part"] == PARTS["val"])]
-    return rows["score"].tolist() == [score]
+def _workspace_score(scores: pd.DataFrame) -> float:
+    """The ensemble's score on the held-out photos."""
+    rows = scores[(scores["model"] == ENSEMBLE) & (scores["part"] == PARTS["val"])]
+    return float(rows["score"].item())

@@ -5,6 +5,7 @@ It runs first, so it also deletes the outputs of models and folds that are no lo
 
 from pathlib import Path
 
+import harveyseg.pipeline.start  # noqa: F401 - before all that is slow to import
 from harveyseg.config.settings import Section, section
 from harveyseg.data.class_lists import load_classes, store_classes
 from harveyseg.data.sources import DataParams

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import harveyseg.pipeline.start  # noqa: F401 - before all that is slow to import
 from harveyseg.config.settings import section
 from harveyseg.data.manifest import read_manifest
 from harveyseg.data.sources import DataParams, download_source

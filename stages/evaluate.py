@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import harveyseg.pipeline.start  # noqa: F401 - before all that is slow to import
 from harveyseg.config.settings import section
 from harveyseg.data.cache import load_part
 from harveyseg.data.split import fold_rows, read_folds

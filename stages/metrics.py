@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+import harveyseg.pipeline.start  # noqa: F401 - before all that is slow to import
 from harveyseg.config.settings import listed_models
 from harveyseg.files import replacing
 from harveyseg.overview.collect import PipelineFiles, write_overview

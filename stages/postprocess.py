@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import harveyseg.pipeline.start  # noqa: F401 - before all that is slow to import
 from harveyseg.config.settings import listed_models, section
 from harveyseg.data.cache import load_part
 from harveyseg.data.split import OVERLAPS_FILE, count_overlapping_photos, read_folds, read_overlaps

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import harveyseg.pipeline.start  # noqa: F401 - before all that is slow to import
 from harveyseg.config.settings import section
 from harveyseg.data.cache import ResizeParams, build_cache, load_part
 from harveyseg.pipeline.stage import CacheDir, Made, ParamsFile, RawDir, run

@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+import harveyseg.pipeline.start  # noqa: F401 - before all that is slow to import
 from harveyseg.config.settings import section
 from harveyseg.data.cache import ResizeParams, load_part, read_part_classes, read_photos
 from harveyseg.data.figures import SampleParams, write_data_figures

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import harveyseg.pipeline.start  # noqa: F401 - before all that is slow to import
 from harveyseg.arrays import ProbabilityMaps
 from harveyseg.config.settings import listed_models, section
 from harveyseg.data.cache import load_part

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import harveyseg.pipeline.start  # noqa: F401 - before all that is slow to import
 from harveyseg.config.lock import read_recorded
 from harveyseg.config.settings import section
 from harveyseg.pipeline.check import read_config

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import harveyseg.pipeline.start  # noqa: F401 - before all that is slow to import
 from harveyseg.completion import (
     complete_experiment,
     complete_model,

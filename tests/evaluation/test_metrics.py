@@ -1,14 +1,11 @@
-"""What an evaluation writes, from masks so simple that every number is known."""
+"""The metrics of an evaluation, from masks so simple that every number is known."""
 
-import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from harveyseg.classes import HARVEY25
-from harveyseg.data.cache import CachedPart
 from harveyseg.errors import HarveysegError
 from harveyseg.evaluation.metrics import (
     confusion_table,
@@ -16,10 +13,8 @@ from harveyseg.evaluation.metrics import (
     logged_metrics,
     nested_entry,
     per_class_table,
-    prediction_grid,
     presence_errors,
     true_masks,
-    write_evaluation,
 )
 from harveyseg.score import argmax_metrics, confusion
 from helpers.records import make_record
@@ -122,26 +117,6 @@ def test_a_row_of_the_confusion_table_is_one_percent() -> None:
     }
 
 
-def test_written_files(tmp_path: Path) -> None:
-    results = write_evaluation(
-        tmp_path,
-        make_record(fold=2, uid="u1", run_id="r1"),
-        {"val": COUNTS},
-        HARVEY25,
-        {"note": "text", "val/nested_argmax_score": 0.5},
-    )
-    names = ["confusion.csv", "confusion.png", "metrics.json", "per_class.csv"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == names
-    entries = json.loads((tmp_path / "metrics.json").read_text())
-    assert entries["uid"] == "u1"
-    assert entries["note"] == "text"
-    assert "note" not in results
-    assert results["val/nested_argmax_score"] == 0.5
-    assert not [name for name in entries if name.startswith("test/")]
-    assert len(pd.read_csv(tmp_path / "per_class.csv")) == 24
-    assert len(pd.read_csv(tmp_path / "confusion.csv")) == 300
-
-
 def test_nested_entry() -> None:
     assert nested_entry(COUNTS, 1) == {
         "val/nested_argmax_score": pytest.approx(argmax_metrics(COUNTS, HARVEY25)["argmax_score"])
@@ -156,24 +131,3 @@ def test_true_masks(tmp_path: Path) -> None:
     assert list(true_masks(tmp_path)) == ["val"]
     np.save(tmp_path / "test_masks.npy", np.zeros((2, 1024, 1024), np.uint8))
     assert {name: len(masks) for name, masks in true_masks(tmp_path).items()} == {"val": 1, "test": 2}
-
-
-@pytest.mark.parametrize(("photos", "expected"), [(1, ["b"]), (2, ["b", "d"]), (9, ["b", "c", "d"])])
-def test_sheet_takes_each_photos_own_mask_and_map(photos: int, expected: list[str]) -> None:
-    images = np.arange(4, dtype=np.uint8)[:, None, None, None].repeat(3, 3)
-    table = pd.DataFrame({"id": list("abcd"), "width": [10, 20, 30, 40], "height": [1, 2, 3, 4]})
-    part = CachedPart(tuple("abcd"), images, None, table, (1, 1), "demo", "d", HARVEY25, (1024, 1024))
-    truth = np.arange(4, dtype=np.uint8)[:, None, None] * np.ones((1, 1024, 1024), np.uint8)
-
-    def right(position: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-        maps = np.zeros((25, 1, 1), np.uint8)
-        maps[position + 1] = 255
-        return maps
-
-    sheet = prediction_grid(part, [1, 2, 3], truth, {"prediction": right}, photos)
-    assert list(sheet.names) == expected
-    assert [int(photo.max()) for photo in sheet.photos] == ["abcd".index(name) for name in expected]
-    assert sheet.shapes[0] == (20, 2)
-    assert list(sheet.notes["prediction"]) == ["argmax score 1.000"] * len(expected)
-    for true, predicted in zip(sheet.columns["truth"], sheet.columns["prediction"], strict=True):
-        assert np.array_equal(true, predicted)

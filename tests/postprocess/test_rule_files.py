@@ -12,7 +12,7 @@ from harveyseg.ensemble.evaluation import evaluate_ensemble
 from harveyseg.ensemble.members import load_fold_models
 from harveyseg.ensemble.weights import EnsembleWeights
 from harveyseg.errors import HarveysegError
-from harveyseg.evaluation.metrics import write_evaluation
+from harveyseg.evaluation.documents import write_evaluation
 from harveyseg.files import read_json, write_json
 from harveyseg.inference.probabilities import argmax_map, count_confusions, write_probabilities
 from harveyseg.postprocess.files import read_rule, write_rule

@@ -9,8 +9,9 @@ from harveyseg.data.cache import CachedPart
 from harveyseg.ensemble.diversity import compare_models, mixture_scores, write_diversity
 from harveyseg.ensemble.members import FoldModels
 from harveyseg.ensemble.weights import EnsembleWeights
+from harveyseg.evaluation.documents import prediction_grid, write_evaluation
 from harveyseg.evaluation.figures import overview_figure, prediction_figure
-from harveyseg.evaluation.metrics import MetricsFile, nested_entry, prediction_grid, write_evaluation
+from harveyseg.evaluation.metrics import MetricsFile, nested_entry
 from harveyseg.inference.probabilities import count_confusions, read_probabilities, write_probabilities
 from harveyseg.record import RunRecord
 

@@ -5,24 +5,17 @@ on the same data and split. Runs that differ only in the fold are one model, ``<
 every fold of params.yaml must be there: the ensemble's weights are chosen on photos that a model was not trained on.
 """
 
-import itertools
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from harveyseg.arrays import ClassMaps, Photo
-from harveyseg.data.cache import CachedPart, read_resized_photo
-from harveyseg.data.manifest import read_manifest
+from harveyseg.arrays import ClassMaps
+from harveyseg.data.cache import CachedPart
 from harveyseg.ensemble.members import FoldModels
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.evaluation.metrics import evaluation_record
 from harveyseg.files import digest, write_json
-from harveyseg.inference.network_file import TrainedNetwork, load_network
 from harveyseg.inference.params import InferenceParams
-from harveyseg.inference.predictor import PredictedMaps, predict_maps
-from harveyseg.inference.probabilities import count_confusions, read_probabilities, write_probabilities
+from harveyseg.inference.probabilities import count_confusions, read_probabilities
 from harveyseg.record import RunRecord, write_run
 from harveyseg.tracking.client import Tracker
 from harveyseg.tracking.faults import public_address
@@ -132,41 +125,14 @@ def add_external_models(
         for fold, record in records.items():
             target = folder / f"{model}-{fold}"
             held_out = fold_models[fold_models.models[0], fold].val_ids
-            trained = load_network(download_weights(tracker, str(record.run_id), target))
-            for name, part, ids in (("val", "train", held_out), ("test", "test", fold_models.first.test_ids)):
-                maps = _predict_files(trained, _photo_files(raw, part, ids), params)
-                shape = (len(trained.classes), *maps.size)
-                write_probabilities(target / f"{name}.npy", ids, shape, maps.batches)
+            weights = download_weights(tracker, str(record.run_id), target)
+            from harveyseg.ensemble.external_maps import write_maps  # torch, which takes seconds to import
+
+            photos = {"val": ("train", held_out), "test": ("test", fold_models.first.test_ids)}
+            write_maps(target, weights, photos, raw, params)
             _, val = read_probabilities(target / "val.npy")
             rows = [train.ids.index(photo) for photo in held_out]
             confusions = {"val": count_confusions(val.__getitem__, truth, rows, len(train.classes), params.threads)}
             write_json(target / "metrics.json", evaluation_record(record, confusions, train.classes))
             write_run(target / "run.json", record)
     write_json(folder / "models.json", {"models": list(models)})
-
-
-def _photo_files(raw: Path, part: str, ids: Sequence[str]) -> list[tuple[Path, tuple[int, int]]]:
-    """File and (height, width) of each photo."""
-    manifest = read_manifest(raw / "manifest.csv")
-    rows = manifest[manifest["part"] == part].set_index("id").loc[list(ids)]
-    return [(raw / row["image"], (row["height"], row["width"])) for row in rows.to_dict("records")]
-
-
-def _predict_files(
-    trained: TrainedNetwork, photos: Sequence[tuple[Path, tuple[int, int]]], params: InferenceParams
-) -> PredictedMaps:
-    """Probabilities of photos that are read at the network's size, a few at a time."""
-
-    def read(photo: tuple[Path, tuple[int, int]]) -> Photo:
-        return read_resized_photo(*photo, trained.size)
-
-    def predict_batches() -> Iterator[PredictedMaps]:
-        with ThreadPoolExecutor(params.threads) as pool:
-            for start in range(0, len(photos), params.batch_size):
-                images = np.stack(list(pool.map(read, photos[start : start + params.batch_size])))
-                yield predict_maps(trained.network, images, range(len(images)), trained.mean, trained.std, params)
-
-    batches = predict_batches()
-    first = next(batches)
-    rest = itertools.chain.from_iterable(maps.batches for maps in batches)
-    return PredictedMaps(first.size, itertools.chain(first.batches, rest))

@@ -9,8 +9,8 @@ import numpy.typing as npt
 from harveyseg.arrays import ClassMaps, Confusions, Rows
 from harveyseg.data.cache import CachedPart
 from harveyseg.evaluation.boundary import boundary_accuracies
+from harveyseg.evaluation.documents import prediction_grid, write_evaluation
 from harveyseg.evaluation.figures import learning_curve, prediction_figure
-from harveyseg.evaluation.metrics import prediction_grid, write_evaluation
 from harveyseg.inference.network_file import load_network
 from harveyseg.inference.params import InferenceParams
 from harveyseg.inference.predictor import predict_maps

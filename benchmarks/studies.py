@@ -10,8 +10,8 @@ commit from which they were made, HEAD or --commit: other code would train every
 After each finished trial (a variant with a seed, on all folds) all runs so far are written to
 FOLDER/studies-<size>.jsonl.xz. `harveyseg results --runs` makes RESULTS.md of these files, also of a part of the plan.
 However it is stopped, also by SIGKILL, the same command goes on: what is finished is kept, and a training continues
-after its last finished epoch. On another machine, --done names the files that earlier ones wrote, studies-<size>-*.
-What these have does not run again.
+after its last finished epoch. On another machine, --done names the files that earlier ones wrote; what these have does
+not run again.
 
 One thread for each training and as many trainings as cores take less time than one that uses all cores.
 --dry-run runs nothing: it times a few batches of each network alone on one core, and prints how long the plan takes.
@@ -41,6 +41,7 @@ from harveyseg.classes import HARVEY25
 from harveyseg.device import autocast, resolve_precision
 from harveyseg.files import locked
 from harveyseg.models.network import build
+from harveyseg.reproduction.export import import_study_runs
 from harveyseg.reproduction.studies import StudyRecipe, find_study, read_recipe, study_trials, study_variants
 from harveyseg.scaling.copies import end_processes_in, interrupted_by_signals, process_group
 
@@ -89,16 +90,16 @@ def main() -> None:
     parser.add_argument("--groups", required=True, help="which photos overlap, e.g. overlap_groups.csv:group_strict")
     parser.add_argument("--keep", type=Path, required=True, help="folder of the clones and of the exported runs")
     parser.add_argument("--jobs", type=int, default=2, help="trials at a time, each with one thread")
-    parser.add_argument("--done", type=Path, nargs="+", default=[], help="studies-<size>-*.jsonl.xz of other machines")
+    parser.add_argument("--done", type=Path, nargs="+", default=[], help="studies-<size>.jsonl.xz of other machines")
     parser.add_argument("--commit", default="HEAD", help="whose code trains: that of --done, so that it is one code")
     parser.add_argument("--dry-run", action="store_true", help="only print the plan, and how long it takes here")
     parser.add_argument("-S", dest="changes", action="append", default=[], help="further changes of params.yaml")
     arguments = parser.parse_args()
     if not (arguments.photos / "train_masks").is_dir():
         parser.error(f"{arguments.photos / 'train_masks'}: no such folder")
-    file, _, column = arguments.groups.partition(":")
-    if not Path(file).is_file():
-        parser.error(f"--groups {file}: no such file")
+    groups, _, column = arguments.groups.partition(":")
+    if not Path(groups).is_file():
+        parser.error(f"--groups {groups}: no such file")
     keep = arguments.keep.resolve()
     inputs = keep / "inputs"
     inputs.mkdir(parents=True, exist_ok=True)
@@ -108,18 +109,23 @@ def main() -> None:
             held.enter_context(locked(keep / "lock", timeout=0))
         except Timeout:
             parser.error(f"--keep {keep}: another call works there")
-        shutil.copy(file, inputs)
+        shutil.copy(groups, inputs)
         changes = [
             "data.source=directory",
             f"data.path={arguments.photos.resolve()}",
             f"data.inputs={inputs}",
-            f"split.groups={inputs / Path(file).name}:{column}".rstrip(":"),
+            f"split.groups={inputs / Path(groups).name}:{column}".rstrip(":"),
             "inference.threads=1",
             *arguments.changes,
         ]
         sizes = {part.size for part in PLAN}
         clones = {size: _clone(keep / str(size), arguments.commit, size, changes) for size in sizes}
-        done = {size: [file.resolve() for file in arguments.done if f"-{size}-" in file.name] for size in sizes}
+        done: dict[int, list[Path]] = {size: [] for size in sizes}
+        for file in arguments.done:
+            size = import_study_runs(file).recipe.params["resize-cache"]["size"]
+            if size not in sizes:
+                parser.error(f"--done {file}: its photos have {size} pixels, and the plan has none of that size")
+            done[size].append(file.resolve())
         if arguments.dry_run:
             _print_times({size: read_recipe(clone / "params.yaml") for size, clone in clones.items()}, arguments.jobs)
             return

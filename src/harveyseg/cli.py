@@ -623,11 +623,11 @@ def study(
         )
     recipe = read_recipe(PARAMS)
     exported = {str(path): import_runs_of(recipe, path) for path in done or ()}
+    merge_study_runs(exported)  # what is wrong with them is said before anything runs
     tracker = open_tracker(section(PARAMS, "tracking", TrackingParams), required=True)
     with _stopped_by_signals():
         cluster = ClusterOptions(address) if engine else None
-        elsewhere = [run for part in exported.values() for run in part.runs]
-        run_studies(names, recipe, project_root(), tracker, seeds, jobs, cluster, only or (), elsewhere)
+        run_studies(names, recipe, project_root(), tracker, seeds, jobs, cluster, only or (), exported)
     [runs] = merge_study_runs({"MLflow": load_study_runs(recipe, tracker, names), **exported})
     for name in names:
         print(write_study(name, runs, DATA / "reports"), flush=True)

@@ -30,8 +30,10 @@ class RayCluster:
         self._nodes: list[subprocess.Popen[bytes]] = []
         self.address = ""
 
-    def add(self, cores: int = 1, python_path: Path | None = None, cache_home: Path | None = None) -> None:
-        """Start one more node."""
+    def add(
+        self, cores: int = 1, python_path: Path | None = None, cache_home: Path | None = None, gpus: int = 0
+    ) -> None:
+        """Start one more node. Its GPUs are only counted."""
         environment = dict(self._environment)
         if cache_home is not None:
             environment["XDG_CACHE_HOME"] = str(cache_home)
@@ -47,7 +49,7 @@ class RayCluster:
         log = self._folder / f"node-{len(self._nodes)}.log"
         with log.open("w") as opened:
             node = subprocess.Popen(
-                [ray, "start", *where, "--num-cpus", str(cores), "--num-gpus", "0", "--block"],
+                [ray, "start", *where, "--num-cpus", str(cores), "--num-gpus", str(gpus), "--block"],
                 env=environment,
                 stdout=opened,
                 stderr=opened,

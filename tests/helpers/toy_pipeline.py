@@ -39,7 +39,7 @@ stages:
     deps: ["data/model-${item.model}.txt"]
     outs: ["data/score-${item.model}.txt"]
   table:
-    cmd: cat data/score-a.txt data/score-b.txt > data/table.txt
+    cmd: cat data/score-a.txt data/score-b.txt > data/table.txt && echo "$HARVEYSEG_PIPELINE" > table-pipeline.txt
     deps: [data/score-a.txt, data/score-b.txt]
     outs: [data/table.txt]
 """
@@ -47,6 +47,7 @@ stages:
 TRAINING = """\
 echo "$1" >> "$HARVEYSEG_ROOT/begun.txt"
 echo "$HARVEYSEG_PIPELINE" >> "$HARVEYSEG_ROOT/pipelines.txt"
+echo "$CUDA_VISIBLE_DEVICES" >> "$HARVEYSEG_ROOT/gpus.txt"
 until [ -e "$HARVEYSEG_ROOT/go.txt" ]; do sleep 0.05; done
 [ "$1" = "$(cat "$HARVEYSEG_ROOT/fails.txt" 2>/dev/null)" ] && exit 3
 sed "s/^/$1 /" data/prepared.txt > "data/model-$1.txt"

@@ -82,26 +82,61 @@ def test_no_path_or_address_of_the_photos_is_exported(runs: StudyRuns, tmp_path:
     params["split"]["groups"] = "/home/ana/overlap.csv:strict"
     export_study_runs(replace(runs, recipe=StudyRecipe(params)), tmp_path / "studies.jsonl")
     text = (tmp_path / "studies.jsonl").read_text()
+    params["train"]["encoder_weights"] = "/home/ana/resnet.pth"
+    params["data"]["classes"] = "/home/ana/classes.yaml"
+    params["tracking"]["uri"] = "http://ana:secret@mlflow"
+    export_study_runs(replace(runs, recipe=StudyRecipe(params)), tmp_path / "studies.jsonl")
+    text += (tmp_path / "studies.jsonl").read_text()
     assert "ana" not in text
+    assert "secret" not in text
     assert "signature" not in text
     assert import_study_runs(tmp_path / "studies.jsonl").recipe.params["data"]["path"] == "harvey"
 
 
-@pytest.mark.parametrize("content", ["", "{}\n", '{"recipe": {}, "data": {}}\n', "PK\x03"])
-def test_another_file_is_refused(content: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("", r"line 1: Invalid JSON"),
+        ("{}\n", r"line 1: recipe: Field required"),
+        ("PK\x03", r"line 1: Invalid JSON"),
+        ('{"recipe": {"train": {}}, "data": {}, "latency": {}, "runs": 0}\n', r"the section 'data' is missing"),
+    ],
+)
+def test_another_file_is_refused(content: str, why: str, tmp_path: Path) -> None:
     (tmp_path / "studies.jsonl").write_text(content)
-    with pytest.raises(HarveysegError, match=r"studies\.jsonl|section"):
+    with pytest.raises(HarveysegError, match=rf"studies\.jsonl: not an export of study runs \({why}"):
         import_study_runs(tmp_path / "studies.jsonl")
     with pytest.raises(HarveysegError, match=r"absent\.jsonl: no such file\. `harveyseg results --export FILE`"):
         import_study_runs(tmp_path / "absent.jsonl")
 
 
-def elsewhere(recipe: StudyRecipe, **changes: object) -> StudyRecipe:
-    """The recipe on another machine: the photos lie in another folder, and one setting of training may differ."""
+def test_a_file_that_lost_lines_is_refused(runs: StudyRuns, tmp_path: Path) -> None:
+    path = tmp_path / "studies.jsonl"
+    export_study_runs(runs, path)
+    header, first, second = path.read_text().splitlines()
+    path.write_text(f"{header}\n{first}\n")
+    with pytest.raises(HarveysegError, match=r"studies\.jsonl: .*it has 1 runs, its first line says 2"):
+        import_study_runs(path)
+    path.write_text(f"{header}\n{first}\n{second[:-20]}\n")
+    with pytest.raises(HarveysegError, match=r"studies\.jsonl: .*line 3: Invalid JSON"):
+        import_study_runs(path)
+    no_fold = json.dumps(json.loads(second) | {"fold": None})
+    path.write_text(f"{header}\n{first}\n{no_fold}\n")
+    with pytest.raises(HarveysegError, match=r"studies\.jsonl: .*line 3: fold: Input should be a valid integer"):
+        import_study_runs(path)
+    packed = tmp_path / "studies.jsonl.xz"
+    export_study_runs(runs, packed)
+    packed.write_bytes(packed.read_bytes()[:-30])
+    with pytest.raises(HarveysegError, match=r"studies\.jsonl\.xz: not an export"):
+        import_study_runs(packed)
+
+
+def elsewhere(recipe: StudyRecipe, section: str = "train", **changes: object) -> StudyRecipe:
+    """The recipe on another machine: files lie in other folders, MLflow is another one, and settings may differ."""
     params = json.loads(json.dumps(recipe.params))
-    params["data"]["path"] = f"/mnt/{Path(params['data']['path']).name}"
-    params["tracking"] = {"uri": "http://127.0.0.1:9"}
-    params["train"] |= changes
+    params["data"] |= {"path": f"/mnt/{Path(params['data']['path']).name}", "inputs": "/mnt/inputs", "url": "s3://b/p"}
+    params["tracking"] = {"uri": "http://ana:secret@127.0.0.1:9"}
+    params[section] |= changes
     return StudyRecipe(params)
 
 
@@ -109,23 +144,56 @@ def test_runs_of_two_machines_become_one_recipes(runs: StudyRuns, recipe: StudyR
     first, second = (
         run.model_copy(update={"started_ms": started}) for run, started in zip(runs.runs, (2, 1), strict=True)
     )
-    other = elsewhere(recipe, lr=0.5)
+    other = elsewhere(recipe, "resize-cache", size=512)
+    later = first.model_copy(update={"studies": {"dropout": "0.1"}})  # exported after another study had run
     parts = {
         "MLflow": replace(runs, runs=(first,)),
-        "a.jsonl": replace(runs, recipe=elsewhere(recipe), runs=(second, first), data={"data/photos/01_x": 1.0}),
+        # The same number, written as another type.
+        "a.jsonl": replace(
+            runs,
+            recipe=elsewhere(recipe, lr=recipe.params["train"]["lr"] * 1.0, seed=float(recipe.params["train"]["seed"])),
+            runs=(second, later),
+            data={"data/photos/01_x": 1.0},
+        ),
         "b.jsonl": replace(runs, recipe=other, runs=(second,)),
     }
     both, alone = merge_study_runs(parts)
-    assert (both.recipe, both.runs) == (recipe, (second, first))  # the older one first, each once
+    assert both.recipe == recipe
+    assert [run.uid for run in both.runs] == [second.uid, first.uid]  # the older one first, each once
+    assert both.runs[1].studies == {"softmax": "on", "dropout": "0.1"}
     assert both.data == {"data/photos/05_grass": 40.0, "data/photos/01_x": 1.0}
     assert (alone.recipe, alone.runs) == (other, (second,))
 
 
-def test_a_study_on_other_photos_is_not_mixed_in(runs: StudyRuns, recipe: StudyRecipe) -> None:
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [("train", "lr", 0.5), ("data", "score_size", None), ("data", "classes", "harvey26"), ("split", "seed", 7)],
+)
+def test_recipes_that_differ_in_any_setting_are_no_one_recipe(
+    runs: StudyRuns, recipe: StudyRecipe, tmp_path: Path, section: str, name: str, value: object
+) -> None:
+    path = tmp_path / "studies.jsonl"
+    export_study_runs(replace(runs, recipe=elsewhere(recipe)), path)
+    assert import_runs_of(recipe, path).runs == runs.runs
+    other = elsewhere(recipe, section, **{name: value})
+    export_study_runs(replace(runs, recipe=other), path)
+    why = rf"studies\.jsonl: .* another recipe than params\.yaml, which differs in {section}\.{name}\. "
+    with pytest.raises(HarveysegError, match=why):
+        import_runs_of(recipe, path)
+    with pytest.raises(HarveysegError, match=rf"b: its recipe differs from that of a in {section}\.{name}, but not in"):
+        merge_study_runs({"a": runs, "b": replace(runs, recipe=other)})
+    new = elsewhere(recipe, section, **{name: value, "a_setting_of_tomorrow": None})
+    export_study_runs(replace(runs, recipe=new), path)
+    with pytest.raises(HarveysegError, match=rf"differs in {section}\.{name} and 1 more\. "):
+        import_runs_of(recipe, path)
+
+
+@pytest.mark.parametrize("changed", ["split_hash", "data_hash"])
+def test_a_study_on_other_photos_is_not_mixed_in(runs: StudyRuns, recipe: StudyRecipe, changed: str) -> None:
     first, second = runs.runs
     parts = {
         "a.jsonl": replace(runs, runs=(first,)),
-        "b.jsonl": replace(runs, recipe=elsewhere(recipe), runs=(second.model_copy(update={"split_hash": "f" * 64}),)),
+        "b.jsonl": replace(runs, recipe=elsewhere(recipe), runs=(second.model_copy(update={changed: "f" * 64}),)),
     }
     with pytest.raises(
         HarveysegError, match=r"b\.jsonl: its study softmax ran on other photos.* than that of a\.jsonl"
@@ -133,15 +201,8 @@ def test_a_study_on_other_photos_is_not_mixed_in(runs: StudyRuns, recipe: StudyR
         merge_study_runs(parts)
 
 
-def test_runs_of_another_recipe_are_not_taken_for_done(runs: StudyRuns, recipe: StudyRecipe, tmp_path: Path) -> None:
-    path = tmp_path / "studies.jsonl"
-    export_study_runs(replace(runs, recipe=elsewhere(recipe)), path)
-    assert import_runs_of(recipe, path).runs == runs.runs
-    export_study_runs(replace(runs, recipe=elsewhere(recipe, lr=0.5)), path)
-    with pytest.raises(
-        HarveysegError, match=r"studies\.jsonl: .* another recipe than params\.yaml, .* in train\.lr\. "
-    ):
-        import_runs_of(recipe, path)
-    export_study_runs(replace(runs, recipe=elsewhere(recipe, lr=0.5, a_setting_of_tomorrow=None)), path)
-    with pytest.raises(HarveysegError, match=r"differs in train\.lr and 1 more\. "):
-        import_runs_of(recipe, path)
+def test_two_runs_of_one_id_are_refused(runs: StudyRuns) -> None:
+    first, second = runs.runs
+    twin = second.model_copy(update={"uid": first.uid})
+    with pytest.raises(HarveysegError, match=rf"a\.jsonl: two runs have the id {first.uid}, one with seed 0 .* seed 1"):
+        merge_study_runs({"a.jsonl": replace(runs, runs=(first, twin))})

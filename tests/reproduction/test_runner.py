@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 
@@ -16,8 +17,11 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 from ruamel.yaml import YAML
 
+from harveyseg.data.cache import load_part
+from harveyseg.data.split import split_hash
+from harveyseg.errors import HarveysegError
 from harveyseg.reproduction.export import StudyRuns, export_study_runs
-from harveyseg.reproduction.studies import find_study, read_recipe, study_trials
+from harveyseg.reproduction.studies import find_study, read_recipe, read_studies, study_trials
 from harveyseg.tracking.values import unpack_values
 from helpers.processes import processes_in
 from helpers.project import FEW_PHOTOS, Project, start_project
@@ -163,24 +167,45 @@ def test_a_study_that_is_killed_continues_with_what_is_missing(tmp_path: Path) -
 
 def test_a_trial_that_ran_on_another_machine_does_not_run_again(tmp_path: Path) -> None:
     project = start_project(tmp_path / "harveyseg", {**CHANGES, "folds": [0, 1]})
+    project.run("dvc", "repro", "split")
     recipe = read_recipe(project.folder / "params.yaml")
-    [*on] = make_variant("on", 0.7, 0.7).seeds
-    [*off] = make_variant("off", 0.6).seeds
-    # Of the trial `off` one fold is missing.
-    runs = [
-        run.model_copy(update={"studies": {"softmax": label}, "seed": recipe.params["train"]["seed"], "fold": fold})
-        for label, variant in (("on", on), ("off", off))
-        for fold, (run,) in enumerate(variant)
-    ]
-    export_study_runs(StudyRuns(recipe, {}, tuple(runs)), tmp_path / "studies.jsonl.xz")
+    data = project.folder / "data"
+    photos = {
+        "data_hash": load_part(data / "cache" / "train").data_hash,
+        "split_hash": split_hash(data / "splits" / "folds.csv"),
+    }
+    studies: dict[str, dict[str, str]] = {}
+    for name, definition in read_studies().items():
+        with suppress(HarveysegError):  # the recipe lacks what this study varies
+            for trial in study_trials(definition, recipe, 1):
+                studies.setdefault(trial.name, {})[name] = trial.variant
+    file = tmp_path / "studies.jsonl.xz"
+    off, on = study_trials(find_study("softmax"), recipe, 1)
+    assert (off.variant, on.variant) == ("off", "on")
+
+    def export(changes: dict[str, str]) -> None:
+        """Runs of `on` with both folds, and of `off` with one, as if exported elsewhere."""
+        runs = []
+        for trial, fold in ((on, 0), (on, 1), (off, 0)):
+            ((run,),) = make_variant(f"{trial.variant}-{fold}", 0.7).seeds
+            here = {"studies": studies[trial.name], "seed": trial.seed, "fold": fold}
+            runs.append(run.model_copy(update=here | photos | changes))
+        export_study_runs(StudyRuns(recipe, {}, tuple(runs)), file)
+
     study = Study(project, tmp_path / "log")
-    printed = study.run("study", "softmax", "--done", str(tmp_path / "studies.jsonl.xz"), ok=False)
+    for digest in photos:
+        export({digest: "f" * 64})
+        printed = study.run("study", "softmax", "--done", str(file), ok=False)
+        assert "studies.jsonl.xz: its runs are of other photos, masks or classes than this project's" in printed
+        assert ": runs (" not in printed
+    export({})
+    printed = study.run("study", "softmax", "--done", str(file))
+    assert "studies.jsonl.xz: its runs are of the commit ccccccc, this project is at " in printed
     assert "softmax: 1 of 2 trials are in exported files" in printed
     assert "softmax: 1 trials, 0 done before" in printed
-    [off_trial] = study_trials(find_study("softmax"), recipe, 1, ["off"])
-    assert re.findall(r"\((study-\w+)\): argmax score", printed) == [off_trial.name]
-    # These runs are of other photos than the ones here: made-up numbers stand in no table beside real ones.
-    assert "studies.jsonl.xz: its study softmax ran on other photos" in printed
+    assert re.findall(r"\((study-\w+)\): argmax score", printed) == [off.name]
+    # The table has both, one seed of each.
+    assert sorted(re.findall(r"^\| (on|off) \| +1 \| +0\.\d{4}", printed, re.MULTILINE)) == ["off", "on"]
 
 
 def test_a_study_that_is_told_to_stop_ends_its_trainings(tmp_path: Path) -> None:

@@ -78,6 +78,9 @@ def test_the_matrix_is_trained_at_once_and_the_project_takes_it_over(clustered: 
     assert "a: done in" in printed
     assert "b: done in" in printed
     assert stages_run(printed) == {"table"}  # what workers print goes to their logs
+    # Trainings and what comes after them are one pipeline.
+    [pipeline] = set((clustered.folder / "pipelines.txt").read_text().splitlines())
+    assert (clustered.folder / "table-pipeline.txt").read_text().splitlines() == [pipeline]
     assert clustered.cluster("--dry-run").splitlines()[-1].startswith("0 items.")
 
 
@@ -133,6 +136,9 @@ def test_an_item_whose_process_was_killed_begins_again(clustered: Toy, tmp_path:
 def test_ctrl_c_leaves_nothing_running(clustered: Toy, tmp_path: Path) -> None:
     log = tmp_path / "log"
     started = begin(clustered, log)
+    # Where a worker has written its title over its environment, nothing can be read.
+    reports = {process.environ().get("RAY_USAGE_STATS_ENABLED") for process in ray_processes(started)}
+    assert reports - {None} == {"0"}
     started.send_signal(signal.SIGINT)
     assert started.wait(300) == 130, log.read_text()
     assert "The same command continues with what is missing." in log.read_text()
@@ -140,6 +146,25 @@ def test_ctrl_c_leaves_nothing_running(clustered: Toy, tmp_path: Path) -> None:
     clustered.let_trainings_end()
     clustered.cluster()
     assert stages_run(clustered.run("dvc", "repro")) == set()
+
+
+@with_ray
+@pytest.mark.slow
+def test_each_item_sees_a_gpu_of_its_own_and_nobody_connects_without_the_token(
+    clustered: Toy, nodes: RayCluster, tmp_path: Path
+) -> None:
+    nodes.add(cores=2, gpus=2)
+    at = ("--address", nodes.address, "--gpus", "1")
+    clustered.environment["RAY_AUTH_TOKEN"] = "0" * 64
+    assert f"{nodes.address}: no Ray cluster answers" in clustered.cluster(*at, code=1)
+    del clustered.environment["RAY_AUTH_TOKEN"]
+    log = tmp_path / "log"
+    started = begin(clustered, log, *at)
+    assert sorted((clustered.folder / "gpus.txt").read_text().split()) == ["0", "1"]
+    assert "Ray listens on all addresses of its machines (" in log.read_text()
+    assert ") and asks for its token." in log.read_text()
+    clustered.let_trainings_end()
+    assert started.wait(300) == 0, log.read_text()
 
 
 @with_ray

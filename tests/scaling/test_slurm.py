@@ -2,9 +2,11 @@
 
 import getpass
 import importlib.util
+import os
 import re
 from collections.abc import Iterator
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from helpers.paths import ROOT
@@ -45,6 +47,12 @@ def project(toy: Toy, slurm: Slurm) -> Toy:
 def states(slurm: Slurm) -> list[str]:
     """Of the jobs that wait or run: state and node."""
     return sorted(slurm.ask("squeue", "-h", "-r", "-o", "%t %N"))
+
+
+def ray_of_jobs() -> list[str]:
+    """The command lines of Ray's processes that a job has started."""
+    lines = (" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"]))
+    return [line for line in lines if re.search(r"/tmp/ray-\d+/", line)]
 
 
 def logs(project: Toy) -> str:
@@ -91,7 +99,11 @@ def test_an_item_that_fails_keeps_the_project_from_training_it(project: Toy, slu
     slurm.ask("scancel", "--user", getpass.getuser())
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra `ray`")
+with_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra `ray`")
+
+
+@with_ray
+@pytest.mark.long
 def test_ray_in_a_job_of_two_nodes_trains_all_items_and_ends_with_the_job(project: Toy, slurm: Slurm) -> None:
     project.run("dvc", "repro", "prepare")
     (project.folder / "ray.sh").write_text(RAY_SCRIPT)
@@ -104,3 +116,37 @@ def test_ray_in_a_job_of_two_nodes_trains_all_items_and_ends_with_the_job(projec
     assert len(project.begun) == 2
     assert "up to date" in project.run("dvc", "status")
     assert processes_in(project.folder) == []
+
+
+@with_ray
+@pytest.mark.long
+def test_a_cancelled_job_with_ray_leaves_nothing_running_and_the_next_one_goes_on(project: Toy, slurm: Slurm) -> None:
+    project.run("dvc", "repro", "prepare")
+    (project.folder / "ray.sh").write_text(RAY_SCRIPT)
+    project.run("sbatch", "ray.sh")
+    wait_until(lambda: len(project.begun) == 2)
+    slurm.ask("scancel", "--user", getpass.getuser())
+    wait_until(lambda: not states(slurm))
+    # Ray's idle workers end themselves when their node has ended.
+    wait_until(lambda: processes_in(project.folder) == [] and ray_of_jobs() == [], seconds=60)
+    project.let_trainings_end()
+    project.run("sbatch", "ray.sh")
+    wait_until(lambda: not states(slurm))
+    assert (project.folder / "data" / "table.txt").exists(), logs(project)
+    assert len(project.begun) == 4
+    assert "up to date" in project.run("dvc", "status")
+
+
+@with_ray
+@pytest.mark.long
+def test_a_job_whose_ray_does_not_start_ends(project: Toy, slurm: Slurm) -> None:
+    taken = project.folder / "bin"
+    taken.mkdir()
+    (taken / "ray").write_text("#!/bin/sh\necho ray does not start >&2\nexit 3\n")
+    (taken / "ray").chmod(0o755)
+    project.environment["PATH"] = f"{taken}{os.pathsep}{project.environment['PATH']}"
+    (project.folder / "ray.sh").write_text(RAY_SCRIPT)
+    project.run("sbatch", "ray.sh")
+    wait_until(lambda: not states(slurm), seconds=120)
+    assert "ray does not start" in logs(project)
+    assert project.begun == []

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harveyseg.config.settings import flat_settings
 from harveyseg.errors import HarveysegError
-from harveyseg.files import atomic, digest, refuse_foreign
+from harveyseg.files import atomic, refuse_foreign
 from harveyseg.reproduction.studies import SECTIONS, StudyRecipe, read_studies, study_tag
 from harveyseg.tracking.client import Tracker
 from harveyseg.tracking.query import KIND, UID, TrackedRun, find_all_runs, find_tagged_runs, read_curves
@@ -27,6 +27,11 @@ _MARK = '"recipe": {"'
 """In the first line of each export."""
 _COMPRESSED = ".xz"
 _ABSENT = object()
+_PHOTO_SIZE = "resize-cache.size"
+_PATHS = frozenset({"path", "groups", "held_out", "classes", "encoder_weights", "init"})
+"""Settings that may be a file or folder, in any section."""
+_ADDRESSES = frozenset({"inputs", "url"})
+"""Settings that say nothing but where something lies."""
 LATENCY_EXPERIMENT = "latency"
 """MLflow's experiment of measured latencies, apart from the trainings."""
 
@@ -44,7 +49,10 @@ class StudyRun(BaseModel):
     started_ms: int
     """Unix time in milliseconds."""
     data_source: str
+    data_hash: str
     split_hash: str
+    git_commit: str | None
+    """Of the project whose code trained; None where git could not tell."""
     device: str
     parameters: dict[str, str]
     metrics: dict[str, float]
@@ -53,6 +61,11 @@ class StudyRun(BaseModel):
     """Name as in history.csv -> epoch (from 1) -> value."""
     environment: dict[str, str]
     """Versions and hardware."""
+
+    @property
+    def photos(self) -> tuple[str, str]:
+        """Digests of the photos, masks and classes, and of how the photos were split."""
+        return self.data_hash, self.split_hash
 
 
 class Latency(BaseModel):
@@ -74,7 +87,9 @@ class _Header(BaseModel):
 
     recipe: dict[str, Any]
     data: dict[str, float]
-    latency: dict[str, Latency] = {}
+    latency: dict[str, Latency]
+    runs: int
+    """How many lines follow."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +135,7 @@ def load_study_runs(recipe: StudyRecipe, tracker: Tracker, names: Sequence[str] 
 
 
 def export_study_runs(studies: StudyRuns, path: Path) -> None:
-    """Write the training runs to a file. The photos' location is omitted: only the last part of that path is kept.
+    """Write the training runs to a file, without addresses; of paths only the last part is kept.
 
     A name that ends in ``.xz`` makes a compressed file, a tenth of the size.
 
@@ -129,8 +144,8 @@ def export_study_runs(studies: StudyRuns, path: Path) -> None:
     """
     if not _is_export(path):
         refuse_foreign(path, _MARK)
-    recipe = _without_locations(studies.recipe.params)
-    header = _Header(recipe=recipe, data=dict(studies.data), latency=dict(studies.latency))
+    recipe = _portable(studies.recipe)
+    header = _Header(recipe=recipe, data=dict(studies.data), latency=dict(studies.latency), runs=len(studies.runs))
     lines = [json.dumps(item.model_dump(), sort_keys=True, allow_nan=False) for item in (header, *studies.runs)]
     text = "".join(f"{line}\n" for line in lines)
     with atomic(path) as temporary:
@@ -144,15 +159,25 @@ def import_study_runs(path: Path) -> StudyRuns:
         HarveysegError: when the file is absent or no such export.
     """
     remedy = "`harveyseg results --export FILE` writes such a file."
+    header: _Header | None = None
+    runs: list[StudyRun] = []
     try:
-        header, *runs = _read_text(path).splitlines()
-        content = _Header.model_validate_json(header)
-        recipe = StudyRecipe(content.recipe)
-        parsed = tuple(StudyRun.model_validate_json(line) for line in runs)
-        return StudyRuns(recipe, content.data, parsed, content.latency)
+        first_line, *lines = _read_text(path).splitlines() or [""]
+        header = _Header.model_validate_json(first_line)
+        for line in lines:
+            runs.append(StudyRun.model_validate_json(line))
+        if len(runs) != header.runs:
+            raise ValueError(f"it has {len(runs)} runs, its first line says {header.runs}")
+        return StudyRuns(StudyRecipe(header.recipe), header.data, tuple(runs), header.latency)
     except FileNotFoundError:
         raise HarveysegError(f"{path}: no such file. {remedy}") from None
-    except (lzma.LZMAError, ValidationError, ValueError) as error:
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        number = 1 if header is None else len(runs) + 2
+        why = f"line {number}: {f'{place}: ' if place else ''}{first['msg']}"
+        raise HarveysegError(f"{path}: not an export of study runs ({why}). {remedy}") from None
+    except (EOFError, lzma.LZMAError, ValueError, HarveysegError) as error:
         raise HarveysegError(f"{path}: not an export of study runs ({error}). {remedy}") from None
 
 
@@ -163,58 +188,81 @@ def import_runs_of(recipe: StudyRecipe, path: Path) -> StudyRuns:
         HarveysegError: when the file is absent, no export, or has runs of another recipe.
     """
     runs = import_study_runs(path)
-    ours, theirs = map(_settings, (recipe, runs.recipe))
-    if differing := [name for name in ours | theirs if ours.get(name, _ABSENT) != theirs.get(name, _ABSENT)]:
-        more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
+    if differing := differing_settings(recipe, runs.recipe):
         raise HarveysegError(
-            f"{path}: its runs are of another recipe than params.yaml, which differs in {differing[0]}{more}. "
+            f"{path}: its runs are of another recipe than params.yaml, which differs in {_first_of(differing)}. "
             "Use the recipe of these runs, or leave the file out."
         )
     return runs
 
 
+def differing_settings(first: StudyRecipe, second: StudyRecipe) -> list[str]:
+    """The full names of the settings in which two recipes differ; where the photos and other files lie is none."""
+    ours, theirs = (flat_settings(_portable(recipe)) for recipe in (first, second))
+    return [name for name in ours | theirs if ours.get(name, _ABSENT) != theirs.get(name, _ABSENT)]
+
+
 def merge_study_runs(parts: Mapping[str, StudyRuns]) -> list[StudyRuns]:
-    """Make one of all runs of a recipe, wherever they ran; recipes that differ in locations only are the same.
+    """Make one of all runs of a recipe, wherever they ran.
 
     Args:
         parts: runs by where they were read, a file or MLflow. Of each recipe the first one's locations stay.
 
     Returns:
-        One for each recipe, in the order of the first of each; runs oldest first, each once.
+        One for each recipe, of photos of different sizes; runs oldest first, each once.
 
     Raises:
-        HarveysegError: when a study of a recipe ran on other photos, or another split of them, in two parts.
+        HarveysegError: when two recipes have photos of one size, a study of a recipe ran on other photos or another
+            split of them in two parts, or two runs have one id.
     """
-    recipes: dict[str, dict[str, StudyRuns]] = {}
+    recipes: list[dict[str, StudyRuns]] = []
     for origin, part in parts.items():
-        recipes.setdefault(digest(_settings(part.recipe)), {})[origin] = part
-    return [_merge_recipe(parts) for parts in recipes.values()]
+        for others in recipes:
+            first, like = next(iter(others.items()))
+            differing = differing_settings(like.recipe, part.recipe)
+            if not differing:
+                others[origin] = part
+                break
+            if _PHOTO_SIZE not in differing:
+                raise HarveysegError(
+                    f"{origin}: its recipe differs from that of {first} in {_first_of(differing)}, but not in the size "
+                    "of the photos, which tells the columns apart. Leave one of both out."
+                )
+        else:
+            recipes.append({origin: part})
+    return [_merge_recipe(others) for others in recipes]
+
+
+def _first_of(settings: Sequence[str]) -> str:
+    return settings[0] if len(settings) == 1 else f"{settings[0]} and {len(settings) - 1} more"
 
 
 def _merge_recipe(parts: Mapping[str, StudyRuns]) -> StudyRuns:
-    splits: dict[str, tuple[str, str]] = {}
+    photos: dict[str, tuple[str, tuple[str, str]]] = {}
+    runs: dict[str, StudyRun] = {}
     for origin, part in parts.items():
-        newest = {study: run.split_hash for run in part.runs for study in run.studies}
-        for study, split in newest.items():
-            first, other = splits.setdefault(study, (origin, split))
-            if split != other:
+        newest = {study: run.photos for run in part.runs for study in run.studies}
+        for study, digests in newest.items():
+            first, others = photos.setdefault(study, (origin, digests))
+            if digests != others:
                 raise HarveysegError(
                     f"{origin}: its study {study} ran on other photos, or another split of them, than that of {first}. "
                     "They cannot be compared: leave one of both out."
                 )
-    runs = {run.uid: run for part in parts.values() for run in part.runs}
+        for run in part.runs:
+            known = runs.get(run.uid, run)
+            if (known.seed, known.fold, known.started_ms) != (run.seed, run.fold, run.started_ms):
+                raise HarveysegError(
+                    f"{origin}: two runs have the id {run.uid}, one with seed {known.seed} and fold {known.fold}, one "
+                    f"with seed {run.seed} and fold {run.fold}. Export the runs again."
+                )
+            runs[run.uid] = run.model_copy(update={"studies": {**known.studies, **run.studies}})
     return StudyRuns(
         next(iter(parts.values())).recipe,
         {name: value for part in parts.values() for name, value in part.data.items()},
         tuple(sorted(runs.values(), key=lambda run: (run.started_ms, run.uid))),
         {network: latency for part in parts.values() for network, latency in part.latency.items()},
     )
-
-
-def _settings(recipe: StudyRecipe) -> dict[str, Any]:
-    """What decides the scores of a recipe's trials, flat, without where the photos lie."""
-    params = _without_locations(recipe.params)
-    return flat_settings({name: params[name] for name in SECTIONS})
 
 
 def _read_text(path: Path) -> str:
@@ -237,7 +285,9 @@ def _study_run(run: TrackedRun, studies: dict[str, str], curves: dict[str, dict[
         fold=int(run.tags["harveyseg.fold"]),
         started_ms=run.started_ms,
         data_source=run.tags["harveyseg.data_source"],
+        data_hash=run.tags["harveyseg.data_hash"],
         split_hash=run.tags[_SPLIT],
+        git_commit=run.tags.get("harveyseg.git_commit"),
         device=run.tags["harveyseg.device"],
         parameters=run.parameters,
         metrics=run.metrics,
@@ -299,12 +349,15 @@ def _latency(tracker: Tracker) -> dict[str, Latency]:
     return {network: Latency.model_validate(values) for network, values in networks.items()}
 
 
-def _without_locations(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe with the names, not the paths and addresses, of the photos and their groups."""
-    data = params["data"]
-    split = params["split"]
-    return {
-        **params,
-        "data": {"source": data["source"], "path": PurePath(data["path"]).name},
-        "split": {**split, "groups": PurePath(str(split["groups"])).name},
-    }
+def _portable(recipe: StudyRecipe) -> dict[str, Any]:
+    """What decides the scores of a recipe's trials, without where the photos and other files lie."""
+    sections = {name: recipe.params[name] for name in SECTIONS}
+    portable: dict[str, Any] = _without_locations(sections)
+    return portable
+
+
+def _without_locations(value: Any, name: str = "") -> Any:
+    """The value of a setting, with the names, not the folders, of files."""
+    if isinstance(value, Mapping):
+        return {key: _without_locations(inner, key) for key, inner in value.items() if key not in _ADDRESSES}
+    return PurePath(value).name if name in _PATHS and isinstance(value, str) else value

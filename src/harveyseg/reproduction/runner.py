@@ -21,10 +21,12 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from harveyseg.config.settings import section
+from harveyseg.data.cache import load_part
+from harveyseg.data.split import split_hash
 from harveyseg.errors import HarveysegError
 from harveyseg.progress import Progress
 from harveyseg.record import read_run
-from harveyseg.reproduction.export import StudyRun
+from harveyseg.reproduction.export import StudyRun, StudyRuns
 from harveyseg.reproduction.share_done import share_done
 from harveyseg.reproduction.studies import StudyRecipe, Trial, find_study, read_studies, study_tags, study_trials
 from harveyseg.reproduction.tables import ARGMAX_SCORE, SCORE
@@ -47,6 +49,8 @@ _INPUTS = "study-inputs"
 """The name of what looks which code and photos there are now."""
 _SECONDS_BETWEEN_LOOKS = 10.0
 """Between two questions how far the trials are."""
+_SHORT = 7
+"""Digits of a commit in messages."""
 _SHOWN_STUDIES = 2
 """How many of the studies that share a trial its messages name."""
 
@@ -60,9 +64,9 @@ class _Task:
     """(study, variant) of each."""
 
     def ran_in(self, runs: Sequence[StudyRun], folds: Sequence[int]) -> bool:
-        """Whether these runs have all folds of the trial."""
+        """Whether these runs have all folds of the trial, for each study that needs it."""
         mine = set(self.studies)
-        found = {run.fold for run in runs if run.seed == self.trial.seed and not mine.isdisjoint(run.studies.items())}
+        found = {run.fold for run in runs if run.seed == self.trial.seed and mine <= run.studies.items()}
         return found >= set(folds)
 
     def __str__(self) -> str:
@@ -81,7 +85,7 @@ def run_studies(
     jobs: int,
     cluster: ClusterOptions | None = None,
     only: Sequence[str] = (),
-    exported: Sequence[StudyRun] = (),
+    exported: Mapping[str, StudyRuns] | None = None,
 ) -> None:
     """Run the trials that are missing, and tag the runs of all.
 
@@ -97,20 +101,25 @@ def run_studies(
         jobs: how many trials run at a time on this machine.
         cluster: where they run instead, as many at a time as there is room for; on this machine if None.
         only: the variants to run, which each study must have; all if empty.
-        exported: runs of this recipe from elsewhere. A trial of which they have all folds does not run.
+        exported: runs of this recipe on these photos from elsewhere, by file. A trial of which they have all folds does
+            not run.
 
     Raises:
-        HarveysegError: when the project is no git and DVC repository, another study runs in it, or a trial fails.
+        HarveysegError: when the project is no git and DVC repository, another study runs in it, a trial fails, or
+            exported runs are of other photos.
     """
     tasks = _collect_tasks(names, recipe, seeds, only)
-    elsewhere = {name for name, task in tasks.items() if task.ran_in(exported, recipe.folds)}
-    if elsewhere:
-        logger.info("%s: %d of %d trials are in exported files", ", ".join(names), len(elsewhere), len(tasks))
-    tasks = {name: task for name, task in tasks.items() if name not in elsewhere}
     tracker.prepare_views(map(study_view, names))
     failures = []
     with interrupted_by_signals(), experiment_folder(root, "study") as copies:
         trials = _Trials(copies, recipe)
+        if exported:
+            _require_same_photos(exported, trials.photos())
+            _warn_of_other_code(exported, trials.commit())
+            runs = [run for part in exported.values() for run in part.runs]
+            elsewhere = {name for name, task in tasks.items() if task.ran_in(runs, recipe.folds)}
+            logger.info("%s: %d of %d trials are in exported files", ", ".join(names), len(elsewhere), len(tasks))
+            tasks = {name: task for name, task in tasks.items() if name not in elsewhere}
         finished = trials.find_finished(tasks)
         logger.info("%s: %d trials, %d done before", ", ".join(names), len(tasks), len(finished))
         for name, commit in finished.items():
@@ -138,6 +147,29 @@ def run_studies(
         raise HarveysegError(
             "\n".join([f"{len(failures)} trials failed:", *failures, "Fix the cause, then run the command again."])
         )
+
+
+def _require_same_photos(exported: Mapping[str, StudyRuns], photos: tuple[str, str]) -> None:
+    for file, part in exported.items():
+        if any(run.photos != photos for run in part.runs):
+            raise HarveysegError(
+                f"{file}: its runs are of other photos, masks or classes than this project's, or of another split of "
+                "them. They cannot be compared: use the photos of these runs, or leave the file out."
+            )
+
+
+def _warn_of_other_code(exported: Mapping[str, StudyRuns], commit: str) -> None:
+    for file, part in exported.items():
+        commits = {run.git_commit for run in part.runs} - {commit}
+        if commits:
+            names = ", ".join(sorted("an unknown one" if name is None else name[:_SHORT] for name in commits))
+            logger.warning(
+                "%s: its runs are of the commit %s, this project is at %s. Where the code of the training differs, so "
+                "may the scores.",
+                file,
+                names,
+                commit[:_SHORT],
+            )
 
 
 def _trial_settings(recipe: StudyRecipe, trial: Trial) -> dict[str, Any]:
@@ -233,15 +265,24 @@ class _Trials:
         experiments = [line.split() for line in listed.splitlines()]
         if not any(name in tasks for _, name in experiments):
             return {}
-        project = self._copies.copy(self._experiment(_INPUTS), self._copies.folder / "inputs")
-        self._copies.log(_INPUTS).unlink(missing_ok=True)
-        self._copies.run_dvc(project, _INPUTS, "repro", "download")
-        inputs = _read_inputs((project / "dvc.lock").read_text(encoding="utf-8"))
+        inputs = _read_inputs((self._run_in_copy("download") / "dvc.lock").read_text(encoding="utf-8"))
         return {
             name: commit
             for commit, name in experiments
             if name in tasks and _read_inputs(git(root, "show", f"{commit}:./dvc.lock")) == inputs
         }
+
+    def photos(self) -> tuple[str, str]:
+        """Digests of the photos, masks and classes, and of the split, as :class:`StudyRun` has them."""
+        data = self._run_in_copy(_DATA) / "data"
+        return load_part(data / "cache" / "train").data_hash, split_hash(data / "splits" / "folds.csv")
+
+    def _run_in_copy(self, stage: str) -> Path:
+        """A copy of the project in which this stage and those before it have run."""
+        project = self._copies.copy(self._experiment(_INPUTS), self._copies.folder / "inputs")
+        self._copies.log(_INPUTS).unlink(missing_ok=True)
+        self._copies.run_dvc(project, _INPUTS, "repro", stage)
+        return project
 
 
 def _read_inputs(lock: str) -> Any:

@@ -94,9 +94,7 @@ class StudyRecipe:
         """Check that every section is there."""
         missing = [name for name in SECTIONS if name not in self.params]
         if missing:
-            raise HarveysegError(
-                f"params.yaml: the section {missing[0]!r} is missing. `harveyseg preset report` writes a complete file."
-            )
+            raise HarveysegError(f"the section {missing[0]!r} is missing")
 
     @cached_property
     def key(self) -> str:
@@ -115,7 +113,10 @@ def read_recipe(params: Path) -> StudyRecipe:
     Raises:
         HarveysegError: when the file or a section is absent.
     """
-    return StudyRecipe(load(params))
+    try:
+        return StudyRecipe(load(params))
+    except HarveysegError as error:
+        raise HarveysegError(f"{params}: {error}. `harveyseg preset report` writes a complete file.") from None
 
 
 @cache

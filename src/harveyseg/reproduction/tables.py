@@ -117,7 +117,7 @@ def find_variants(name: str, studies: StudyRuns) -> list[Variant]:
     labels = study_variants(find_study(name), studies.recipe)
     runs = [run for run in studies.runs if name in run.studies]
     newest = {
-        (run.studies[name], run.seed, run.fold): run for run in runs if run.split_hash == runs[-1].split_hash
+        (run.studies[name], run.seed, run.fold): run for run in runs if run.photos == runs[-1].photos
     }  # of equal keys the last one stays, and runs are sorted by time
     variants = []
     for label in labels:

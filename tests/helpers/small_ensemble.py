@@ -18,6 +18,7 @@ from harveyseg.ensemble.members import FoldModels, load_fold_models
 from harveyseg.files import write_json
 from harveyseg.inference.probabilities import write_probabilities
 from harveyseg.record import RunRecord, write_run
+from harveyseg.summary.finished import FinishedPipeline
 from helpers.records import make_record
 
 SIZE = (6, 5)
@@ -72,8 +73,32 @@ def load_written(folder: Path) -> FoldModels:
 
 def training_part(truth: Truth) -> CachedPart:
     masks = np.stack([truth[photo] for photo in IDS])
-    return CachedPart(
-        IDS, np.zeros((5, *SIZE, 3), np.uint8), masks, pd.DataFrame({"id": IDS}), SIZE, "demo", "d", HARVEY25, SIZE
+    counts = {f"count_{index}": (masks == index).sum((1, 2)) for index in range(25)}
+    photos = pd.DataFrame({"id": IDS, **counts})
+    return CachedPart(IDS, np.zeros((5, *SIZE, 3), np.uint8), masks, photos, SIZE, "demo", "d", HARVEY25, SIZE)
+
+
+def finished_pipeline(folder: Path, truth: Truth) -> FinishedPipeline:
+    """What the summary reads, as far as single models go."""
+    write_predictions(folder, truth)
+    part = training_part(truth)
+    assert part.masks is not None
+    fold_models = load_written(folder)
+    fold_of = {photo: fold for fold, photos in VAL_IDS.items() for photo in photos}
+    return FinishedPipeline(
+        data=folder,
+        outputs=[],
+        table=pd.DataFrame(),
+        fold_models=fold_models,
+        models=fold_models.models,
+        weights=None,  # type: ignore[arg-type]
+        train=part,
+        test=part,
+        truth={"val": part.masks},
+        split=pd.DataFrame(
+            {"id": IDS, "group": [GROUPS[photo] for photo in IDS], "fold": [fold_of[photo] for photo in IDS]}
+        ),
+        threads=1,
     )
 
 

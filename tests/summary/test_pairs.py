@@ -1,9 +1,6 @@
 """Pairs of the summary: wrong pixels and Dice agree with masks made one by one; every kind of error has its name."""
 
-from pathlib import Path
-
 import numpy as np
-import pandas as pd
 import pytest
 
 from harveyseg.errors import HarveysegError
@@ -13,31 +10,7 @@ from harveyseg.postprocess.statistics import SpecialMask, collect_statistics, up
 from harveyseg.score import pair_dice
 from harveyseg.summary.finished import FinishedPipeline
 from harveyseg.summary.pairs import Pairs, compute_pairs, name_error, worst_pairs
-from helpers.small_ensemble import GROUPS, IDS, SIZE, load_written, random_truth, training_part, write_predictions
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> FinishedPipeline:
-    truth = random_truth(0)
-    write_predictions(tmp_path, truth)
-    part = training_part(truth)
-    assert part.masks is not None
-    fold_models = load_written(tmp_path)
-    folds = {photo: fold for fold, photos in {0: ("p0", "p3"), 2: ("p1", "p2", "p4")}.items() for photo in photos}
-    split = pd.DataFrame({"id": IDS, "group": [GROUPS[photo] for photo in IDS], "fold": [folds[p] for p in IDS]})
-    return FinishedPipeline(
-        data=tmp_path,
-        outputs=[],
-        table=pd.DataFrame(),
-        fold_models=fold_models,
-        models=fold_models.models,
-        weights=None,  # type: ignore[arg-type]  # only single models are looked at
-        train=part,
-        test=part,
-        truth={"val": part.masks},
-        split=split,
-        threads=1,
-    )
+from helpers.small_ensemble import IDS, SIZE
 
 
 def masks_of(

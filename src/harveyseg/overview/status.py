@@ -207,7 +207,9 @@ def _next(overview: Overview) -> str:
     if best is not None and best.score is not None and best.score > _workspace_score(overview.scores):
         return f"`dvc exp apply {best.name}` makes the best experiment the workspace"
     if not overview.committed:
-        return "`git add -A && git commit` keeps these results; experiments are compared with those of a commit"
+        return (
+            "`git add dvc.lock && git commit -a` keeps these results; experiments are compared with those of a commit"
+        )
     return "`dvc exp run -S train.lr=0.001` tries a change; `dvc plots show` and `harveyseg ui` show details"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harveyseg.arrays import BoolArray
 from harveyseg.data.cache import class_counts
 from harveyseg.files import read_json, read_table
 from harveyseg.plots import precise_percent
@@ -339,46 +340,73 @@ def _shown_commit(record: RunRecord) -> str:
 def worst_class(workspace: FinishedPipeline, pairs: Pairs) -> Row | None:
     """The scored class with the lowest Dice over the photos that hold it; of equal ones the commonest by pixels.
 
+    A class that no network could learn is not called the worst: where it is in a held-out photo, it is in no photo of
+    the other folds.
+
     Returns:
-        name, dice, photos, share (of the pixels, a text), and missing: how many classes that occur have a Dice of 0.
-        None where no scored class occurs.
+        name, dice, photos, share (of the held-out photos' pixels, a text), occurring: how many classes occur there,
+        unlearnable: how many of them the training photos lack, and not_found: how many of the rest have a Dice of 0.
+        None where no class occurs that could be learned.
     """
     present = pairs.statistics.present
-    occurring = np.flatnonzero(present.any(0))
-    if not len(occurring):
+    learnable = present & _in_training_photos(workspace)
+    places = np.flatnonzero(learnable.any(0))
+    if not len(places):
         return None
-    means = {int(place): float(pairs.dice[present[:, place], place].mean()) for place in occurring}
+    means = {int(place): float(pairs.dice[learnable[:, place], place].mean()) for place in places}
     unscored = workspace.classes.unscored
     pixels = pairs.statistics.confusions.sum((0, 2))
     worst = min(means, key=lambda place: (means[place], -pixels[place + unscored]))
+    occurring = int(present.any(0).sum())
     return {
         "name": workspace.classes.names[worst + unscored],
         "dice": means[worst],
-        "photos": int(present[:, worst].sum()),
+        "photos": int(learnable[:, worst].sum()),
         "share": precise_percent(float(pixels[worst + unscored] / pixels.sum())),
         "not_found": sum(mean == 0 for mean in means.values()),
-        "occurring": len(means),
+        "unlearnable": occurring - len(means),
+        "occurring": occurring,
     }
 
 
+def _in_training_photos(workspace: FinishedPipeline) -> BoolArray:
+    """Whether each scored class is in a photo on which the networks of a held-out photo were trained, (n, S)."""
+    holds = class_counts(workspace.train.photos)[:, workspace.classes.unscored :] > 0
+    folds = workspace.split.set_index("id").loc[list(workspace.train.ids), "fold"].to_numpy()
+    seen: BoolArray = np.stack([holds[folds != fold].any(0) for fold in workspace.held_out["fold"]])
+    return seen
+
+
 def glance(workspace: FinishedPipeline, winner: str) -> Row:
-    """The best model, and what the ensemble adds to it."""
+    """The best model, and what the ensemble adds to it, on held-out photos and on test photos."""
     singles = {model: score for model in workspace.models if (score := workspace.score(model)) is not None}
     best_single = max(singles, key=singles.__getitem__) if singles else None
     ensemble = workspace.score(ENSEMBLE)
+    tests = [score for source in workspace.sources if (score := workspace.score(source, "test_score")) is not None]
+    test = workspace.score(winner, "test_score")
     return {
         "winner": winner,
         "score": workspace.score(winner),
         "gain": workspace.score(winner, "gain_over_empty"),
         "empty": workspace.score(ALL_EMPTY),
-        "test": workspace.score(winner, "test_score"),
+        "test": test,
+        "test_place": None if test is None else 1 + sum(score > test for score in tests),
+        "tests": len(tests),
         "test_empty": workspace.score(ALL_EMPTY, "test_score"),
         "ensemble": ensemble,
         "best_single": best_single,
         "best_single_score": singles.get(best_single) if best_single else None,
-        "added": None if ensemble is None or best_single is None else ensemble - singles[best_single],
+        "added": _difference(ensemble, None if best_single is None else singles[best_single]),
+        "test_added": _difference(
+            workspace.score(ENSEMBLE, "test_score"),
+            None if best_single is None else workspace.score(best_single, "test_score"),
+        ),
         "nested": len(workspace.fold_models.folds) > 1,
     }
+
+
+def _difference(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first - second
 
 
 def known_sources(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -269,7 +269,7 @@ def only_bobs_new_model_is_trained_although_the_server_is_away(team: Team, bob: 
 
 def ann_gets_bobs_model(team: Team, ann: Member, bob: Member) -> None:
     first = ann.record("unet-0")
-    assert re.search(r"^\| narrow_unet +\| +0\.\d{5} ", ann.block("get"), re.MULTILINE)
+    assert re.search(r"^narrow_unet +0\.\d{5} ", ann.block("get"), re.MULTILINE)
     assert ann.reports() == bob.reports()
     assert ann.record("unet-0") == first
     assert ann.record("narrow_unet-0") == bob.record("narrow_unet-0")

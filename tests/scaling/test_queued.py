@@ -7,6 +7,7 @@ import os
 import signal
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from helpers.processes import processes_in
@@ -35,6 +36,13 @@ def results(toy: Toy) -> dict[str, tuple[dict[str, str], str, str]]:
         kept = {column: value for column, value in row.items() if column not in OF_A_RUN}
         found[width] = (kept, files, toy.run("git", "show", f"{reference}:dvc.lock"))
     return found
+
+
+def is_of_ray(process: psutil.Process) -> bool:
+    try:
+        return any("/ray/" in part or part.startswith("ray::") for part in process.cmdline())
+    except psutil.NoSuchProcess:  # it has just ended
+        return False
 
 
 @pytest.mark.long
@@ -71,6 +79,8 @@ def test_a_queued_sweep_ends_in_what_dvc_makes_of_it_one_by_one(
     wait_until(lambda: toy.begun, killed)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
+    # Ray's workers notice it a moment later, and may begin another training until then.
+    wait_until(lambda: not any(map(is_of_ray, processes_in(toy.folder))))
     assert {row["State"] for row in shown(toy).values()} == {"Queued"}
     started = len(toy.begun)
 

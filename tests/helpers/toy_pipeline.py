@@ -45,9 +45,9 @@ stages:
 """
 # One line for each training that begins, where all copies find it, then waiting for the test.
 TRAINING = """\
-echo "$1" >> "$HARVEYSEG_ROOT/begun.txt"
 echo "$HARVEYSEG_PIPELINE" >> "$HARVEYSEG_ROOT/pipelines.txt"
 echo "$CUDA_VISIBLE_DEVICES" >> "$HARVEYSEG_ROOT/gpus.txt"
+echo "$1" >> "$HARVEYSEG_ROOT/begun.txt"
 until [ -e "$HARVEYSEG_ROOT/go.txt" ]; do sleep 0.05; done
 [ "$1" = "$(cat "$HARVEYSEG_ROOT/fails.txt" 2>/dev/null)" ] && exit 3
 sed "s/^/$1 /" data/prepared.txt > "data/model-$1.txt"

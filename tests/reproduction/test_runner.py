@@ -205,7 +205,13 @@ def test_a_trial_that_ran_on_another_machine_does_not_run_again(tmp_path: Path) 
     assert "softmax: 1 trials, 0 done before" in printed
     assert re.findall(r"\((study-\w+)\): argmax score", printed) == [off.name]
     # The table has both, one seed of each.
-    assert sorted(re.findall(r"^\| (on|off) \| +1 \| +0\.\d{4}", printed, re.MULTILINE)) == ["off", "on"]
+    table = r"^\| (on|off) \| +1 \| +0\.\d{4}"
+    assert sorted(re.findall(table, printed, re.MULTILINE)) == ["off", "on"]
+    # A second time nothing runs, and the table is the same.
+    printed = study.run("study", "softmax", "--done", str(file))
+    assert "softmax: 1 trials, 1 done before" in printed
+    assert ": runs (" not in printed
+    assert sorted(re.findall(table, printed, re.MULTILINE)) == ["off", "on"]
 
 
 def test_a_study_that_is_told_to_stop_ends_its_trainings(tmp_path: Path) -> None:

@@ -157,3 +157,11 @@ def test_a_models_own_settings_do_not_hide_what_is_varied(params: Path, tmp_path
         assert trial.name == f"study-{StudyRecipe(made).key}"
     (trial,) = (trial for trial in study_trials(find_study("related_work"), recipe, 1) if trial.variant == "segnet")
     assert settings(params, trial.options, tmp_path)["models"] == {"segnet": {"network": "segnet", "width": 16}}
+
+
+def test_an_absent_file_is_named_once(tmp_path: Path) -> None:
+    with pytest.raises(HarveysegError) as raised:
+        read_recipe(tmp_path / "params.yaml")
+    assert str(raised.value) == (
+        f"{tmp_path / 'params.yaml'}: no such file. Run this in the project's root folder, which holds params.yaml."
+    )

@@ -99,6 +99,19 @@ def test_an_item_that_fails_keeps_the_project_from_training_it(project: Toy, slu
     slurm.ask("scancel", "--user", getpass.getuser())
 
 
+def submit_ray(project: Toy) -> None:
+    (project.folder / "ray.sh").write_text(RAY_SCRIPT)
+    project.run("sbatch", "ray.sh")
+
+
+def require_finished(project: Toy, slurm: Slurm, trainings: int) -> None:
+    """When the job has ended, all items are done, with so many trainings, and the project has taken them over."""
+    wait_until(lambda: not states(slurm))
+    assert (project.folder / "data" / "table.txt").exists(), logs(project)
+    assert len(project.begun) == trainings
+    assert "up to date" in project.run("dvc", "status")
+
+
 with_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra `ray`")
 
 
@@ -106,15 +119,11 @@ with_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="n
 @pytest.mark.long
 def test_ray_in_a_job_of_two_nodes_trains_all_items_and_ends_with_the_job(project: Toy, slurm: Slurm) -> None:
     project.run("dvc", "repro", "prepare")
-    (project.folder / "ray.sh").write_text(RAY_SCRIPT)
-    project.run("sbatch", "ray.sh")
+    submit_ray(project)
     wait_until(lambda: sorted(project.begun) == ["a", "b"])
     assert states(slurm) == [f"R {','.join(NODES)}"]
     project.let_trainings_end()
-    wait_until(lambda: not states(slurm))
-    assert (project.folder / "data" / "table.txt").exists(), logs(project)
-    assert len(project.begun) == 2
-    assert "up to date" in project.run("dvc", "status")
+    require_finished(project, slurm, trainings=2)
     assert processes_in(project.folder) == []
 
 
@@ -122,19 +131,15 @@ def test_ray_in_a_job_of_two_nodes_trains_all_items_and_ends_with_the_job(projec
 @pytest.mark.long
 def test_a_cancelled_job_with_ray_leaves_nothing_running_and_the_next_one_goes_on(project: Toy, slurm: Slurm) -> None:
     project.run("dvc", "repro", "prepare")
-    (project.folder / "ray.sh").write_text(RAY_SCRIPT)
-    project.run("sbatch", "ray.sh")
+    submit_ray(project)
     wait_until(lambda: len(project.begun) == 2)
     slurm.ask("scancel", "--user", getpass.getuser())
     wait_until(lambda: not states(slurm))
     # Ray's idle workers end themselves when their node has ended.
     wait_until(lambda: processes_in(project.folder) == [] and ray_of_jobs() == [], seconds=60)
     project.let_trainings_end()
-    project.run("sbatch", "ray.sh")
-    wait_until(lambda: not states(slurm))
-    assert (project.folder / "data" / "table.txt").exists(), logs(project)
-    assert len(project.begun) == 4
-    assert "up to date" in project.run("dvc", "status")
+    submit_ray(project)
+    require_finished(project, slurm, trainings=4)
 
 
 @with_ray
@@ -145,8 +150,7 @@ def test_a_job_whose_ray_does_not_start_ends(project: Toy, slurm: Slurm) -> None
     (taken / "ray").write_text("#!/bin/sh\necho ray does not start >&2\nexit 3\n")
     (taken / "ray").chmod(0o755)
     project.environment["PATH"] = f"{taken}{os.pathsep}{project.environment['PATH']}"
-    (project.folder / "ray.sh").write_text(RAY_SCRIPT)
-    project.run("sbatch", "ray.sh")
+    submit_ray(project)
     wait_until(lambda: not states(slurm), seconds=120)
     assert "ray does not start" in logs(project)
     assert project.begun == []

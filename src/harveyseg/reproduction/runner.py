@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -277,12 +277,16 @@ class _Trials:
         data = self._run_in_copy(_DATA) / "data"
         return load_part(data / "cache" / "train").data_hash, split_hash(data / "splits" / "folds.csv")
 
-    def _run_in_copy(self, stage: str) -> Path:
-        """A copy of the project in which this stage and those before it have run."""
-        project = self._copies.copy(self._experiment(_INPUTS), self._copies.folder / "inputs")
+    @cached_property
+    def _copy(self) -> Path:
+        """A copy of the project, to see what its stages make of it."""
         self._copies.log(_INPUTS).unlink(missing_ok=True)
-        self._copies.run_dvc(project, _INPUTS, "repro", stage)
-        return project
+        return self._copies.copy(self._experiment(_INPUTS), self._copies.folder / "inputs")
+
+    def _run_in_copy(self, stage: str) -> Path:
+        """The copy, in which this stage and those before it have run."""
+        self._copies.run_dvc(self._copy, _INPUTS, "repro", stage)
+        return self._copy
 
 
 def _read_inputs(lock: str) -> Any:

@@ -113,8 +113,9 @@ def read_recipe(params: Path) -> StudyRecipe:
     Raises:
         HarveysegError: when the file or a section is absent.
     """
+    values = load(params)
     try:
-        return StudyRecipe(load(params))
+        return StudyRecipe(values)
     except HarveysegError as error:
         raise HarveysegError(f"{params}: {error}. `harveyseg preset report` writes a complete file.") from None
 

@@ -56,7 +56,7 @@ BESIDE_BATCHES = 150.0
 
 @dataclass(frozen=True)
 class Part:
-    """Studies that run with one command: its trials are in the order of the names, then of variants and seeds."""
+    """Studies that run with one command: its trials are in the order of the names, then of seeds and variants."""
 
     size: int
     """Height and width of the photos, in pixels."""

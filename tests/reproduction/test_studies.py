@@ -96,15 +96,17 @@ def test_dvc_reads_the_options_as_they_are_meant(params: Path, tmp_path: Path, n
         assert [config.model for config in check_params(tmp_path / "changed.yaml")] == [model]
 
 
-def test_seeds_count_up_from_that_of_the_recipe(params: Path, tmp_path: Path) -> None:
+def test_seeds_count_up_from_that_of_the_recipe_and_each_is_complete_before_the_next(
+    params: Path, tmp_path: Path
+) -> None:
     params.write_text(params.read_text().replace("\n  seed: 0\n  #", "\n  seed: 5\n  #"))
     recipe = read_recipe(params)
     assert recipe.params["train"]["seed"] == 5
     made = study_trials(find_study("softmax"), recipe, 3)
     assert [(trial.variant, trial.seed) for trial in made] == [
-        (variant, seed) for variant in ("off", "on") for seed in (5, 6, 7)
+        (variant, seed) for seed in (5, 6, 7) for variant in ("off", "on")
     ]
-    assert [settings(params, trial.options, tmp_path)["train"]["seed"] for trial in made] == [5, 6, 7] * 2
+    assert [settings(params, trial.options, tmp_path)["train"]["seed"] for trial in made] == [5, 5, 6, 6, 7, 7]
 
 
 def test_some_variants_of_a_study(params: Path) -> None:
@@ -112,7 +114,7 @@ def test_some_variants_of_a_study(params: Path) -> None:
     study = find_study("architecture")
     some = study_trials(study, recipe, 2, ["efficientnet_lite1", "unet"])
     assert [(trial.variant, trial.seed) for trial in some] == [
-        ("unet", 0), ("unet", 1), ("efficientnet_lite1", 0), ("efficientnet_lite1", 1)
+        ("unet", 0), ("efficientnet_lite1", 0), ("unet", 1), ("efficientnet_lite1", 1)
     ]  # fmt: skip
     assert {trial.name for trial in some} < {trial.name for trial in study_trials(study, recipe, 2)}
     with pytest.raises(HarveysegError, match=r"--only 'segnet': no variant of this study\. It has: unet, attention_"):

@@ -176,7 +176,9 @@ def study_variants(study: Study, recipe: StudyRecipe) -> dict[str, tuple[str, di
 
 
 def study_trials(study: Study, recipe: StudyRecipe, seeds: int, only: Sequence[str] = ()) -> list[Trial]:
-    """The variants, each with the seeds ``train.seed``, ``train.seed + 1``, ...
+    """All variants with the seed ``train.seed``, then all with ``train.seed + 1``, ...
+
+    So a study that is stopped can already compare its variants.
 
     Args:
         study: one of :func:`read_studies`.
@@ -192,9 +194,9 @@ def study_trials(study: Study, recipe: StudyRecipe, seeds: int, only: Sequence[s
         raise HarveysegError(f"--only {unknown[0]!r}: no variant of this study. It has: {', '.join(variants)}")
     return [
         _make_trial(recipe, variant, model, changes, recipe.params["train"]["seed"] + offset)
+        for offset in range(seeds)
         for variant, (model, changes) in variants.items()
         if not only or variant in only
-        for offset in range(seeds)
     ]
 
 

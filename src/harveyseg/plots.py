@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 
@@ -28,8 +29,10 @@ DPI = 130
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG file, atomically. The same figure gives the same bytes."""
     with atomic(path) as temporary:
-        # matplotlib would add its own version.
-        figure.savefig(temporary, dpi=DPI, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
+        figure.set_dpi(DPI)
+        # Not savefig, which draws everything twice. matplotlib would add its own version.
+        plain = {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 3}}
+        FigureCanvasAgg(figure).print_png(temporary, **plain)  # type: ignore[no-untyped-call]
 
 
 def colourise(class_map: ClassMap, classes: ClassList) -> Photo:

@@ -40,7 +40,7 @@ def fold_models_of(predictions: Mapping[str, ClassMaps]) -> FoldModels:
         tuple(predictions),
         (0,),
         {
-            (model, 0): FoldModel(make_record(model), ids, certain(maps), (), empty, 0.5)
+            (model, 0): FoldModel(make_record(model), ids, certain(maps), (), empty, 0.5, {})
             for model, maps in predictions.items()
         },
     )

@@ -153,6 +153,8 @@ def test_added_trainings_predict_what_their_network_says(
             for photo, predicted in zip(VAL_IDS[fold], both[name, fold].val, strict=True)
         ]
         assert both[name, fold].argmax_score == pytest.approx(np.mean(scores))
+        assert both[name, fold].inference["inference.device"] == "cpu"
+        assert both[name, fold].inference["inference.precision"] == "fp32"
 
 
 def test_without_runs_mlflow_is_not_asked(

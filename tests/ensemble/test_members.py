@@ -1,5 +1,6 @@
 """Fold models: their weighted means, and files that do not fit together."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,23 @@ def test_predictions_are_weighted_means(fold_models: FoldModels) -> None:
 
 def test_argmax_score_weighs_folds_by_their_photos(fold_models: FoldModels) -> None:
     assert fold_models.argmax_score("a") == pytest.approx((2 * 0.5 + 3 * 0.7) / 5)
+
+
+def test_how_the_members_were_predicted(tmp_path: Path) -> None:
+    """An ensemble on a CPU of members that a GPU has predicted was not predicted on a CPU."""
+    write_predictions(tmp_path, random_truth(0))
+    for folder in (tmp_path / "predictions").iterdir():
+        metrics = json.loads((folder / "metrics.json").read_text())
+        device = "cuda" if folder.name.startswith("a-") else "cpu"
+        tta = {"inference.tta": None, "inference.device": device, "inference.threads": 2}
+        write_json(folder / "metrics.json", metrics | tta)
+    models = tmp_path / "models", tmp_path / "predictions"
+    assert load_fold_models(["a"], FOLDS, *models).inference == {
+        "inference.tta": None, "inference.device": "cuda", "inference.threads": 2
+    }  # fmt: skip
+    assert load_fold_models(["a", "b"], FOLDS, *models).inference == {
+        "inference.tta": None, "inference.device": "cpu, cuda", "inference.threads": 2
+    }  # fmt: skip
 
 
 def test_a_model_that_params_no_longer_list_is_left_out(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A stage imports no large library that it does not use: most of a short stage's time goes into imports."""
 
 import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers.paths import ROOT
+from helpers.project import Project
 
 LARGE = {
     "albumentations", "alembic", "dvc", "geopandas", "iterstrat", "matplotlib", "mlflow", "rasterio", "scipy",
@@ -47,6 +49,17 @@ def test_every_stage_is_listed() -> None:
 @pytest.mark.parametrize("stage", USED)
 def test_a_stage_imports_only_what_it_uses(stage: str) -> None:
     assert imported_by(ROOT / "stages" / f"{stage}.py") & LARGE == USED[stage]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["ensemble", "postprocess", "metrics", "compare", "submit"])
+def test_what_follows_the_networks_computes_without_torch(project: Project, stage: str) -> None:
+    command = [sys.executable, "-P", "-X", "importtime", f"stages/{stage}.py"]
+    environment = os.environ | {"PYTHONPATH": str(project.folder / "src")}
+    done = subprocess.run(command, cwd=project.folder, env=environment, capture_output=True, text=True, check=True)
+    imported = set(re.findall(r"\| +([\w.]+)$", done.stderr, re.MULTILINE))
+    assert "numpy" in imported
+    assert "torch" not in imported
 
 
 @pytest.mark.parametrize("stage", USED)

@@ -14,8 +14,9 @@ from harveyseg.arrays import ClassMap, ProbabilityMaps, ProbabilityStack
 from harveyseg.data.cache import CachedPart
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import read_json
+from harveyseg.inference.params import INFERENCE_PREFIX
 from harveyseg.inference.probabilities import average, largest_size, read_probabilities
-from harveyseg.record import RunRecord, read_run
+from harveyseg.record import RunRecord, Value, read_run
 
 _REMEDY = "Run `dvc repro`, which trains and evaluates what is missing."
 
@@ -33,6 +34,8 @@ class FoldModel:
     """(n, C, H, W): probabilities of the test photos."""
     argmax_score: float
     """val/argmax_score of its evaluation."""
+    inference: Mapping[str, Value]
+    """How its evaluation predicted: settings, e.g. ``inference.tta`` -> "flips", with device and precision."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,18 @@ class FoldModels:
     def ids(self) -> list[str]:
         """The ids of the out-of-fold photos."""
         return [photo for fold in self.folds for photo in self[self.models[0], fold].val_ids]
+
+    @property
+    def inference(self) -> dict[str, Value]:
+        """How the members were predicted, by setting; all values where they differ, e.g. "cpu, cuda" as the device."""
+        values: dict[str, dict[Value, None]] = {}
+        for member in self.members.values():
+            for name, value in member.inference.items():
+                values.setdefault(name, {})[value] = None
+        return {
+            name: next(iter(found)) if len(found) == 1 else ", ".join(sorted(map(str, found)))
+            for name, found in values.items()
+        }
 
     def argmax_score(self, model: str) -> float:
         """A model's argmax score over all out-of-fold photos, each of which counts the same."""
@@ -172,7 +187,8 @@ def _load_fold_model(run: Path, predictions: Path) -> FoldModel:
         )
     val_ids, val = read_probabilities(predictions / "val.npy")
     test_ids, test = read_probabilities(predictions / "test.npy")
-    return FoldModel(record, val_ids, val, test_ids, test, float(metrics["val/argmax_score"]))
+    inference = {name: value for name, value in metrics.items() if name.startswith(INFERENCE_PREFIX)}
+    return FoldModel(record, val_ids, val, test_ids, test, float(metrics["val/argmax_score"]), inference)
 
 
 def _mismatches(members: Mapping[tuple[str, int], FoldModel]) -> list[str]:

@@ -107,10 +107,10 @@ def confusion_figure(confusion: Confusion, classes: ClassList, path: Path, title
     axes.set_yticks(range(len(occurring)), rows, fontsize=7.5)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true, with its share of all pixels")
-    axes.set_xticks(np.arange(len(occurring) - 1) + 0.5, minor=True)
-    axes.set_yticks(np.arange(len(occurring) - 1) + 0.5, minor=True)
-    axes.grid(which="minor", color="white", lw=0.8)
-    axes.tick_params(which="both", length=0)
+    between, ends = np.arange(len(occurring) - 1) + 0.5, (-0.5, len(occurring) - 0.5)
+    axes.hlines(between, *ends, color="white", lw=0.8)
+    axes.vlines(between, *ends, color="white", lw=0.8)
+    axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(
         image, ax=axes, shrink=0.6, ticks=[0, 0.05, 0.2, 0.5, 1], format=lambda v, _: f"{100 * v:.0f}"
@@ -183,10 +183,15 @@ def _tight() -> ConstrainedLayoutEngine:
     return ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.045, wspace=0, hspace=0)
 
 
+def _panel_width(grid: PredictionGrid) -> float:
+    """In inches."""
+    return min(2.2, 13 / (1 + len(grid.columns)))
+
+
 def _grid_size(grid: PredictionGrid) -> tuple[float, float]:
     """Width and height in inches."""
     columns = 1 + len(grid.columns)
-    panel = min(2.2, 13 / columns)
+    panel = _panel_width(grid)
     aspects = [height / width for width, height in grid.shapes]
     legend_rows = -(-len(_classes_in(grid)) // _legend_columns(grid))
     return max(6.5, panel * columns + 0.3), sum(panel * aspect + 0.16 for aspect in aspects) + 0.55 + 0.18 * legend_rows
@@ -202,23 +207,29 @@ def _classes_in(grid: PredictionGrid) -> list[int]:
 
 
 def _draw_grid(figure: Figure | SubFigure, grid: PredictionGrid) -> None:
-    aspects = [height / width for width, height in grid.shapes]
-    panels = figure.subplots(len(grid.photos), 1 + len(grid.columns), squeeze=False, height_ratios=aspects)
-    for row, (name, photo, shape) in enumerate(zip(grid.names, grid.photos, grid.shapes, strict=True)):
-        _draw_image(panels[row, 0], photo, shape)
-        panels[row, 0].set_ylabel(name, fontsize=8, color=INK)
-        for axes, (column, maps) in zip(panels[row, 1:], grid.columns.items(), strict=True):
-            _draw_image(axes, colourise(maps[row], grid.classes), shape)
-            if column in grid.notes:
-                axes.set_xlabel(grid.notes[column][row], fontsize=7.5, color=GREY, labelpad=3)
-    for axes, column in zip(panels[0], ("photo", *grid.columns), strict=True):
-        axes.set_title(column, fontsize=9, color=INK)
+    # All panels, each one wide, are drawn into one Axes at their own places: Axes of their own take twice as long.
+    axes = figure.subplots()
+    axes.set_axis_off()
+    inch = 1 / _panel_width(grid)
+    across, below = 1.03, (0.24 if grid.notes else 0.07) * inch
+    top = 0.0
+    for row, (name, photo, (width, height)) in enumerate(zip(grid.names, grid.photos, grid.shapes, strict=True)):
+        bottom = top + height / width
+        axes.text(-0.05 * inch, (top + bottom) / 2, name, rotation=90, ha="right", va="center", fontsize=8, color=INK)
+        _draw_image(axes, photo, (0, 1, bottom, top))
+        for column, (title, maps) in enumerate(grid.columns.items(), start=1):
+            left = column * across
+            _draw_image(axes, colourise(maps[row], grid.classes), (left, left + 1, bottom, top))
+            if title in grid.notes:
+                note = grid.notes[title][row]
+                axes.text(left + 0.5, bottom + 0.04 * inch, note, ha="center", va="top", fontsize=7.5, color=GREY)
+        top = bottom + below
+    for column, title in enumerate(("photo", *grid.columns)):
+        axes.text(column * across + 0.5, -0.05 * inch, title, ha="center", fontsize=9, color=INK)
+    axes.set_xlim(0, len(grid.columns) * across + 1)
+    axes.set_ylim(top - below, 0)
     add_class_legend(figure, grid.classes, _classes_in(grid), _legend_columns(grid))
 
 
-def _draw_image(axes: Axes, image: Photo, shape: tuple[int, int]) -> None:
-    width, height = shape
-    axes.imshow(image, extent=(0, width, height, 0), interpolation=interpolation(image.shape[0]))
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
+def _draw_image(axes: Axes, image: Photo, extent: tuple[float, float, float, float]) -> None:
+    axes.imshow(image, extent=extent, interpolation=interpolation(image.shape[0]))

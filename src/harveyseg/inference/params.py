@@ -8,6 +8,9 @@ from harveyseg.arrays import SIDE_MULTIPLE
 from harveyseg.config.settings import Section
 from harveyseg.device_names import DeviceName, PrecisionName
 
+INFERENCE_PREFIX = "inference."
+"""Of a setting's full name."""
+
 TtaName = Literal["none", "flips", "d4"]
 
 
@@ -52,7 +55,7 @@ class InferenceParams(Section):
         """All settings that decide the predictions, by their full names."""
         values = self.model_dump(exclude={"batch_size"})
         values["scales"] = ", ".join(map(str, self.scales))
-        return {f"inference.{name}": value for name, value in values.items()}
+        return {f"{INFERENCE_PREFIX}{name}": value for name, value in values.items()}
 
     def on_machine(self, machine: "InferenceParams") -> "InferenceParams":
         """These settings, with device, precision, threads and batch size of another section."""

@@ -4,11 +4,18 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.markers import TICKDOWN, TICKLEFT
 
 from harveyseg.plots import BLUE, GREEN, GREY, INK, ORANGE, save_figure
 from harveyseg.postprocess.statistics import N_LEVELS, SpecialMask, Thresholds, ThresholdStatistics
 
 _COLUMNS = 6
+_TOP = 1.2
+"""Height of a panel; all panels are one wide."""
+_ACROSS = 1.08
+"""From a panel to the next one."""
+_DOWN = 1.54
+"""From a panel to the one below it."""
 
 
 def threshold_figure(statistics: ThresholdStatistics, submitted: Thresholds, path: Path, title: str) -> None:
@@ -25,46 +32,50 @@ def threshold_figure(statistics: ThresholdStatistics, submitted: Thresholds, pat
     rows = -(-classes.scored // columns)
     inches = 1.96 * rows + 0.76
     figure = Figure(figsize=(max(6.5, 13 * columns / _COLUMNS), inches))
-    # Axes that share their limits each look at all others, which takes half a minute for 150 classes.
-    panels = figure.subplots(rows, columns, squeeze=False)
-    # By hand: 24 panels would keep the layout engine busy for a second.
-    figure.subplots_adjust(
-        left=0.045, right=0.99, bottom=0.86 / inches, top=1 - 0.731 / inches, wspace=0.08, hspace=0.28
-    )
+    # All panels are drawn into one Axes, each at its own place: Axes of their own take eight times as long.
+    bottom, top = 0.86 / inches, 1 - 0.731 / inches
+    axes = figure.add_axes((0.045, bottom, 0.945, top - bottom))
+    axes.set_axis_off()
+    axes.set_xlim(0, (columns - 1) * _ACROSS + 1)
+    axes.set_ylim((1 - rows) * _DOWN, _TOP)
+    panel = np.arange(classes.scored)
+    left, base = panel % columns * _ACROSS, -(panel // columns) * _DOWN
+
     levels = np.arange(1, N_LEVELS)
     mean_dice = statistics.dice_by_threshold.mean(0)
+    curves = np.full((2, classes.scored, N_LEVELS), np.nan)  # the last column stays NaN, which interrupts the line
+    curves[0, :, :-1] = left[:, None] + levels / 255
+    curves[1, :, :-1] = base[:, None] + mean_dice[:, levels]
+    axes.plot(curves[0].ravel(), curves[1].ravel(), color=BLUE, lw=1.4, label="one threshold for all photos")
     scores = statistics.dice(submitted).mean(0)
-    photos_with_class = statistics.present.sum(0)
-    for axes in panels.flat[classes.scored :]:
-        axes.set_axis_off()
-    for index, axes in enumerate(panels.flat[: classes.scored]):
-        masks = submitted[:, index]
-        own_thresholds = masks[(masks != SpecialMask.ARGMAX) & (masks != SpecialMask.EMPTY)]
-        not_empty = np.count_nonzero(masks != SpecialMask.EMPTY)
-        axes.plot(levels / 255, mean_dice[index, levels], color=BLUE, lw=1.4, label="one threshold for all photos")
-        axes.axhline(mean_dice[index, SpecialMask.EMPTY], color=ORANGE, lw=1.1, ls="--", label="all empty")
-        axes.axhline(mean_dice[index, SpecialMask.ARGMAX], color=GREY, lw=1.1, ls=":", label="argmax map")
-        axes.axhline(scores[index], color=GREEN, lw=1.1, label="submitted")
-        height = np.full(len(own_thresholds), scores[index])
-        axes.plot(own_thresholds / 255, height, "|", color=GREEN, ms=11, label="each photo's threshold")
-        axes.set_title(classes.names[index + classes.unscored], fontsize=8.5, color=INK)
-        axes.text(
-            0.99,
-            0.98,
-            f"in {photos_with_class[index]} of {len(submitted)} photos, submitted for {not_empty}",
-            transform=axes.transAxes,
-            ha="right",
-            va="top",
-            fontsize=6.5,
-            color=GREY,
-        )
-        axes.set(xlim=(0, 1), ylim=(0, 1.2), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-        axes.tick_params(labelsize=7)
-        axes.label_outer()
-        axes.spines[["top", "right"]].set_visible(False)
+    for label, values, colour, style in (
+        ("all empty", mean_dice[:, SpecialMask.EMPTY], ORANGE, "--"),
+        ("argmax map", mean_dice[:, SpecialMask.ARGMAX], GREY, ":"),
+        ("submitted", scores, GREEN, "-"),
+    ):
+        axes.hlines(base + values, left, left + 1, color=colour, lw=1.1, ls=style, label=label)
+    photos, indices = np.nonzero((submitted != SpecialMask.ARGMAX) & (submitted != SpecialMask.EMPTY))
+    own = left[indices] + submitted[photos, indices] / 255
+    axes.plot(own, (base + scores)[indices], "|", color=GREEN, ms=11, label="each photo's threshold")
+
+    axes.hlines(base, left, left + 1, color="black", lw=0.8, clip_on=False)
+    axes.vlines(left, base, base + _TOP, color="black", lw=0.8, clip_on=False)
+    lowest = panel + columns >= classes.scored
+    for tick in (0, 0.5, 1):
+        axes.plot(left, base + tick, linestyle="", marker=TICKLEFT, color="black", ms=3.5, mew=0.8, clip_on=False)
+        axes.plot(left + tick, base, linestyle="", marker=TICKDOWN, color="black", ms=3.5, mew=0.8, clip_on=False)
+        for y in base[left == 0]:
+            axes.text(-0.035, y + tick, f"{tick:g}", ha="right", va="center", fontsize=7)
+        for x, y in zip(left[lowest], base[lowest], strict=True):
+            axes.text(x + tick, y - 0.06, f"{tick:g}", ha="center", va="top", fontsize=7)
+    present, not_empty = statistics.present.sum(0), np.count_nonzero(submitted != SpecialMask.EMPTY, axis=0)
+    for index, (x, y) in enumerate(zip(left, base, strict=True)):
+        name = classes.names[index + classes.unscored]
+        axes.text(x + 0.5, y + _TOP + 0.05, name, ha="center", fontsize=8.5, color=INK)
+        counts = f"in {present[index]} of {len(submitted)} photos, submitted for {not_empty[index]}"
+        axes.text(x + 0.99, y + _TOP - 0.02, counts, ha="right", va="top", fontsize=6.5, color=GREY)
     figure.supxlabel("threshold", fontsize=9, y=0.387 / inches)
     figure.supylabel("mean Dice over all photos", fontsize=9, x=0.005)
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=5, frameon=False, fontsize=8.5)
+    figure.legend(loc="lower center", ncols=5, frameon=False, fontsize=8.5)
     figure.suptitle(title, fontsize=11, color=INK, y=1 - 0.129 / inches)
     save_figure(figure, path)

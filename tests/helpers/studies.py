@@ -29,7 +29,8 @@ def log_trial(
             "resize-cache.size": "128x128",
             "train.loss.softmax_before_loss": variant == "on",
         }
-        record = make_record("unet", fold, parameters=parameters, started_ms=START_MS + at)
+        environment = {"precision": "fp32"}
+        record = make_record("unet", fold, parameters=parameters, environment=environment, started_ms=START_MS + at)
         values = {"val/argmax_score": score, "val/score": score + 0.05, "val/all_empty_score": 0.6}
         # Of 9.6 classes per photo none is claimed where the score is that of an empty file.
         values |= {"val/false_positive_classes": 1.0, "val/missed_classes": 9.6 if score == 0.6 else 6.0}

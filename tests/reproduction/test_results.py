@@ -30,6 +30,7 @@ def test_the_file_from_mlflow_and_from_an_export(tracker: Tracker, project: Path
     assert settings["training runs"].startswith("10, the last of 2026-09-2")
     assert settings["folds"] == "3, held out: 0, 1"
     assert settings["photo size (the report: 256)"] == "128"
+    assert settings["computed with"] == "cpu fp32"
     (softmax,) = (row for row in cells if row[1].startswith("Trial 4"))
     # Deviation 0.0050 / sqrt(2) of two seeds, pooled with that of two others, 0: two degrees of freedom, t = 4.303.
     margin = 4.303 * 0.005 / math.sqrt(2) / math.sqrt(2)

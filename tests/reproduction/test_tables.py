@@ -69,6 +69,29 @@ def test_with_one_seed_no_spread_is_known(tracker: Tracker, project: Path, recip
     assert "Seeds of each variant, of those that learnt: 1; their spread is unknown" in describe_variants([off, on])
 
 
+def in_precision(variant: Variant, *precisions: str) -> Variant:
+    """The same, each seed computed in one of these."""
+    return Variant(
+        variant.label,
+        tuple(
+            tuple(run.model_copy(update={"environment": {"precision": precision}}) for run in folds)
+            for folds, precision in zip(variant.seeds, precisions, strict=True)
+        ),
+    )
+
+
+def test_variants_that_were_computed_in_different_precisions_are_said_to_be() -> None:
+    off, on, three = make_variant("off", 0.6, 0.61), make_variant("on", 0.7, 0.71), make_variant("on", 0.7, 0.71, 0.72)
+    alike = describe_variants([in_precision(off, "fp32", "fp32"), in_precision(three, "fp32", "fp32", "fp32")])
+    assert alike.endswith(". Computed with cpu fp32.")
+    alike = describe_variants([in_precision(off, "fp32", "bf16"), in_precision(on, "bf16", "fp32")])
+    assert alike.endswith(". Computed with cpu bf16 (2 runs) and cpu fp32 (2 runs).")
+    mixed = describe_variants([in_precision(off, "bf16", "bf16"), in_precision(three, "bf16", "fp32", "bf16")])
+    assert mixed.endswith(
+        ". **The variants were not computed alike:** off: cpu bf16; on: cpu bf16 (2 runs) and cpu fp32 (1 run)."
+    )
+
+
 def test_a_seed_without_all_folds_does_not_count(tracker: Tracker, project: Path, recipe: StudyRecipe) -> None:
     log_trial(tracker, project, recipe, "softmax", "on", 0, (0.7, 0.7))
     log_trial(tracker, project, recipe, "softmax", "on", 1, (0.1,))

@@ -63,6 +63,11 @@ class StudyRun(BaseModel):
     """Versions and hardware."""
 
     @property
+    def arithmetic(self) -> str:
+        """Device and precision that computed it, e.g. ``cpu bf16``."""
+        return f"{self.device} {self.environment.get('precision', 'of unknown precision')}"
+
+    @property
     def photos(self) -> tuple[str, str]:
         """Digests of the photos, masks and classes, and of how the photos were split."""
         return self.data_hash, self.split_hash

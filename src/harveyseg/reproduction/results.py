@@ -17,7 +17,13 @@ from harveyseg.reproduction.claims import Claim, Judgement, Noise, StudyResults,
 from harveyseg.reproduction.export import StudyRuns
 from harveyseg.reproduction.figures import FIGURE_SIGNATURE, draw_claims, draw_softmax
 from harveyseg.reproduction.studies import read_studies
-from harveyseg.reproduction.tables import describe_variants, draw_curves, study_markdown, study_table
+from harveyseg.reproduction.tables import (
+    describe_variants,
+    draw_curves,
+    name_arithmetic,
+    study_markdown,
+    study_table,
+)
 
 _SIGNATURE = "Made by `harveyseg results`"
 _HEADING = f"""\
@@ -124,6 +130,7 @@ def _settings(part: _Part) -> dict[str, str]:
         "photo size (the report: 256)": part.photo_size,
         "encoder weights": train["encoder_weights"] or "random",
         "training runs": f"{len(runs)}, the last of {newest:%Y-%m-%d}",
+        "computed with": name_arithmetic(runs),
         "epochs": f"{train['epochs']}",
         "samples of a photo in an epoch": f"{train['sampling']['crops_per_photo']}",
         "batch size": f"{train['batch_size']}",

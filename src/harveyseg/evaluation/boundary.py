@@ -1,13 +1,10 @@
 """Boundary accuracy: pixel accuracy of argmax maps near class boundaries and away from them."""
 
-from collections.abc import Callable, Sequence
-
 import cv2
 import numpy as np
 
-from harveyseg.arrays import BinaryMask, ClassMap, ClassMaps, ProbabilityMaps
+from harveyseg.arrays import BinaryMask, ClassMap, IntArray
 from harveyseg.classes import IGNORED
-from harveyseg.inference.probabilities import apply_to_argmax_maps
 
 REACH = 16
 """Pixels of the scoring size (1.6% of its side) around the pixels that touch a boundary."""
@@ -54,37 +51,35 @@ def _scored(mask: ClassMap, unscored: int) -> BinaryMask:
     return scored
 
 
-def boundary_accuracies(
-    probabilities: Callable[[int], ProbabilityMaps],
-    truth: ClassMaps,
-    rows: Sequence[int],
-    unscored: int,
-    threads: int,
-) -> dict[str, float | None]:
+def count_boundary_pixels(mask: ClassMap, predicted: ClassMap, unscored: int) -> IntArray:
+    """Labelled pixels of one photo near boundaries and elsewhere.
+
+    Args:
+        mask: the true class map, uint8 (H, W).
+        predicted: the predicted one, uint8 (H, W).
+        unscored: number of classes that are not scored.
+
+    Returns:
+        int64 (2, 2): near boundaries (:func:`boundary_band`) and elsewhere, pixels whose class is right and all pixels.
+    """
+    right = predicted == mask
+    band = boundary_band(mask, unscored)
+    interior = ~band & _scored(mask, unscored)
+    return np.array([[right[pixels].sum(), pixels.sum()] for pixels in (band, interior)], np.int64)
+
+
+def boundary_accuracies(counts: IntArray) -> dict[str, float | None]:
     """Pixel accuracy near boundaries and elsewhere, of all photos together.
 
     A model that is better everywhere is better at boundaries too. One that is better at boundaries in particular gains
     more there than elsewhere.
 
     Args:
-        probabilities: see :func:`harveyseg.inference.probabilities.apply_to_argmax_maps`.
-        truth: see there.
-        rows: see there.
-        unscored: number of classes that are not scored.
-        threads: see there.
+        counts: from :func:`count_boundary_pixels`, int64 (photos, 2, 2).
 
     Returns:
-        ``boundary_accuracy`` and ``interior_accuracy``: shares in 0..1 of the labelled pixels in :func:`boundary_band`
-        and outside it whose class is right; None where there are no such pixels.
+        ``boundary_accuracy`` and ``interior_accuracy``, shares in 0..1; None where there are no such pixels.
     """
-
-    def count_pixels(mask: ClassMap, predicted: ClassMap) -> list[tuple[int, int]]:
-        """Right pixels and all pixels, near boundaries and elsewhere."""
-        right = predicted == mask
-        band = boundary_band(mask, unscored)
-        interior = ~band & _scored(mask, unscored)
-        return [(int(right[pixels].sum()), int(pixels.sum())) for pixels in (band, interior)]
-
-    counts = np.sum(apply_to_argmax_maps(count_pixels, probabilities, truth, rows, threads), axis=0)
     names = ("boundary_accuracy", "interior_accuracy")
-    return {name: float(right / total) if total else None for name, (right, total) in zip(names, counts, strict=True)}
+    totals = counts.sum(0).tolist()
+    return {name: right / total if total else None for name, (right, total) in zip(names, totals, strict=True)}

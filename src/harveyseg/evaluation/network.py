@@ -6,16 +6,22 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from harveyseg.arrays import ClassMaps, Confusions, Rows
+from harveyseg.arrays import ClassMap, ClassMaps, Confusion, IntArray, Rows
 from harveyseg.data.cache import CachedPart
-from harveyseg.evaluation.boundary import boundary_accuracies
+from harveyseg.evaluation.boundary import boundary_accuracies, count_boundary_pixels
 from harveyseg.evaluation.documents import prediction_grid, write_evaluation
 from harveyseg.evaluation.figures import learning_curve, prediction_figure
 from harveyseg.inference.network_file import load_network
 from harveyseg.inference.params import InferenceParams
 from harveyseg.inference.predictor import predict_maps
-from harveyseg.inference.probabilities import count_confusions, read_probabilities, write_probabilities
+from harveyseg.inference.probabilities import (
+    apply_to_argmax_maps,
+    count_confusions,
+    read_probabilities,
+    write_probabilities,
+)
 from harveyseg.record import WEIGHTS_FILE, identify_evaluation, read_run
+from harveyseg.score import confusion
 from harveyseg.training.history import read_history
 
 
@@ -50,22 +56,28 @@ def evaluate_network(
     record = read_run(trained / "run.json")
     network = load_network(trained / WEIGHTS_FILE)
     val_rows = held_out.tolist()
-    confusions: dict[str, Confusions] = {}
+    threads = inference.threads
     stored: dict[str, npt.NDArray[np.uint8]] = {}
     for name, part, rows in (("val", train, val_rows), ("test", test, list(range(len(test.ids))))):
         maps = predict_maps(network.network, part.images, rows, network.mean, network.std, inference)
         shape = (len(part.classes), *maps.size)
         write_probabilities(folder / f"{name}.npy", [part.ids[row] for row in rows], shape, maps.batches)
         _, stored[name] = read_probabilities(folder / f"{name}.npy")
-        if name in truth:
-            maps_of = stored[name].__getitem__
-            confusions[name] = count_confusions(maps_of, truth[name], rows, len(part.classes), inference.threads)
 
-    unscored = train.classes.unscored
-    boundary = boundary_accuracies(stored["val"].__getitem__, truth["val"], val_rows, unscored, inference.threads)
+    classes = train.classes
+
+    def compare(mask: ClassMap, predicted: ClassMap) -> tuple[Confusion, IntArray]:
+        return confusion(mask, predicted, len(classes)), count_boundary_pixels(mask, predicted, classes.unscored)
+
+    compared = apply_to_argmax_maps(compare, stored["val"].__getitem__, truth["val"], val_rows, threads)
+    confusions = {"val": np.stack([confusions for confusions, _ in compared])}
+    boundary = boundary_accuracies(np.stack([counts for _, counts in compared]))
     boundary_entries = {f"val/{name}": accuracy for name, accuracy in boundary.items()}
+    if "test" in truth:
+        maps_of = stored["test"].__getitem__
+        confusions["test"] = count_confusions(maps_of, truth["test"], range(len(test.ids)), len(classes), threads)
     identity = identify_evaluation(record.uid, inference.deciding(), train.data_hash, code)
-    results = write_evaluation(folder, record, confusions, train.classes, {**identity, **boundary_entries})
+    results = write_evaluation(folder, record, confusions, classes, {**identity, **boundary_entries})
 
     grid = prediction_grid(train, val_rows, truth["val"], {"prediction": stored["val"].__getitem__}, photos=4)
     prediction_figure(grid, folder / "sheet.png", f"{record.name}: photos that it was not trained on")

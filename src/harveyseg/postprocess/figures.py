@@ -11,7 +11,9 @@ from harveyseg.postprocess.statistics import N_LEVELS, SpecialMask, Thresholds, 
 
 _COLUMNS = 6
 _TOP = 1.2
-"""Height of a panel; all panels are one wide."""
+"""Height of a panel, in Dice; all panels are one wide."""
+_DICE = 1.2
+"""Height of a Dice of 1, in inches."""
 _ACROSS = 1.08
 """From a panel to the next one."""
 _DOWN = 1.54
@@ -30,14 +32,17 @@ def threshold_figure(statistics: ThresholdStatistics, submitted: Thresholds, pat
     classes = statistics.classes
     columns = min(_COLUMNS, classes.scored)
     rows = -(-classes.scored // columns)
-    inches = 1.96 * rows + 0.76
-    figure = Figure(figsize=(max(6.5, 13 * columns / _COLUMNS), inches))
-    # All panels are drawn into one Axes, each at its own place: Axes of their own take eight times as long.
-    bottom, top = 0.86 / inches, 1 - 0.731 / inches
-    axes = figure.add_axes((0.045, bottom, 0.945, top - bottom))
+    across, down = (columns - 1) * _ACROSS + 1, (rows - 1) * _DOWN + _TOP
+    width = max(6.5, 13 * columns / _COLUMNS)
+    legend_columns = 5 if width > 8 else 3
+    below = 0.66 + 0.2 * -(-5 // legend_columns)
+    height = below + _DICE * down + 0.73
+    figure = Figure(figsize=(width, height))
+    # All panels are drawn into one Axes, each at its own place: Axes of their own take three times as long.
+    axes = figure.add_axes((0.585 / width, below / height, (width - 0.715) / width, _DICE * down / height))
     axes.set_axis_off()
-    axes.set_xlim(0, (columns - 1) * _ACROSS + 1)
-    axes.set_ylim((1 - rows) * _DOWN, _TOP)
+    axes.set_xlim(0, across)
+    axes.set_ylim(_TOP - down, _TOP)
     panel = np.arange(classes.scored)
     left, base = panel % columns * _ACROSS, -(panel // columns) * _DOWN
 
@@ -65,7 +70,7 @@ def threshold_figure(statistics: ThresholdStatistics, submitted: Thresholds, pat
         axes.plot(left, base + tick, linestyle="", marker=TICKLEFT, color="black", ms=3.5, mew=0.8, clip_on=False)
         axes.plot(left + tick, base, linestyle="", marker=TICKDOWN, color="black", ms=3.5, mew=0.8, clip_on=False)
         for y in base[left == 0]:
-            axes.text(-0.035, y + tick, f"{tick:g}", ha="right", va="center", fontsize=7)
+            axes.text(-0.07 * across / width, y + tick, f"{tick:g}", ha="right", va="center", fontsize=7)
         for x, y in zip(left[lowest], base[lowest], strict=True):
             axes.text(x + tick, y - 0.06, f"{tick:g}", ha="center", va="top", fontsize=7)
     present, not_empty = statistics.present.sum(0), np.count_nonzero(submitted != SpecialMask.EMPTY, axis=0)
@@ -74,8 +79,8 @@ def threshold_figure(statistics: ThresholdStatistics, submitted: Thresholds, pat
         axes.text(x + 0.5, y + _TOP + 0.05, name, ha="center", fontsize=8.5, color=INK)
         counts = f"in {present[index]} of {len(submitted)} photos, submitted for {not_empty[index]}"
         axes.text(x + 0.99, y + _TOP - 0.02, counts, ha="right", va="top", fontsize=6.5, color=GREY)
-    figure.supxlabel("threshold", fontsize=9, y=0.387 / inches)
-    figure.supylabel("mean Dice over all photos", fontsize=9, x=0.005)
-    figure.legend(loc="lower center", ncols=5, frameon=False, fontsize=8.5)
-    figure.suptitle(title, fontsize=11, color=INK, y=1 - 0.129 / inches)
+    figure.supxlabel("threshold", fontsize=9, y=(below - 0.47) / height)
+    figure.supylabel("mean Dice over all photos", fontsize=9, x=0.065 / width)
+    figure.legend(loc="lower center", ncols=legend_columns, frameon=False, fontsize=8.5)
+    figure.suptitle(title, fontsize=11, color=INK, y=1 - 0.13 / height)
     save_figure(figure, path)

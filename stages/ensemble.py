@@ -74,7 +74,8 @@ def main(
     with show_running(tracker, record) as run_id:
         record.run_id = run_id
         write_weights(out / "weights.json", fold_models, weights)
-        identity = identify_evaluation(record.uid, fold_models.inference, train.data_hash, evaluated_by)
+        inferred = fold_models.inference(weights.models)
+        identity = identify_evaluation(record.uid, inferred, train.data_hash, evaluated_by)
         results = evaluate_ensemble(out, record, fold_models, weights, train, truth, inference.threads, identity)
         write_ensemble_figures(out, results, fold_models, weights, train, truth["val"], inference.threads)
         record.ended_ms = round(time.time() * 1000)

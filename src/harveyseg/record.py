@@ -20,6 +20,8 @@ Value = str | int | float | bool | None
 MODEL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 """What a key of ``models`` may look like: it becomes part of file names."""
 
+INFERENCE = "inference."
+"""How the settings of a prediction begin, in ``metrics.json`` and among a run's parameters in MLflow."""
 EVALUATION = "evaluation"
 """The key of ``metrics.json`` that holds the evaluation's id."""
 

@@ -33,7 +33,7 @@ from helpers.records import make_record
 
 SIZE = (1024, 1024)
 
-PARAMS = InferenceParams(batch_size=2, threads=1, device="cpu", precision="fp32")
+PARAMS = InferenceParams(batch_size=2, threads=1, device="auto", precision="fp32")
 FOLDS = (0, 1)
 VAL_IDS = {0: ("p0", "p2"), 1: ("p1", "p3", "p4")}
 IDS = ("p0", "p1", "p2", "p3", "p4")

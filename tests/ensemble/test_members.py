@@ -11,7 +11,7 @@ from harveyseg.ensemble.members import FoldModels, load_fold_models
 from harveyseg.errors import HarveysegError
 from harveyseg.files import write_json
 from harveyseg.inference.probabilities import write_probabilities
-from harveyseg.record import write_run
+from harveyseg.record import Value, write_run
 from helpers.small_ensemble import (
     FOLDS,
     IDS,
@@ -52,18 +52,24 @@ def test_argmax_score_weighs_folds_by_their_photos(fold_models: FoldModels) -> N
 def test_how_the_members_were_predicted(tmp_path: Path) -> None:
     """An ensemble on a CPU of members that a GPU has predicted was not predicted on a CPU."""
     write_predictions(tmp_path, random_truth(0))
+    shared = {"inference.tta": "flips", "inference.window": None}
+    of_model: dict[str, dict[str, Value]] = {
+        "a": {"inference.device": "cuda", "inference.scales": "0.75, 1.0", **shared},
+        "b": {"inference.device": "cpu", "inference.scales": "0.75", **shared, "inference.window": 512},
+        "c": {"inference.device": "cpu", "inference.scales": "1.0", "inference.window": None},
+    }
     for folder in (tmp_path / "predictions").iterdir():
         metrics = json.loads((folder / "metrics.json").read_text())
-        device = "cuda" if folder.name.startswith("a-") else "cpu"
-        tta = {"inference.tta": None, "inference.device": device, "inference.threads": 2}
-        write_json(folder / "metrics.json", metrics | tta)
-    models = tmp_path / "models", tmp_path / "predictions"
-    assert load_fold_models(["a"], FOLDS, *models).inference == {
-        "inference.tta": None, "inference.device": "cuda", "inference.threads": 2
-    }  # fmt: skip
-    assert load_fold_models(["a", "b"], FOLDS, *models).inference == {
-        "inference.tta": None, "inference.device": "cpu, cuda", "inference.threads": 2
-    }  # fmt: skip
+        write_json(folder / "metrics.json", metrics | of_model[folder.name[0]])
+    fold_models = load_written(tmp_path)
+    assert fold_models.inference(["a"]) == of_model["a"]
+    assert fold_models.inference({"b", "c"}) == {
+        "inference.device": "cpu",
+        "inference.scales": "0.75 and 1.0",
+        "inference.tta": "flips and unknown",
+        "inference.window": "512 and null",
+    }
+    assert fold_models.inference({"a", "b", "c"})["inference.device"] == "cuda and cpu"
 
 
 def test_a_model_that_params_no_longer_list_is_left_out(tmp_path: Path) -> None:

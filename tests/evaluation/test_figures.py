@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +111,19 @@ def test_the_same_figure_is_the_same_file(tmp_path: Path) -> None:
 def test_no_global_state() -> None:
     code = "import sys, harveyseg.evaluation.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("shape", [(4000, 600), (600, 4000)])
+def test_long_names_of_photos_stay_in_their_rows(tmp_path: Path, shape: tuple[int, int]) -> None:
+    """A layout that has no room for them warns, and is left out."""
+    short = a_grid([1, 5], shape)
+    names = [f"flight_of_2017-08-31_morning_{number}" for number in (6411, 6412)]
+    heights = []
+    for name, grid in {"short": short, "long": replace(short, names=names)}.items():
+        prediction_figure(grid, tmp_path / f"{name}.png", "title")
+        with Image.open(tmp_path / f"{name}.png") as opened:
+            pixels = np.asarray(opened.convert("L"))
+        heights.append(np.flatnonzero((pixels == 127).sum(1) > 50))
+    # The grey photos are where they were, and as large.
+    assert len(heights[0]) == pytest.approx(len(heights[1]), rel=0.03)

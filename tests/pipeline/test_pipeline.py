@@ -10,12 +10,18 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
+from harveyseg.arrays import BinaryMask
 from harveyseg.classes import HARVEY25
+from harveyseg.data.cache import load_part
+from harveyseg.evaluation.boundary import boundary_band
+from harveyseg.evaluation.metrics import true_masks
+from harveyseg.inference.probabilities import argmax_map, read_probabilities
 from harveyseg.tracking.values import unpack_values
 from helpers.browser import render, render_charts
 from helpers.paths import ROOT, files_in
@@ -58,6 +64,29 @@ def test_every_training_has_its_boundary_accuracy_in_mlflow(finished: Project) -
             for part in ("boundary", "interior"):
                 assert 0 < logged[f"val/{part}_accuracy"] == written[f"val/{part}_accuracy"] < 1
     assert sorted(names) == ["attention_unet-0", "unet-0"]
+
+
+def test_scores_and_accuracies_are_those_of_the_held_out_photos_maps(finished: Project) -> None:
+    data = finished.folder / "data"
+    photos, masks = load_part(data / "cache" / "train").ids, true_masks(data / "cache" / "score")["val"]
+    ids, stored = read_probabilities(data / "predictions" / "unet-0" / "val.npy")
+    right, pixels, scores = np.zeros(2), np.zeros(2), []
+    for photo, maps in zip(ids, stored, strict=True):
+        mask = np.array(masks[photos.index(photo)])
+        predicted = argmax_map(maps, (mask.shape[0], mask.shape[1]))
+        near = boundary_band(mask, HARVEY25.unscored)
+        for place, where in enumerate((near, ~near & (mask >= HARVEY25.unscored))):
+            right[place] += np.count_nonzero(mask[where] == predicted[where])
+            pixels[place] += np.count_nonzero(where)
+        scores.append(np.mean([dice(mask == index, predicted == index) for index in range(1, 25)]))
+    written = json.loads((data / "predictions" / "unet-0" / "metrics.json").read_text())
+    assert written["val/argmax_score"] == pytest.approx(np.mean(scores))
+    assert [written["val/boundary_accuracy"], written["val/interior_accuracy"]] == pytest.approx(right / pixels)
+
+
+def dice(true: BinaryMask, submitted: BinaryMask) -> float:
+    both = np.count_nonzero(true) + np.count_nonzero(submitted)
+    return 2 * np.count_nonzero(true & submitted) / both if both else 1.0
 
 
 def test_the_ensembles_run_shows_the_data(finished: Project) -> None:

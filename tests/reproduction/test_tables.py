@@ -84,12 +84,30 @@ def test_variants_that_were_computed_in_different_precisions_are_said_to_be() ->
     off, on, three = make_variant("off", 0.6, 0.61), make_variant("on", 0.7, 0.71), make_variant("on", 0.7, 0.71, 0.72)
     alike = describe_variants([in_precision(off, "fp32", "fp32"), in_precision(three, "fp32", "fp32", "fp32")])
     assert alike.endswith(". Computed with cpu fp32.")
-    alike = describe_variants([in_precision(off, "fp32", "bf16"), in_precision(on, "bf16", "fp32")])
-    assert alike.endswith(". Computed with cpu bf16 (2 runs) and cpu fp32 (2 runs).")
+    alike = describe_variants([in_precision(off, "fp32", "bf16"), in_precision(on, "fp32", "bf16")])
+    assert alike.endswith(". Computed with cpu bf16 (2 runs), cpu fp32 (2 runs).")
+    mixed = describe_variants([in_precision(off, "fp32", "bf16"), in_precision(on, "bf16", "fp32")])
+    assert mixed.endswith(
+        ". **The variants were not computed alike:** off: cpu bf16 (1 run), cpu fp32 (1 run); "
+        "on: cpu bf16 (1 run), cpu fp32 (1 run)."
+    )
     mixed = describe_variants([in_precision(off, "bf16", "bf16"), in_precision(three, "bf16", "fp32", "bf16")])
     assert mixed.endswith(
-        ". **The variants were not computed alike:** off: cpu bf16; on: cpu bf16 (2 runs) and cpu fp32 (1 run)."
+        ". **The variants were not computed alike:** off: cpu bf16; on: cpu bf16 (2 runs), cpu fp32 (1 run)."
     )
+
+
+def test_a_seed_that_collapsed_was_not_compared_so_its_precision_does_not_count() -> None:
+    off, on = make_variant("off", 0.6, 0.61), make_variant("on", 0.7, 0.71)
+    collapsed = {"val/false_positive_classes": 1.0, "val/missed_classes": 9.6, "val/argmax_score": 0.6}
+    first, second = in_precision(on, "fp32", "bf16").seeds
+    broken = tuple(run.model_copy(update={"metrics": run.metrics | collapsed}) for run in first)
+    on = Variant("on", (broken, second))
+    assert on.n_collapsed == 1
+    alike = describe_variants([in_precision(off, "bf16", "bf16"), on])
+    assert alike.endswith(". Computed with cpu bf16.")
+    mixed = describe_variants([in_precision(off, "fp32", "bf16"), on])
+    assert mixed.endswith("off: cpu bf16 (1 run), cpu fp32 (1 run); on: cpu bf16.")
 
 
 def test_a_seed_without_all_folds_does_not_count(tracker: Tracker, project: Path, recipe: StudyRecipe) -> None:

@@ -133,7 +133,7 @@ def add_external_models(
             _, val = read_probabilities(target / "val.npy")
             rows = [train.ids.index(photo) for photo in held_out]
             confusions = {"val": count_confusions(val.__getitem__, truth, rows, len(train.classes), params.threads)}
-            entries = evaluation_record(record, confusions, train.classes)
-            write_json(target / "metrics.json", {**entries, **params.deciding()})
+            metrics = evaluation_record(record, confusions, train.classes)
+            write_json(target / "metrics.json", {**metrics, **params.deciding()})
             write_run(target / "run.json", record)
     write_json(folder / "models.json", {"models": list(models)})

@@ -4,7 +4,7 @@ A model predicts a test photo by the mean of its fold models, and a training pho
 trained on it ("out of fold"). Maps of different sizes are averaged at the largest.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +14,8 @@ from harveyseg.arrays import ClassMap, ProbabilityMaps, ProbabilityStack
 from harveyseg.data.cache import CachedPart
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import read_json
-from harveyseg.inference.params import INFERENCE_PREFIX
 from harveyseg.inference.probabilities import average, largest_size, read_probabilities
-from harveyseg.record import RunRecord, Value, read_run
+from harveyseg.record import INFERENCE, RunRecord, Value, format_value, read_run
 
 _REMEDY = "Run `dvc repro`, which trains and evaluates what is missing."
 
@@ -68,17 +67,21 @@ class FoldModels:
         """The ids of the out-of-fold photos."""
         return [photo for fold in self.folds for photo in self[self.models[0], fold].val_ids]
 
-    @property
-    def inference(self) -> dict[str, Value]:
-        """How the members were predicted, by setting; all values where they differ, e.g. "cpu, cuda" as the device."""
-        values: dict[str, dict[Value, None]] = {}
-        for member in self.members.values():
-            for name, value in member.inference.items():
-                values.setdefault(name, {})[value] = None
-        return {
-            name: next(iter(found)) if len(found) == 1 else ", ".join(sorted(map(str, found)))
-            for name, found in values.items()
-        }
+    def inference(self, models: Collection[str]) -> dict[str, Value]:
+        """How some of the models were predicted.
+
+        Args:
+            models: their names.
+
+        Returns:
+            For each setting the value; where fold models differ all values, e.g. "cpu and cuda" for the device.
+        """
+        settings = [member.inference for (model, _), member in self.members.items() if model in models]
+        joined: dict[str, Value] = {}
+        for name in sorted({name for of_member in settings for name in of_member}):
+            values = list(dict.fromkeys(of_member.get(name, "unknown") for of_member in settings))
+            joined[name] = values[0] if len(values) == 1 else " and ".join(map(format_value, values))
+        return joined
 
     def argmax_score(self, model: str) -> float:
         """A model's argmax score over all out-of-fold photos, each of which counts the same."""
@@ -187,7 +190,7 @@ def _load_fold_model(run: Path, predictions: Path) -> FoldModel:
         )
     val_ids, val = read_probabilities(predictions / "val.npy")
     test_ids, test = read_probabilities(predictions / "test.npy")
-    inference = {name: value for name, value in metrics.items() if name.startswith(INFERENCE_PREFIX)}
+    inference = {name: value for name, value in metrics.items() if name.startswith(INFERENCE)}
     return FoldModel(record, val_ids, val, test_ids, test, float(metrics["val/argmax_score"]), inference)
 
 

@@ -53,6 +53,12 @@ class EnsembleWeights:
     the weights. (Both rest on models whose best epoch was picked on the same photos, if training keeps the best one.)
     """
 
+    @property
+    def models(self) -> set[str]:
+        """Those that have a weight, in any of the sets."""
+        sets = [self.chosen, *self.without_fold.values()]
+        return {model for weights in sets for model, weight in weights.items() if weight > 0}
+
     @classmethod
     def of_single_model(cls, model: str) -> "EnsembleWeights":
         """The weights of an "ensemble" of one model."""

@@ -215,7 +215,8 @@ def _draw_grid(figure: Figure | SubFigure, grid: PredictionGrid) -> None:
     top = 0.0
     for row, (name, photo, (width, height)) in enumerate(zip(grid.names, grid.photos, grid.shapes, strict=True)):
         bottom = top + height / width
-        axes.text(-0.05 * inch, (top + bottom) / 2, name, rotation=90, ha="right", va="center", fontsize=8, color=INK)
+        label = _shorten(name, (bottom - top) / inch)
+        axes.text(-0.05 * inch, (top + bottom) / 2, label, rotation=90, ha="right", va="center", fontsize=8, color=INK)
         _draw_image(axes, photo, (0, 1, bottom, top))
         for column, (title, maps) in enumerate(grid.columns.items(), start=1):
             left = column * across
@@ -229,6 +230,12 @@ def _draw_grid(figure: Figure | SubFigure, grid: PredictionGrid) -> None:
     axes.set_xlim(0, len(grid.columns) * across + 1)
     axes.set_ylim(top - below, 0)
     add_class_legend(figure, grid.classes, _classes_in(grid), _legend_columns(grid))
+
+
+def _shorten(name: str, inches: float) -> str:
+    """The end of a name that is too long for the height of its row, in letters of 8 points: there names differ."""
+    characters = max(4, int(14 * inches))
+    return name if len(name) <= characters else f"…{name[1 - characters :]}"
 
 
 def _draw_image(axes: Axes, image: Photo, extent: tuple[float, float, float, float]) -> None:

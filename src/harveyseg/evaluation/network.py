@@ -70,8 +70,9 @@ def evaluate_network(
         return confusion(mask, predicted, len(classes)), count_boundary_pixels(mask, predicted, classes.unscored)
 
     compared = apply_to_argmax_maps(compare, stored["val"].__getitem__, truth["val"], val_rows, threads)
-    confusions = {"val": np.stack([confusions for confusions, _ in compared])}
-    boundary = boundary_accuracies(np.stack([counts for _, counts in compared]))
+    of_photos, near_boundaries = zip(*compared, strict=True)
+    confusions = {"val": np.stack(of_photos)}
+    boundary = boundary_accuracies(np.stack(near_boundaries))
     boundary_entries = {f"val/{name}": accuracy for name, accuracy in boundary.items()}
     if "test" in truth:
         maps_of = stored["test"].__getitem__

@@ -7,9 +7,7 @@ from pydantic import Field, field_validator
 from harveyseg.arrays import SIDE_MULTIPLE
 from harveyseg.config.settings import Section
 from harveyseg.device_names import DeviceName, PrecisionName
-
-INFERENCE_PREFIX = "inference."
-"""Of a setting's full name."""
+from harveyseg.record import INFERENCE
 
 TtaName = Literal["none", "flips", "d4"]
 
@@ -55,7 +53,7 @@ class InferenceParams(Section):
         """All settings that decide the predictions, by their full names."""
         values = self.model_dump(exclude={"batch_size"})
         values["scales"] = ", ".join(map(str, self.scales))
-        return {f"{INFERENCE_PREFIX}{name}": value for name, value in values.items()}
+        return {f"{INFERENCE}{name}": value for name, value in values.items()}
 
     def on_machine(self, machine: "InferenceParams") -> "InferenceParams":
         """These settings, with device, precision, threads and batch size of another section."""
@@ -67,4 +65,4 @@ class InferenceParams(Section):
 
         device = resolve_device(self.device)
         precision = resolve_precision(self.precision, device)
-        return self.settings() | {"inference.device": device.type, "inference.precision": precision}
+        return self.settings() | {f"{INFERENCE}device": device.type, f"{INFERENCE}precision": precision}

@@ -63,8 +63,8 @@ class StudyRun(BaseModel):
     """Versions and hardware."""
 
     @property
-    def arithmetic(self) -> str:
-        """Device and precision that computed it, e.g. ``cpu bf16``."""
+    def computed_with(self) -> str:
+        """Device and precision, e.g. ``cpu bf16``."""
         return f"{self.device} {self.environment.get('precision', 'of unknown precision')}"
 
     @property

@@ -20,7 +20,7 @@ from harveyseg.reproduction.studies import read_studies
 from harveyseg.reproduction.tables import (
     describe_variants,
     draw_curves,
-    name_arithmetic,
+    name_computing,
     study_markdown,
     study_table,
 )
@@ -130,7 +130,7 @@ def _settings(part: _Part) -> dict[str, str]:
         "photo size (the report: 256)": part.photo_size,
         "encoder weights": train["encoder_weights"] or "random",
         "training runs": f"{len(runs)}, the last of {newest:%Y-%m-%d}",
-        "computed with": name_arithmetic(runs),
+        "computed with": name_computing(runs),
         "epochs": f"{train['epochs']}",
         "samples of a photo in an epoch": f"{train['sampling']['crops_per_photo']}",
         "batch size": f"{train['batch_size']}",

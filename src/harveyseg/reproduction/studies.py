@@ -178,7 +178,7 @@ def study_variants(study: Study, recipe: StudyRecipe) -> dict[str, tuple[str, di
 def study_trials(study: Study, recipe: StudyRecipe, seeds: int, only: Sequence[str] = ()) -> list[Trial]:
     """All variants with the seed ``train.seed``, then all with ``train.seed + 1``, ...
 
-    So a study that is stopped can already compare its variants.
+    A study that is stopped early can thus already compare its variants.
 
     Args:
         study: one of :func:`read_studies`.

@@ -10,7 +10,6 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import pandas as pd
@@ -201,7 +200,7 @@ def study_markdown(table: pd.DataFrame) -> str:
 
 
 def describe_variants(variants: Sequence[Variant]) -> str:
-    """Sentences on data, folds, seeds, spread, and devices and precisions."""
+    """Sentences on the data, folds, seeds and their spread, and on what computed them."""
     runs = [run for variant in variants for folds in variant.seeds for run in folds]
     sources = sorted({run.data_source for run in runs})
     sizes = sorted({run.parameters.get("resize-cache.size", "?") for run in runs})
@@ -212,27 +211,31 @@ def describe_variants(variants: Sequence[Variant]) -> str:
     spread = "a difference below the spread of their scores is marked" if seeds[-1] > 1 else "their spread is unknown"
     return (
         f"Data: {', '.join(sources)}, {', '.join(sizes)} pixels. {means}"
-        f"Seeds of each variant, of those that learnt: {n_seeds}; {spread}. {_describe_arithmetic(variants)}"
+        f"Seeds of each variant, of those that learnt: {n_seeds}; {spread}. {_describe_computing(variants)}"
     )
 
 
-def _describe_arithmetic(variants: Sequence[Variant]) -> str:
-    """On which devices and in which precisions the variants were computed: a difference may come from these."""
-    runs = {variant.label: [run for folds in variant.seeds for run in folds] for variant in variants if variant.seeds}
-    counts = {label: Counter(run.arithmetic for run in of_variant) for label, of_variant in runs.items()}
-    shares = {frozenset((name, Fraction(n, count.total())) for name, n in count.items()) for count in counts.values()}
-    if len(shares) == 1:
-        return f"Computed with {name_arithmetic([run for of_variant in runs.values() for run in of_variant])}."
-    mixed = "; ".join(f"{label}: {name_arithmetic(of_variant)}" for label, of_variant in runs.items())
+def _describe_computing(variants: Sequence[Variant]) -> str:
+    """With what the variants were computed: a difference may come from this."""
+    runs = {
+        variant.label: [run for folds in variant.compared.seeds for run in folds]
+        for variant in variants
+        if variant.seeds
+    }
+    first, *others = [{(run.seed, run.fold): run.computed_with for run in of_one} for of_one in runs.values()]
+    everything = [run for of_one in runs.values() for run in of_one]
+    if len({run.computed_with for run in everything}) == 1 or all(other == first for other in others):
+        return f"Computed with {name_computing(everything)}."
+    mixed = "; ".join(f"{label}: {name_computing(of_one)}" for label, of_one in runs.items())
     return f"**The variants were not computed alike:** {mixed}."
 
 
-def name_arithmetic(runs: Sequence[StudyRun]) -> str:
-    """Devices and precisions of training runs, e.g. "cpu bf16"; with their numbers where they are several."""
-    counts = Counter(run.arithmetic for run in runs)
+def name_computing(runs: Sequence[StudyRun]) -> str:
+    """Device and precision, e.g. "cpu bf16"; where there are several, with the number of runs of each."""
+    counts = Counter(run.computed_with for run in runs)
     if len(counts) == 1:
         return next(iter(counts))
-    return " and ".join(f"{name} ({counted(counts[name], 'run')})" for name in sorted(counts))
+    return ", ".join(f"{name} ({counted(counts[name], 'run')})" for name in sorted(counts))
 
 
 def draw_curves(study: Study, variants: Sequence[Variant], path: Path) -> None:

@@ -11,12 +11,12 @@ from harveyseg.classes import slug
 from harveyseg.config.settings import listed_models
 from harveyseg.errors import HarveysegError, raise_problems
 from harveyseg.files import read_json, read_table
-from harveyseg.record import EVALUATION, POOLED, WEIGHTS_FILE, RunRecord, Value, read_run
+from harveyseg.record import EVALUATION, INFERENCE, POOLED, WEIGHTS_FILE, RunRecord, Value, read_run
 from harveyseg.tracking.values import DICE, MAX_CLASS_METRICS
 
 MODEL_FOLDER = "model"
 """Where a training's weights are among its artifacts."""
-SETTINGS = ("inference.", "postprocess.")
+SETTINGS = (INFERENCE, "postprocess.")
 """How the settings of an evaluation begin, in ``metrics.json`` and among a run's parameters in MLflow."""
 SCORES = ("val/", "test/", POOLED)
 """How the metrics of an evaluation begin."""

@@ -15,6 +15,7 @@ from mlflow.tracking import MlflowClient
 from harveyseg.classes import HARVEY25
 from harveyseg.data.cache import CachedPart, read_resized_photo
 from harveyseg.data.manifest import MANIFEST_COLUMNS
+from harveyseg.device import resolve_device
 from harveyseg.ensemble.external import add_external_models, find_external_models
 from harveyseg.ensemble.members import FoldModels, load_fold_models
 from harveyseg.errors import HarveysegError
@@ -153,7 +154,7 @@ def test_added_trainings_predict_what_their_network_says(
             for photo, predicted in zip(VAL_IDS[fold], both[name, fold].val, strict=True)
         ]
         assert both[name, fold].argmax_score == pytest.approx(np.mean(scores))
-        assert both[name, fold].inference["inference.device"] == "cpu"
+        assert both[name, fold].inference["inference.device"] == resolve_device("auto").type
         assert both[name, fold].inference["inference.precision"] == "fp32"
 
 
